@@ -1,0 +1,365 @@
+"""Architectures as data: block specs, the frozen `Architecture`, its strings and its JSON. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar, TypeVar
+
+from zeroshot_nas.errors import ArchitectureError, did_you_mean
+from zeroshot_nas.ops import GlobalPool, Linear, Op, Resolution, Shape, output_shape
+from zeroshot_nas.registry import Registry
+
+MAX_LAYERS = 1_000
+"""Layers beyond which an architecture is refused: the deepest published one here has 30."""
+
+_JSON_FORMAT = "zeroshot_nas.architecture"
+_JSON_VERSION = 1
+_TOKEN = re.compile(r"\s*(?P<type>\w+)\((?:\w*\|)?(?P<arguments>[^()|]*)\)\s*;?")
+
+
+@dataclass(frozen=True)
+class BlockSpec(ABC):
+    """One block as data. A subclass says how it lowers; costs, modules and closed forms follow from that.
+
+    A subclass is a frozen dataclass registered with `register_block`. Input channels are not part of a block: they
+    follow from the block before it.
+
+    Attributes:
+        out_channels: Channels of the block's output.
+        stride: Factor by which height and width shrink.
+        sub_layers: How often the block's unit is repeated; what Zen-NAS counts as layers.
+    """
+
+    out_channels: int
+    stride: int = 1
+    sub_layers: int = 1
+
+    type_template: ClassVar[str]
+    plainnet_fields: ClassVar[tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if type(value) is int and value >= 1:
+                continue
+            if isinstance(value, bool) and isinstance(getattr(type(self), name, None), bool):
+                continue  # a switch, such as squeeze_excite
+            raise ArchitectureError(f"{type(self).__name__}.{name} must be a whole number of 1 or more, got {value!r}")
+
+    @property
+    def type_name(self) -> str:
+        """The registered name: ``"SuperResK1K7K1"``."""
+        return self.type_template.format(**vars(self))
+
+    @abstractmethod
+    def lower(self, in_channels: int, resolution: Resolution) -> tuple[Op, ...]:
+        """The block's operations on an input of ``(in_channels, *resolution)``."""
+
+
+@dataclass(frozen=True)
+class BlockType:
+    """A registered block name: a class with the fields that the name fixes."""
+
+    name: str
+    cls: type[BlockSpec]
+    fixed: Mapping[str, int]
+
+    def __call__(self, **values: Any) -> BlockSpec:
+        return self.cls(**values, **self.fixed)
+
+    @property
+    def free_fields(self) -> tuple[str, ...]:
+        return tuple(field.name for field in fields(self.cls) if field.name not in self.fixed)
+
+
+BLOCKS: Registry[BlockType] = Registry("block type", package="zeroshot_nas.blocks")
+
+_Block = TypeVar("_Block", bound=type[BlockSpec])
+
+
+def register_block(
+    template: str, *, plainnet_fields: Sequence[str], **choices: Sequence[int]
+) -> Callable[[_Block], _Block]:
+    """Registers a block class under every name that ``template`` gives.
+
+    Args:
+        template: Name with a replacement field for each choice: ``"SuperResK{kernel_size}K{kernel_size}"``.
+        plainnet_fields: Fields after ``in_channels`` in the PlainNet grammar, in order.
+        choices: Values of the fields that the name fixes.
+
+    Example:
+        >>> BLOCKS["SuperResK5K5"](out_channels=16, bottleneck_channels=8).type_name
+        'SuperResK5K5'
+    """
+
+    def register(cls: _Block) -> _Block:
+        cls.type_template = template
+        cls.plainnet_fields = tuple(plainnet_fields)
+        for values in itertools.product(*choices.values()):
+            fixed = dict(zip(choices, values, strict=True))
+            name = template.format(**fixed)
+            BLOCKS.add(name, BlockType(name, cls, fixed))
+        return cls
+
+    return register
+
+
+@lru_cache(maxsize=16_384)
+def lower_block(block: BlockSpec, in_channels: int, resolution: Resolution) -> tuple[Op, ...]:
+    """`BlockSpec.lower`, memoised: in a search most blocks are those of the parent."""
+    return block.lower(in_channels, resolution)
+
+
+@lru_cache(maxsize=65_536)
+def output_resolution(block: BlockSpec, in_channels: int, resolution: Resolution) -> Resolution:
+    """Height and width after a block."""
+    _, height, width = output_shape(lower_block(block, in_channels, resolution), (in_channels, *resolution))
+    return height, width
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network as data: blocks in order, then global average pooling and a linear classifier.
+
+    Args:
+        blocks: The blocks, first to last.
+        input_size: Channels, height and width of one image.
+        num_classes: Outputs of the classifier.
+
+    Raises:
+        ArchitectureError: No blocks, a size below 1, or more than `MAX_LAYERS` layers.
+
+    Example:
+        >>> net = Architecture.from_string("SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,16,2,8,1)", (1, 8, 8))
+        >>> net.to_string()
+        'SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,16,2,8,1)'
+        >>> net.layers, net.feature_shape
+        (2, (16, 4, 4))
+    """
+
+    blocks: tuple[BlockSpec, ...]
+    input_size: Shape = (3, 32, 32)
+    num_classes: int = 10
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise ArchitectureError("an architecture needs at least one block, got none")
+        sizes = (*self.input_size, self.num_classes)
+        if len(self.input_size) != 3 or any(type(size) is not int or size < 1 for size in sizes):
+            raise ArchitectureError(
+                f"expected input_size (C, H, W) and num_classes as whole numbers of 1 or more, "
+                f"got {self.input_size!r} and {self.num_classes!r}"
+            )
+        if self.layers > MAX_LAYERS:
+            raise ArchitectureError(f"the architecture has {self.layers:,} layers; the limit is {MAX_LAYERS:,}")
+
+    @property
+    def layers(self) -> int:
+        """Depth as Zen-NAS counts it: the sum of sub-layers."""
+        return sum(block.sub_layers for block in self.blocks)
+
+    @property
+    def squeeze_excite(self) -> bool:
+        """Whether any block has squeeze-and-excitation."""
+        return any(getattr(block, "squeeze_excite", False) for block in self.blocks)
+
+    def inputs(self) -> Iterator[tuple[BlockSpec, int, Resolution]]:
+        """Every block with its input channels and resolution."""
+        channels, *sides = self.input_size
+        resolution = (sides[0], sides[1])
+        for block in self.blocks:
+            yield block, channels, resolution
+            resolution = output_resolution(block, channels, resolution)
+            channels = block.out_channels
+
+    def lower(self) -> tuple[tuple[Op, ...], ...]:
+        """The operations of every block, and of the head last."""
+        bodies = tuple(lower_block(*entry) for entry in self.inputs())
+        return (*bodies, self.head)
+
+    @property
+    def head(self) -> tuple[Op, ...]:
+        """Pooling and classifier."""
+        return GlobalPool(), Linear(self.blocks[-1].out_channels, self.num_classes)
+
+    @property
+    def feature_shape(self) -> Shape:
+        """Shape ``(C, H, W)`` of the feature map before pooling."""
+        *_, last = self.inputs()
+        return (self.blocks[-1].out_channels, *output_resolution(*last))
+
+    @cached_property
+    def key(self) -> str:
+        """A digest of the canonical JSON: equal exactly where architectures are equal."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+    def to_string(self) -> str:
+        """The PlainNet string of Zen-NAS (input size, classes and squeeze-and-excitation are not part of it)."""
+        parts = []
+        for block, in_channels, _ in self.inputs():
+            numbers = [in_channels, *(getattr(block, name) for name in block.plainnet_fields)]
+            parts.append(f"{block.type_name}({','.join(map(str, numbers))})")
+        return "".join(parts)
+
+    @classmethod
+    def from_string(
+        cls,
+        text: str,
+        input_size: Sequence[int] = (3, 32, 32),
+        num_classes: int = 10,
+        squeeze_excite: bool = False,
+    ) -> Architecture:
+        """Reads a PlainNet string: ``Name(in,out,stride[,bottleneck],sub_layers)…``, also ``Name(label|…);``.
+
+        Args:
+            text: The string; labels are accepted and dropped.
+            input_size: ``(C, H, W)`` of one image.
+            num_classes: Outputs of the classifier.
+            squeeze_excite: Gives every residual block squeeze-and-excitation, as Zen-NAS's ``--use_se`` does.
+
+        Raises:
+            ArchitectureError: The string is malformed (position and token are named), or two neighbours disagree
+                about the channels between them (both are named).
+        """
+        blocks: list[BlockSpec] = []
+        channels, before = input_size[0] if input_size else 0, "the input"
+        for position, name, numbers in _tokens(text):
+            block_type = _block_type(name, position)
+            in_channels, block = _read_block(block_type, numbers, squeeze_excite, position)
+            here = f"{name} at position {position}"
+            if in_channels != channels:
+                raise ArchitectureError(
+                    f"channels do not match: {before} gives {channels}, but {here} takes {in_channels}"
+                )
+            blocks.append(block)
+            channels, before = block.out_channels, here
+        return cls(tuple(blocks), _shape(input_size), num_classes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers and numbers, as `to_json` writes them."""
+        return {
+            "format": _JSON_FORMAT,
+            "version": _JSON_VERSION,
+            "input_size": list(self.input_size),
+            "num_classes": self.num_classes,
+            "blocks": [
+                {"type": block.type_name, **{name: getattr(block, name) for name in BLOCKS[block.type_name].free_fields}}
+                for block in self.blocks
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Architecture:
+        """Reads what `to_dict` gives.
+
+        Raises:
+            ArchitectureError: A key is missing, unknown, or of the wrong type.
+        """
+        if not isinstance(data, dict) or data.get("format") != _JSON_FORMAT:
+            raise ArchitectureError(f"not an architecture: expected a JSON object with format {_JSON_FORMAT!r}")
+        if data.get("version") != _JSON_VERSION:
+            raise ArchitectureError(
+                f"architecture JSON of version {data.get('version')!r}; this release reads version {_JSON_VERSION}"
+            )
+        entries, input_size, num_classes = (data.get(key) for key in ("blocks", "input_size", "num_classes"))
+        if not isinstance(entries, list) or not isinstance(input_size, list) or not isinstance(num_classes, int):
+            raise ArchitectureError("architecture JSON needs 'blocks' and 'input_size' (lists) and 'num_classes' (a number)")
+        return cls(tuple(map(_block_from_dict, entries)), _shape(input_size), num_classes)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The architecture as JSON text; `from_json` reads it back.
+
+        Example:
+            >>> net = Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)")
+            >>> Architecture.from_json(net.to_json()) == net
+            True
+        """
+        return json.dumps(self.to_dict(), indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """Reads `to_json`'s text.
+
+        Raises:
+            ArchitectureError: The text is not JSON, or not an architecture.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ArchitectureError(f"not JSON: {error}") from None
+        return cls.from_dict(data)
+
+
+def _shape(size: Sequence[int]) -> Shape:
+    if len(size) != 3:
+        raise ArchitectureError(f"expected input_size (C, H, W), got {tuple(size)!r}")
+    return size[0], size[1], size[2]
+
+
+def _tokens(text: str) -> Iterator[tuple[int, str, list[int]]]:
+    """Position, block name and numbers of every block in a PlainNet string."""
+    position = 0
+    while position < len(text.rstrip()):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise ArchitectureError(
+                f"malformed architecture string at position {position}: expected Name(numbers), "
+                f"got {text[position : position + 30]!r}"
+            )
+        start = match.start("arguments")
+        yield match.start("type"), match["type"], [_number(part, start) for part in match["arguments"].split(",")]
+        position = match.end()
+
+
+def _number(token: str, position: int) -> int:
+    if not re.fullmatch(r"\s*\d{1,12}\s*", token, re.ASCII):
+        raise ArchitectureError(
+            f"malformed architecture string at position {position}: expected whole numbers, got {token[:30]!r}"
+        )
+    return int(token)
+
+
+def _block_type(name: str, position: int) -> BlockType:
+    if name not in BLOCKS:
+        raise ArchitectureError(f"unknown block type {name[:60]!r} at position {position}.{did_you_mean(name, BLOCKS)}")
+    return BLOCKS[name]
+
+
+def _read_block(
+    block_type: BlockType, numbers: Sequence[int], squeeze_excite: bool, position: int
+) -> tuple[int, BlockSpec]:
+    names = ("in_channels", *block_type.cls.plainnet_fields)
+    if len(numbers) != len(names):
+        raise ArchitectureError(
+            f"{block_type.name} at position {position} takes {len(names)} numbers ({', '.join(names)}), got {len(numbers)}"
+        )
+    values: dict[str, Any] = dict(zip(names, numbers, strict=True))
+    if "squeeze_excite" in block_type.free_fields:
+        values["squeeze_excite"] = squeeze_excite
+    in_channels = values.pop("in_channels")
+    try:
+        return in_channels, block_type(**values)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{block_type.name} at position {position}: {error}") from None
+
+
+def _block_from_dict(entry: Any) -> BlockSpec:
+    if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+        raise ArchitectureError(f"a block is a JSON object with a 'type', got {str(entry)[:60]!r}")
+    values = dict(entry)
+    name = values.pop("type")
+    if name not in BLOCKS:
+        raise ArchitectureError(f"unknown block type {name[:60]!r}.{did_you_mean(name, BLOCKS)}")
+    block_type = BLOCKS[name]
+    if set(values) != set(block_type.free_fields):
+        raise ArchitectureError(
+            f"{name} takes the fields {', '.join(block_type.free_fields)}; got {', '.join(sorted(map(str, values)))}"
+        )
+    return block_type(**values)

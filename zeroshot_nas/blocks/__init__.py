@@ -1,0 +1,1 @@
+"""Block families, one file each; a new file here is found by itself."""

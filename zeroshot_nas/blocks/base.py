@@ -1,0 +1,105 @@
+"""Pieces that several block families share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zeroshot_nas.architecture import BlockSpec
+from zeroshot_nas.ops import Activation, BatchNorm, Conv, Gate, GlobalPool, Op, Residual, Resolution
+
+RESIDUAL_FIELDS = ("out_channels", "stride", "bottleneck_channels", "sub_layers")
+"""Arguments of Zen-NAS's residual blocks in the PlainNet grammar, after the input channels."""
+
+
+def round_to_8(width: float) -> int:
+    """The nearest multiple of 8, at least 8; halves go up.
+
+    Example:
+        >>> [round_to_8(width) for width in (1, 11.9, 12, 100)]
+        [8, 8, 16, 104]
+    """
+    return max(8, int(width + 4) // 8 * 8)
+
+
+def conv_bn(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> tuple[Op, ...]:
+    """A bias-free convolution and its batch norm."""
+    return Conv(in_channels, out_channels, kernel_size, stride, groups), BatchNorm(out_channels)
+
+
+def squeeze_and_excitation(channels: int) -> Gate:
+    """Zen-NAS's gate: pool, 1x1 to a quarter of the channels, batch norm, ReLU, 1x1, batch norm, sigmoid; no biases."""
+    squeezed = max(1, round(channels / 4))
+    return Gate(
+        (
+            GlobalPool(),
+            *conv_bn(channels, squeezed, 1),
+            Activation(),
+            *conv_bn(squeezed, channels, 1),
+            Activation("sigmoid"),
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One residual unit: convolutions with ReLU between them and a ReLU after the sum.
+
+    Attributes:
+        widths: Output channels of each convolution; the last is the unit's.
+        kernels: Kernel size of each convolution.
+        spatial: Index of the convolution that carries the stride, and the groups where ``depthwise``.
+        depthwise: Whether that convolution is depthwise.
+    """
+
+    widths: Sequence[int]
+    kernels: Sequence[int]
+    spatial: int
+    depthwise: bool = False
+
+    def lower(self, in_channels: int, stride: int, squeeze_excite: bool, project: bool) -> tuple[Op, ...]:
+        """Operations of the unit.
+
+        The shortcut is a projection (1x1 convolution and batch norm, without the authors' redundant bias) where
+        ``project`` is set or channels or stride change, else the identity. The gate stands before the last convolution.
+        """
+        body: tuple[Op, ...] = ()
+        channels = in_channels
+        for index, (width, kernel_size) in enumerate(zip(self.widths, self.kernels, strict=True)):
+            here = index == self.spatial
+            groups = channels if here and self.depthwise else 1
+            if index > 0:
+                body += (Activation(),)
+            if squeeze_excite and index == len(self.widths) - 1:
+                body += (squeeze_and_excitation(channels),)
+            body += conv_bn(channels, width, kernel_size, stride if here else 1, groups)
+            channels = width
+        needs_projection = project or stride != 1 or in_channels != channels
+        shortcut = conv_bn(in_channels, channels, 1, stride) if needs_projection else ()
+        return Residual(body, shortcut), Activation()
+
+
+@dataclass(frozen=True)
+class ResidualBlock(BlockSpec):
+    """A chain of residual units; the first carries the stride and a projection shortcut.
+
+    Attributes:
+        bottleneck_channels: Width inside the units.
+        squeeze_excite: Whether each unit has a squeeze-and-excitation gate before its last convolution.
+    """
+
+    bottleneck_channels: int = 8
+    squeeze_excite: bool = False
+
+    @abstractmethod
+    def units(self) -> tuple[Unit, ...]:
+        """The units that one sub-layer consists of."""
+
+    def lower(self, in_channels: int, resolution: Resolution) -> tuple[Op, ...]:
+        ops: tuple[Op, ...] = ()
+        channels = in_channels
+        for index, unit in enumerate(self.units() * self.sub_layers):
+            ops += unit.lower(channels, self.stride if index == 0 else 1, self.squeeze_excite, project=index == 0)
+            channels = unit.widths[-1]
+        return ops

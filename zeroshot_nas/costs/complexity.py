@@ -1,0 +1,95 @@
+"""Parameters, FLOPs, layers and activations of an architecture, in closed form from its operations. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+from zeroshot_nas.architecture import Architecture, BlockSpec, lower_block
+from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.ops import BatchNorm, Conv, Linear, Op, Resolution, Shape, walk
+
+MAX_PARAMS = 2_000_000_000
+"""Parameters beyond which a network is not built: 8 GB of weights in single precision."""
+
+MAX_ACTIVATIONS = 1_000_000_000
+"""Activations an image beyond which a network is not built: 4 GB an image in single precision."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one network costs, for one image.
+
+    Attributes:
+        params: Trainable values: weights, biases, two a batch-norm channel.
+        flops: FLOPs (multiply-adds) of convolutions and linear layers, as NAS papers and fvcore count them: one
+            multiply-add is one FLOP. Normalisation, activation and pooling are not counted.
+        layers: Depth as Zen-NAS counts it, the sum of the blocks' sub-layers; None for a module that is not ours.
+        activations: Values that convolutions and linear layers put out (Radosavovic et al., arXiv:2003.13678), a better
+            predictor of run time than FLOPs.
+    """
+
+    params: int
+    flops: int
+    layers: int | None
+    activations: int
+
+    def to_dict(self) -> dict[str, int | None]:
+        return asdict(self)
+
+
+def complexity(architecture: Architecture) -> Costs:
+    """Costs of an architecture as the sum over its blocks and its head.
+
+    Example:
+        >>> complexity(Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)", input_size=(3, 4, 4)))
+        Costs(params=322, flops=3536, layers=1, activations=138)
+    """
+    params, flops, activations = _totals(architecture.head, architecture.feature_shape)
+    for block, in_channels, resolution in architecture.inputs():
+        more = _block_totals(block, in_channels, resolution)
+        params += more[0]
+        flops += more[1]
+        activations += more[2]
+    return Costs(params, flops, architecture.layers, activations)
+
+
+def check_buildable(architecture: Architecture) -> None:
+    """Refuses an architecture whose weights or feature maps would not fit in memory, before any is touched.
+
+    Raises:
+        ArchitectureError: Parameters or activations are over `MAX_PARAMS` or `MAX_ACTIVATIONS`.
+    """
+    costs = complexity(architecture)
+    for name, value, limit in (
+        ("params", costs.params, MAX_PARAMS),
+        ("activations an image", costs.activations, MAX_ACTIVATIONS),
+    ):
+        if value > limit:
+            raise ArchitectureError(
+                f"the network has {value:,} {name}; more than {limit:,} are not built. Use fewer channels or a smaller input"
+            )
+
+
+@lru_cache(maxsize=65_536)
+def _block_totals(block: BlockSpec, in_channels: int, resolution: Resolution) -> tuple[int, int, int]:
+    return _totals(lower_block(block, in_channels, resolution), (in_channels, *resolution))
+
+
+def _totals(ops: tuple[Op, ...], shape: Shape) -> tuple[int, int, int]:
+    """Parameters, multiply-adds and activations of a chain of operations."""
+    params = flops = activations = 0
+    for op, _, (channels, height, width) in walk(ops, shape):
+        match op:
+            case Conv():
+                weights = op.out_channels * (op.in_channels // op.groups) * op.kernel_size**2
+                params += weights + op.bias * op.out_channels
+                flops += weights * height * width
+                activations += channels * height * width
+            case Linear():
+                params += op.in_features * op.out_features + op.bias * op.out_features
+                flops += op.in_features * op.out_features
+                activations += op.out_features
+            case BatchNorm():
+                params += 2 * op.channels
+    return params, flops, activations

@@ -1,0 +1,88 @@
+"""Exceptions of the package.
+
+Each is also a builtin's subclass, so that ``except ValueError`` keeps working, and each message says what was
+expected, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZeroShotNASError(Exception):
+    """Base of every error that the package raises on purpose."""
+
+
+class UnknownNameError(ZeroShotNASError, KeyError):
+    """A name that no registry entry has.
+
+    Example:
+        >>> str(UnknownNameError("proxy", "zem", ["zen", "naswot"]))
+        "unknown proxy 'zem'. Did you mean 'zen'? Known: naswot, zen"
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, sorted(known)
+        super().__init__(kind, name, self.known)
+
+    def __str__(self) -> str:  # KeyError would print the repr of its argument
+        return f"unknown {self.kind} {self.name!r}.{did_you_mean(self.name, self.known)} Known: {', '.join(self.known)}"
+
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, list[str]]]:
+        return type(self), (self.kind, self.name, self.known)
+
+
+class ArchitectureError(ZeroShotNASError, ValueError):
+    """An architecture that is malformed, does not fit together, or is too large to build."""
+
+
+class BudgetError(ZeroShotNASError, ValueError):
+    """A budget that is malformed."""
+
+
+class InfeasibleBudgetError(BudgetError):
+    """No network of the search space fits the budget."""
+
+
+class ProxyError(ZeroShotNASError, ValueError):
+    """A proxy can't be computed for this kind of module, input or setting."""
+
+
+class ScoreFailure(ZeroShotNASError, ArithmeticError):
+    """A proxy is not defined for this network's numbers (a dead layer, a NaN weight); ``score`` turns it into a state."""
+
+
+class DataError(ZeroShotNASError, ValueError):
+    """Training data that is missing, malformed, or does not fit the network."""
+
+
+class FileFormatError(ZeroShotNASError, ValueError):
+    """A file of ours that can't be read back."""
+
+
+class OutputExistsError(ZeroShotNASError, FileExistsError):
+    """An output folder that already holds a run."""
+
+
+class MissingExtraError(ZeroShotNASError, ImportError):
+    """An optional dependency is not installed.
+
+    Example:
+        >>> str(MissingExtraError("scikit-learn", "data"))
+        'scikit-learn is not installed. Install it with: pip install "zeroshot-nas[data]"'
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(f'{package} is not installed. Install it with: pip install "zeroshot-nas[{extra}]"')
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self.package, self.extra)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``" Did you mean 'x'?"`` for the nearest known name, or an empty string."""
+    lowered = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    return f" Did you mean {lowered[near[0]]!r}?" if near else ""
