@@ -1,0 +1,1 @@
+"""Training-free proxies, one file each; a new file here is found by itself."""

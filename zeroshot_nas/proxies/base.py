@@ -1,0 +1,221 @@
+"""What a proxy is: a function of a network and a batch, with facts stated at its registration."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from torch import Tensor, nn
+
+from zeroshot_nas.errors import ProxyError, did_you_mean
+from zeroshot_nas.network import Init
+from zeroshot_nas.registry import Registry
+
+Direction: TypeAlias = Literal["higher", "lower"]
+
+
+class Batch(NamedTuple):
+    """The arrays that a proxy reads.
+
+    Attributes:
+        inputs: Images ``(N, C, H, W)``, Gaussian unless given.
+        targets: Labels ``(N,)``, int64; None where a proxy needs none.
+        perturbation: Noise of the shape of ``inputs``, for proxies that compare two nearby inputs.
+    """
+
+    inputs: Tensor
+    targets: Tensor | None = None
+    perturbation: Tensor | None = None
+
+
+class ProxyFunction(Protocol):
+    """``(network, batch, /, **options) -> float``; options are keyword-only."""
+
+    def __call__(self, network: nn.Module, batch: Batch, /) -> float: ...
+
+
+@dataclass(frozen=True)
+class ProxyInfo:
+    """A proxy and the facts that a caller needs.
+
+    Attributes:
+        name: Registered name.
+        function: The proxy itself.
+        direction: Whether ``"higher"`` or ``"lower"`` values promise better networks.
+        source: Where the formula is from, with its arXiv number.
+        init: Initialisation that the formula asks for.
+        keeps_residual_links: False where our own networks are scored without shortcuts, as Zen-NAS does.
+        needs_batch_norm: Whether a module without batch norm has no such score.
+        needs_gradients: Whether the proxy differentiates.
+    """
+
+    name: str
+    function: ProxyFunction
+    direction: Direction = "higher"
+    source: str = ""
+    init: Init = "kaiming"
+    keeps_residual_links: bool = True
+    needs_batch_norm: bool = False
+    needs_gradients: bool = False
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the function's keyword-only options."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A registered proxy with its options set.
+
+    Example:
+        >>> get_proxy("zen:variant=zennas").key
+        'zen:variant=zennas'
+    """
+
+    info: ProxyInfo
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for option in self.options:
+            if option not in self.info.options:
+                known = ", ".join(self.info.options) or "none"
+                hint = did_you_mean(option, self.info.options)
+                raise ProxyError(f"proxy {self.info.name!r} has no option {option!r}.{hint} Options: {known}")
+
+    @property
+    def key(self) -> str:
+        """Name and options; what a score is filed under."""
+        return ":".join([self.info.name, *(f"{name}={value}" for name, value in sorted(self.options.items()))])
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is."""
+        return 1 if self.info.direction == "higher" else -1
+
+    def __call__(self, network: nn.Module, batch: Batch, /) -> float:
+        return self.info.function(network, batch, **self.options)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What came of scoring one network with one proxy.
+
+    Attributes:
+        proxy: The proxy with its options: ``"zen"``, ``"zen:variant=zennas"``.
+        value: Mean over the repeats; NaN where ``state`` is ``"failed"``.
+        standard_error: Standard error of that mean; None after one repeat.
+        repeats: How many independent draws of weights and inputs went in.
+        seconds: Wall time.
+        state: ``"ok"`` or ``"failed"``.
+        reason: Why it failed; empty where it did not.
+    """
+
+    proxy: str
+    value: float
+    standard_error: float | None
+    repeats: int
+    seconds: float
+    state: Literal["ok", "failed"] = "ok"
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.state == "ok"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: a failed score's value is None."""
+        return {**asdict(self), "value": None if math.isnan(self.value) else self.value}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Score:
+        """Reads what `to_dict` gives."""
+        return cls(**{**data, "value": math.nan if data["value"] is None else data["value"]})
+
+    def __str__(self) -> str:
+        if not self.ok:
+            return f"{self.proxy}: failed ({self.reason})"
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
+        return f"{self.proxy}: {self.value:.6g}{error} ({self.repeats} repeats, {self.seconds:.2g} s)"
+
+
+PROXIES: Registry[ProxyInfo] = Registry("proxy", package="zeroshot_nas.proxies")
+
+_Function = TypeVar("_Function", bound=ProxyFunction)
+
+
+def register_proxy(
+    name: str,
+    *,
+    source: str,
+    direction: Direction = "higher",
+    init: Init = "kaiming",
+    keeps_residual_links: bool = True,
+    needs_batch_norm: bool = False,
+    needs_gradients: bool = False,
+) -> Callable[[_Function], _Function]:
+    """Registers a proxy function under a name; the arguments are `ProxyInfo`'s.
+
+    Example:
+        >>> from zeroshot_nas.proxies.base import PROXIES
+        >>> PROXIES["zen"].source
+        'arXiv:2102.01063'
+    """
+
+    def register(function: _Function) -> _Function:
+        info = ProxyInfo(
+            name, function, direction, source, init, keeps_residual_links, needs_batch_norm, needs_gradients
+        )
+        PROXIES.add(name, info)
+        return function
+
+    return register
+
+
+def get_proxy(proxy: str | Proxy | ProxyFunction, **options: Any) -> Proxy:
+    """A proxy by name, by name with options, or from a function of one's own.
+
+    Args:
+        proxy: ``"zen"``, ``"zen:variant=zennas"``, a `Proxy`, or any function ``(network, batch) -> float`` (higher is
+            better, Kaiming weights, no gradients; register it to say otherwise).
+        options: The proxy's keyword-only options.
+
+    Raises:
+        UnknownNameError: No proxy has that name.
+        ProxyError: The proxy has no such option.
+    """
+    if isinstance(proxy, Proxy):
+        return Proxy(proxy.info, {**proxy.options, **options})
+    if isinstance(proxy, str):
+        name, *settings = proxy.split(":")
+        parsed = {}
+        for setting in settings:
+            option, equals, value = setting.partition("=")
+            if not equals:
+                raise ProxyError(f"expected option=value after {name!r}, got {setting!r}")
+            parsed[option] = _number_or_text(value)
+        return Proxy(PROXIES[name], {**parsed, **options})
+    if not callable(proxy):
+        raise ProxyError(f"a proxy is a name or a function (network, batch) -> float, got {type(proxy).__name__}")
+    return Proxy(ProxyInfo(getattr(proxy, "__name__", type(proxy).__name__), proxy), options)
+
+
+def list_proxies() -> list[str]:
+    """Names of the registered proxies.
+
+    Example:
+        >>> "zen" in list_proxies()
+        True
+    """
+    return list(PROXIES)
+
+
+def _number_or_text(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value

@@ -1,0 +1,159 @@
+"""Zen-score: how far a small change of the image moves the feature map of a random network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from zeroshot_nas.errors import ProxyError, ScoreFailure
+from zeroshot_nas.network import Network
+from zeroshot_nas.proxies.base import Batch, register_proxy
+
+Variant: TypeAlias = Literal["paper", "l1", "zennas"]
+
+
+@register_proxy(
+    "zen",
+    source="arXiv:2102.01063",
+    init="gaussian",
+    keeps_residual_links=False,
+    needs_batch_norm=True,
+)
+@torch.no_grad()
+def zen(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", alpha: float = 0.01) -> float:
+    r"""Zen-score (Lin et al., "Zen-NAS", ICCV 2021, arXiv:2102.01063); higher is better.
+
+    .. math:: \log E \|f(x) - f(x + \alpha \epsilon)\| + \sum_l \tfrac12 \log \bar\sigma^2_l
+
+    f is the feature map before pooling, x and epsilon are Gaussian, and the sum over batch norms adds back the scale
+    that each takes away: the variance of its input over batch and positions, averaged over channels, in the pass of x.
+    For architectures of ours residual links are removed, as the paper does; a foreign module keeps its own.
+
+    Args:
+        network: A module whose batch norms use batch statistics.
+        batch: ``inputs`` (N, C, H, W) and ``perturbation`` of the same shape.
+        variant: ``"paper"``: mean over images of the Frobenius norm, the batch's own variance. ``"l1"``: the sum of
+            absolute differences in place of the norm. ``"zennas"``: what the authors' code computes: the L1 sum, and in
+            place of the variance the running variance of a fresh batch norm after the passes of x and of the perturbed
+            x, 0.81 + 0.09 v_1 + 0.1 v_2 with unbiased variances.
+        alpha: Size of the perturbation. The score is not divided by it (nor is the authors').
+
+    Returns:
+        The score of this draw of weights and images.
+
+    Raises:
+        ProxyError: The batch has no perturbation, or the variant is unknown.
+        ScoreFailure: The feature map does not move, a batch norm sees a constant, or numbers are not finite.
+
+    Departure from the authors' code: the variance is read where it occurs, not from a running buffer that drifts with
+    every repeat (their repeat 1 is ``"zennas"``).
+
+    Example:
+        >>> from zeroshot_nas import Architecture, score
+        >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)", input_size=(3, 8, 8))
+        >>> round(score(net, "zen", batch_size=16, seed=0).value, 1)
+        0.6
+    """
+    if variant not in ("paper", "l1", "zennas"):
+        raise ProxyError(f"zen has the variants 'paper', 'l1' and 'zennas', got {variant!r}")
+    if batch.perturbation is None:
+        raise ProxyError("zen needs Batch(inputs, perturbation=noise of the same shape)")
+    reference = variant == "zennas"
+    with BatchNormVariances(network, unbiased=reference) as clean:
+        features = feature_map(network, batch.inputs)
+    with BatchNormVariances(network, unbiased=reference) as perturbed:
+        moved = feature_map(network, batch.inputs + alpha * batch.perturbation)
+    difference = (features - moved).flatten(1).double()
+    distance = difference.norm(dim=1) if variant == "paper" else difference.abs().sum(dim=1)
+    variances = clean.means
+    if reference:
+        variances = [0.81 + 0.09 * first + 0.1 * second for first, second in zip(clean.means, perturbed.means, strict=True)]
+    return _log(distance.mean().item(), "the feature map") + sum(
+        0.5 * _log(variance, f"batch norm {index}") for index, variance in enumerate(variances)
+    )
+
+
+def _log(value: float, what: str) -> float:
+    if not math.isfinite(value):
+        raise ScoreFailure(f"{what} is not finite ({value})")
+    if value <= 0:
+        raise ScoreFailure(f"{what} does not vary: the network is dead")
+    return math.log(value)
+
+
+class BatchNormVariances:
+    """While open, reads the variance of every batch norm's input, averaged over channels, in order of execution.
+
+    Args:
+        network: Any module.
+        unbiased: Divide by n - 1 in place of n.
+    """
+
+    def __init__(self, network: nn.Module, unbiased: bool) -> None:
+        self.means: list[float] = []
+        self._norms = [part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        self._correction = int(unbiased)
+
+    def __enter__(self) -> BatchNormVariances:
+        self._handles = [norm.register_forward_pre_hook(self._read) for norm in self._norms]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _read(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        (x,) = arguments
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        self.means.append(x.var(dim=axes, correction=self._correction).double().mean().item())
+
+
+def feature_map(network: nn.Module, inputs: Tensor) -> Tensor:
+    """The feature map before pooling, of any module.
+
+    For a foreign module it is the last tensor of the input's dimensionality ``(N, C, *spatial)`` with more than one
+    position that the module computes; for inputs without spatial axes the module's output.
+
+    Args:
+        network: Any module, no special methods needed.
+        inputs: ``(N, C, H, W)``, ``(N, C, L)`` or ``(N, F)``.
+    """
+    if isinstance(network, Network):
+        return network.forward_features(inputs)
+    with _LastFeatureMap(inputs.dim()) as trace:
+        output = network(inputs)
+    features = output if trace.features is None else trace.features
+    if not isinstance(features, Tensor):
+        raise ProxyError(f"the module returns {type(features).__name__} and computes no feature map; expected a tensor")
+    return features
+
+
+class _LastFeatureMap(TorchFunctionMode):
+    """Watches torch functions and keeps the last result that is a feature map."""
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        self.dimensions = dimensions
+        self.features: Tensor | None = None
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if (
+            isinstance(result, Tensor)
+            and result.is_floating_point()
+            and result.dim() == self.dimensions
+            and math.prod(result.shape[2:]) > 1
+        ):
+            self.features = result
+        return result
