@@ -23,6 +23,23 @@ if TYPE_CHECKING:
     from zeroshot_nas.proxies.base import list_proxies as list_proxies
     from zeroshot_nas.proxies.base import register_proxy as register_proxy
     from zeroshot_nas.proxies.scoring import score as score
+    from zeroshot_nas.searchers.base import Candidate as Candidate
+    from zeroshot_nas.searchers.base import Searcher as Searcher
+    from zeroshot_nas.searchers.base import SearchResult as SearchResult
+    from zeroshot_nas.searchers.base import list_searchers as list_searchers
+    from zeroshot_nas.searchers.base import register_searcher as register_searcher
+    from zeroshot_nas.searchers.loop import search as search
+    from zeroshot_nas.spaces.base import SearchSpace as SearchSpace
+    from zeroshot_nas.spaces.base import get_space as get_space
+    from zeroshot_nas.spaces.base import list_spaces as list_spaces
+    from zeroshot_nas.spaces.base import register_space as register_space
+    from zeroshot_nas.training.base import ImageData as ImageData
+    from zeroshot_nas.training.base import list_data as list_data
+    from zeroshot_nas.training.base import load_data as load_data
+    from zeroshot_nas.training.recipe import Recipe as Recipe
+    from zeroshot_nas.training.trainer import TrainResult as TrainResult
+    from zeroshot_nas.training.checkpoint import load as load
+    from zeroshot_nas.training.trainer import train as train
 
 _HOMES = {
     "Architecture": "architecture",
@@ -39,8 +56,25 @@ _HOMES = {
     "list_proxies": "proxies.base",
     "register_proxy": "proxies.base",
     "score": "proxies.scoring",
+    "Candidate": "searchers.base",
+    "SearchResult": "searchers.base",
+    "Searcher": "searchers.base",
+    "list_searchers": "searchers.base",
+    "register_searcher": "searchers.base",
+    "search": "searchers.loop",
+    "SearchSpace": "spaces.base",
+    "get_space": "spaces.base",
+    "list_spaces": "spaces.base",
+    "register_space": "spaces.base",
+    "ImageData": "training.base",
+    "list_data": "training.base",
+    "load_data": "training.base",
+    "Recipe": "training.recipe",
+    "TrainResult": "training.trainer",
+    "load": "training.checkpoint",
+    "train": "training.trainer",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -250,7 +250,10 @@ class Architecture:
             "input_size": list(self.input_size),
             "num_classes": self.num_classes,
             "blocks": [
-                {"type": block.type_name, **{name: getattr(block, name) for name in BLOCKS[block.type_name].free_fields}}
+                {
+                    "type": block.type_name,
+                    **{name: getattr(block, name) for name in BLOCKS[block.type_name].free_fields},
+                }
                 for block in self.blocks
             ],
         }
@@ -270,7 +273,9 @@ class Architecture:
             )
         entries, input_size, num_classes = (data.get(key) for key in ("blocks", "input_size", "num_classes"))
         if not isinstance(entries, list) or not isinstance(input_size, list) or not isinstance(num_classes, int):
-            raise ArchitectureError("architecture JSON needs 'blocks' and 'input_size' (lists) and 'num_classes' (a number)")
+            raise ArchitectureError(
+                "architecture JSON needs 'blocks' and 'input_size' (lists) and 'num_classes' (a number)"
+            )
         return cls(tuple(map(_block_from_dict, entries)), _shape(input_size), num_classes)
 
     def to_json(self, indent: int | None = None) -> str:
@@ -338,7 +343,8 @@ def _read_block(
     names = ("in_channels", *block_type.cls.plainnet_fields)
     if len(numbers) != len(names):
         raise ArchitectureError(
-            f"{block_type.name} at position {position} takes {len(names)} numbers ({', '.join(names)}), got {len(numbers)}"
+            f"{block_type.name} at position {position} takes {len(names)} numbers ({', '.join(names)}), "
+            f"got {len(numbers)}"
         )
     values: dict[str, Any] = dict(zip(names, numbers, strict=True))
     if "squeeze_excite" in block_type.free_fields:

@@ -49,8 +49,8 @@ class ProxyError(ZeroShotNASError, ValueError):
     """A proxy can't be computed for this kind of module, input or setting."""
 
 
-class ScoreFailure(ZeroShotNASError, ArithmeticError):
-    """A proxy is not defined for this network's numbers (a dead layer, a NaN weight); ``score`` turns it into a state."""
+class UndefinedScoreError(ZeroShotNASError, ArithmeticError):
+    """A proxy is undefined for a network's numbers (a dead layer, a NaN weight); ``score`` makes a state of it."""
 
 
 class DataError(ZeroShotNASError, ValueError):

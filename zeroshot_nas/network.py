@@ -51,7 +51,8 @@ class Gate(nn.Module):
         self.body = body
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.body(x)
+        weights: Tensor = self.body(x)
+        return x * weights
 
 
 class Residual(nn.Module):
@@ -64,9 +65,8 @@ class Residual(nn.Module):
         self.link = True
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.link:
-            return self.body(x)
-        return self.body(x) + self.shortcut(x)
+        main: Tensor = self.body(x)
+        return main + self.shortcut(x) if self.link else main
 
 
 class Network(nn.Module):

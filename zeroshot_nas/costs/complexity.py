@@ -67,7 +67,8 @@ def check_buildable(architecture: Architecture) -> None:
     ):
         if value > limit:
             raise ArchitectureError(
-                f"the network has {value:,} {name}; more than {limit:,} are not built. Use fewer channels or a smaller input"
+                f"the network has {value:,} {name}; more than {limit:,} are not built. "
+                "Use fewer channels or a smaller input"
             )
 
 

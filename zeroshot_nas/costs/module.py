@@ -7,23 +7,28 @@ from collections import Counter
 from collections.abc import Sequence
 
 import torch
-from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from torch import nn
 
 from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.errors import ArchitectureError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts a loss of its own on import
+    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 
 _ELEMENTWISE = ("batch_norm", "group_norm", "layer_norm", "instance_norm", "adaptive_avg_pool", "avg_pool", "upsample")
 """Operators that fvcore gives a cost, but that the field's FLOPs (multiply-adds of linear maps) leave out."""
 
 
 _FREE = frozenset(
-    "add add_ sub sub_ rsub mul mul_ div div_ neg pow sqrt rsqrt exp log abs sum mean var max min max_pool1d max_pool2d "
-    "max_pool3d sigmoid sigmoid_ hardsigmoid hardsigmoid_ hardtanh hardtanh_ hardswish hardswish_ silu silu_ gelu elu elu_ "
-    "leaky_relu leaky_relu_ prelu softmax log_softmax tanh clamp clamp_ clamp_min softplus mish pad constant_pad_nd repeat "
-    "feature_dropout where copy_ fill_ pixel_shuffle pixel_unshuffle channel_shuffle roll".split()
+    """
+    abs add add_ clamp clamp_ clamp_min constant_pad_nd copy_ div div_ elu elu_ exp feature_dropout fill_ gelu
+    hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ leaky_relu leaky_relu_ log log_softmax max
+    max_pool1d max_pool2d max_pool3d mean min mish mul mul_ neg pad pixel_shuffle pixel_unshuffle pow prelu repeat roll
+    rsqrt rsub sigmoid sigmoid_ silu silu_ softmax softplus sqrt sub sub_ sum tanh var where
+    """.split()  # noqa: SIM905  read as a list of words
 )
-"""Operators without multiply-adds of a linear map; fvcore lists them as unknown, though there is nothing to count."""
+"""Operators that are no linear map: fvcore lists them as unknown, though there is nothing to count."""
 
 
 class UncountedOperatorWarning(UserWarning):

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
-from zeroshot_nas.errors import ProxyError, did_you_mean
+from zeroshot_nas.errors import ProxyError, UndefinedScoreError, did_you_mean
 from zeroshot_nas.network import Init
 from zeroshot_nas.registry import Registry
 
@@ -202,6 +202,19 @@ def get_proxy(proxy: str | Proxy | ProxyFunction, **options: Any) -> Proxy:
     if not callable(proxy):
         raise ProxyError(f"a proxy is a name or a function (network, batch) -> float, got {type(proxy).__name__}")
     return Proxy(ProxyInfo(getattr(proxy, "__name__", type(proxy).__name__), proxy), options)
+
+
+def checked_log(value: float, what: str) -> float:
+    """The logarithm, or the reason why a score has none.
+
+    Raises:
+        UndefinedScoreError: The value is not finite, or not positive.
+    """
+    if not math.isfinite(value):
+        raise UndefinedScoreError(f"{what} is not finite ({value})")
+    if value <= 0:
+        raise UndefinedScoreError(f"{what} is zero: the network is dead")
+    return math.log(value)
 
 
 def list_proxies() -> list[str]:

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from zeroshot_nas.architecture import Architecture
-from zeroshot_nas.errors import ProxyError, ScoreFailure, ZeroShotNASError
+from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.network import Init, build, initialize, without_residual_links
+from zeroshot_nas.probes import batch_norms
 from zeroshot_nas.proxies.base import PROXIES, Batch, Proxy, ProxyFunction, Score, get_proxy
 from zeroshot_nas.seeding import preserved_rng, torch_generator
 
@@ -90,8 +91,8 @@ def score(
         options: Options of the proxy.
 
     Returns:
-        One `Score`, or for a list a dict of them by `Proxy.key`. A network whose numbers make the proxy undefined (dead,
-        not finite) has a score in state ``"failed"`` with the reason.
+        One `Score`, or for a list a dict of them by `Proxy.key`. A network whose numbers leave the proxy undefined
+        (dead, not finite) has a score in state ``"failed"`` with the reason.
 
     Raises:
         UnknownNameError: No proxy has that name.
@@ -106,34 +107,35 @@ def score(
     for name, value in (("repeats", repeats), ("batch_size", batch_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ProxyError(f"{name} must be a whole number of 1 or more, got {value!r}")
-    several = not isinstance(proxy, str) and isinstance(proxy, Sequence)
-    proxies = [get_proxy(each, **options) for each in (proxy if several else [proxy])]  # type: ignore[union-attr, list-item]
+    asked = [proxy] if isinstance(proxy, str) or not isinstance(proxy, Sequence) else proxy
+    proxies = [get_proxy(each, **options) for each in asked]
+    if len({each.key for each in proxies}) < len(proxies):
+        raise ProxyError(f"the proxies must differ, got {', '.join(each.key for each in proxies)}")
     arrays = batch if batch is not None else (batch_size, *_input_size(model, input_size))
     if batch is not None and init == "keep":
         repeats = 1  # nothing is left to draw
     with preserved_rng():
         network = _private_copy(model, init, device)
         scores = {each.key: _score(network, each, init or each.info.init, arrays, repeats, seed) for each in proxies}
-    return scores if several else scores[proxies[0].key]
+    return scores if asked is proxy else scores[proxies[0].key]
 
 
 def _score(
     network: nn.Module, proxy: Proxy, init: Init, arrays: Batch | tuple[int, ...], repeats: int, seed: int
 ) -> Score:
     """Mean and standard error over repeats, or the reason why there is none."""
-    if proxy.info.needs_batch_norm and not any(map(_is_batch_norm, network.modules())):
+    if proxy.info.needs_batch_norm and not batch_norms(network):
+        others = ", ".join(name for name in PROXIES if not PROXIES[name].needs_batch_norm)
         raise ProxyError(
             f"{proxy.info.name} needs batch norm, and {type(network).__name__} has none. "
-            f"Proxies that do without: {', '.join(name for name in PROXIES if not PROXIES[name].needs_batch_norm) or 'none'}; "
-            "or add nn.BatchNorm2d after the convolutions"
+            f"Use a proxy that does without ({others}), or add nn.BatchNorm2d after the convolutions"
         )
     start = time.perf_counter()
     values: list[float] = []
     reason = ""
     try:
-        for repeat in range(repeats):
-            values.append(_repeat(network, proxy, init, arrays, seed, repeat))
-    except ScoreFailure as failure:
+        values.extend(_repeat(network, proxy, init, arrays, seed, repeat) for repeat in range(repeats))
+    except UndefinedScoreError as failure:
         reason = str(failure)
     seconds = time.perf_counter() - start
     if reason:
@@ -157,11 +159,11 @@ def _repeat(
         raise
     except Exception as error:  # a stranger's module or proxy may raise anything; it is passed on, with its cause
         raise ProxyError(
-            f"{proxy.key} could not run {type(network).__name__} on inputs of shape {tuple(batch.inputs.shape)}: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. Check input_size and the module"
+            f"{proxy.key} could not run {type(network).__name__} on inputs of shape {tuple(batch.inputs.shape)} "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}). Check input_size and the module"
         ) from error
     if not math.isfinite(value):
-        raise ScoreFailure(f"{proxy.key} is not finite ({value})")
+        raise UndefinedScoreError(f"{proxy.key} is not finite ({value})")
     return value
 
 
@@ -205,16 +207,13 @@ def _private_copy(model: Architecture | nn.Module, init: Init | None, device: st
     return network if device is None else network.to(device)
 
 
-def _is_batch_norm(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.batchnorm._BatchNorm)
-
-
 @contextmanager
 def _batch_statistics(network: nn.Module) -> Iterator[None]:
     """Batch norms use the batch's statistics; all else is as at inference, so that dropout adds no noise."""
     modes = [(part, part.training) for part in network.modules()]
-    for part, _ in modes:
-        part.training = _is_batch_norm(part)
+    network.eval()
+    for norm in batch_norms(network):
+        norm.training = True
     try:
         yield
     finally:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
-from zeroshot_nas.errors import ProxyError, ScoreFailure
-from zeroshot_nas.network import Network
-from zeroshot_nas.proxies.base import Batch, register_proxy
+from zeroshot_nas.errors import ProxyError
+from zeroshot_nas.probes import BatchNormVariances, feature_map
+from zeroshot_nas.proxies.base import Batch, checked_log, register_proxy
 
 Variant: TypeAlias = Literal["paper", "l1", "zennas"]
 
@@ -48,7 +45,7 @@ def zen(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", alph
 
     Raises:
         ProxyError: The batch has no perturbation, or the variant is unknown.
-        ScoreFailure: The feature map does not move, a batch norm sees a constant, or numbers are not finite.
+        UndefinedScoreError: The feature map does not move, a batch norm sees a constant, or numbers are not finite.
 
     Departure from the authors' code: the variance is read where it occurs, not from a running buffer that drifts with
     every repeat (their repeat 1 is ``"zennas"``).
@@ -72,88 +69,10 @@ def zen(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", alph
     distance = difference.norm(dim=1) if variant == "paper" else difference.abs().sum(dim=1)
     variances = clean.means
     if reference:
-        variances = [0.81 + 0.09 * first + 0.1 * second for first, second in zip(clean.means, perturbed.means, strict=True)]
-    return _log(distance.mean().item(), "the feature map") + sum(
-        0.5 * _log(variance, f"batch norm {index}") for index, variance in enumerate(variances)
+        variances = [
+            0.81 + 0.09 * first + 0.1 * second for first, second in zip(clean.means, perturbed.means, strict=True)
+        ]
+    return checked_log(distance.mean().item(), "the feature map's change") + sum(
+        0.5 * checked_log(variance, f"the input variance of batch norm {index}")
+        for index, variance in enumerate(variances)
     )
-
-
-def _log(value: float, what: str) -> float:
-    if not math.isfinite(value):
-        raise ScoreFailure(f"{what} is not finite ({value})")
-    if value <= 0:
-        raise ScoreFailure(f"{what} does not vary: the network is dead")
-    return math.log(value)
-
-
-class BatchNormVariances:
-    """While open, reads the variance of every batch norm's input, averaged over channels, in order of execution.
-
-    Args:
-        network: Any module.
-        unbiased: Divide by n - 1 in place of n.
-    """
-
-    def __init__(self, network: nn.Module, unbiased: bool) -> None:
-        self.means: list[float] = []
-        self._norms = [part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-        self._correction = int(unbiased)
-
-    def __enter__(self) -> BatchNormVariances:
-        self._handles = [norm.register_forward_pre_hook(self._read) for norm in self._norms]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _read(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        (x,) = arguments
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        self.means.append(x.var(dim=axes, correction=self._correction).double().mean().item())
-
-
-def feature_map(network: nn.Module, inputs: Tensor) -> Tensor:
-    """The feature map before pooling, of any module.
-
-    For a foreign module it is the last tensor of the input's dimensionality ``(N, C, *spatial)`` with more than one
-    position that the module computes; for inputs without spatial axes the module's output.
-
-    Args:
-        network: Any module, no special methods needed.
-        inputs: ``(N, C, H, W)``, ``(N, C, L)`` or ``(N, F)``.
-    """
-    if isinstance(network, Network):
-        return network.forward_features(inputs)
-    with _LastFeatureMap(inputs.dim()) as trace:
-        output = network(inputs)
-    features = output if trace.features is None else trace.features
-    if not isinstance(features, Tensor):
-        raise ProxyError(f"the module returns {type(features).__name__} and computes no feature map; expected a tensor")
-    return features
-
-
-class _LastFeatureMap(TorchFunctionMode):
-    """Watches torch functions and keeps the last result that is a feature map."""
-
-    def __init__(self, dimensions: int) -> None:
-        super().__init__()
-        self.dimensions = dimensions
-        self.features: Tensor | None = None
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if (
-            isinstance(result, Tensor)
-            and result.is_floating_point()
-            and result.dim() == self.dimensions
-            and math.prod(result.shape[2:]) > 1
-        ):
-            self.features = result
-        return result

@@ -1,0 +1,212 @@
+"""The search loop: laws over seeds and budgets, then counts, failures and interruption."""
+
+import json
+import math
+import random
+
+import pytest
+import torch
+
+import zeroshot_nas as zs
+from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.errors import FileFormatError, InfeasibleBudgetError, ProxyError, UnknownNameError
+from zeroshot_nas.proxies.base import Proxy, ProxyInfo
+from zeroshot_nas.searchers.base import Searcher
+from zeroshot_nas.spaces.base import ChainSpace
+
+
+def layers_minus_params(network, batch, /):
+    costs = complexity(network.architecture)
+    return costs.layers - costs.params / 1e6
+
+
+def search(proxy=layers_minus_params, budget=None, **options):
+    options = {"input_size": (1, 8, 8), "proposals": 60, "repeats": 1, "progress": False, **options}
+    return zs.search("resnet", proxy, budget or zs.Budget(params=30_000, layers=8), **options)
+
+
+def untimed(result):
+    return [(each.architecture, each.costs, each.fitness) for each in result.history]
+
+
+def test_same_seed_same_history_and_another_seed_another():
+    first = search("zen", proposals=25)
+    random.seed(1)
+    torch.manual_seed(5)
+    assert untimed(search("zen", proposals=25)) == untimed(first)
+    assert untimed(search("zen", proposals=25, seed=1)) != untimed(first)
+
+
+def test_a_score_in_the_history_is_what_score_gives():
+    result = search("zen", proposals=6, repeats=2, seed=5)
+    for each in result.history:
+        assert each.scores["zen"].value == zs.score(each.architecture, "zen", repeats=2, seed=5).value
+
+
+def test_global_random_state_is_left_alone():
+    before = random.getstate(), torch.get_rng_state()
+    search("zen", proposals=5)
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+
+
+@pytest.mark.parametrize("searcher", ["evolution", "random"])
+def test_every_proposal_is_accounted_for_and_within_the_budget(searcher):
+    budget = zs.Budget(params=30_000, flops=1e6, layers=8)
+    result = search(budget=budget, searcher=searcher, proposals=200)
+    counts = result.counts
+    assert counts.proposed == 200 == counts.duplicate + counts.over_budget + counts.scored + counts.failed
+    assert counts.scored == len(result.history) == len({each.architecture for each in result.history})
+    assert counts.duplicate > 0 or searcher == "random"
+    assert counts.over_budget > 0
+    assert not any(budget.violations(each.costs) for each in result.history)
+    assert result.best.fitness == max(each.fitness for each in result.history)
+
+
+def test_a_longer_search_starts_as_the_shorter_one_did():
+    short, long = search(proposals=30), search(proposals=60)
+    assert untimed(long)[: len(short.history)] == untimed(short)
+    assert long.best.fitness >= short.best.fitness
+
+
+def test_lower_is_better_is_respected():
+    def params(network, batch, /):
+        return float(complexity(network.architecture).params)
+
+    result = search(Proxy(ProxyInfo("params", params, direction="lower")), proposals=40)
+    assert result.best.costs.params == min(each.costs.params for each in result.history)
+    assert result.best.scores["params"].value == result.best.costs.params
+
+
+def test_the_front_is_not_dominated():
+    result = search(proposals=150)
+    for member in result.front:
+        assert not any(
+            other.fitness > member.fitness
+            and other.costs.params < member.costs.params
+            and other.costs.flops < member.costs.flops
+            for other in result.history
+        )
+    assert result.best in result.front
+
+
+def test_result_round_trips_through_json():
+    result = search("zen", proposals=8)
+    again = zs.SearchResult.from_json(result.to_json())
+    assert again == result
+    assert json.loads(result.to_json())["settings"]["budget"] == {"params": 30_000, "layers": 8}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense", '{"format": "zeroshot_nas.search_result", "version": 9}'])
+def test_files_that_are_no_result_are_refused(text):
+    with pytest.raises(FileFormatError):
+        zs.SearchResult.from_json(text)
+
+
+def test_a_damaged_result_is_refused():
+    data = json.loads(search(proposals=3).to_json())
+    for key in ("best", "history", "counts", "settings"):
+        damaged = {name: value for name, value in data.items() if name != key}
+        with pytest.raises(FileFormatError):
+            zs.SearchResult.from_json(json.dumps(damaged))
+    data["best"]["architecture"]["blocks"][0]["out_channels"] = -8
+    with pytest.raises(FileFormatError, match="out_channels"):
+        zs.SearchResult.from_json(json.dumps(data))
+
+
+def test_an_infeasible_budget_is_said_at_once_with_the_smallest_network():
+    smallest = complexity(zs.get_space("resnet", input_size=(1, 8, 8)).smallest("params")).params
+    with pytest.raises(InfeasibleBudgetError, match=f"smallest has {smallest:,} params; the budget is 1,000"):
+        search(budget=zs.Budget(params=1000))
+    with pytest.raises(InfeasibleBudgetError, match=r"smallest has 4 layers; the budget is 3"):
+        search(budget=zs.Budget(layers=3))
+
+
+def test_a_tight_budget_is_met_from_the_smallest_network():
+    smallest = complexity(zs.get_space("resnet", input_size=(1, 8, 8)).smallest("params")).params
+    result = search(budget=zs.Budget(params=smallest))
+    assert result.best.costs.params == smallest
+
+
+def test_limits_that_only_conflict_together_end_with_an_error():
+    narrow = zs.Architecture.from_string("SuperConvK3BNRELU(1,8,1,1)", (1, 8, 8))  # few params, many FLOPs
+    strided = zs.Architecture.from_string("SuperConvK3BNRELU(1,16,4,1)", (1, 8, 8))  # the other way round
+
+    class TwoNetworks(ChainSpace):
+        def smallest(self, cost):
+            return min(narrow, strided, key=lambda each: getattr(complexity(each), cost))
+
+        def mutate(self, architecture, rng, mutations=1):
+            return rng.choice([narrow, strided])
+
+    space = TwoNetworks("two", ("SuperResK3K3",), (1, 8, 8))
+    budget = zs.Budget(params=complexity(narrow).params, flops=complexity(strided).flops)
+    with pytest.raises(InfeasibleBudgetError, match="none of 20 proposed networks fits the budget params"):
+        zs.search(space, layers_minus_params, budget, proposals=20, progress=False)
+
+
+def test_failures_are_counted_with_their_reason_and_never_win():
+    def fails_often(network, batch, /):
+        layers = network.architecture.layers
+        return math.nan if layers % 2 else float(layers)
+
+    result = search(fails_often, proposals=100)
+    assert result.counts.failed == sum(not math.isfinite(each.fitness) for each in result.history) > 0
+    assert result.failures == {"fails_often is not finite (nan)": result.counts.failed}
+    assert result.best.architecture.layers % 2 == 0
+    assert zs.SearchResult.from_json(result.to_json()).counts == result.counts
+
+
+def test_a_proxy_that_always_fails_is_an_error_with_its_reason():
+    def broken(network, batch, /):
+        raise KeyError("lost")
+
+    with pytest.raises(ProxyError, match=r"failed for all \d+ networks.*lost"):
+        search(broken, proposals=5)
+
+
+def test_the_keyboard_interrupts_with_what_was_found():
+    calls = []
+
+    def interrupting(network, batch, /):
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return float(network.architecture.layers)
+
+    result = search(interrupting)
+    assert result.state == "interrupted"
+    assert result.counts.scored == 6
+    assert zs.SearchResult.from_json(result.to_json()) == result
+
+
+def test_an_interrupt_before_anything_was_found_is_passed_on():
+    def interrupting(network, batch, /):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(interrupting)
+
+
+def test_a_searcher_class_and_a_space_object_are_taken_as_they_are():
+    class Stuck(Searcher):
+        def ask(self, n):
+            return [self.start] * n
+
+        def tell(self, candidates):
+            pass
+
+    space = zs.get_space("mobilenet", input_size=(1, 8, 8))
+    result = zs.search(space, layers_minus_params, searcher=Stuck, proposals=5, repeats=1, progress=False)
+    assert (result.counts.scored, result.counts.duplicate) == (1, 4)
+    with pytest.raises(ValueError, match="make the space"):
+        zs.search(space, layers_minus_params, input_size=(3, 32, 32), proposals=1)
+
+
+def test_bad_arguments():
+    with pytest.raises(UnknownNameError, match="Did you mean 'evolution'"):
+        search(searcher="evolutoin")
+    with pytest.raises(ValueError, match="proposals"):
+        search(proposals=0)
+    with pytest.raises(ProxyError, match="has no option"):
+        search("zen:varient=zennas")

@@ -1,0 +1,183 @@
+"""The command line as a user meets it: in a process of its own where exit codes and streams matter."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import zeroshot_nas as zs
+from zeroshot_nas import cli
+
+NET = "SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,16,2,8,1)"
+SMALL_SEARCH = ["search", "--input", "1x8x8", "--max-params", "20k", "--max-layers", "6", "--repeats", "1", "--quiet"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command line in this process; gives exit code, output and error output."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["zeroshot-nas", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return call
+
+
+def test_cost_of_a_string(run):
+    code, out, err = run("cost", NET, "--input", "1x8x8", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == zs.cost(zs.Architecture.from_string(NET, (1, 8, 8))).to_dict()
+    assert "FLOPs (multiply-adds)" in run("cost", NET, "--input", "1x8x8")[1]
+
+
+def test_score_of_a_string_equals_the_api(run):
+    code, out, _ = run("score", NET, "--input", "1x8x8", "--proxy", "zen,zen:variant=zennas", "--json")
+    scores = zs.score(zs.Architecture.from_string(NET, (1, 8, 8)), ["zen", "zen:variant=zennas"])
+    assert code == 0
+    assert {key: value["value"] for key, value in json.loads(out).items()} == {
+        key: score.value for key, score in scores.items()
+    }
+
+
+def test_search_then_score_cost_and_train_what_it_wrote(run, tmp_path):
+    out = tmp_path / "run"
+    code, text, err = run(*SMALL_SEARCH, "--proposals", 12, "--seed", 3, "--out", out)
+    assert (code, err) == (0, "")
+    result = zs.SearchResult.from_json((out / "result.json").read_text())
+    assert result.counts.proposed == 12
+    assert result.best.architecture.to_string() in text
+    best = json.loads((out / "best.json").read_text())
+    assert zs.Architecture.from_dict(best["architecture"]) == result.best.architecture
+
+    assert json.loads(run("cost", out / "best.json", "--json")[1]) == result.best.costs.to_dict()
+    scores = json.loads(run("score", out / "best.json", "--repeats", 2, "--json")[1])
+    assert scores["zen"]["value"] == zs.score(result.best.architecture, "zen", repeats=2).value
+
+    code, text, _ = run("train", out / "best.json", "--epochs", 1, "--out", out / "trained", "--quiet")
+    assert code == 0
+    assert "test accuracy" in text
+    assert zs.load(out / "trained").architecture == result.best.architecture
+
+    for command in (
+        [*SMALL_SEARCH, "--proposals", 2, "--out", out],
+        ["train", out / "best.json", "--out", out / "trained"],
+    ):
+        code, _, err = run(*command)
+        assert code == 2
+        assert "--force" in err or "force" in err
+    assert zs.SearchResult.from_json((out / "result.json").read_text()) == result
+    assert run(*SMALL_SEARCH, "--proposals", 2, "--out", out, "--force")[0] == 0
+
+
+def test_list_names_what_is_registered(run):
+    names = json.loads(run("list", "--json")[1])
+    assert names["proxies"] == zs.list_proxies()
+    assert names["spaces"] == zs.list_spaces()
+    assert "SuperResK1K7K1" in names["blocks"]
+
+
+def test_text_files_and_architecture_files_are_read(run, tmp_path):
+    architecture = zs.Architecture.from_string(NET, (1, 8, 8))
+    (tmp_path / "net.txt").write_text(NET + "\n")
+    (tmp_path / "net.json").write_text(architecture.to_json())
+    for name in ("net.txt", "net.json"):
+        assert (
+            json.loads(run("cost", tmp_path / name, "--input", "1x8x8", "--json")[1]) == zs.cost(architecture).to_dict()
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["cost", "SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(9,16,2,8,1)"],
+            "gives 8, but SuperResK3K3 at position 26 takes 9",
+        ),
+        (["cost", "SuperConvK3BNRELU(3,8,1,x)"], "position 18: expected whole numbers, got 'x'"),
+        (["cost", "SuperConvK3BNRELU(3,8,1,1"], "position 0"),
+        (["cost", "SuperKonvK3BNRELU(3,8,1,1)"], "Did you mean 'SuperConvK3BNRELU'"),
+        (["cost", "missing.json"], "neither a file nor a PlainNet string"),
+        (["cost", NET, "--input", "3x32"], "CxHxW"),
+        (["score", NET, "--proxy", "zem", "--input", "1x8x8"], "Did you mean 'zen'"),
+        (["score", NET, "--proxy", "zen:varaint=zennas", "--input", "1x8x8"], "Did you mean 'variant'"),
+        (["score", "SuperConvK3BNRELU(3,10000000,1,1)SuperResK3K3(10000000,10000000,1,10000000,1)"], "are not built"),
+        (["score", NET, "--input", "1x8x8", "--repeats", "0"], "repeats must be"),
+        (["score", NET, "--input", "1x8x8", "--seed", "-1"], "seed is an integer of 0 or more"),
+        (["search", "--max-params", "1k"], "the smallest has 5,458 params; the budget is 1,000"),
+        (["search", "--max-params", "lots"], "a number with an optional k, M or G"),
+        (["search", "--max-params", "0"], "must be a number above 0"),
+        (["search", "--space", "resnets"], "Did you mean 'resnet'"),
+        (["search", "--classes", "0"], "whole numbers of 1 or more"),
+        (["train", NET, "--input", "1x8x8", "--data", "digit"], "Did you mean 'digits'"),
+        (["train", NET, "--input", "1x8x8", "--classes", "3"], "3"),
+        (["sreach"], "Did you mean 'search'"),
+        (["cost"], "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, arguments, expected):
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert expected in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"{", b"[]", b"{}", b'{"architecture": 3}', b"[" * 100_000, b""])
+def test_damaged_files_are_one_line_and_exit_code_2(run, tmp_path, content):
+    path = tmp_path / "best.json"
+    path.write_bytes(content)
+    code, _, err = run("cost", path)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert "--debug" not in err, "an error that was not foreseen"
+
+
+def test_debug_shows_the_traceback(run):
+    _, _, err = run("cost", "missing.json", "--debug")
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("error: ")
+
+
+def test_cost_needs_no_torch():
+    script = (
+        f"import sys; sys.argv = ['zeroshot-nas', 'cost', {NET!r}, '--input', '1x8x8']\n"
+        "from zeroshot_nas import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_leaves_a_valid_result(tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "zeroshot_nas", *SMALL_SEARCH, "--proposals", "1000000", "--out", str(out)]
+    command.remove("--quiet")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        _wait_until_scoring(process)
+        process.send_signal(signal.SIGINT)
+        text, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "interrupted" in text
+    result = zs.SearchResult.from_json((out / "result.json").read_text())
+    assert result.state == "interrupted"
+    assert 0 < result.counts.scored == len(result.history)
+
+
+def _wait_until_scoring(process):
+    """Reads the bar until it shows a best score."""
+    seen, deadline = "", time.monotonic() + 60
+    while "best " not in seen or "none yet" in seen.rsplit("best ", 1)[-1][:8]:
+        assert time.monotonic() < deadline, seen
+        seen += process.stderr.read(1)

@@ -1,0 +1,68 @@
+"""The public contract checks hold for all that is registered, and can fail."""
+
+import pytest
+import torch
+
+from zeroshot_nas import get_space, list_proxies, list_searchers, list_spaces
+from zeroshot_nas.architecture import BLOCKS
+from zeroshot_nas.searchers.base import SEARCHERS, Searcher
+from zeroshot_nas.spaces.base import ChainSpace
+from zeroshot_nas.testing import check_block, check_proxy, check_searcher, check_space
+
+
+@pytest.mark.parametrize("name", list_proxies())
+def test_proxies_keep_the_contract(name):
+    check_proxy(name)
+
+
+@pytest.mark.parametrize("input_size", [(3, 32, 32), (1, 8, 8), (3, 13, 20), (2, 96, 64)])
+@pytest.mark.parametrize("name", list_spaces())
+def test_spaces_keep_the_contract(name, input_size):
+    check_space(get_space(name, input_size=input_size, num_classes=7), samples=8)
+
+
+@pytest.mark.parametrize("name", list_spaces())
+def test_spaces_with_squeeze_and_excitation_keep_the_contract(name):
+    check_space(get_space(name, input_size=(3, 16, 16), squeeze_excite=True), samples=4)
+
+
+@pytest.mark.parametrize("name", list_searchers())
+def test_searchers_keep_the_contract(name):
+    check_searcher(SEARCHERS[name], get_space("resnet", input_size=(1, 8, 8)))
+
+
+@pytest.mark.parametrize("name", list(BLOCKS))
+def test_blocks_keep_the_contract(name):
+    check_block(name)
+
+
+def test_a_proxy_that_draws_from_the_global_generator_is_caught():
+    def noisy(network, batch, /):
+        return torch.rand(()).item()
+
+    with pytest.raises(AssertionError, match="for the same seed"):
+        check_proxy(noisy)
+
+
+def test_a_space_whose_products_leave_it_is_caught():
+    class Leaky(ChainSpace):
+        def __contains__(self, architecture):
+            return super().__contains__(architecture) and architecture.layers < 6
+
+    with pytest.raises(AssertionError, match="not in the space"):
+        check_space(Leaky("leaky", ("SuperResK3K3",), (1, 16, 16)))
+
+
+def test_a_searcher_with_a_source_of_its_own_is_caught():
+    calls = iter(range(10**6))
+
+    class Counting(Searcher):
+        def ask(self, n):
+            mutations = next(calls) % 7
+            return [self.space.mutate(self.start, self.rng, mutations) for _ in range(n)]
+
+        def tell(self, candidates):
+            pass
+
+    with pytest.raises(AssertionError, match="two histories"):
+        check_searcher(Counting, get_space("resnet", input_size=(1, 8, 8)), steps=5)

@@ -1,0 +1,202 @@
+"""Trained networks on disk: what is written comes back, and what is not ours is refused."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.costs import cost
+from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError
+from zeroshot_nas.network import build
+from zeroshot_nas.training.checkpoint import (
+    RunFolder,
+    TrainedNetwork,
+    load,
+    pack,
+    predict,
+    unpack,
+    write_atomically,
+)
+
+ARCHITECTURE = Architecture.from_string("SuperConvK3BNRELU(2,8,1,1)SuperResK3K3(8,8,2,8,1)", (2, 6, 6), num_classes=3)
+IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+def _network(seed=0):
+    network = TrainedNetwork(ARCHITECTURE, [0.3, 0.5], [0.1, 2.0], ["a", "b", "c"])
+    network.load_state_dict(build(ARCHITECTURE, seed=seed).state_dict())
+    network(IMAGES)  # moves the running statistics
+    return network.eval()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    run = RunFolder(tmp_path / "deep" / "run", force=False)
+    run.save_weights("best.pt", pack(_network(), 3, 0.5))
+    return run.path
+
+
+def test_saved_network_gives_identical_logits(folder):
+    network = _network()
+    for path in (folder, folder / "best.pt", str(folder)):
+        loaded = load(path)
+        assert torch.equal(loaded(IMAGES), network(IMAGES))
+        assert (loaded.architecture, loaded.class_names, loaded.training) == (ARCHITECTURE, ("a", "b", "c"), False)
+    assert Architecture.from_json((folder / "architecture.json").read_text()) == ARCHITECTURE
+
+
+def test_packing_takes_a_copy():
+    network = _network()
+    before = network(IMAGES)
+    packed = pack(network, 1, None)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    assert torch.equal(unpack(packed)(IMAGES), before)
+
+
+def test_checkpoint_is_plain_data_for_a_plain_network(folder):
+    checkpoint = torch.load(folder / "best.pt", weights_only=True)
+    assert (checkpoint["epoch"], checkpoint["validation_accuracy"]) == (3, 0.5)
+    mean, std = (torch.tensor(checkpoint["normalization"][name]).view(-1, 1, 1) for name in ("mean", "std"))
+    plain = build(ARCHITECTURE, init="keep").eval()
+    plain.load_state_dict(checkpoint["state_dict"])
+    assert torch.equal(plain((IMAGES - mean) / std), load(folder)(IMAGES))
+
+
+def test_normalisation_costs_no_parameters_and_no_flops():
+    measured, closed = cost(_network(), input_size=(2, 6, 6)), cost(ARCHITECTURE)
+    assert (measured.params, measured.flops) == (closed.params, closed.flops)
+
+
+def test_probabilities_are_those_of_the_logits_whatever_the_batch_size():
+    network = _network()
+    expected = network(IMAGES).softmax(1)
+    network.train()
+    for batch_size in (1, 2, 5, 512):
+        torch.testing.assert_close(predict(network, IMAGES, batch_size=batch_size), expected)
+    assert network.training  # as it was
+
+
+def test_images_of_another_size_are_refused():
+    with pytest.raises(DataError, match=r"\(N, 2, 6, 6\), got \(5, 2, 6, 5\)"):
+        predict(_network(), IMAGES[..., :5])
+
+
+def test_normalisation_must_fit_the_architecture():
+    with pytest.raises(DataError, match="2 channels and 3 class names, got 1, 2 and 3"):
+        TrainedNetwork(ARCHITECTURE, [0.3], [0.1, 0.2], ["a", "b", "c"])
+
+
+def test_a_missing_file_is_named(tmp_path):
+    for path in (tmp_path, tmp_path / "none.pt"):
+        with pytest.raises(FileNotFoundError, match=r"expected a run's folder.*\.pt"):
+            load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 not a zip", b"\x80\x02}q\x00.", b"cos\nsystem\n."])
+def test_a_foreign_file_is_refused(tmp_path, content):
+    (tmp_path / "best.pt").write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"best\.pt is not a checkpoint"):
+        load(tmp_path)
+
+
+def test_a_file_cut_short_anywhere_is_refused(folder):
+    file = folder / "best.pt"
+    content = file.read_bytes()
+    for length in range(0, len(content) - 1, len(content) // 20):
+        file.write_bytes(content[:length])
+        with pytest.raises(FileFormatError):
+            load(file)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    file = tmp_path_factory.mktemp("changed") / "best.pt"
+    torch.save(pack(_network(), 1, None), file)
+    return file, file.read_bytes()
+
+
+@given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
+def test_a_changed_byte_is_refused_or_harmless(scratch, place, byte):
+    file, content = scratch[0], bytearray(scratch[1])
+    content[int(place * len(content))] = byte
+    file.write_bytes(content)
+    try:
+        network = load(file)
+    except FileFormatError:
+        return
+    assert network(IMAGES).shape == (5, network.architecture.num_classes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "pickle"}, "not a checkpoint of this package"),
+        ({"version": 99}, "version 99; this release reads version 1"),
+        ({"architecture": "{}"}, "do not fit together: not an architecture"),
+        ({"state_dict": {}}, "do not fit together"),
+        ({"state_dict": [1]}, "do not fit together"),
+        ({"state_dict": build(ARCHITECTURE).state_dict() | {"extra": torch.zeros(1)}}, "do not fit together"),
+        ({"normalization": {"mean": [0.0]}}, "do not fit together"),
+        ({"normalization": {"mean": [0.0], "std": [1.0]}}, "2 channels"),
+        ({"normalization": None}, "do not fit together"),
+        ({"class_names": ["a"]}, "3 class names"),
+        ({"class_names": None}, "do not fit together"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(tmp_path, changes, message):
+    torch.save({**pack(_network(), 1, None), **changes}, tmp_path / "best.pt")
+    with pytest.raises(FileFormatError, match=message):
+        load(tmp_path)
+
+
+def test_no_code_in_a_file_is_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (tmp_path.joinpath("sprung").touch, ())
+
+    torch.save({**pack(_network(), 1, None), "extra": Trap()}, tmp_path / "best.pt")
+    with pytest.raises(FileFormatError):
+        load(tmp_path)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["best.pt", "last.pt", "train.json"])
+def test_a_folder_with_a_run_is_refused_unless_forced(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(OutputExistsError, match=rf"already holds a run \({name}\).*force=True"):
+        RunFolder(tmp_path, force=False)
+    assert RunFolder(tmp_path, force=True).path == tmp_path
+
+
+def test_a_folder_with_other_files_will_do_but_a_file_will_not(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    RunFolder(tmp_path, force=False)
+    with pytest.raises(OutputExistsError, match="expected a folder to write to, got the file"):
+        RunFolder(tmp_path / "notes.txt", force=True)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
+    file = tmp_path / "value.json"
+    write_atomically(file, lambda draft: draft.write_text("old"))
+
+    def fail(draft):
+        draft.write_text("half of the n")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(file, fail)
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_result_is_valid_json_or_not_written(tmp_path):
+    run = RunFolder(tmp_path, force=False)
+    run.save_result({"test_accuracy": 0.5})
+    with pytest.raises(ValueError, match="JSON"):
+        run.save_result({"test_accuracy": float("nan")})
+    assert json.loads((tmp_path / "train.json").read_text()) == {"test_accuracy": 0.5}

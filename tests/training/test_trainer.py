@@ -1,0 +1,343 @@
+"""Training: it learns, repeats itself, keeps the test part out of every choice, and survives being stopped."""
+
+import dataclasses
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.costs import cost
+from zeroshot_nas.errors import ArchitectureError, DataError, OutputExistsError, UnknownNameError
+from zeroshot_nas.network import build
+from zeroshot_nas.training import trainer
+from zeroshot_nas.training.base import ImageData, TrainingError, load_data
+from zeroshot_nas.training.checkpoint import load, predict
+from zeroshot_nas.training.recipe import Recipe
+from zeroshot_nas.training.trainer import train
+
+TINY = Architecture.from_string("SuperConvK3BNRELU(1,8,1,1)", (1, 6, 6), num_classes=2)
+QUICK = Recipe(epochs=3, batch_size=16)
+
+
+def _bars(count=60):
+    """Noisy images with a bright row (class 0) or a bright column (class 1)."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(count, 1, 6, 6, generator=generator) / 2
+    labels = torch.arange(count) % 2
+    images[labels == 0, :, 3] += 0.5
+    images[labels == 1, :, :, 3] += 0.5
+    half = count // 2
+    return ImageData(images[:half], labels[:half], images[half:], labels[half:], ("row", "column"), "bars")
+
+
+BARS = _bars()
+
+
+def _train(model=TINY, data=BARS, recipe=QUICK, **options):
+    return train(model, data, recipe, progress=False, **options)
+
+
+def _weights(result):
+    return {name: value.clone() for name, value in result.network.state_dict().items()}
+
+
+def _equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _interrupt_at(monkeypatch, call):
+    """Presses Ctrl-C, so to say, at the given step of training."""
+    calls = iter(range(1, 1000))
+    original = trainer.random_shift
+
+    def shift(*arguments):
+        if next(calls) == call:
+            signal.raise_signal(signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(trainer, "random_shift", shift)
+
+
+def test_a_small_network_learns_digits():
+    network = Architecture.from_string("SuperConvK3BNRELU(1,16,1,1)SuperResK3K3(16,32,2,16,1)", (1, 8, 8), 10)
+    result = _train(network, "digits", Recipe(epochs=4, shift=0))
+    assert result.test_accuracy > 0.9  # chance is 0.1; 0.97 measured
+    assert result.validation_accuracy > 0.9
+    assert (result.data, result.state, result.epochs, len(result.history)) == ("digits", "done", 4, 4)
+    losses = [record.train_loss for record in result.history]
+    assert losses[0] > losses[-1]
+    assert result.params == cost(network).params == sum(p.numel() for p in result.network.parameters())
+
+
+def test_data_are_fitted_to_the_network():
+    network = Architecture.from_string("SuperConvK3BNRELU(3,8,2,1)", (3, 12, 12), 10)
+    result = _train(network, "digits", Recipe(epochs=1, batch_size=256))
+    assert result.network.mean.shape == (3, 1, 1)
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_the_global_random_state():
+    torch.manual_seed(1)
+    first = _train(seed=5)
+    torch.manual_seed(2)
+    random.seed(2)
+    again, other = _train(seed=5), _train(seed=6)
+    assert _equal(_weights(first), _weights(again))
+    assert [r.train_loss for r in first.history] == [r.train_loss for r in again.history]
+    assert not _equal(_weights(first), _weights(other))
+
+
+def test_the_global_random_state_is_left_as_it_was():
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    _train()
+    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+def test_a_network_is_trained_on_a_copy_from_its_own_weights():
+    network = build(TINY, seed=7).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    still = _train(network, recipe=Recipe(epochs=1, batch_size=16, learning_rate_per_256=0))
+    assert torch.equal(still.network.head[1].weight, before["head.1.weight"])
+    moved = _train(network)
+    assert not torch.equal(moved.network.head[1].weight, before["head.1.weight"])
+    assert _equal(dict(network.state_dict()), before)
+    assert not network.training
+
+
+def test_training_goes_on_from_a_trained_network():
+    first = _train(recipe=Recipe(epochs=20, batch_size=8))
+    more = _train(first.network, recipe=Recipe(epochs=1, batch_size=8, learning_rate_per_256=0.01))
+    assert more.history[0].train_loss < first.history[0].train_loss
+
+
+def test_images_are_normalised_by_the_training_part():
+    result = _train()
+    assert result.network.mean.item() == pytest.approx(BARS.train_images.mean().item())
+    assert result.network.std.item() == pytest.approx(BARS.train_images.std(correction=0).item())
+
+
+def test_a_channel_of_one_colour_trains():
+    flat = dataclasses.replace(BARS, train_images=torch.zeros(30, 1, 6, 6), test_images=torch.zeros(30, 1, 6, 6))
+    result = _train(data=flat)
+    assert result.network.std.item() == 1
+    assert result.test_accuracy == 0.5  # one answer for all
+
+
+def test_the_test_part_has_no_say():
+    """Other test images change the test accuracy and nothing else."""
+    swapped = dataclasses.replace(BARS, test_labels=1 - BARS.test_labels)
+    one, other = _train(), _train(data=swapped)
+    assert _equal(_weights(one), _weights(other))
+    assert one.best_epoch == other.best_epoch
+    assert one.test_accuracy == pytest.approx(1 - other.test_accuracy)
+
+
+def test_the_test_part_is_looked_at_once(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(trainer, "predict", lambda net, images: sizes.append(len(images)) or predict(net, images))
+    _train(data=_bars(100), recipe=Recipe(epochs=4, batch_size=16, validation_fraction=0.2))
+    assert sizes == [10, 10, 10, 10, 50]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "best"),
+    [([0.2, 0.9, 0.5], 2), ([0.2, 0.9, 0.9], 3), ([0.9, 0.9, 0.1], 2), ([0.5, 0.4, 0.3], 1)],
+)
+def test_the_best_epoch_is_the_later_of_the_most_accurate(monkeypatch, tmp_path, accuracies, best):
+    values = iter([*accuracies, 0.77])  # the last is the test's
+    monkeypatch.setattr(trainer, "_accuracy", lambda *_: next(values))
+    result = _train(out=tmp_path)
+    assert (result.best_epoch, result.validation_accuracy, result.test_accuracy) == (best, accuracies[best - 1], 0.77)
+    kept = [torch.load(tmp_path / name, weights_only=True)["epoch"] for name in ("best.pt", "last.pt")]
+    assert kept == [best, 3]
+
+
+def test_without_a_validation_part_the_last_epoch_is_the_best():
+    result = _train(recipe=Recipe(epochs=3, batch_size=16, validation_fraction=0))
+    assert (result.best_epoch, result.validation_accuracy) == (3, None)
+    assert [record.validation_accuracy for record in result.history] == [None] * 3
+
+
+def test_learning_rate_follows_the_recipe():
+    recipe = Recipe(epochs=4, batch_size=9, warmup_epochs=1)  # 27 images to train on: 3 steps an epoch
+    history = _train(recipe=recipe).history
+    assert [record.learning_rate for record in history] == [recipe.learning_rate(step, 3) for step in (2, 5, 8, 11)]
+
+
+def test_a_last_batch_of_one_image_is_left_out():
+    features = Architecture.from_string("SuperConvK3BNRELU(1,8,2,1)SuperConvK3BNRELU(8,8,4,1)", (1, 6, 6), 2)
+    recipe = Recipe(epochs=2, batch_size=13, validation_fraction=0.1)  # 27 = 13 + 13 + 1; batch norm sees 1x1 pixels
+    result = _train(features, recipe=recipe)
+    assert result.history[-1].learning_rate == recipe.learning_rate(3, 2)
+
+
+def test_only_weights_decay():
+    network = build(TINY)
+    decayed, free = trainer._optimizer(network, Recipe(weight_decay=0.3)).param_groups
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
+    assert {id(p) for p in decayed["params"]} == {id(network.blocks[0][0].weight), id(network.head[1].weight)}
+    assert len(decayed["params"]) + len(free["params"]) == len(list(network.parameters()))
+
+
+def test_flips_are_part_of_the_recipe(monkeypatch):
+    calls = []
+    monkeypatch.setattr(trainer, "random_flip", lambda images, _: calls.append(1) or images)
+    _train(recipe=Recipe(epochs=1, batch_size=16))
+    assert not calls
+    _train(recipe=Recipe(epochs=1, batch_size=16, flip=True))
+    assert calls
+
+
+def test_files_hold_the_result_and_load_as_the_network(tmp_path):
+    result = _train(out=tmp_path / "run", seed=3)
+    assert sorted(p.name for p in result.weights.parent.iterdir()) == [
+        "architecture.json", "best.pt", "last.pt", "train.json",
+    ]  # fmt: skip
+    loaded = load(tmp_path / "run")
+    assert torch.equal(predict(loaded, BARS.test_images), predict(result.network, BARS.test_images))
+    accuracy = (predict(loaded, BARS.test_images).argmax(1) == BARS.test_labels).float().mean().item()
+    assert accuracy == pytest.approx(result.test_accuracy)
+    written = json.loads((tmp_path / "run" / "train.json").read_text())
+    assert written == json.loads(json.dumps(result.to_dict()))
+    assert Recipe(**written["recipe"]) == QUICK
+    assert [record["epoch"] for record in written["history"]] == [1, 2, 3]
+    assert (written["seed"], written["data"], written["state"]) == (3, "bars", "done")
+
+
+def test_a_run_is_not_overwritten_unless_forced(tmp_path):
+    _train(out=tmp_path)
+    before = (tmp_path / "best.pt").read_bytes()
+    with pytest.raises(OutputExistsError, match="force=True"):
+        _train(out=tmp_path, seed=1)
+    assert (tmp_path / "best.pt").read_bytes() == before
+    result = _train(out=tmp_path, seed=1, force=True)
+    assert _equal(dict(load(tmp_path).state_dict()), _weights(result))
+
+
+def test_files_are_written_every_epoch_and_say_that_the_run_goes_on(monkeypatch, tmp_path):
+    seen = []
+    original = trainer.EpochRecord
+
+    def look(*arguments):
+        file = tmp_path / "train.json"
+        seen.append(json.loads(file.read_text()) if file.exists() else None)
+        return original(*arguments)
+
+    monkeypatch.setattr(trainer, "EpochRecord", look)
+    _train(out=tmp_path)
+    assert seen[0] is None
+    assert [(each["state"], each["epochs"], each["test_accuracy"]) for each in seen[1:]] == [
+        ("running", 1, None),
+        ("running", 2, None),
+    ]
+
+
+def test_ctrl_c_leaves_a_valid_run(monkeypatch, tmp_path):
+    _interrupt_at(monkeypatch, call=5)  # 27 images in batches of 16: two steps an epoch, so in epoch 3
+    result = _train(recipe=Recipe(epochs=50, batch_size=16), out=tmp_path)
+    assert (result.state, result.epochs) == ("interrupted", 2)
+    written = json.loads((tmp_path / "train.json").read_text())
+    assert (written["state"], written["epochs"], written["test_accuracy"]) == ("interrupted", 2, result.test_accuracy)
+    assert _equal(dict(load(tmp_path / "best.pt").state_dict()), _weights(result))
+    assert load(tmp_path / "last.pt")(BARS.test_images).isfinite().all()
+
+
+def test_an_interrupted_run_is_the_beginning_of_the_whole_one(monkeypatch):
+    recipe = Recipe(epochs=4, batch_size=16)
+    whole = _train(recipe=recipe).history
+    _interrupt_at(monkeypatch, call=7)
+    part = _train(recipe=recipe).history
+    assert [record.train_loss for record in part] == [record.train_loss for record in whole[:3]]
+
+
+def test_ctrl_c_before_the_first_epoch_is_passed_on(monkeypatch, tmp_path):
+    _interrupt_at(monkeypatch, call=2)
+    with pytest.raises(KeyboardInterrupt):
+        _train(out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_process_leaves_valid_files(tmp_path):
+    program = f"""
+import torch
+from zeroshot_nas.training.trainer import Recipe, train
+from zeroshot_nas.architecture import Architecture
+net = Architecture.from_string("SuperConvK3BNRELU(1,8,1,1)", (1, 8, 8), 10)
+train(net, "digits", Recipe(epochs=10_000, batch_size=512), out={str(tmp_path)!r}, progress=False)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "train.json").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.3)  # a few epochs, to be hit at any moment of one
+    finally:
+        process.kill()
+        process.wait()
+    written = json.loads((tmp_path / "train.json").read_text())
+    assert (written["state"], written["epochs"] >= 1) == ("running", True)
+    for name in ("best.pt", "last.pt"):
+        assert load(tmp_path / name).class_names == tuple("0123456789")
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e38])
+def test_a_loss_that_is_not_finite_stops_with_advice(rate):
+    with pytest.raises(TrainingError, match=r"epoch \d.*lower the recipe's learning_rate_per_256, which is 1e\+3"):
+        _train(recipe=Recipe(epochs=5, batch_size=8, learning_rate_per_256=rate, warmup_epochs=0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"data": "digit"}, UnknownNameError, "Did you mean 'digits'"),
+        ({"data": "digits"}, DataError, r"num_classes=2, but 'digits' has 10 classes.*num_classes=10\)"),
+        ({"model": torch.nn.Linear(2, 2)}, ArchitectureError, "takes an Architecture or a Network, got Linear"),
+        ({"model": dataclasses.replace(TINY, num_classes=3)}, DataError, "num_classes=3, but 'bars' has 2"),
+        ({"recipe": Recipe(validation_fraction=0.01)}, DataError, "30 training images.*leave 30.*and 0 to validate"),
+        ({"recipe": Recipe(validation_fraction=0.99)}, DataError, "leave 1 to train on and 29"),
+        ({"seed": -1}, ValueError, "a seed is an integer of 0 or more"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, arguments, error, message):
+    with pytest.raises(error, match=message):
+        _train(out=tmp_path / "run", **arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_bar_shows_loss_validation_and_best_epoch(capsys):
+    train(TINY, BARS, QUICK)
+    error = capsys.readouterr().err
+    assert "3/3" in error
+    assert "best epoch" in error
+    _train()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_running_result_has_no_test_accuracy_in_json():
+    result = dataclasses.replace(_train(), test_accuracy=math.nan)
+    assert result.to_dict()["test_accuracy"] is None
+    assert result.to_dict()["weights"] is None
+    assert "network" not in result.to_dict()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_training_on_cuda(tmp_path):
+    result = _train(device="cuda", out=tmp_path)
+    assert result.network.mean.device.type == "cuda"
+    assert load(tmp_path).mean.device.type == "cpu"
+    torch.testing.assert_close(
+        predict(load(tmp_path), BARS.test_images), predict(result.network, BARS.test_images), rtol=1e-3, atol=1e-3
+    )

@@ -1,0 +1,312 @@
+"""The command line: a thin shell over the Python API."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zeroshot_nas.errors import FileFormatError, OutputExistsError, ZeroShotNASError
+
+if TYPE_CHECKING:
+    from zeroshot_nas.architecture import Architecture
+    from zeroshot_nas.costs.complexity import Costs
+    from zeroshot_nas.searchers.base import SearchResult
+
+app = typer.Typer(
+    help="Training-free neural architecture search: score, search and train small convolutional networks.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+
+Input = Annotated[str, typer.Option("--input", help="Shape of one image, CxHxW; an architecture file has its own.")]
+Classes = Annotated[int, typer.Option(help="Outputs of the classifier; an architecture file has its own.")]
+SqueezeExcite = Annotated[bool, typer.Option("--squeeze-excite", help="Give residual blocks squeeze-and-excitation.")]
+Model = Annotated[str, typer.Argument(help="A best.json or architecture file, or a PlainNet string.")]
+Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
+Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cuda.")]
+Repeats = Annotated[int, typer.Option(help="Draws of weights and images a score.")]
+BatchSize = Annotated[int, typer.Option(help="Gaussian images a draw.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite a run that is there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+
+
+def main() -> None:
+    """Entry point: one line and exit code 2 for whatever goes wrong, a traceback with ``--debug``."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = app(arguments, prog_name="zeroshot-nas", standalone_mode=False)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a closed pager is no error
+        code = 0
+    except Exception as error:  # the last line of defence: everything becomes one line here
+        if debug:
+            traceback.print_exc()
+        print(f"error: {_one_line(error)}", file=sys.stderr)  # noqa: T201
+        code = 2
+    sys.exit(code or 0)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")] = False,
+) -> None:
+    """Options of every command; `main` handles them, they stand here for the help text."""
+
+
+@app.command("search")
+def search_command(
+    space: Annotated[str, typer.Option(help="Search space; see `list`.")] = "resnet",
+    proxy: Annotated[str, typer.Option(help="What to rank by, e.g. zen or zen:variant=zennas.")] = "zen",
+    image: Input = "3x32x32",
+    classes: Classes = 10,
+    max_params: Annotated[str | None, typer.Option(help="Upper limit on parameters, e.g. 1M.")] = None,
+    max_flops: Annotated[str | None, typer.Option(help="Upper limit on FLOPs (multiply-adds), e.g. 160M.")] = None,
+    max_layers: Annotated[str | None, typer.Option(help="Upper limit on layers, as Zen-NAS counts them.")] = None,
+    max_activations: Annotated[str | None, typer.Option(help="Upper limit on activations, e.g. 500k.")] = None,
+    squeeze_excite: SqueezeExcite = False,
+    searcher: Annotated[str, typer.Option(help="Search strategy; see `list`.")] = "evolution",
+    proposals: Annotated[int, typer.Option(help="Networks to propose.")] = 2000,
+    repeats: Repeats = 4,
+    batch_size: BatchSize = 2,
+    seed: Seed = 0,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for result.json and best.json.")] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search a space for the best network within a budget; trains nothing."""
+    from zeroshot_nas import Budget, get_space, search
+
+    limits = {"params": max_params, "flops": max_flops, "layers": max_layers, "activations": max_activations}
+    budget = Budget(**{name: _parse_number(text, f"--max-{name}") for name, text in limits.items() if text is not None})
+    where = get_space(space, input_size=_parse_shape(image), num_classes=classes, squeeze_excite=squeeze_excite)
+    if out is not None:
+        _refuse_to_overwrite(out, force)
+    result = search(
+        where,
+        proxy,
+        budget,
+        searcher=searcher,
+        proposals=proposals,
+        seed=seed,
+        batch_size=batch_size,
+        repeats=repeats,
+        device=device,
+        progress=not quiet,
+    )
+    if out is not None:
+        _write(out / "best.json", json.dumps(result.best.to_dict(), indent=1))
+        _write(out / "result.json", result.to_json())
+    _print_search(result, out)
+    if result.state == "interrupted":
+        raise typer.Exit(130)
+
+
+@app.command("score")
+def score_command(
+    model: Model,
+    proxy: Annotated[str, typer.Option(help="Proxies, separated by commas.")] = "zen",
+    image: Input = "3x32x32",
+    classes: Classes = 10,
+    squeeze_excite: SqueezeExcite = False,
+    repeats: Repeats = 4,
+    batch_size: BatchSize = 2,
+    seed: Seed = 0,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a network with training-free proxies."""
+    from zeroshot_nas import score
+
+    architecture = read_architecture(model, image, classes, squeeze_excite)
+    scores = score(architecture, proxy.split(","), batch_size=batch_size, repeats=repeats, seed=seed, device=device)
+    if as_json:
+        _print_json({key: each.to_dict() for key, each in scores.items()})
+        return
+    for each in scores.values():
+        typer.echo(str(each))
+
+
+@app.command("cost")
+def cost_command(
+    model: Model,
+    image: Input = "3x32x32",
+    classes: Classes = 10,
+    squeeze_excite: SqueezeExcite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Parameters, FLOPs (multiply-adds), layers and activations of a network."""
+    from zeroshot_nas import cost
+
+    costs = cost(read_architecture(model, image, classes, squeeze_excite))
+    if as_json:
+        _print_json(costs.to_dict())
+    else:
+        _print_rows(_cost_rows(costs))
+
+
+@app.command("train")
+def train_command(
+    model: Model,
+    data: Annotated[str, typer.Option(help="Data set; see `list`.")] = "digits",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    image: Input = "3x32x32",
+    classes: Classes = 10,
+    squeeze_excite: SqueezeExcite = False,
+    seed: Seed = 0,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for weights, architecture and train.json.")] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a network end to end and keep its weights."""
+    from zeroshot_nas import Recipe, train
+
+    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
+    recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
+    architecture = read_architecture(model, image, classes, squeeze_excite)
+    result = train(architecture, data, recipe, out=out, seed=seed, device=device, progress=not quiet, force=force)
+    rows = [
+        ("test accuracy", f"{result.test_accuracy:.2%}"),
+        (
+            "best epoch",
+            f"{result.best_epoch} of {recipe.epochs}, by validation accuracy {result.validation_accuracy:.2%}",
+        ),
+        ("time", f"{result.seconds:.1f} s"),
+    ]
+    _print_rows([*rows, ("weights", str(result.weights))] if result.weights else rows)
+    if result.state == "interrupted":
+        raise typer.Exit(130)
+
+
+@app.command("list")
+def list_command(as_json: AsJson = False) -> None:
+    """The names that the other commands take."""
+    from zeroshot_nas import list_data, list_proxies, list_searchers, list_spaces
+    from zeroshot_nas.architecture import BLOCKS
+
+    names = {
+        "proxies": list_proxies(),
+        "spaces": list_spaces(),
+        "searchers": list_searchers(),
+        "data": list_data(),
+        "blocks": list(BLOCKS),
+    }
+    if as_json:
+        _print_json(names)
+    else:
+        _print_rows([(kind, ", ".join(entries)) for kind, entries in names.items()])
+
+
+def read_architecture(model: str, image: str, classes: int, squeeze_excite: bool) -> Architecture:
+    """An architecture from a file of ours, a text file with a PlainNet string, or the string itself.
+
+    Raises:
+        FileFormatError: There is no such file, or it holds neither JSON of ours nor a PlainNet string.
+        ArchitectureError: The architecture is malformed.
+    """
+    from zeroshot_nas.architecture import Architecture
+
+    text = model
+    if "(" not in model:
+        path = Path(model)
+        if not path.is_file():
+            raise FileFormatError(
+                f"{model!r} is neither a file nor a PlainNet string such as 'SuperConvK3BNRELU(3,8,1,1)'"
+            )
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise FileFormatError(f"{model} is not a text file") from None
+    if not text.lstrip().startswith("{"):
+        return Architecture.from_string(text, _parse_shape(image), classes, squeeze_excite)
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{model} is not valid JSON: {error}") from None
+    return Architecture.from_dict(data.get("architecture", data))
+
+
+def _parse_shape(text: str) -> tuple[int, int, int]:
+    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})x(\d{1,6})", text)
+    if match is None:
+        raise typer.BadParameter(f"--input must be CxHxW, e.g. 3x32x32; got {text!r}")
+    channels, height, width = map(int, match.groups())
+    return channels, height, width
+
+
+def _parse_number(text: str, option: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d{1,2})?)([kmgb]?)", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise typer.BadParameter(f"{option} must be a number with an optional k, M or G, e.g. 1.5M; got {text!r}")
+    return float(match[1]) * _SUFFIXES[match[2].lower()]
+
+
+def _refuse_to_overwrite(folder: Path, force: bool) -> None:
+    if (folder / "result.json").exists() and not force:
+        raise OutputExistsError(f"{folder} already holds a run; choose another --out, or overwrite it with --force")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _cost_rows(costs: Costs) -> list[tuple[str, str]]:
+    names = {"flops": "FLOPs (multiply-adds)"}
+    return [(names.get(name, name), f"{value:,}") for name, value in costs.to_dict().items() if value is not None]
+
+
+def _print_search(result: SearchResult, out: Path | None) -> None:
+    counts, seconds = result.counts, result.seconds
+    rows = [
+        ("architecture", result.best.architecture.to_string()),
+        *_cost_rows(result.best.costs),
+        *(("score", str(score)) for score in result.best.scores.values()),
+        (
+            "proposals",
+            f"{counts.proposed:,}: {counts.scored:,} scored, {counts.over_budget:,} over budget, "
+            f"{counts.duplicate:,} duplicate, {counts.failed:,} failed",
+        ),
+        (
+            "time",
+            f"{seconds['total']:.1f} s: {seconds['score']:.1f} scoring, {seconds['propose']:.1f} proposing, "
+            f"{seconds['cost']:.1f} counting costs",
+        ),
+        *((f"failed {count} times", reason) for reason, count in result.failures.items()),
+    ]
+    if result.state == "interrupted":
+        rows.append(("state", "interrupted; this is the best so far"))
+    _print_rows([*rows, ("written to", str(out))] if out else rows)
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        typer.echo(f"{name:<{width}}{value}")
+
+
+def _print_json(data: Any) -> None:
+    typer.echo(json.dumps(data, indent=1))
+
+
+def _one_line(error: Exception) -> str:
+    """What went wrong, on one line; a kind of error that is not ours is named."""
+    text = " ".join(str(error.format_message() if isinstance(error, typer.TyperException) else error).split())
+    expected = isinstance(error, ZeroShotNASError | typer.TyperException | ValueError | OSError)
+    return text if expected and text else f"{type(error).__name__}: {text} (run again with --debug for the traceback)"

@@ -1,0 +1,103 @@
+"""What any module computes on the way: its last feature map, the statistics that its batch norms see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from zeroshot_nas.errors import ProxyError
+from zeroshot_nas.network import Network
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """Every batch norm of a module, in order of registration."""
+    return [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+
+
+@contextmanager
+def without_batch_norm(module: nn.Module) -> Iterator[None]:
+    """While open, every batch norm passes its input on unchanged."""
+    handles = [norm.register_forward_hook(lambda _, arguments, __: arguments[0]) for norm in batch_norms(module)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class BatchNormVariances:
+    """While open, reads the variance of every batch norm's input, averaged over channels, in order of execution.
+
+    Args:
+        network: Any module.
+        unbiased: Divide by n - 1 in place of n.
+    """
+
+    def __init__(self, network: nn.Module, unbiased: bool) -> None:
+        self.means: list[float] = []
+        self._norms = batch_norms(network)
+        self._correction = int(unbiased)
+
+    def __enter__(self) -> BatchNormVariances:
+        self._handles = [norm.register_forward_pre_hook(self._read) for norm in self._norms]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _read(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        (x,) = arguments
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        self.means.append(x.var(dim=axes, correction=self._correction).double().mean().item())
+
+
+def feature_map(network: nn.Module, inputs: Tensor) -> Tensor:
+    """The feature map before pooling, of any module.
+
+    For a foreign module it is the last tensor of the input's dimensionality ``(N, C, *spatial)`` with more than one
+    position that the module computes; for inputs without spatial axes the module's output.
+
+    Args:
+        network: Any module, no special methods needed.
+        inputs: ``(N, C, H, W)``, ``(N, C, L)`` or ``(N, F)``.
+    """
+    if isinstance(network, Network):
+        return network.forward_features(inputs)
+    with _LastFeatureMap(inputs.dim()) as trace:
+        output = network(inputs)
+    features = output if trace.features is None else trace.features
+    if not isinstance(features, Tensor):
+        raise ProxyError(f"the module returns {type(features).__name__} and computes no feature map; expected a tensor")
+    return features
+
+
+class _LastFeatureMap(TorchFunctionMode):
+    """Watches torch functions and keeps the last result that is a feature map."""
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        self.dimensions = dimensions
+        self.features: Tensor | None = None
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if (
+            isinstance(result, Tensor)
+            and result.is_floating_point()
+            and result.dim() == self.dimensions
+            and math.prod(result.shape[2:]) > 1
+        ):
+            self.features = result
+        return result

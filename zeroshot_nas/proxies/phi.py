@@ -1,0 +1,50 @@
+"""Phi-score: the gradient norm of a random network without normalisation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from zeroshot_nas.errors import ProxyError
+from zeroshot_nas.probes import feature_map, without_batch_norm
+from zeroshot_nas.proxies.base import Batch, checked_log, register_proxy
+
+
+@register_proxy("phi", source="arXiv:2102.01063", init="gaussian", keeps_residual_links=False)
+@torch.no_grad()
+def phi(network: nn.Module, batch: Batch, /, *, alpha: float = 0.01) -> float:
+    r"""Phi-score (Lin et al., "Zen-NAS", ICCV 2021, arXiv:2102.01063); higher is better.
+
+    .. math:: \log E \|\nabla_x f(x)\|_F \approx \log E \|f(x + \alpha \epsilon) - f(x)\|_F - \log \alpha
+
+    f is the feature map before pooling. It is Zen-score's ancestor: the score of a network without batch norm (any that
+    the module has are passed by). Magnitudes grow with depth, so it is computed in double precision.
+
+    Args:
+        network: Any module.
+        batch: ``inputs`` (N, C, H, W) and ``perturbation`` of the same shape.
+        alpha: Size of the perturbation.
+
+    Raises:
+        ProxyError: The batch has no perturbation.
+        UndefinedScoreError: The feature map does not move, or overflows.
+
+    Example:
+        >>> from zeroshot_nas import score
+        >>> score(nn.Conv2d(3, 8, 3), "phi", input_size=(3, 8, 8)).ok
+        True
+    """
+    if batch.perturbation is None:
+        raise ProxyError("phi needs Batch(inputs, perturbation=noise of the same shape)")
+    dtype = batch.inputs.dtype
+    inputs, noise = batch.inputs.double(), batch.perturbation.double()
+    try:
+        with without_batch_norm(network.double()):
+            moved, features = feature_map(network, inputs + alpha * noise), feature_map(network, inputs)
+    finally:
+        network.to(dtype)
+    return checked_log((moved - features).flatten(1).norm(dim=1).mean().item(), "the feature map's change") - math.log(
+        alpha
+    )

@@ -1,0 +1,207 @@
+"""What a searcher is, and what a search gives. No torch here at run time."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.costs.complexity import Costs
+from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
+from zeroshot_nas.ranking import pareto_front
+from zeroshot_nas.registry import Registry
+from zeroshot_nas.spaces.base import SearchSpace
+
+if TYPE_CHECKING:
+    from zeroshot_nas.proxies.base import Score
+
+_CANDIDATE_FORMAT = "zeroshot_nas.candidate"
+_RESULT_FORMAT = "zeroshot_nas.search_result"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture with what it costs and how it scores.
+
+    Attributes:
+        architecture: The network.
+        costs: Its costs.
+        scores: Its scores by proxy key; the search ranks by the first.
+        fitness: What the search maximises: the first score, negated where lower is better; minus infinity where it
+            failed.
+    """
+
+    architecture: Architecture
+    costs: Costs
+    scores: Mapping[str, Score]
+    fitness: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "format": _CANDIDATE_FORMAT,
+            "version": _VERSION,
+            "plainnet": self.architecture.to_string(),
+            "architecture": self.architecture.to_dict(),
+            "costs": self.costs.to_dict(),
+            "scores": {key: score.to_dict() for key, score in self.scores.items()},
+            "fitness": self.fitness if math.isfinite(self.fitness) else None,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Candidate:
+        """Reads what `to_dict` gives.
+
+        Raises:
+            FileFormatError: The data is not a candidate.
+        """
+        from zeroshot_nas.proxies.base import Score  # here: proxies load torch
+
+        _expect_format(data, _CANDIDATE_FORMAT)
+        try:
+            scores = {str(key): Score.from_dict(value) for key, value in data["scores"].items()}
+            fitness = -math.inf if data["fitness"] is None else float(data["fitness"])
+            return cls(Architecture.from_dict(data["architecture"]), Costs(**data["costs"]), scores, fitness)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise FileFormatError(f"not a valid candidate: {_reason(error)}") from error
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the proposals: ``proposed = duplicate + over_budget + scored + failed``."""
+
+    proposed: int = 0
+    duplicate: int = 0
+    over_budget: int = 0
+    scored: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        best: The fittest candidate; the first of equals.
+        history: Every candidate that was scored, in order, failed ones included.
+        counts: What became of the proposals.
+        failures: Reasons of failed scores, with how often each came.
+        seconds: Wall time by what it went into: ``propose``, ``cost``, ``score``, ``total``.
+        settings: What the search was asked for: space, proxy, budget, seed and the rest.
+        state: ``"done"``, or ``"interrupted"`` where it was stopped by the keyboard.
+    """
+
+    best: Candidate
+    history: tuple[Candidate, ...]
+    counts: Counts
+    failures: Mapping[str, int]
+    seconds: Mapping[str, float]
+    settings: Mapping[str, Any]
+    state: Literal["done", "interrupted"] = "done"
+
+    @property
+    def front(self) -> tuple[Candidate, ...]:
+        """Candidates that no other beats in fitness, params and FLOPs at once."""
+        alive = [candidate for candidate in self.history if math.isfinite(candidate.fitness)]
+        points = [(-each.fitness, each.costs.params, each.costs.flops) for each in alive]
+        return tuple(alive[index] for index in pareto_front(points))
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The result as JSON text; `from_json` reads it back."""
+        data = {
+            "format": _RESULT_FORMAT,
+            "version": _VERSION,
+            **{each.name: getattr(self, each.name) for each in fields(self)},
+            "best": self.best.to_dict(),
+            "history": [candidate.to_dict() for candidate in self.history],
+            "counts": asdict(self.counts),
+        }
+        return json.dumps(data, indent=indent, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> SearchResult:
+        """Reads `to_json`'s text.
+
+        Raises:
+            FileFormatError: The text is not a search result.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise FileFormatError(f"not JSON: {error}") from None
+        _expect_format(data, _RESULT_FORMAT)
+        try:
+            return cls(
+                best=Candidate.from_dict(data["best"]),
+                history=tuple(map(Candidate.from_dict, data["history"])),
+                counts=Counts(**data["counts"]),
+                **{name: data[name] for name in ("failures", "seconds", "settings", "state")},
+            )
+        except (KeyError, TypeError) as error:
+            raise FileFormatError(f"not a valid search result: {_reason(error)}") from error
+
+
+class Searcher(ABC):
+    """A strategy: proposes architectures, learns from how they did. It knows no budget, no proxy and no torch.
+
+    The loop tells a searcher of scored candidates only; duplicates and networks over budget never reach it.
+
+    Args:
+        space: Where to search.
+        rng: Its only source of randomness.
+        start: A network within the budget to start from.
+    """
+
+    def __init__(self, space: SearchSpace, rng: random.Random, start: Architecture) -> None:
+        self.space = space
+        self.rng = rng
+        self.start = start
+
+    @abstractmethod
+    def ask(self, n: int) -> list[Architecture]:
+        """The next ``n`` proposals."""
+
+    @abstractmethod
+    def tell(self, candidates: Sequence[Candidate]) -> None:
+        """Takes note of scored candidates."""
+
+
+SEARCHERS: Registry[type[Searcher]] = Registry("searcher", package="zeroshot_nas.searchers")
+
+_Searcher = TypeVar("_Searcher", bound=type[Searcher])
+
+
+def register_searcher(name: str) -> Callable[[_Searcher], _Searcher]:
+    """Registers a searcher class under a name."""
+
+    def register(cls: _Searcher) -> _Searcher:
+        SEARCHERS.add(name, cls)
+        return cls
+
+    return register
+
+
+def list_searchers() -> list[str]:
+    """Names of the registered searchers.
+
+    Example:
+        >>> list_searchers()
+        ['evolution', 'random']
+    """
+    return list(SEARCHERS)
+
+
+def _expect_format(data: Any, expected: str) -> None:
+    if not isinstance(data, dict) or data.get("format") != expected:
+        raise FileFormatError(f"expected a JSON object with format {expected!r}")
+    if data.get("version") != _VERSION:
+        raise FileFormatError(f"{expected} of version {data.get('version')!r}; this release reads version {_VERSION}")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, ZeroShotNASError) else f"{type(error).__name__}: {error}"

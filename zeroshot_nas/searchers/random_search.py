@@ -1,0 +1,19 @@
+"""Random search: the baseline that any strategy must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.searchers.base import Candidate, Searcher, register_searcher
+
+
+@register_searcher("random")
+class RandomSearch(Searcher):
+    """Independent samples of the space; learns nothing."""
+
+    def ask(self, n: int) -> list[Architecture]:
+        return [self.space.sample(self.rng) for _ in range(n)]
+
+    def tell(self, candidates: Sequence[Candidate]) -> None:
+        del candidates

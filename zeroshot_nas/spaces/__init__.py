@@ -1,0 +1,1 @@
+"""Search spaces, one file each; a new file here is found by itself."""

@@ -1,0 +1,326 @@
+"""What a search space is, and the space of Zen-NAS's chains of super-blocks. No torch here."""
+
+from __future__ import annotations
+
+import math
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from zeroshot_nas.architecture import BLOCKS, Architecture, BlockSpec
+from zeroshot_nas.blocks.base import round_to_8
+from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.ops import Shape
+from zeroshot_nas.registry import Registry
+
+WIDTH_RATIOS = (2.5, 2, 1.5, 1.25, 1, 1 / 1.25, 1 / 1.5, 1 / 2, 1 / 2.5)
+"""Factors that a mutation applies to a width, rounded to multiples of 8 (Zen-NAS)."""
+
+LAYER_CHANGES = (-2, -1, 0, 1, 2)
+"""What a mutation adds to a block's sub-layers (Zen-NAS)."""
+
+SPLIT_AT = 6
+"""Sub-layers from which a block is split in two, so that its parts can differ (Zen-NAS)."""
+
+
+class SearchSpace(ABC):
+    """A set of architectures and the moves within it; every product of a move is in the space.
+
+    Attributes:
+        name: Registered name, or the class's.
+        input_size: Shape ``(C, H, W)`` of one image.
+        num_classes: Outputs of the classifier.
+    """
+
+    name: str
+    input_size: Shape
+    num_classes: int
+
+    @abstractmethod
+    def initial(self) -> Architecture:
+        """The network that a search starts from."""
+
+    @abstractmethod
+    def smallest(self, cost: str) -> Architecture:
+        """The network of least ``cost``: ``"params"``, ``"flops"``, ``"layers"`` or ``"activations"``."""
+
+    @abstractmethod
+    def sample(self, rng: random.Random) -> Architecture:
+        """A random network of the space."""
+
+    @abstractmethod
+    def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
+        """A neighbour: up to ``mutations`` blocks of ``architecture`` changed."""
+
+    @abstractmethod
+    def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
+        """A network whose first part is of ``a`` and whose rest is of ``b``."""
+
+    @abstractmethod
+    def __contains__(self, architecture: object) -> bool: ...
+
+    @abstractmethod
+    def size(self, max_layers: int | None = None) -> float:
+        """How many architectures there are with at most ``max_layers`` layers; infinity where depth has no bound."""
+
+
+class SpaceFactory(Protocol):
+    """``(input_size=, num_classes=, **options) -> SearchSpace``."""
+
+    def __call__(self, *, input_size: Shape, num_classes: int) -> SearchSpace: ...
+
+
+SPACES: Registry[SpaceFactory] = Registry("search space", package="zeroshot_nas.spaces")
+
+_Factory = TypeVar("_Factory", bound=SpaceFactory)
+
+
+def register_space(name: str) -> Callable[[_Factory], _Factory]:
+    """Registers a function that makes a search space; see ``examples`` for one of your own."""
+
+    def register(factory: _Factory) -> _Factory:
+        SPACES.add(name, factory)
+        return factory
+
+    return register
+
+
+def get_space(
+    name: str, *, input_size: Sequence[int] = (3, 32, 32), num_classes: int = 10, **options: Any
+) -> SearchSpace:
+    """A search space by name.
+
+    Args:
+        name: See `list_spaces`.
+        input_size: Shape ``(C, H, W)`` of one image.
+        num_classes: Outputs of the classifier.
+        options: The space's own options.
+
+    Raises:
+        UnknownNameError: No space has that name.
+        ArchitectureError: The input size or the number of classes is not usable.
+
+    Example:
+        >>> space = get_space("resnet", input_size=(1, 16, 16), num_classes=10)
+        >>> space.initial() in space
+        True
+    """
+    if len(input_size) != 3:
+        raise ArchitectureError(f"expected input_size (C, H, W), got {tuple(input_size)!r}")
+    factory: Callable[..., SearchSpace] = SPACES[name]
+    return factory(input_size=(input_size[0], input_size[1], input_size[2]), num_classes=num_classes, **options)
+
+
+def list_spaces() -> list[str]:
+    """Names of the registered search spaces.
+
+    Example:
+        >>> "resnet" in list_spaces()
+        True
+    """
+    return list(SPACES)
+
+
+def stride_steps(input_size: Shape) -> int:
+    """How often a network halves its feature map: down to 4 to 7 positions on the shorter side.
+
+    Zen-NAS's three steps at 32 pixels and five at 224 follow the same rule.
+
+    Example:
+        >>> [stride_steps((3, side, side)) for side in (8, 16, 28, 32, 64, 96, 224)]
+        [1, 2, 2, 3, 4, 4, 5]
+    """
+    side, steps = min(input_size[1:]), 0
+    while side >= 8:
+        side, steps = side // 2, steps + 1
+    return steps
+
+
+@dataclass(frozen=True)
+class ChainSpace(SearchSpace):
+    """Chains of super-blocks: a 3x3 stem, a body of blocks of given types, a last 1x1 convolution (Zen-NAS).
+
+    Strides are set by the input's resolution (`stride_steps`) and never change: one body block a step, and from four
+    steps on the stem takes the first. A space has no bound on depth; a budget sets one.
+
+    Args:
+        name: The space's name.
+        body_types: Registered block types of the body, drawn evenly.
+        input_size: Shape ``(C, H, W)`` of one image.
+        num_classes: Outputs of the classifier.
+        squeeze_excite: Whether body blocks have squeeze-and-excitation.
+        max_width: Upper limit of every width, a multiple of 8.
+        last_width: Fixes the last convolution's width (Zen-NAS fixes 2048 for ImageNet); None leaves it free.
+    """
+
+    name: str
+    body_types: tuple[str, ...]
+    input_size: Shape = (3, 32, 32)
+    num_classes: int = 10
+    squeeze_excite: bool = False
+    max_width: int = 2048
+    last_width: int | None = None
+
+    stem_type = "SuperConvK3BNRELU"
+    last_type = "SuperConvK1BNRELU"
+    min_width = 8
+
+    def __post_init__(self) -> None:
+        for name in self.body_types:
+            BLOCKS[name]  # an unknown type is said here, with the nearest known one
+        for width in (self.max_width, self.last_width or self.max_width):
+            if width < self.min_width or width % 8:
+                raise ArchitectureError(f"widths are multiples of 8 of at least {self.min_width}, got {width}")
+        self.initial()  # refuses an unusable input size
+
+    @property
+    def stem_stride(self) -> int:
+        return 2 if stride_steps(self.input_size) > 3 else 1
+
+    @property
+    def body_strides(self) -> tuple[int, ...]:
+        """Strides of the body's first blocks; blocks of stride 1 may follow each."""
+        steps = stride_steps(self.input_size)
+        return (2,) * (steps - 1) if self.stem_stride == 2 else (1, *(2,) * steps)
+
+    def initial(self) -> Architecture:
+        widths = [min(16 * 2**index, 64) for index in range(len(self.body_strides))]
+        body = [
+            self._body_block(self.body_types[0], width, stride, width // 2)
+            for width, stride in zip(widths, self.body_strides, strict=True)
+        ]
+        return self._assemble([self._stem(8), *body, self._last(128)])
+
+    def smallest(self, cost: str) -> Architecture:
+        body: list[BlockSpec] = []
+        for stride in self.body_strides:
+            options = [self._body_block(name, self.min_width, stride, self.min_width) for name in self.body_types]
+            chains = [self._assemble([self._stem(8), *body, option]) for option in options]
+            prices = [getattr(complexity(chain), cost) for chain in chains]
+            body.append(options[prices.index(min(prices))])
+        return self._assemble([self._stem(8), *body, self._last(self.min_width)])
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """A random walk from the initial network: 1 to 8 mutations a block."""
+        architecture = self.initial()
+        for _ in range(rng.randint(1, 8 * len(architecture.blocks))):
+            architecture = self.mutate(architecture, rng)
+        return architecture
+
+    def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
+        blocks = list(architecture.blocks)
+        chosen = {rng.randrange(len(blocks)) for _ in range(mutations)}
+        mutated: list[BlockSpec] = []
+        for index, block in enumerate(blocks):
+            if index not in chosen:
+                mutated.append(block)
+            elif index == 0 or index == len(blocks) - 1:
+                mutated.append(self._mutate_end(block, index, rng))
+            else:
+                mutated += self._mutate_body(block, rng)
+        return self._assemble(mutated)
+
+    def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
+        """One-point crossover where both have completed the same strides."""
+        cuts_a, cuts_b = _cuts(a), _cuts(b)
+        index = rng.randrange(len(cuts_a))
+        return self._assemble([*a.blocks[: cuts_a[index]], *b.blocks[cuts_b[index] :]])
+
+    def __contains__(self, architecture: object) -> bool:
+        if not isinstance(architecture, Architecture):
+            return False
+        if (architecture.input_size, architecture.num_classes) != (self.input_size, self.num_classes):
+            return False
+        if len(architecture.blocks) < 3:
+            return False
+        stem, *body, last = architecture.blocks
+        strides = [block.stride for block in body]
+        return (
+            stem == self._stem(stem.out_channels)
+            and self._is_width(stem.out_channels)
+            and last == self._last(last.out_channels)
+            and self._is_width(last.out_channels)
+            and all(map(self._is_body_block, body))
+            and strides[0] == self.body_strides[0]
+            and [stride for stride in strides[1:] if stride != 1] == list(self.body_strides[1:])
+        )
+
+    def size(self, max_layers: int | None = None) -> float:
+        if max_layers is None:
+            return math.inf
+        widths = self.max_width // 8
+        per_block = len(self.body_types) * widths**2
+        ends = widths * (1 if self.last_width else widths)
+        depth = max_layers - 2  # the stem and the last convolution
+        steps = sum(stride == 2 for stride in self.body_strides)
+        # bodies[s][d]: chains of d layers in all of which s blocks have stride 2
+        bodies = [[0] * (depth + 1) for _ in range(steps + 1)]
+        first = int(self.body_strides[0] == 2)
+        for d in range(1, depth + 1):
+            for s in range(steps + 1):
+                shorter = [d - n for n in range(1, SPLIT_AT) if n < d]
+                chains = sum(bodies[s][rest] + (bodies[s - 1][rest] if s else 0) for rest in shorter)
+                bodies[s][d] = per_block * (chains + (s == first and d < SPLIT_AT))
+        return ends * sum(bodies[steps])
+
+    def _stem(self, width: int) -> BlockSpec:
+        return BLOCKS[self.stem_type](out_channels=width, stride=self.stem_stride)
+
+    def _last(self, width: int) -> BlockSpec:
+        return BLOCKS[self.last_type](out_channels=self.last_width or width)
+
+    def _body_block(
+        self, type_name: str, width: int, stride: int, bottleneck_channels: int, sub_layers: int = 1
+    ) -> BlockSpec:
+        return BLOCKS[type_name](
+            out_channels=width,
+            stride=stride,
+            bottleneck_channels=bottleneck_channels,
+            sub_layers=sub_layers,
+            squeeze_excite=self.squeeze_excite,
+        )
+
+    def _assemble(self, blocks: Sequence[BlockSpec]) -> Architecture:
+        return Architecture(tuple(blocks), self.input_size, self.num_classes)
+
+    def _mutate_width(self, width: int, rng: random.Random) -> int:
+        return min(round_to_8(width * rng.choice(WIDTH_RATIOS)), self.max_width)
+
+    def _mutate_end(self, block: BlockSpec, index: int, rng: random.Random) -> BlockSpec:
+        width = self._mutate_width(block.out_channels, rng)
+        return self._stem(width) if index == 0 else self._last(width)
+
+    def _mutate_body(self, block: Any, rng: random.Random) -> list[BlockSpec]:
+        mutant = self._body_block(
+            rng.choice(self.body_types),
+            self._mutate_width(block.out_channels, rng),
+            block.stride,
+            self._mutate_width(block.bottleneck_channels, rng),
+            max(1, block.sub_layers + rng.choice(LAYER_CHANGES)),
+        )
+        if mutant.sub_layers < SPLIT_AT:
+            return [mutant]
+        half = SPLIT_AT // 2
+        return [replace(mutant, sub_layers=half), replace(mutant, sub_layers=mutant.sub_layers - half, stride=1)]
+
+    def _is_width(self, width: int) -> bool:
+        return self.min_width <= width <= self.max_width and width % 8 == 0
+
+    def _is_body_block(self, block: Any) -> bool:
+        return (
+            block.type_name in self.body_types
+            and self._is_width(block.out_channels)
+            and self._is_width(block.bottleneck_channels)
+            and block.sub_layers < SPLIT_AT
+            and block.squeeze_excite == self.squeeze_excite
+        )
+
+
+def _cuts(architecture: Architecture) -> list[int]:
+    """Where a chain may be cut: before the body, before each block of stride 2, before the last convolution."""
+    body = range(1, len(architecture.blocks) - 1)
+    strided = [index for index in body if architecture.blocks[index].stride == 2]
+    return [1, *strided, len(architecture.blocks) - 1]

@@ -1,0 +1,165 @@
+"""Contracts as checks: what every proxy, space, searcher and block keeps to, in this package or a plug-in.
+
+Each raises ``AssertionError`` with what was broken. Call them from your own tests::
+
+    from zeroshot_nas.testing import check_proxy
+
+    def test_my_proxy():
+        check_proxy("my_proxy")
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zeroshot_nas.architecture import BLOCKS, Architecture
+from zeroshot_nas.costs import cost
+from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.network import build
+from zeroshot_nas.proxies.base import Proxy, ProxyFunction, Score, get_proxy
+from zeroshot_nas.proxies.scoring import score
+from zeroshot_nas.searchers.base import Candidate, Searcher
+from zeroshot_nas.seeding import python_rng
+from zeroshot_nas.spaces.base import SearchSpace
+
+
+def check_proxy(proxy: str | Proxy | ProxyFunction) -> None:
+    """A proxy is deterministic, does not depend on what ran before, and leaves module and random state as they were."""
+    for module in _example_modules():
+        before, random_before = _state(module), _random_state()
+        first = score(module, proxy, input_size=(3, 8, 8), repeats=2, seed=7)
+        assert first.ok, f"{first.proxy} fails on a plain {type(module).__name__}: {first.reason}"
+        assert _state(module) == before, f"{first.proxy} changed the module: weights, buffers, mode, gradients or hooks"
+        assert _random_state() == random_before, f"{first.proxy} changed the global random state"
+        score(module, proxy, input_size=(3, 8, 8), repeats=1, seed=8)
+        torch.rand(3)
+        again = score(module, proxy, input_size=(3, 8, 8), repeats=2, seed=7)
+        assert again.value == first.value, f"{first.proxy} gave {first.value}, then {again.value} for the same seed"
+    assert get_proxy(proxy).info.direction in ("higher", "lower"), "direction must be 'higher' or 'lower'"
+
+
+def check_space(space: SearchSpace, *, samples: int = 20, seed: int = 0) -> None:
+    """Every product of a space is in it, round-trips through JSON, builds and runs; the same seed gives the same."""
+    rng = python_rng(seed)
+    products = [space.initial(), *map(space.smallest, ("params", "flops", "layers", "activations"))]
+    for _ in range(samples):
+        a, b = space.sample(rng), rng.choice(products)
+        products += [a, space.mutate(a, rng), space.mutate(a, rng, mutations=3), space.crossover(a, b, rng)]
+    for architecture in products:
+        assert architecture in space, f"a product is not in the space: {architecture}"
+        assert Architecture.from_json(architecture.to_json()) == architecture, f"JSON changes {architecture}"
+    smallest = complexity(space.smallest("params")).params
+    assert all(complexity(each).params >= smallest for each in products), "smallest('params') is not the smallest"
+    for architecture in sorted(products, key=lambda each: complexity(each).flops)[: max(1, samples // 2)]:
+        _check_forward(architecture)
+    replay = [space.sample(python_rng(seed, 1)) for _ in range(2)]
+    assert replay[0] == replay[1], "the same seed gave two samples"
+
+
+def check_searcher(searcher: Callable[..., Searcher], space: SearchSpace, *, steps: int = 100, seed: int = 0) -> None:
+    """A searcher proposes as many networks of the space as asked, and its history is a function of the seed."""
+    histories = [_drive(searcher, space, steps, seed) for _ in range(2)]
+    assert histories[0] == histories[1], "the same seed gave two histories"
+    assert all(architecture in space for architecture in histories[0]), "a proposal is not in the space"
+
+
+def check_block(type_name: str) -> None:
+    """A block keeps its promises about channels and stride, and its closed-form costs are those of the built module."""
+    block_type = BLOCKS[type_name]
+    for in_channels, side, stride, sub_layers in ((3, 9, 1, 1), (8, 8, 2, 2), (1, 5, 2, 3)):
+        free: dict[str, Any] = {"out_channels": 16, "stride": stride, "sub_layers": sub_layers}
+        if "bottleneck_channels" in block_type.free_fields:
+            free["bottleneck_channels"] = 8
+        block = block_type(**{name: value for name, value in free.items() if name in block_type.free_fields})
+        assert block.type_name == type_name, f"{type_name} calls itself {block.type_name}"
+        assert pickle.loads(pickle.dumps(block)) == block, f"{type_name} does not survive pickling"  # noqa: S301
+        architecture = Architecture((block,), (in_channels, side, side), 10)
+        expected = (16, -(-side // stride), -(-side // stride))
+        assert architecture.feature_shape == expected, f"{type_name} gives {architecture.feature_shape}, not {expected}"
+        network = _check_forward(architecture)
+        counted, closed = cost(network, input_size=architecture.input_size), complexity(architecture)
+        assert (counted.params, counted.flops) == (closed.params, closed.flops), f"{type_name}: {closed} != {counted}"
+
+
+def _check_forward(architecture: Architecture) -> nn.Module:
+    network = build(architecture)
+    with torch.no_grad():
+        logits = network(torch.zeros(2, *architecture.input_size))
+    assert logits.shape == (2, architecture.num_classes), f"logits of shape {tuple(logits.shape)} from {architecture}"
+    return network
+
+
+def _drive(searcher: Callable[..., Searcher], space: SearchSpace, steps: int, seed: int) -> list[Architecture]:
+    """Proposals of a searcher that is told a made-up fitness."""
+    strategy = searcher(space, python_rng(seed), space.initial())
+    history: list[Architecture] = []
+    for step in range(steps):
+        wanted = 1 + step % 3
+        proposals = strategy.ask(wanted)
+        assert len(proposals) == wanted, f"asked for {wanted} proposals, got {len(proposals)}"
+        history += proposals
+        candidates = []
+        for architecture in proposals:
+            costs = complexity(architecture)
+            fitness = float(costs.layers or 0) - costs.params / 1e6
+            made_up = Score("made_up", fitness, None, 1, 0.0)
+            candidates.append(Candidate(architecture, costs, {"made_up": made_up}, fitness))
+        strategy.tell(candidates)
+    return history
+
+
+class _ResidualModule(nn.Module):
+    """A foreign residual network with a depthwise convolution and functional activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+        self.inner_norm = nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        x = torch.relu(x + self.inner_norm(self.depthwise(x)))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+def _example_modules() -> Iterable[nn.Module]:
+    """A plain chain and a residual depthwise network, with odd state: gradients, a hook, mixed modes."""
+    chain = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    )
+    for module in (chain, _ResidualModule()):
+        module(torch.zeros(2, 3, 8, 8)).sum().backward()
+        module.register_forward_hook(_do_nothing)
+        next(module.children()).eval()
+        yield module
+
+
+def _do_nothing(module: nn.Module, arguments: Any, output: Any) -> None:
+    """A hook for the contract to find again."""
+
+
+def _state(module: nn.Module) -> list[Any]:
+    """All that scoring must leave alone, as comparable values."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return [
+        [(name, tensor.detach().numpy().tobytes(), tensor.requires_grad) for name, tensor in tensors],
+        [None if each.grad is None else each.grad.numpy().tobytes() for each in module.parameters()],
+        [(part.training, len(part._forward_hooks), len(part._forward_pre_hooks)) for part in module.modules()],
+    ]
+
+
+def _random_state() -> list[Any]:
+    numpy_state = np.random.get_state()  # noqa: NPY002  the global state is the point
+    numpy_bytes = [part.tobytes() if isinstance(part, np.ndarray) else part for part in numpy_state]
+    return [random.getstate(), numpy_bytes, torch.get_rng_state().numpy().tobytes()]

@@ -1,0 +1,1 @@
+"""Training of the network that a search chose: data sets, augmentation, recipe, trainer, checkpoints."""

@@ -1,0 +1,219 @@
+"""Trained networks on disk: one file holds architecture, weights, normalisation and class names."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError
+from zeroshot_nas.network import Network
+
+BEST, LAST, ARCHITECTURE, RESULT = "best.pt", "last.pt", "architecture.json", "train.json"
+"""Files of a run's folder."""
+
+_FORMAT = "zeroshot_nas.checkpoint"
+_VERSION = 1
+
+
+class TrainedNetwork(Network):
+    """A network that takes raw images in [0, 1]: it normalises them itself, with what training measured.
+
+    The state dict is that of the plain `Network`, without the normalisation.
+
+    Args:
+        architecture: What to build; the weights wait for ``load_state_dict``.
+        mean: Mean of each input channel over the training images.
+        std: Their standard deviation.
+        class_names: Names of the classes, in the order of the logits.
+
+    Raises:
+        DataError: The numbers of channels or classes are not the architecture's.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, architecture: Architecture, mean: Sequence[float], std: Sequence[float], class_names: Sequence[str]
+    ) -> None:
+        super().__init__(architecture)
+        channels, classes = architecture.input_size[0], architecture.num_classes
+        if (len(mean), len(std), len(class_names)) != (channels, channels, classes):
+            raise DataError(
+                f"expected mean and std of {channels} channels and {classes} class names, "
+                f"got {len(mean)}, {len(std)} and {len(class_names)}"
+            )
+        self.class_names = tuple(class_names)
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The feature map before pooling, ``(N, C, H, W)``, of images in [0, 1]."""
+        return super().forward_features((x - self.mean) / self.std)
+
+
+def pack(network: TrainedNetwork, epoch: int, validation_accuracy: float | None) -> dict[str, Any]:
+    """A copy of a trained network in tensors, text and numbers, so that reading it back runs no code.
+
+    Args:
+        network: What to keep.
+        epoch: Epochs trained so far.
+        validation_accuracy: Fraction of validation images classified right, if there are any.
+    """
+    return {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "architecture": network.architecture.to_json(),
+        "state_dict": {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in network.state_dict().items()
+        },
+        "normalization": {"mean": network.mean.flatten().tolist(), "std": network.std.flatten().tolist()},
+        "class_names": list(network.class_names),
+        "epoch": epoch,
+        "validation_accuracy": validation_accuracy,
+    }
+
+
+def unpack(checkpoint: Mapping[str, Any]) -> TrainedNetwork:
+    """The network of what `pack` gives, in eval mode, on the CPU."""
+    network = TrainedNetwork(
+        Architecture.from_json(checkpoint["architecture"]),
+        **checkpoint["normalization"],
+        class_names=checkpoint["class_names"],
+    )
+    network.load_state_dict(checkpoint["state_dict"])
+    return network.eval()
+
+
+def load(path: str | Path, device: str | torch.device | None = None) -> TrainedNetwork:
+    """Loads a trained network, architecture and weights.
+
+    Args:
+        path: Folder of a run (its best weights) or a ``.pt`` file from one.
+        device: Where to put the network; default: the CPU.
+
+    Returns:
+        The network in eval mode. It takes images ``(N, C, H, W)`` in [0, 1] and returns logits.
+
+    Raises:
+        FileNotFoundError: There is no such file, or the folder has no ``best.pt``.
+        FileFormatError: The file is not a checkpoint of ours, or is damaged.
+    """
+    path = Path(path)
+    file = path / BEST if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(errno.ENOENT, "no trained network; expected a run's folder or its .pt file", str(file))
+    content = io.BytesIO(file.read_bytes())  # read first: torch raises OSError for damaged files too
+    try:
+        checkpoint = torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds on bytes that are not its own
+        raise FileFormatError(f"{file} is not a checkpoint, or is cut short: {_first_line(error)}") from error
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != _FORMAT:
+        raise FileFormatError(f"{file} is not a checkpoint of this package: expected format {_FORMAT!r}")
+    if checkpoint.get("version") != _VERSION:
+        raise FileFormatError(
+            f"{file} has version {checkpoint.get('version')!r}; this release reads version {_VERSION}"
+        )
+    try:
+        network = unpack(checkpoint)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise FileFormatError(f"{file} is damaged: its parts do not fit together: {_first_line(error)}") from error
+    return network.to(device)
+
+
+@torch.no_grad()
+def predict(network: Network, images: Tensor, *, batch_size: int = 512) -> Tensor:
+    """Probabilities ``(N, num_classes)`` of the classes, on the CPU.
+
+    Args:
+        network: A network from `load`, which takes raw images, or a plain one, which takes normalised ones.
+        images: Images ``(N, C, H, W)`` of the network's input size.
+        batch_size: Images that go through the network at once.
+
+    Raises:
+        DataError: The images are not of the network's input size.
+
+    Example:
+        >>> from zeroshot_nas.network import build
+        >>> network = build(Architecture.from_string("SuperConvK3BNRELU(1,8,1,1)", (1, 4, 4), num_classes=3))
+        >>> predict(network, torch.zeros(2, 1, 4, 4)).shape
+        torch.Size([2, 3])
+    """
+    size = network.architecture.input_size
+    if tuple(images.shape[1:]) != size:
+        raise DataError(
+            f"the network takes images (N, {', '.join(map(str, size))}), got {tuple(images.shape)}; resize them"
+        )
+    parameter = next(network.parameters())
+    was_training = network.training
+    network.eval()
+    try:
+        logits = [network(batch.to(parameter)).cpu() for batch in torch.split(images, batch_size)]
+    finally:
+        network.train(was_training)
+    return torch.cat(logits).softmax(1)
+
+
+class RunFolder:
+    """The folder of a run, whose files are valid whenever the process dies.
+
+    Args:
+        path: The folder; made with its parents if need be.
+        force: Whether it may hold a run already, which is then replaced.
+
+    Raises:
+        OutputExistsError: It holds a run and ``force`` is not set, or it is a file.
+    """
+
+    def __init__(self, path: str | Path, force: bool) -> None:
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputExistsError(f"expected a folder to write to, got the file {self.path}; give another path")
+        held = [name for name in (BEST, LAST, RESULT) if (self.path / name).exists()]
+        if held and not force:
+            raise OutputExistsError(
+                f"{self.path} already holds a run ({', '.join(held)}); give another folder, or force=True to replace it"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def save_weights(self, name: str, checkpoint: Mapping[str, Any]) -> None:
+        """Writes what `pack` gives, and the architecture beside it."""
+        write_atomically(self.path / name, lambda draft: torch.save(dict(checkpoint), draft))
+        architecture = Architecture.from_json(checkpoint["architecture"]).to_json(indent=2)
+        write_atomically(
+            self.path / ARCHITECTURE, lambda draft: draft.write_text(architecture + "\n", encoding="utf-8")
+        )
+
+    def save_result(self, result: Mapping[str, Any]) -> None:
+        """Writes a JSON-ready result."""
+        text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+        write_atomically(self.path / RESULT, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file whole or not at all: a reader never sees a part of it, whenever the process dies.
+
+    Args:
+        file: Where the content goes; an older file is replaced.
+        write: Writes the content to the path it is given.
+    """
+    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        write(draft)
+        os.replace(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
