@@ -17,7 +17,17 @@ def counted(architecture: Architecture) -> tuple[int, int, int]:
     image = torch.zeros(1, *architecture.input_size)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's
-        flops = FlopCountAnalysis(network, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
-        activations = ActivationCountAnalysis(network, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
+        flops = (
+            FlopCountAnalysis(network, image)
+            .unsupported_ops_warnings(False)
+            .uncalled_modules_warnings(False)
+            .by_operator()
+        )
+        activations = (
+            ActivationCountAnalysis(network, image)
+            .unsupported_ops_warnings(False)
+            .uncalled_modules_warnings(False)
+            .total()
+        )
     params = sum(parameter.numel() for parameter in network.parameters())
     return params, int(flops["conv"] + flops["linear"]), int(activations)

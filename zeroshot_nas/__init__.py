@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from zeroshot_nas.training.base import ImageData as ImageData
     from zeroshot_nas.training.base import list_data as list_data
     from zeroshot_nas.training.base import load_data as load_data
+    from zeroshot_nas.training.checkpoint import load as load
     from zeroshot_nas.training.recipe import Recipe as Recipe
     from zeroshot_nas.training.trainer import TrainResult as TrainResult
-    from zeroshot_nas.training.checkpoint import load as load
     from zeroshot_nas.training.trainer import train as train
 
 _HOMES = {

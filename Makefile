@@ -1,0 +1,29 @@
+# make demo: from a budget to a trained network. make test: everything that CI runs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL = $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/python examples/search_and_train.py --out runs/demo
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --cov --cov-report term:skip-covered
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/.installed-demo: pyproject.toml constraints.txt
+	$(INSTALL) --editable ".[data]"
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt
+	$(INSTALL) --editable ".[dev]"
+	touch $@ $(VENV)/.installed-demo
+
+clean:
+	rm -rf $(VENV) runs

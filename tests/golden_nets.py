@@ -1,0 +1,130 @@
+"""Networks of the golden data: a spec becomes an ``nn.Module``, with its weights and arrays. See golden/README.md."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+REDUCED = Path(__file__).with_name("golden")
+"""The copy that comes with the tests."""
+
+FULL = Path(__file__).parent.parent / "../shared/data/golden"
+"""The whole data set, where a checkout has it beside it."""
+
+FOLDERS = [folder for folder in (REDUCED, FULL) if (folder / "golden.json").exists()]
+
+
+class SpecNetwork(nn.Module):
+    """A network from its list of nodes; every node but ``add`` and ``scale`` is one module, in the list's order."""
+
+    def __init__(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__()
+        self.nodes = list(nodes)
+        for node in self.nodes:
+            if node["op"] not in ("add", "scale"):
+                self.add_module(node["name"], _module(node))
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = {"x": x}
+        for node in self.nodes:
+            inputs = [values[name] for name in node["in"]]
+            if node["op"] == "add":
+                values[node["name"]] = _sum(inputs)
+            elif node["op"] == "scale":
+                values[node["name"]] = inputs[0] * inputs[1]
+            else:
+                values[node["name"]] = getattr(self, node["name"])(*inputs)
+        return values[self.nodes[-1]["name"]]
+
+
+class GlobalAveragePool(nn.Module):
+    """The mean over height and width, kept as ``(N, C, 1, 1)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
+def _sum(inputs: Sequence[Tensor]) -> Tensor:
+    total = inputs[0]
+    for shortcut in inputs[1:]:
+        total = total + shortcut
+    return total
+
+
+def _module(node: Mapping[str, Any]) -> nn.Module:
+    match node["op"]:
+        case "conv":
+            return nn.Conv2d(
+                node["cin"], node["cout"], node["k"], node["s"], node["p"], groups=node["groups"], bias=node["bias"]
+            )
+        case "bn":
+            return nn.BatchNorm2d(node["c"], eps=node["eps"], momentum=node["momentum"])
+        case "relu":
+            return nn.ReLU()
+        case "sigmoid":
+            return nn.Sigmoid()
+        case "avgpool":
+            return nn.AvgPool2d(node["k"], node["s"], node["p"], count_include_pad=node["count_include_pad"])
+        case "gap":
+            return GlobalAveragePool()
+        case "flatten":
+            return nn.Flatten()
+        case "linear":
+            return nn.Linear(node["cin"], node["cout"], bias=node["bias"])
+    raise ValueError(f"unknown op {node['op']!r}")
+
+
+def without_residuals(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Every add keeps its first input only; what then no longer reaches the output is removed."""
+    single = [{**node, "in": node["in"][:1]} if node["op"] == "add" else node for node in nodes]
+    needed = {single[-1]["name"]}
+    for node in reversed(single):
+        if node["name"] in needed:
+            needed.update(node["in"])
+    return [node for node in single if node["name"] in needed]
+
+
+class Golden:
+    """One network of the golden data.
+
+    Args:
+        folder: Where ``golden.json`` and the arrays are.
+        name: The network's.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        entry = read_index(folder)["nets"][name]
+        self.spec: dict[str, Any] = entry["spec"]
+        self.scores: dict[str, dict[str, Any]] = entry["scores"]
+        with np.load(folder / entry["file"], allow_pickle=False) as arrays:
+            self.arrays = dict(arrays)
+
+    def tensor(self, key: str, dtype: torch.dtype = torch.float64) -> Tensor:
+        """An array; integers keep their type."""
+        tensor = torch.from_numpy(self.arrays[key])
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    def build(self, weights: str = "w", dtype: torch.dtype = torch.float64, residuals: bool = True) -> SpecNetwork:
+        """The network with weight set ``"w"`` or ``"g"``."""
+        network = SpecNetwork(self.spec["nodes"] if residuals else without_residuals(self.spec["nodes"])).to(dtype)
+        state = network.state_dict()
+        for name in state:
+            if not name.endswith("num_batches_tracked"):
+                state[name] = self.tensor(f"{weights}/{name}", dtype)
+        network.load_state_dict(state)
+        return network
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """``golden.json``: specs, scores and tolerances."""
+    index: dict[str, Any] = json.loads((folder / "golden.json").read_text())
+    return index
+
+
+def networks() -> list[tuple[Path, str]]:
+    """Every network of every copy of the data."""
+    return [(folder, name) for folder in FOLDERS for name in read_index(folder)["nets"]]
