@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.training.base import load_data as load_data
     from zeroshot_nas.training.checkpoint import load as load
     from zeroshot_nas.training.recipe import Recipe as Recipe
-    from zeroshot_nas.training.trainer import TrainResult as TrainResult
+    from zeroshot_nas.training.result import TrainResult as TrainResult
     from zeroshot_nas.training.trainer import train as train
 
 _HOMES = {
@@ -70,7 +70,7 @@ _HOMES = {
     "list_data": "training.base",
     "load_data": "training.base",
     "Recipe": "training.recipe",
-    "TrainResult": "training.trainer",
+    "TrainResult": "training.result",
     "load": "training.checkpoint",
     "train": "training.trainer",
 }

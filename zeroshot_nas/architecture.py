@@ -19,6 +19,9 @@ from zeroshot_nas.registry import Registry
 MAX_LAYERS = 1_000
 """Layers beyond which an architecture is refused: the deepest published one here has 30."""
 
+MAX_NUMBER = 1_000_000_000
+"""The largest number in an architecture."""
+
 _JSON_FORMAT = "zeroshot_nas.architecture"
 _JSON_VERSION = 1
 _TOKEN = re.compile(r"\s*(?P<type>\w+)\((?:\w*\|)?(?P<arguments>[^()|]*)\)\s*;?")
@@ -46,11 +49,18 @@ class BlockSpec(ABC):
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if type(value) is int and value >= 1:
-                continue
-            if isinstance(value, bool) and isinstance(getattr(type(self), name, None), bool):
-                continue  # a switch, such as squeeze_excite
-            raise ArchitectureError(f"{type(self).__name__}.{name} must be a whole number of 1 or more, got {value!r}")
+            if isinstance(getattr(type(self), name, None), bool):
+                if not isinstance(value, bool):
+                    raise ArchitectureError(f"{type(self).__name__}.{name} must be True or False, got {value!r}")
+            elif type(value) is not int or not 1 <= value <= MAX_NUMBER:
+                shown = f"{value!r:.60}" if not isinstance(value, int) else "a number outside that range"
+                raise ArchitectureError(
+                    f"{type(self).__name__}.{name} must be a whole number from 1 to {MAX_NUMBER:,}, got {shown}"
+                )
+        if self.type_name not in BLOCKS:
+            raise ArchitectureError(
+                f"{self.type_name} is no registered block type.{did_you_mean(self.type_name, BLOCKS)}"
+            )
 
     @property
     def type_name(self) -> str:
@@ -148,10 +158,12 @@ class Architecture:
     num_classes: int = 10
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", tuple(self.blocks))  # lists are welcome, but don't hash
+        object.__setattr__(self, "input_size", tuple(self.input_size))
         if not self.blocks:
             raise ArchitectureError("an architecture needs at least one block, got none")
         sizes = (*self.input_size, self.num_classes)
-        if len(self.input_size) != 3 or any(type(size) is not int or size < 1 for size in sizes):
+        if len(self.input_size) != 3 or any(type(size) is not int or not 1 <= size <= MAX_NUMBER for size in sizes):
             raise ArchitectureError(
                 f"expected input_size (C, H, W) and num_classes as whole numbers of 1 or more, "
                 f"got {self.input_size!r} and {self.num_classes!r}"
@@ -271,6 +283,8 @@ class Architecture:
             raise ArchitectureError(
                 f"architecture JSON of version {data.get('version')!r}; this release reads version {_JSON_VERSION}"
             )
+        if unknown := set(data) - {"format", "version", "blocks", "input_size", "num_classes"}:
+            raise ArchitectureError(f"architecture JSON has unknown keys: {', '.join(sorted(map(str, unknown)))}")
         entries, input_size, num_classes = (data.get(key) for key in ("blocks", "input_size", "num_classes"))
         if not isinstance(entries, list) or not isinstance(input_size, list) or not isinstance(num_classes, int):
             raise ArchitectureError(

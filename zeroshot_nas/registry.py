@@ -67,9 +67,13 @@ class Registry(Generic[T]):
         if self._discovered:
             return
         self._discovered = True  # before the imports: a module that looks a name up while it loads must not recurse
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__, prefix=f"{self.package}."):
-            importlib.import_module(module.name)
+        try:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__, prefix=f"{self.package}."):
+                importlib.import_module(module.name)
+        except BaseException:
+            self._discovered = False  # the next look-up says what is wrong again, not that a name is unknown
+            raise
         for entry_point in importlib.metadata.entry_points(group=self.package):
             try:
                 entry_point.load()

@@ -123,7 +123,6 @@ def test_costs_are_plain_numbers():
 ABSURD = {
     "wide": Architecture((SuperConv(10**9),), (3, 8, 8)),
     "wide and deep": Architecture((SuperConv(10_000, sub_layers=4),), (3, 8, 8)),  # 2.7e9 weights, in no single layer
-    "wider than a message can print": Architecture((SuperConv(10**3_000, sub_layers=2),), (3, 8, 8)),
     "classes": Architecture((SuperConv(8),), (3, 8, 8), num_classes=10**9),
     "channels": Architecture((SuperConv(8),), (10**9, 8, 8)),
     "image": Architecture((SuperConv(8),), (3, 10**5, 10**5)),

@@ -52,7 +52,14 @@ class Budget:
         return {name: limit for name, limit in values.items() if limit is not None}
 
     def violations(self, costs: Costs) -> tuple[Violation, ...]:
-        """Every limit that ``costs`` exceeds; none means that the network is within the budget."""
+        """Every limit that ``costs`` exceeds; none means that the network is within the budget.
+
+        Raises:
+            BudgetError: A limit is on a cost that the network does not have (a foreign module has no ``layers``).
+        """
+        for name in self.limits():
+            if getattr(costs, name) is None:
+                raise BudgetError(f"the network has no {name}, so no budget on it can be checked; leave {name} out")
         return tuple(
             Violation(name, value, limit)
             for name, limit in self.limits().items()

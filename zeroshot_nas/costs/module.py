@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from torch import nn
 
 from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.seeding import preserved_rng
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts a loss of its own on import
@@ -22,10 +24,13 @@ _ELEMENTWISE = ("batch_norm", "group_norm", "layer_norm", "instance_norm", "adap
 
 _FREE = frozenset(
     """
-    abs add add_ clamp clamp_ clamp_min constant_pad_nd copy_ div div_ elu elu_ exp feature_dropout fill_ gelu
-    hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ leaky_relu leaky_relu_ log log_softmax max
-    max_pool1d max_pool2d max_pool3d mean min mish mul mul_ neg pad pixel_shuffle pixel_unshuffle pow prelu repeat roll
-    rsqrt rsub sigmoid sigmoid_ silu silu_ softmax softplus sqrt sub sub_ sum tanh var where
+    abs adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d add add_ amax amin avg_pool1d avg_pool2d avg_pool3d
+    celu celu_ channel_shuffle clamp clamp_ clamp_min clamp_max constant_pad_nd copy_ cumsum div div_ elu elu_ exp
+    feature_dropout fill_ flip gelu glu hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ leaky_relu
+    leaky_relu_ linalg_vector_norm log log_sigmoid log_softmax max max_pool1d max_pool2d max_pool3d maximum mean min
+    minimum mish mul mul_ native_channel_shuffle neg norm pad pixel_shuffle pixel_unshuffle pow prelu reciprocal relu6
+    relu6_ repeat rms_norm roll rsqrt rsub selu selu_ sigmoid sigmoid_ silu silu_ softmax softplus sqrt square std sub
+    sub_ sum tanh threshold threshold_ upsample_bicubic2d upsample_nearest2d var where
     """.split()  # noqa: SIM905  read as a list of words
 )
 """Operators that are no linear map: fvcore lists them as unknown, though there is nothing to count."""
@@ -68,24 +73,20 @@ def module_costs(module: nn.Module, input_size: Sequence[int]) -> Costs:
 def _trace(module: nn.Module, input_size: Sequence[int]) -> tuple[int, int, Counter[str]]:
     parameter = next(module.parameters(), torch.zeros(0))
     image = torch.zeros((1, *input_size), dtype=parameter.dtype, device=parameter.device)
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), preserved_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's remarks on Python control flow
+            module = copy.deepcopy(module).eval()  # the tracer leaves hooks behind
             counter = FlopCountAnalysis(module, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
             by_operator = counter.by_operator()
             unknown = counter.unsupported_ops()
             activation_counter = ActivationCountAnalysis(module, image).unsupported_ops_warnings(False)
             activations = activation_counter.uncalled_modules_warnings(False).total()
-    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # a stranger's forward may raise anything; it is passed on, with its cause
         raise ArchitectureError(
-            f"{type(module).__name__} could not be traced on an input of shape (1, {', '.join(map(str, input_size))}): "
-            f"{str(error).splitlines()[0]}. Check input_size"
+            f"{type(module).__name__} could not be traced on an input of shape {tuple(image.shape)} "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}). Check input_size"
         ) from error
-    finally:
-        for part, training in modes.items():
-            part.training = training
     flops = sum(count for name, count in by_operator.items() if not name.startswith(_ELEMENTWISE))
     uncounted = Counter({name: count for name, count in unknown.items() if name.removeprefix("aten::") not in _FREE})
     return int(flops), int(activations), uncounted

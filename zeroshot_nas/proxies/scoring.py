@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASErro
 from zeroshot_nas.network import Init, build, initialize, without_residual_links
 from zeroshot_nas.probes import batch_norms
 from zeroshot_nas.proxies.base import PROXIES, Batch, Proxy, ProxyFunction, Score, get_proxy
-from zeroshot_nas.seeding import preserved_rng, torch_generator
+from zeroshot_nas.seeding import one_torch_thread, preserved_rng, torch_generator
 
 DEFAULT_BATCH_SIZE = 2
 """Zen-score's noise comes from the weights, not the images: two images have the standard error of sixteen."""
@@ -74,7 +75,8 @@ def score(
 ) -> Score | dict[str, Score]:
     """Scores a network without training it.
 
-    The score is a function of the network, the proxy, these settings and the seed, and of nothing else. It is computed
+    The score is a function of the network, the proxy, these settings and the seed, and of nothing else: it runs on one
+    thread, since rounding differs with their number (use processes to score several networks at once). It is computed
     on a copy: the module's weights, buffers, mode, gradients and hooks and the global random state stay as they were.
 
     Args:
@@ -114,7 +116,7 @@ def score(
     arrays = batch if batch is not None else (batch_size, *_input_size(model, input_size))
     if batch is not None and init == "keep":
         repeats = 1  # nothing is left to draw
-    with preserved_rng():
+    with preserved_rng(), one_torch_thread():
         network = _private_copy(model, init, device)
         scores = {each.key: _score(network, each, init or each.info.init, arrays, repeats, seed) for each in proxies}
     return scores if asked is proxy else scores[proxies[0].key]
@@ -154,7 +156,7 @@ def _repeat(
         with _batch_statistics(network), torch.set_grad_enabled(proxy.info.needs_gradients), ExitStack() as stack:
             if not proxy.info.keeps_residual_links:
                 stack.enter_context(without_residual_links(network))
-            value = proxy(network, batch)
+            value = _number(proxy(network, batch))
     except ZeroShotNASError:
         raise
     except Exception as error:  # a stranger's module or proxy may raise anything; it is passed on, with its cause
@@ -167,11 +169,19 @@ def _repeat(
     return value
 
 
+def _number(value: object) -> float:
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        value = value.item()
+    if not isinstance(value, numbers.Real):
+        raise ProxyError(f"a proxy returns one number, got {type(value).__name__}")
+    return float(value)
+
+
 def _gaussian_batch(shape: tuple[int, ...], network: nn.Module, seed: int, repeat: int) -> Batch:
     """Inputs and perturbation from N(0, 1), on the network's device and in its dtype."""
     generator = torch_generator(seed, repeat, 1)
     like = next(network.parameters(), torch.zeros(0))
-    inputs, perturbation = (torch.randn(shape, generator=generator).to(like) for _ in range(2))
+    inputs, perturbation = (torch.randn(shape, generator=generator, dtype=torch.float32).to(like) for _ in range(2))
     return Batch(inputs, perturbation=perturbation)
 
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Literal
 
-import torch
 from tqdm import tqdm
 
 from zeroshot_nas.architecture import Architecture
@@ -124,8 +123,7 @@ class _Run:
 
     def until(self, proposals: int, progress: bool) -> Literal["done", "interrupted"]:
         """Proposes and scores until ``proposals`` are made, or the keyboard interrupts."""
-        bar = tqdm(total=proposals, desc=f"search by {self.proxy.key}", unit="net", disable=not progress)
-        with bar, _one_torch_thread():
+        with tqdm(total=proposals, desc=f"search by {self.proxy.key}", unit="net", disable=not progress) as bar:
             try:
                 while self.counts["proposed"] < proposals:
                     with self._timed("propose"):
@@ -216,17 +214,6 @@ class _Run:
             yield
         finally:
             self.seconds[what] += time.perf_counter() - start
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Small networks at small batches lose more to the hand-over between threads than they gain."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _space(space: str | SearchSpace, input_size: Sequence[int] | None, num_classes: int | None) -> SearchSpace:
