@@ -17,6 +17,7 @@ LEVELS = {
     "errors": 1.0,
     "ranking": 1.0,
     "seeding": 1.0,
+    "files": 1.0,
     "registry": 1.5,  # reads errors
     "ops": 2.0,
     "architecture": 2.5,  # reads ops

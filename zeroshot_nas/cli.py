@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zeroshot_nas.errors import FileFormatError, OutputExistsError, ZeroShotNASError
+from zeroshot_nas.files import write_text
 
 if TYPE_CHECKING:
     from zeroshot_nas.architecture import Architecture
@@ -106,8 +107,8 @@ def search_command(
         progress=not quiet,
     )
     if out is not None:
-        _write(out / "best.json", json.dumps(result.best.to_dict(), indent=1))
-        _write(out / "result.json", result.to_json())
+        write_text(out / "best.json", json.dumps(result.best.to_dict(), indent=1))
+        write_text(out / "result.json", result.to_json())
     _print_search(result, out)
     if result.state == "interrupted":
         raise typer.Exit(130)
@@ -258,13 +259,6 @@ def _refuse_to_overwrite(folder: Path, force: bool) -> None:
     if (folder / "result.json").exists() and not force:
         raise OutputExistsError(f"{folder} already holds a run; choose another --out, or overwrite it with --force")
     folder.mkdir(parents=True, exist_ok=True)
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _cost_rows(costs: Costs) -> list[tuple[str, str]]:

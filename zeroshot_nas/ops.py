@@ -39,6 +39,11 @@ class Conv:
     bias: bool = False
 
     @property
+    def fan_in(self) -> int:
+        """Inputs of one output value."""
+        return self.in_channels // self.groups * self.kernel_size**2
+
+    @property
     def padding(self) -> int:
         """Zeros added on each side."""
         return self.kernel_size // 2
@@ -144,6 +149,25 @@ def walk(ops: tuple[Op, ...], shape: Shape) -> Iterator[tuple[Op, Shape, Shape]]
             case Residual(body=body, shortcut=shortcut):
                 yield from walk(body, shape)
                 yield from walk(shortcut, shape)
+        shape = after
+
+
+def main_chain(ops: tuple[Op, ...], shape: Shape) -> Iterator[tuple[Op, Shape, Shape]]:
+    """The operations of the chain without residual links and gates, with the shapes of their input and output.
+
+    Example:
+        >>> [type(op).__name__ for op, _, _ in main_chain((Residual((Conv(4, 4, 3),), ()), Activation()), (4, 8, 8))]
+        ['Conv', 'Activation']
+    """
+    for op in ops:
+        after = op.output_shape(shape)
+        match op:
+            case Residual(body=body):
+                yield from main_chain(body, shape)
+            case Gate():
+                pass
+            case _:
+                yield op, shape, after
         shape = after
 
 

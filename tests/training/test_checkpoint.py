@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs import cost
 from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError
+from zeroshot_nas.files import write_atomically
 from zeroshot_nas.network import build
 from zeroshot_nas.training.checkpoint import (
     RunFolder,
@@ -18,7 +19,6 @@ from zeroshot_nas.training.checkpoint import (
     pack,
     predict,
     unpack,
-    write_atomically,
 )
 
 ARCHITECTURE = Architecture.from_string("SuperConvK3BNRELU(2,8,1,1)SuperResK3K3(8,8,2,8,1)", (2, 6, 6), num_classes=3)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError
+from zeroshot_nas.files import write_atomically, write_text
 from zeroshot_nas.network import Network
 
 BEST, LAST, ARCHITECTURE, RESULT = "best.pt", "last.pt", "architecture.json", "train.json"
@@ -190,29 +190,12 @@ class RunFolder:
         """Writes what `pack` gives, and the architecture beside it."""
         write_atomically(self.path / name, lambda draft: torch.save(dict(checkpoint), draft))
         architecture = Architecture.from_json(checkpoint["architecture"]).to_json(indent=2)
-        write_atomically(
-            self.path / ARCHITECTURE, lambda draft: draft.write_text(architecture + "\n", encoding="utf-8")
-        )
+        write_text(self.path / ARCHITECTURE, architecture + "\n")
 
     def save_result(self, result: Mapping[str, Any]) -> None:
         """Writes a JSON-ready result."""
         text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-        write_atomically(self.path / RESULT, lambda draft: draft.write_text(text, encoding="utf-8"))
-
-
-def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file whole or not at all: a reader never sees a part of it, whenever the process dies.
-
-    Args:
-        file: Where the content goes; an older file is replaced.
-        write: Writes the content to the path it is given.
-    """
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        write(draft)
-        os.replace(draft, file)
-    finally:
-        draft.unlink(missing_ok=True)
+        write_text(self.path / RESULT, text)
 
 
 def _first_line(error: Exception) -> str:

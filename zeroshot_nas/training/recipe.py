@@ -42,7 +42,7 @@ class Recipe:
     weight_decay: float = 5e-4
     warmup_epochs: float = 3
     label_smoothing: float = 0.1
-    shift: int = 2
+    shift: int = 1
     flip: bool = False
     validation_fraction: float = 0.1
 

@@ -1,0 +1,42 @@
+"""Every example runs as its docstring says, on small settings."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name, *arguments):
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_search_and_train(tmp_path):
+    printed = run("search_and_train.py", "--proposals", 15, "--epochs", 1, "--out", tmp_path / "run")
+    for word in ("architecture", "params", "FLOPs (multiply-adds)", "score", "test accuracy", "time", "weights"):
+        assert f"\n{word}" in f"\n{printed}"
+    assert (tmp_path / "run" / "best.pt").exists()
+
+
+def test_score_a_module():
+    printed = run("score_a_module.py").splitlines()
+    assert len(printed) == 4
+    assert all("zen: " in line for line in printed)
+
+
+def test_plot_search(tmp_path):
+    pytest.importorskip("matplotlib")
+    import zeroshot_nas as zs
+
+    result = zs.search("resnet", "zen", zs.Budget(params=3e4), input_size=(1, 8, 8), proposals=6, progress=False)
+    (tmp_path / "result.json").write_text(result.to_json())
+    run("plot_search.py", tmp_path / "result.json", tmp_path / "search.png")
+    assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_example_has_a_test():
+    tested = {name.removeprefix("test_") + ".py" for name in globals() if name.startswith("test_")}
+    assert {path.name for path in EXAMPLES.glob("*.py")} <= tested
