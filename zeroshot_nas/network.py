@@ -194,7 +194,7 @@ def _conv(op: ops.Conv) -> nn.Module:
 
 _MODULES: dict[type, Callable[..., nn.Module]] = {
     ops.Conv: _conv,
-    ops.BatchNorm: lambda op: nn.BatchNorm2d(op.channels),
+    ops.BatchNorm: lambda op: nn.BatchNorm2d(op.channels, eps=ops.BATCH_NORM_EPSILON),
     ops.Activation: _activation,
     ops.GlobalPool: lambda _: GlobalPool(),
     ops.Linear: lambda op: Linear(op.in_features, op.out_features, op.bias),

@@ -18,6 +18,9 @@ Shape: TypeAlias = tuple[int, int, int]
 Resolution: TypeAlias = tuple[int, int]
 """Height and width."""
 
+BATCH_NORM_EPSILON = 1e-5
+"""What batch normalisation adds to the variance."""
+
 Op: TypeAlias = "Conv | BatchNorm | Activation | GlobalPool | Linear | Gate | Residual"
 """Any primitive operation."""
 

@@ -1,20 +1,15 @@
-"""Upper limits on what a network may cost. No torch here."""
+"""Upper limits on what a network may cost, and bounds on its shape. No torch here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from functools import cached_property
 
+from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.complexity import Costs
+from zeroshot_nas.costs.shape import ShapeBounds
+from zeroshot_nas.costs.shape import Violation as Violation
 from zeroshot_nas.errors import BudgetError
-
-
-class Violation(NamedTuple):
-    """One limit that a network exceeds."""
-
-    cost: str
-    value: float
-    limit: float
 
 
 @dataclass(frozen=True)
@@ -26,9 +21,10 @@ class Budget:
         flops: FLOPs (multiply-adds) of convolutions and linear layers, for one image.
         layers: Depth as Zen-NAS counts it.
         activations: Outputs of convolutions and linear layers, for one image.
+        shape: Bounds on depth over width, widths and bottlenecks.
 
     Raises:
-        BudgetError: A limit is not a positive number.
+        BudgetError: A limit is not a positive number, or ``shape`` is no `ShapeBounds`.
 
     Example:
         >>> budget = Budget(params=1e6, layers=18)
@@ -40,28 +36,51 @@ class Budget:
     flops: float | None = None
     layers: float | None = None
     activations: float | None = None
+    shape: ShapeBounds | None = None
 
     def __post_init__(self) -> None:
-        for name, limit in self.limits().items():
+        for name, limit in self._limits:
             if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
                 raise BudgetError(f"Budget.{name} must be a number above 0, or None for no limit; got {limit!r}")
+        if self.shape is not None and not isinstance(self.shape, ShapeBounds):
+            raise BudgetError(
+                f"Budget.shape must be ShapeBounds(...), or None for no bounds; got {type(self.shape).__name__}"
+            )
+
+    @cached_property
+    def _limits(self) -> tuple[tuple[str, float], ...]:
+        """The limits that are set; a search reads them for every proposal."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "shape")
+        return tuple((name, limit) for name, limit in values if limit is not None)
 
     def limits(self) -> dict[str, float]:
-        """The limits that are set, by name."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: limit for name, limit in values.items() if limit is not None}
+        """The limits on costs that are set, by name; those on shape are ``shape.limits()``."""
+        return dict(self._limits)
 
-    def violations(self, costs: Costs) -> tuple[Violation, ...]:
-        """Every limit that ``costs`` exceeds; none means that the network is within the budget.
+    def violations(self, costs: Costs, architecture: Architecture | None = None) -> tuple[Violation, ...]:
+        """Every limit that the network exceeds; none means that it is within the budget.
+
+        Args:
+            costs: The network's costs.
+            architecture: The network; without it ``shape`` is not checked.
 
         Raises:
             BudgetError: A limit is on a cost that the network does not have (a foreign module has no ``layers``).
+
+        Example:
+            >>> from zeroshot_nas.costs.complexity import complexity
+            >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperConvK3BNRELU(16,8,1,1)")
+            >>> budget = Budget(params=1e6, shape=ShapeBounds(monotone_widths=True))
+            >>> budget.violations(complexity(net), net)
+            (Violation(cost='monotone_widths', value=2.0, limit=1),)
         """
-        for name in self.limits():
-            if getattr(costs, name) is None:
+        found: list[Violation] = []
+        for name, limit in self._limits:
+            value = getattr(costs, name)
+            if value is None:
                 raise BudgetError(f"the network has no {name}, so no budget on it can be checked; leave {name} out")
-        return tuple(
-            Violation(name, value, limit)
-            for name, limit in self.limits().items()
-            if (value := getattr(costs, name)) > limit
-        )
+            if value > limit:
+                found.append(Violation(name, value, limit))
+        if self.shape is not None and architecture is not None:
+            found += self.shape.violations(architecture)
+        return tuple(found)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from zeroshot_nas.architecture import Architecture, BlockSpec, lower_block
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.ops import BatchNorm, Conv, Linear, Op, Resolution, Shape, walk
+from zeroshot_nas.ops import BatchNorm, Conv, Linear, Op, Resolution, Shape, output_shape, walk
 
 MAX_PARAMS = 2_000_000_000
 """Parameters beyond which a network is not built: 8 GB of weights in single precision."""
@@ -45,13 +46,18 @@ def complexity(architecture: Architecture) -> Costs:
         >>> complexity(Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)", input_size=(3, 4, 4)))
         Costs(params=322, flops=3536, layers=1, activations=138)
     """
-    params, flops, activations = _totals(architecture.head, architecture.feature_shape)
-    for block, in_channels, resolution in architecture.inputs():
-        more = _block_totals(block, in_channels, resolution)
-        params += more[0]
-        flops += more[1]
-        activations += more[2]
-    return Costs(params, flops, architecture.layers, activations)
+    params = flops = activations = layers = 0
+    channels, *sides = architecture.input_size
+    resolution: Resolution = (sides[0], sides[1])
+    for block in architecture.blocks:
+        more = _block_totals(block, channels, resolution)
+        params += more.params
+        flops += more.flops
+        activations += more.activations
+        layers += block.sub_layers
+        channels, resolution = block.out_channels, more.resolution
+    head = _head_totals(architecture.head, (channels, *resolution))
+    return Costs(params + head.params, flops + head.flops, layers, activations + head.activations)
 
 
 def check_buildable(architecture: Architecture) -> None:
@@ -72,13 +78,26 @@ def check_buildable(architecture: Architecture) -> None:
             )
 
 
+class _Totals(NamedTuple):
+    """Sums over a chain of operations, and the resolution behind it."""
+
+    params: int
+    flops: int
+    activations: int
+    resolution: Resolution
+
+
 @lru_cache(maxsize=65_536)
-def _block_totals(block: BlockSpec, in_channels: int, resolution: Resolution) -> tuple[int, int, int]:
+def _block_totals(block: BlockSpec, in_channels: int, resolution: Resolution) -> _Totals:
     return _totals(lower_block(block, in_channels, resolution), (in_channels, *resolution))
 
 
-def _totals(ops: tuple[Op, ...], shape: Shape) -> tuple[int, int, int]:
-    """Parameters, multiply-adds and activations of a chain of operations."""
+@lru_cache(maxsize=4_096)
+def _head_totals(head: tuple[Op, ...], shape: Shape) -> _Totals:
+    return _totals(head, shape)
+
+
+def _totals(ops: tuple[Op, ...], shape: Shape) -> _Totals:
     params = flops = activations = 0
     for op, _, (channels, height, width) in walk(ops, shape):
         match op:
@@ -93,4 +112,5 @@ def _totals(ops: tuple[Op, ...], shape: Shape) -> tuple[int, int, int]:
                 activations += op.out_features
             case BatchNorm():
                 params += 2 * op.channels
-    return params, flops, activations
+    _, height, width = output_shape(ops, shape)
+    return _Totals(params, flops, activations, (height, width))

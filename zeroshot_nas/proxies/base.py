@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
+from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, did_you_mean
 from zeroshot_nas.network import Init
 from zeroshot_nas.registry import Registry
@@ -37,34 +38,56 @@ class ProxyFunction(Protocol):
     def __call__(self, network: nn.Module, batch: Batch, /) -> float: ...
 
 
+class ClosedForm(Protocol):
+    """``(architecture, **options) -> float``; options are keyword-only."""
+
+    def __call__(self, architecture: Architecture, /) -> float: ...
+
+
+class ArchitectureForm(Protocol):
+    """``(architecture, batch, weights, **options) -> float``: a proxy on given Gaussian weights, nothing built."""
+
+    def __call__(self, architecture: Architecture, batch: Batch, weights: Tensor, /) -> float: ...
+
+
 @dataclass(frozen=True)
 class ProxyInfo:
     """A proxy and the facts that a caller needs.
 
     Attributes:
         name: Registered name.
-        function: The proxy itself.
+        function: The proxy itself; None where there is only a closed form.
+        closed_form: A function ``(architecture, **options) -> float`` that ranks as the proxy does, without building
+            anything; a search screens by it.
+        of_architecture: A faster way to the same score for architectures of ours: ``(architecture, batch, weights,
+            **options) -> float`` with weights from N(0, 1).
         direction: Whether ``"higher"`` or ``"lower"`` values promise better networks.
         source: Where the formula is from, with its arXiv number.
         init: Initialisation that the formula asks for.
         keeps_residual_links: False where our own networks are scored without shortcuts, as Zen-NAS does.
         needs_batch_norm: Whether a module without batch norm has no such score.
         needs_gradients: Whether the proxy differentiates.
+        grows_with_depth: Whether a deeper network always scores better, so that a search needs a limit on depth.
     """
 
     name: str
-    function: ProxyFunction
+    function: ProxyFunction | None = None
+    closed_form: ClosedForm | None = None
+    of_architecture: ArchitectureForm | None = None
     direction: Direction = "higher"
     source: str = ""
     init: Init = "kaiming"
     keeps_residual_links: bool = True
     needs_batch_norm: bool = False
     needs_gradients: bool = False
+    grows_with_depth: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
         """Names of the function's keyword-only options."""
-        parameters = inspect.signature(self.function).parameters.values()
+        function = self.function or self.closed_form
+        assert function is not None, f"{self.name} has neither a function nor a closed form"
+        parameters = inspect.signature(function).parameters.values()
         return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
 
 
@@ -98,7 +121,19 @@ class Proxy:
         return 1 if self.info.direction == "higher" else -1
 
     def __call__(self, network: nn.Module, batch: Batch, /) -> float:
+        if self.info.function is None:
+            raise ProxyError(f"{self.info.name} is a closed form: it reads an Architecture, not a module")
         return self.info.function(network, batch, **self.options)
+
+    def closed_form(self, architecture: Architecture) -> float:
+        """The closed form's value.
+
+        Raises:
+            ProxyError: The proxy has none.
+        """
+        if self.info.closed_form is None:
+            raise ProxyError(f"{self.info.name} has no closed form")
+        return self.info.closed_form(architecture, **self.options)
 
 
 @dataclass(frozen=True)
@@ -157,6 +192,9 @@ def register_proxy(
     keeps_residual_links: bool = True,
     needs_batch_norm: bool = False,
     needs_gradients: bool = False,
+    grows_with_depth: bool = False,
+    closed_form: ClosedForm | None = None,
+    of_architecture: ArchitectureForm | None = None,
 ) -> Callable[[_Function], _Function]:
     """Registers a proxy function under a name; the arguments are `ProxyInfo`'s.
 
@@ -167,13 +205,35 @@ def register_proxy(
     """
 
     def register(function: _Function) -> _Function:
-        info = ProxyInfo(
-            name, function, direction, source, init, keeps_residual_links, needs_batch_norm, needs_gradients
+        PROXIES.add(
+            name,
+            ProxyInfo(
+                name=name,
+                function=function,
+                closed_form=closed_form,
+                of_architecture=of_architecture,
+                direction=direction,
+                source=source,
+                init=init,
+                keeps_residual_links=keeps_residual_links,
+                needs_batch_norm=needs_batch_norm,
+                needs_gradients=needs_gradients,
+                grows_with_depth=grows_with_depth,
+            ),
         )
-        PROXIES.add(name, info)
         return function
 
     return register
+
+
+def register_closed_form(
+    name: str, function: ClosedForm, *, source: str, direction: Direction = "higher", grows_with_depth: bool = False
+) -> None:
+    """Registers a proxy that is a function of the architecture alone: no weights, no images, no noise."""
+    PROXIES.add(
+        name,
+        ProxyInfo(name, closed_form=function, direction=direction, source=source, grows_with_depth=grows_with_depth),
+    )
 
 
 def get_proxy(proxy: str | Proxy | ProxyFunction, **options: Any) -> Proxy:
