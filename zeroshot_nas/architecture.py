@@ -6,9 +6,10 @@ import hashlib
 import itertools
 import json
 import re
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar, TypeVar
 
@@ -85,7 +86,7 @@ class BlockType:
 
     @property
     def free_fields(self) -> tuple[str, ...]:
-        return tuple(field.name for field in fields(self.cls) if field.name not in self.fixed)
+        return tuple(each.name for each in fields(self.cls) if each.name not in self.fixed)
 
 
 BLOCKS: Registry[BlockType] = Registry("block type", package="zeroshot_nas.blocks")
@@ -110,6 +111,7 @@ def register_block(
 
     def register(cls: _Block) -> _Block:
         cls.type_template = template
+        cls.__hash__ = _kept_hash  # type: ignore[assignment,method-assign]
         cls.plainnet_fields = tuple(plainnet_fields)
         for values in itertools.product(*choices.values()):
             fixed = dict(zip(choices, values, strict=True))
@@ -118,6 +120,15 @@ def register_block(
         return cls
 
     return register
+
+
+def _kept_hash(block: BlockSpec) -> int:
+    """A hash that is computed once a block, from numbers alone, so that it is the same in every process."""
+    kept: int | None = block.__dict__.get("_hash")
+    if kept is None:
+        kept = hash((zlib.crc32(block.type_name.encode()), *block.__dict__.values()))
+        object.__setattr__(block, "_hash", kept)
+    return kept
 
 
 @lru_cache(maxsize=16_384)
@@ -142,6 +153,9 @@ class Architecture:
         input_size: Channels, height and width of one image.
         num_classes: Outputs of the classifier.
 
+    Attributes:
+        layers: Depth as Zen-NAS counts it: the sum of sub-layers.
+
     Raises:
         ArchitectureError: No blocks, a size below 1, or more than `MAX_LAYERS` layers.
 
@@ -156,25 +170,19 @@ class Architecture:
     blocks: tuple[BlockSpec, ...]
     input_size: Shape = (3, 32, 32)
     num_classes: int = 10
+    layers: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "blocks", tuple(self.blocks))  # lists are welcome, but don't hash
-        object.__setattr__(self, "input_size", tuple(self.input_size))
+        if type(self.blocks) is not tuple or type(self.input_size) is not tuple:  # lists are welcome, but don't hash
+            object.__setattr__(self, "blocks", tuple(self.blocks))
+            object.__setattr__(self, "input_size", tuple(self.input_size))
         if not self.blocks:
             raise ArchitectureError("an architecture needs at least one block, got none")
-        sizes = (*self.input_size, self.num_classes)
-        if len(self.input_size) != 3 or any(type(size) is not int or not 1 <= size <= MAX_NUMBER for size in sizes):
-            raise ArchitectureError(
-                f"expected input_size (C, H, W) and num_classes as whole numbers of 1 or more, "
-                f"got {self.input_size!r} and {self.num_classes!r}"
-            )
-        if self.layers > MAX_LAYERS:
-            raise ArchitectureError(f"the architecture has {self.layers:,} layers; the limit is {MAX_LAYERS:,}")
-
-    @property
-    def layers(self) -> int:
-        """Depth as Zen-NAS counts it: the sum of sub-layers."""
-        return sum(block.sub_layers for block in self.blocks)
+        _check_sizes(self.input_size, self.num_classes)
+        layers = sum([block.sub_layers for block in self.blocks])
+        if layers > MAX_LAYERS:
+            raise ArchitectureError(f"the architecture has {layers:,} layers; the limit is {MAX_LAYERS:,}")
+        object.__setattr__(self, "layers", layers)
 
     @property
     def squeeze_excite(self) -> bool:
@@ -314,6 +322,16 @@ class Architecture:
         except (ValueError, RecursionError) as error:
             raise ArchitectureError(f"not JSON: {error}") from None
         return cls.from_dict(data)
+
+
+def _check_sizes(input_size: Shape, num_classes: int) -> None:
+    sizes = (*input_size, num_classes)
+    for size in sizes:
+        if type(size) is not int or not 1 <= size <= MAX_NUMBER or len(sizes) != 4:
+            raise ArchitectureError(
+                f"expected input_size (C, H, W) and num_classes as whole numbers of 1 or more, "
+                f"got {input_size!r:.80} and {num_classes!r:.40}"
+            )
 
 
 def _shape(size: Sequence[int]) -> Shape:

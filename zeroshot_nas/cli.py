@@ -90,7 +90,10 @@ def search_command(
     from zeroshot_nas import Budget, get_space, search
 
     limits = {"params": max_params, "flops": max_flops, "layers": max_layers, "activations": max_activations}
-    budget = Budget(**{name: _parse_number(text, f"--max-{name}") for name, text in limits.items() if text is not None})
+    numbers: dict[str, Any] = {
+        name: _parse_number(text, f"--max-{name}") for name, text in limits.items() if text is not None
+    }
+    budget = Budget(**numbers)
     where = get_space(space, input_size=_parse_shape(image), num_classes=classes, squeeze_excite=squeeze_excite)
     if out is not None:
         _refuse_to_overwrite(out, force)

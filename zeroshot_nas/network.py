@@ -199,5 +199,6 @@ _MODULES: dict[type, Callable[..., nn.Module]] = {
     ops.GlobalPool: lambda _: GlobalPool(),
     ops.Linear: lambda op: Linear(op.in_features, op.out_features, op.bias),
     ops.Gate: lambda op: Gate(_sequential(op.body)),
+    ops.Repeat: lambda op: nn.Sequential(*(_sequential(op.body) for _ in range(op.times))),
     ops.Residual: lambda op: Residual(_sequential(op.body), _sequential(op.shortcut)),
 }

@@ -6,9 +6,9 @@ here: costs are in ``costs``, modules in ``network``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from zeroshot_nas.errors import ArchitectureError
 
@@ -21,7 +21,7 @@ Resolution: TypeAlias = tuple[int, int]
 BATCH_NORM_EPSILON = 1e-5
 """What batch normalisation adds to the variance."""
 
-Op: TypeAlias = "Conv | BatchNorm | Activation | GlobalPool | Linear | Gate | Residual"
+Op: TypeAlias = "Conv | BatchNorm | Activation | GlobalPool | Linear | Gate | Residual | Repeat"
 """Any primitive operation."""
 
 
@@ -53,9 +53,8 @@ class Conv:
 
     def output_shape(self, shape: Shape) -> Shape:
         _expect_channels(self, self.in_channels, shape[0])
-        reach = 2 * self.padding - self.kernel_size
-        height, width = ((side + reach) // self.stride + 1 for side in shape[1:])
-        return self.out_channels, height, width
+        reach, stride = self.kernel_size // 2 * 2 - self.kernel_size, self.stride
+        return self.out_channels, (shape[1] + reach) // stride + 1, (shape[2] + reach) // stride + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +118,18 @@ class Residual:
     shortcut: tuple[Op, ...] = ()
 
     def output_shape(self, shape: Shape) -> Shape:
-        main, side = output_shape(self.body, shape), output_shape(self.shortcut, shape)
-        if main != side:
-            raise ArchitectureError(f"a residual branch gives {main} but its shortcut {side}; they must be equal")
-        return main
+        return _sum_shape(output_shape(self.body, shape), output_shape(self.shortcut, shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """``times`` copies of ``body`` in a row, each with weights of its own; the body keeps the shape."""
+
+    body: tuple[Op, ...]
+    times: int
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return _same_shape(shape, output_shape(self.body, shape))
 
 
 def output_shape(ops: tuple[Op, ...], shape: Shape) -> Shape:
@@ -136,42 +143,71 @@ def output_shape(ops: tuple[Op, ...], shape: Shape) -> Shape:
     return shape
 
 
-def walk(ops: tuple[Op, ...], shape: Shape) -> Iterator[tuple[Op, Shape, Shape]]:
-    """Every operation with the shapes of its input and output, composites before their parts.
+class Step(NamedTuple):
+    """One primitive operation in its place.
+
+    Attributes:
+        op: The operation.
+        input_shape: Shape that it takes.
+        output_shape: Shape that it gives.
+        times: How often it stands there in a row of repeats.
+    """
+
+    op: Op
+    input_shape: Shape
+    output_shape: Shape
+    times: int
+
+
+def walk(
+    ops: tuple[Op, ...], shape: Shape, *, main_chain: bool = False, times: int = 1
+) -> Generator[Step, None, Shape]:
+    """Every primitive operation with its shapes; composites are entered, repeats once with their number.
+
+    Args:
+        ops: A chain.
+        shape: Shape of its input.
+        main_chain: Leaves residual links and gates out, as Zen-score does.
+        times: How often the whole chain is repeated.
+
+    Returns:
+        The shape behind the chain, as the generator's value.
 
     Example:
-        >>> [type(op).__name__ for op, _, _ in walk((Residual((Conv(4, 4, 3),)),), (4, 8, 8))]
-        ['Residual', 'Conv']
+        >>> ops = (Repeat((Residual((Conv(4, 4, 3),)), Activation()), times=2),)
+        >>> [(type(step.op).__name__, step.times) for step in walk(ops, (4, 8, 8))]
+        [('Conv', 2), ('Activation', 2)]
     """
     for op in ops:
-        after = op.output_shape(shape)
-        yield op, shape, after
         match op:
-            case Gate(body=body):
-                yield from walk(body, shape)
             case Residual(body=body, shortcut=shortcut):
-                yield from walk(body, shape)
-                yield from walk(shortcut, shape)
-        shape = after
-
-
-def main_chain(ops: tuple[Op, ...], shape: Shape) -> Iterator[tuple[Op, Shape, Shape]]:
-    """The operations of the chain without residual links and gates, with the shapes of their input and output.
-
-    Example:
-        >>> [type(op).__name__ for op, _, _ in main_chain((Residual((Conv(4, 4, 3),), ()), Activation()), (4, 8, 8))]
-        ['Conv', 'Activation']
-    """
-    for op in ops:
-        after = op.output_shape(shape)
-        match op:
-            case Residual(body=body):
-                yield from main_chain(body, shape)
-            case Gate():
-                pass
+                after = yield from walk(body, shape, main_chain=main_chain, times=times)
+                if not main_chain:
+                    _sum_shape(after, (yield from walk(shortcut, shape, times=times)))
+            case Repeat(body=body, times=repeats):
+                after = yield from walk(body, shape, main_chain=main_chain, times=times * repeats)
+                _same_shape(shape, after)
+            case Gate(body=body):
+                after = op.output_shape(shape)
+                if not main_chain:
+                    yield from walk(body, shape, times=times)
             case _:
-                yield op, shape, after
+                after = op.output_shape(shape)
+                yield Step(op, shape, after, times)
         shape = after
+    return shape
+
+
+def _sum_shape(main: Shape, side: Shape) -> Shape:
+    if main != side:
+        raise ArchitectureError(f"a residual branch gives {main} but its shortcut {side}; they must be equal")
+    return main
+
+
+def _same_shape(before: Shape, after: Shape) -> Shape:
+    if before != after:
+        raise ArchitectureError(f"a repeated body takes {before} but gives {after}; they must be equal")
+    return after
 
 
 def _expect_channels(op: object, expected: int, got: int) -> None:

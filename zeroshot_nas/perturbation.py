@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.complexity import check_buildable
-from zeroshot_nas.ops import BATCH_NORM_EPSILON, Activation, BatchNorm, Conv, Gate, GlobalPool, Op, Residual
+from zeroshot_nas.ops import BATCH_NORM_EPSILON, Activation, BatchNorm, Conv, Gate, GlobalPool, Op, Repeat, Residual
 from zeroshot_nas.seeding import torch_generator
 
 _CHUNK = 1 << 16
@@ -118,6 +118,9 @@ class _Run:
                     x = x.sigmoid_()
                 case Residual(body=body):
                     x = self.chain(body, x)
+                case Repeat(body=body, times=times):
+                    for _ in range(times):
+                        x = self.chain(body, x)
                 case Gate(body=body):
                     x = x * self.chain(body, x)
                 case GlobalPool():
@@ -158,4 +161,6 @@ def _count(ops: tuple[Op, ...]) -> int:
                 total += op.out_channels * op.fan_in
             case Residual(body=body) | Gate(body=body):
                 total += _count(body)
+            case Repeat(body=body, times=times):
+                total += times * _count(body)
     return total

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from zeroshot_nas.architecture import BlockSpec
-from zeroshot_nas.ops import Activation, BatchNorm, Conv, Gate, GlobalPool, Op, Residual, Resolution
+from zeroshot_nas.ops import Activation, BatchNorm, Conv, Gate, GlobalPool, Op, Repeat, Residual, Resolution
+
+RELU = Activation()
+"""The one activation of Zen-NAS's blocks."""
 
 RESIDUAL_FIELDS = ("out_channels", "stride", "bottleneck_channels", "sub_layers")
 """Arguments of Zen-NAS's residual blocks in the PlainNet grammar, after the input channels."""
@@ -23,11 +26,18 @@ def round_to_8(width: float) -> int:
     return max(8, int(width + 4) // 8 * 8)
 
 
+@lru_cache(maxsize=16_384)
 def conv_bn(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> tuple[Op, ...]:
     """A bias-free convolution and its batch norm."""
     return Conv(in_channels, out_channels, kernel_size, stride, groups), BatchNorm(out_channels)
 
 
+def repeated(first: tuple[Op, ...], following: tuple[Op, ...], times: int) -> tuple[Op, ...]:
+    """A first sub-layer, and ``times`` equal ones behind it."""
+    return (*first, Repeat(following, times)) if times else first
+
+
+@lru_cache(maxsize=4_096)
 def squeeze_and_excitation(channels: int) -> Gate:
     """Zen-NAS's gate: pool, 1x1 to a quarter of the channels, batch norm, ReLU, 1x1, batch norm, sigmoid; no biases."""
     squeezed = max(1, round(channels / 4))
@@ -53,8 +63,8 @@ class Unit:
         depthwise: Whether that convolution is depthwise.
     """
 
-    widths: Sequence[int]
-    kernels: Sequence[int]
+    widths: tuple[int, ...]
+    kernels: tuple[int, ...]
     spatial: int
     depthwise: bool = False
 
@@ -64,20 +74,20 @@ class Unit:
         The shortcut is a projection (1x1 convolution and batch norm, without the authors' redundant bias) where
         ``project`` is set or channels or stride change, else the identity. The gate stands before the last convolution.
         """
-        body: tuple[Op, ...] = ()
+        body: list[Op] = []
         channels = in_channels
         for index, (width, kernel_size) in enumerate(zip(self.widths, self.kernels, strict=True)):
             here = index == self.spatial
             groups = channels if here and self.depthwise else 1
             if index > 0:
-                body += (Activation(),)
+                body.append(RELU)
             if squeeze_excite and index == len(self.widths) - 1:
-                body += (squeeze_and_excitation(channels),)
+                body.append(squeeze_and_excitation(channels))
             body += conv_bn(channels, width, kernel_size, stride if here else 1, groups)
             channels = width
         needs_projection = project or stride != 1 or in_channels != channels
         shortcut = conv_bn(in_channels, channels, 1, stride) if needs_projection else ()
-        return Residual(body, shortcut), Activation()
+        return Residual(tuple(body), shortcut), RELU
 
 
 @dataclass(frozen=True)
@@ -97,9 +107,16 @@ class ResidualBlock(BlockSpec):
         """The units that one sub-layer consists of."""
 
     def lower(self, in_channels: int, resolution: Resolution) -> tuple[Op, ...]:
+        return repeated(
+            self._sub_layer(in_channels, self.stride, project=True),
+            self._sub_layer(self.out_channels, 1, project=False) if self.sub_layers > 1 else (),
+            self.sub_layers - 1,
+        )
+
+    def _sub_layer(self, in_channels: int, stride: int, project: bool) -> tuple[Op, ...]:
         ops: tuple[Op, ...] = ()
-        channels = in_channels
-        for index, unit in enumerate(self.units() * self.sub_layers):
-            ops += unit.lower(channels, self.stride if index == 0 else 1, self.squeeze_excite, project=index == 0)
-            channels = unit.widths[-1]
+        for index, unit in enumerate(self.units()):
+            first = index == 0
+            ops += unit.lower(in_channels, stride if first else 1, self.squeeze_excite, project and first)
+            in_channels = unit.widths[-1]
         return ops

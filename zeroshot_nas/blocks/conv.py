@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zeroshot_nas.architecture import BlockSpec, register_block
-from zeroshot_nas.blocks.base import conv_bn
-from zeroshot_nas.ops import Activation, Op, Resolution
+from zeroshot_nas.blocks.base import RELU, conv_bn, repeated
+from zeroshot_nas.ops import Op, Resolution
 
 
 @register_block(
@@ -19,15 +19,16 @@ class SuperConv(BlockSpec):
     """``sub_layers`` times convolution, batch norm, ReLU; the first carries the stride.
 
     Example:
-        >>> len(SuperConv(out_channels=8, sub_layers=2).lower(3, (32, 32)))
-        6
+        >>> SuperConv(out_channels=8, sub_layers=3).lower(3, (32, 32))[-1].times
+        2
     """
 
     kernel_size: int = 3
 
     def lower(self, in_channels: int, resolution: Resolution) -> tuple[Op, ...]:
-        ops: tuple[Op, ...] = ()
-        for index in range(self.sub_layers):
-            channels, stride = (in_channels, self.stride) if index == 0 else (self.out_channels, 1)
-            ops += (*conv_bn(channels, self.out_channels, self.kernel_size, stride), Activation())
-        return ops
+        width = self.out_channels
+        return repeated(
+            (*conv_bn(in_channels, width, self.kernel_size, self.stride), RELU),
+            (*conv_bn(width, width, self.kernel_size), RELU),
+            self.sub_layers - 1,
+        )

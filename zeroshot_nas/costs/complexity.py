@@ -99,18 +99,18 @@ def _head_totals(head: tuple[Op, ...], shape: Shape) -> _Totals:
 
 def _totals(ops: tuple[Op, ...], shape: Shape) -> _Totals:
     params = flops = activations = 0
-    for op, _, (channels, height, width) in walk(ops, shape):
+    for op, _, (channels, height, width), times in walk(ops, shape):
         match op:
             case Conv():
-                weights = op.out_channels * (op.in_channels // op.groups) * op.kernel_size**2
-                params += weights + op.bias * op.out_channels
-                flops += weights * height * width
-                activations += channels * height * width
+                weights = op.out_channels * op.fan_in
+                params += times * (weights + op.bias * op.out_channels)
+                flops += times * weights * height * width
+                activations += times * channels * height * width
             case Linear():
-                params += op.in_features * op.out_features + op.bias * op.out_features
-                flops += op.in_features * op.out_features
-                activations += op.out_features
+                params += times * (op.in_features + op.bias) * op.out_features
+                flops += times * op.in_features * op.out_features
+                activations += times * op.out_features
             case BatchNorm():
-                params += 2 * op.channels
+                params += times * 2 * op.channels
     _, height, width = output_shape(ops, shape)
     return _Totals(params, flops, activations, (height, width))

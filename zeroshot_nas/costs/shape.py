@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from zeroshot_nas.architecture import Architecture, BlockSpec, lower_block
 from zeroshot_nas.errors import BudgetError
-from zeroshot_nas.ops import Conv, Resolution, main_chain
+from zeroshot_nas.ops import Conv, Resolution, walk
 
 
 class Violation(NamedTuple):
@@ -132,8 +132,12 @@ def block_depth_and_width(block: BlockSpec, in_channels: int, resolution: Resolu
         DepthAndWidth(depth=2, log_width=2.0794415416798357)
     """
     ops = lower_block(block, in_channels, resolution)
-    fan_ins = [op.fan_in for op, _, _ in main_chain(ops, (in_channels, *resolution)) if isinstance(op, Conv)]
-    return DepthAndWidth(len(fan_ins), sum(math.log(fan_in) for fan_in in fan_ins))
+    depth, log_width = 0, 0.0
+    for op, _, _, times in walk(ops, (in_channels, *resolution), main_chain=True):
+        if isinstance(op, Conv):
+            depth += times
+            log_width += times * math.log(op.fan_in)
+    return DepthAndWidth(depth, log_width)
 
 
 def _depth_over_width(depth: int, log_width: float) -> float:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from zeroshot_nas.architecture import Architecture, BlockSpec, lower_block, output_resolution
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.ops import Conv, Resolution, main_chain
+from zeroshot_nas.ops import Conv, Resolution, walk
 
 
 class LogWidths(NamedTuple):
@@ -57,7 +57,7 @@ def entropy_maedet(architecture: Architecture, *, stage_weights: Sequence[float]
     Example:
         >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperConvK3BNRELU(16,32,2,1)", (3, 8, 8))
         >>> round(entropy_maedet(net), 3)  # (log 16 + log(27) / 2) + 6 (log 32 + log(27) / 2 + log(144) / 2)
-        50.014
+        50.012
     """
     stages = _stages(architecture, 1.0, 1.0)
     weights = _aligned(stage_weights, len(stages))
@@ -114,11 +114,12 @@ def block_log_widths(block: BlockSpec, in_channels: int, resolution: Resolution)
         [2.773, 2.197]
     """
     ops = lower_block(block, in_channels, resolution)
-    convolutions = [op for op, _, _ in main_chain(ops, (in_channels, *resolution)) if isinstance(op, Conv)]
-    return LogWidths(
-        sum(math.log(conv.in_channels // conv.groups) for conv in convolutions),
-        sum(2 * math.log(conv.kernel_size) for conv in convolutions),
-    )
+    channels = kernels = 0.0
+    for op, _, _, times in walk(ops, (in_channels, *resolution), main_chain=True):
+        if isinstance(op, Conv):
+            channels += times * math.log(op.in_channels // op.groups)
+            kernels += times * 2 * math.log(op.kernel_size)
+    return LogWidths(channels, kernels)
 
 
 def _stages(architecture: Architecture, alpha1: float, alpha2: float) -> list[Stage]:

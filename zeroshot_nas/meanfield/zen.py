@@ -6,9 +6,9 @@ import math
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
-from zeroshot_nas.architecture import Architecture, BlockSpec, lower_block, output_resolution
+from zeroshot_nas.architecture import Architecture, BlockSpec, lower_block
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.ops import Activation, BatchNorm, Conv, Op, Resolution, Shape, main_chain
+from zeroshot_nas.ops import Activation, BatchNorm, Conv, Op, Resolution, Shape, output_shape, walk
 
 Variant: TypeAlias = Literal["paper", "l1", "zennas"]
 
@@ -23,11 +23,13 @@ class BlockTerm(NamedTuple):
         log_deviations: Sum of the logarithms of its batch norms' input deviations.
         running_log_deviations: The same with the authors' running variance 0.81 + 0.19 v in place of v.
         rectifiers: How many ReLUs it has in the main chain.
+        resolution: Height and width behind it.
     """
 
     log_deviations: float
     running_log_deviations: float
     rectifiers: int
+    resolution: Resolution
 
 
 def zen_closed_form(architecture: Architecture, *, variant: Variant = "paper", alpha: float = 0.01) -> float:
@@ -62,16 +64,14 @@ def zen_closed_form(architecture: Architecture, *, variant: Variant = "paper", a
     if variant not in ("paper", "l1", "zennas"):
         raise ArchitectureError(f"zen_closed_form has the variants 'paper', 'l1' and 'zennas', got {variant!r}")
     deviations, rectifiers = 0.0, 0
-    which = 1 if variant == "zennas" else 0
     channels, *sides = architecture.input_size
     resolution: Resolution = (sides[0], sides[1])
     behind_relu = False
     for block in architecture.blocks:
         term = block_term(block, channels, resolution, behind_relu)
-        deviations += term[which]
+        deviations += term.running_log_deviations if variant == "zennas" else term.log_deviations
         rectifiers += term.rectifiers
-        resolution = output_resolution(block, channels, resolution)
-        channels, behind_relu = block.out_channels, True
+        channels, resolution, behind_relu = block.out_channels, term.resolution, True
     if rectifiers == 0:
         raise ArchitectureError("zen_closed_form needs a chain with ReLUs, and this architecture has none")
     positions = channels * resolution[0] * resolution[1]
@@ -89,20 +89,20 @@ def _chain_term(ops: tuple[Op, ...], shape: Shape, behind_relu: bool) -> BlockTe
     second_moment, mean = (0.5, RECTIFIED_MEAN) if behind_relu else (1.0, 0.0)
     exact = running = 0.0
     rectifiers = 0
-    for op, (_, height, width), _ in main_chain(ops, shape):
+    for op, (_, height, width), _, times in walk(ops, shape, main_chain=True):
         match op:
             case Conv():
                 second_moment, mean = _conv_variance(op, height, width, second_moment, mean), 0.0
             case BatchNorm():
-                exact += 0.5 * math.log(second_moment)
-                running += 0.5 * math.log(0.81 + 0.19 * second_moment)
+                exact += times * 0.5 * math.log(second_moment)
+                running += times * 0.5 * math.log(0.81 + 0.19 * second_moment)
                 second_moment = 1.0
             case Activation(kind="relu"):
-                rectifiers += 1
+                rectifiers += times
                 second_moment, mean = second_moment / 2, math.sqrt(second_moment) * RECTIFIED_MEAN
             case _:
                 raise ArchitectureError(f"zen_closed_form has no rule for {type(op).__name__}")
-    return BlockTerm(exact, running, rectifiers)
+    return BlockTerm(exact, running, rectifiers, output_shape(ops, shape)[1:])
 
 
 def _conv_variance(conv: Conv, height: int, width: int, second_moment: float, mean: float) -> float:

@@ -7,6 +7,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any, Protocol, TypeVar
 
 from zeroshot_nas.architecture import BLOCKS, Architecture, BlockSpec
@@ -75,6 +76,7 @@ class SpaceFactory(Protocol):
 
 SPACES: Registry[SpaceFactory] = Registry("search space", package="zeroshot_nas.spaces")
 
+_Option = TypeVar("_Option")
 _Factory = TypeVar("_Factory", bound=SpaceFactory)
 
 
@@ -176,11 +178,11 @@ class ChainSpace(SearchSpace):
                 raise ArchitectureError(f"widths are multiples of 8 of at least {self.min_width}, got {width}")
         self.initial()  # refuses an unusable input size
 
-    @property
+    @cached_property
     def stem_stride(self) -> int:
         return 2 if stride_steps(self.input_size) > 3 else 1
 
-    @property
+    @cached_property
     def body_strides(self) -> tuple[int, ...]:
         """Strides of the body's first blocks; blocks of stride 1 may follow each."""
         steps = stride_steps(self.input_size)
@@ -212,7 +214,7 @@ class ChainSpace(SearchSpace):
 
     def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
         blocks = list(architecture.blocks)
-        chosen = {rng.randrange(len(blocks)) for _ in range(mutations)}
+        chosen = {int(rng.random() * len(blocks)) for _ in range(mutations)}
         mutated: list[BlockSpec] = []
         for index, block in enumerate(blocks):
             if index not in chosen:
@@ -267,15 +269,16 @@ class ChainSpace(SearchSpace):
         return ends * sum(bodies[steps])
 
     def _stem(self, width: int) -> BlockSpec:
-        return BLOCKS[self.stem_type](out_channels=width, stride=self.stem_stride)
+        return _block(self.stem_type, out_channels=width, stride=self.stem_stride)
 
     def _last(self, width: int) -> BlockSpec:
-        return BLOCKS[self.last_type](out_channels=self.last_width or width)
+        return _block(self.last_type, out_channels=self.last_width or width)
 
     def _body_block(
         self, type_name: str, width: int, stride: int, bottleneck_channels: int, sub_layers: int = 1
     ) -> BlockSpec:
-        return BLOCKS[type_name](
+        return _block(
+            type_name,
             out_channels=width,
             stride=stride,
             bottleneck_channels=bottleneck_channels,
@@ -287,7 +290,7 @@ class ChainSpace(SearchSpace):
         return Architecture(tuple(blocks), self.input_size, self.num_classes)
 
     def _mutate_width(self, width: int, rng: random.Random) -> int:
-        return min(round_to_8(width * rng.choice(WIDTH_RATIOS)), self.max_width)
+        return min(round_to_8(width * _pick(WIDTH_RATIOS, rng)), self.max_width)
 
     def _mutate_end(self, block: BlockSpec, index: int, rng: random.Random) -> BlockSpec:
         width = self._mutate_width(block.out_channels, rng)
@@ -295,11 +298,11 @@ class ChainSpace(SearchSpace):
 
     def _mutate_body(self, block: Any, rng: random.Random) -> list[BlockSpec]:
         mutant = self._body_block(
-            rng.choice(self.body_types),
+            _pick(self.body_types, rng),
             self._mutate_width(block.out_channels, rng),
             block.stride,
             self._mutate_width(block.bottleneck_channels, rng),
-            max(1, block.sub_layers + rng.choice(LAYER_CHANGES)),
+            max(1, block.sub_layers + _pick(LAYER_CHANGES, rng)),
         )
         if mutant.sub_layers < SPLIT_AT:
             return [mutant]
@@ -317,6 +320,17 @@ class ChainSpace(SearchSpace):
             and block.sub_layers < SPLIT_AT
             and block.squeeze_excite == self.squeeze_excite
         )
+
+
+@lru_cache(maxsize=65_536)
+def _block(type_name: str, **values: int) -> BlockSpec:
+    """A block, the same object for the same values: a search makes few different ones very often."""
+    return BLOCKS[type_name](**values)
+
+
+def _pick(options: Sequence[_Option], rng: random.Random) -> _Option:
+    """One of the options, evenly; a quarter of the time that ``rng.choice`` takes."""
+    return options[int(rng.random() * len(options))]
 
 
 def _cuts(architecture: Architecture) -> list[int]:
