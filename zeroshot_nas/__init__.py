@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.costs import cost as cost
     from zeroshot_nas.costs.budget import Budget as Budget
     from zeroshot_nas.costs.complexity import Costs as Costs
+    from zeroshot_nas.costs.shape import ShapeBounds as ShapeBounds
     from zeroshot_nas.network import Network as Network
     from zeroshot_nas.network import build as build
     from zeroshot_nas.proxies.base import Batch as Batch
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     from zeroshot_nas.training.base import ImageData as ImageData
     from zeroshot_nas.training.base import list_data as list_data
     from zeroshot_nas.training.base import load_data as load_data
+    from zeroshot_nas.training.base import register_data as register_data
     from zeroshot_nas.training.checkpoint import load as load
+    from zeroshot_nas.training.checkpoint import predict as predict
     from zeroshot_nas.training.recipe import Recipe as Recipe
     from zeroshot_nas.training.result import TrainResult as TrainResult
     from zeroshot_nas.training.trainer import train as train
@@ -48,6 +51,7 @@ _HOMES = {
     "cost": "costs",
     "Budget": "costs.budget",
     "Costs": "costs.complexity",
+    "ShapeBounds": "costs.shape",
     "Network": "network",
     "build": "network",
     "Batch": "proxies.base",
@@ -69,9 +73,11 @@ _HOMES = {
     "ImageData": "training.base",
     "list_data": "training.base",
     "load_data": "training.base",
+    "register_data": "training.base",
     "Recipe": "training.recipe",
     "TrainResult": "training.result",
     "load": "training.checkpoint",
+    "predict": "training.checkpoint",
     "train": "training.trainer",
 }
 __all__ = sorted(_HOMES)

@@ -9,12 +9,12 @@ import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
-from zeroshot_nas.ops import GlobalPool, Linear, Op, Resolution, Shape, output_shape
+from zeroshot_nas.ops import GlobalPool, Linear, Op, Repeat, Resolution, Shape, Step, walk
 from zeroshot_nas.registry import Registry
 
 MAX_LAYERS = 1_000
@@ -32,6 +32,8 @@ _TOKEN = re.compile(r"\s*(?P<type>\w+)\((?:\w*\|)?(?P<arguments>[^()|]*)\)\s*;?"
 class BlockSpec(ABC):
     """One block as data. A subclass says how it lowers; costs, modules and closed forms follow from that.
 
+    A block is a first sub-layer, which takes the stride and the change of channels, and equal ones behind it.
+
     A subclass is a frozen dataclass registered with `register_block`. Input channels are not part of a block: they
     follow from the block before it.
 
@@ -47,21 +49,27 @@ class BlockSpec(ABC):
 
     type_template: ClassVar[str]
     plainnet_fields: ClassVar[tuple[str, ...]]
+    _hash: ClassVar[int]  # an instance's, kept from its creation
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(getattr(type(self), name, None), bool):
-                if not isinstance(value, bool):
-                    raise ArchitectureError(f"{type(self).__name__}.{name} must be True or False, got {value!r}")
-            elif type(value) is not int or not 1 <= value <= MAX_NUMBER:
-                shown = f"{value!r:.60}" if not isinstance(value, int) else "a number outside that range"
-                raise ArchitectureError(
-                    f"{type(self).__name__}.{name} must be a whole number from 1 to {MAX_NUMBER:,}, got {shown}"
-                )
+        for name, value in self.__dict__.items():
+            if type(value) is int and 1 <= value <= MAX_NUMBER:
+                if not isinstance(getattr(type(self), name, None), bool):
+                    continue
+                raise ArchitectureError(f"{type(self).__name__}.{name} must be True or False, got {value!r}")
+            if isinstance(value, bool) and isinstance(getattr(type(self), name, None), bool):
+                continue
+            shown = f"{value!r:.60}" if not isinstance(value, int) else "a number outside that range"
+            raise ArchitectureError(
+                f"{type(self).__name__}.{name} must be a whole number from 1 to {MAX_NUMBER:,}, got {shown}"
+            )
         if self.type_name not in BLOCKS:
             raise ArchitectureError(
                 f"{self.type_name} is no registered block type.{did_you_mean(self.type_name, BLOCKS)}"
             )
+        # once, and from numbers alone, so that it is cheap and the same in every process
+        digest = hash((zlib.crc32(self.type_name.encode()), *self.__dict__.values()))
+        object.__setattr__(self, "_hash", digest)
 
     @property
     def type_name(self) -> str:
@@ -69,8 +77,17 @@ class BlockSpec(ABC):
         return self.type_template.format(**vars(self))
 
     @abstractmethod
-    def lower(self, in_channels: int, resolution: Resolution) -> tuple[Op, ...]:
-        """The block's operations on an input of ``(in_channels, *resolution)``."""
+    def first(self, in_channels: int) -> tuple[Op, ...]:
+        """The operations of the first sub-layer."""
+
+    @abstractmethod
+    def following(self) -> tuple[Op, ...]:
+        """The operations of each further sub-layer, which keeps channels and resolution."""
+
+    def lower(self, in_channels: int) -> tuple[Op, ...]:
+        """All the block's operations."""
+        first = self.first(in_channels)
+        return first if self.sub_layers == 1 else (*first, Repeat(self.following(), self.sub_layers - 1))
 
 
 @dataclass(frozen=True)
@@ -123,25 +140,39 @@ def register_block(
 
 
 def _kept_hash(block: BlockSpec) -> int:
-    """A hash that is computed once a block, from numbers alone, so that it is the same in every process."""
-    kept: int | None = block.__dict__.get("_hash")
-    if kept is None:
-        kept = hash((zlib.crc32(block.type_name.encode()), *block.__dict__.values()))
-        object.__setattr__(block, "_hash", kept)
-    return kept
+    return block._hash
 
 
-@lru_cache(maxsize=16_384)
-def lower_block(block: BlockSpec, in_channels: int, resolution: Resolution) -> tuple[Op, ...]:
-    """`BlockSpec.lower`, memoised: in a search most blocks are those of the parent."""
-    return block.lower(in_channels, resolution)
+class Steps(NamedTuple):
+    """Primitive operations in their places, and height and width behind them."""
+
+    steps: tuple[Step, ...]
+    resolution: Resolution
+
+
+@lru_cache(maxsize=4_096)
+def block_steps(block: BlockSpec, in_channels: int, resolution: Resolution) -> Steps:
+    """The steps of a block, memoised: what reads one candidate reads it several times."""
+    return _steps(block.lower(in_channels), (in_channels, *resolution))
+
+
+@lru_cache(maxsize=4_096)
+def sub_layer_steps(block: BlockSpec, in_channels: int | None, resolution: Resolution) -> Steps:
+    """The steps of one sub-layer of a block: the first, or for ``in_channels`` None a following one."""
+    if in_channels is None:
+        return _steps(block.following(), (block.out_channels, *resolution))
+    return _steps(block.first(in_channels), (in_channels, *resolution))
 
 
 @lru_cache(maxsize=65_536)
-def output_resolution(block: BlockSpec, in_channels: int, resolution: Resolution) -> Resolution:
-    """Height and width after a block."""
-    _, height, width = output_shape(lower_block(block, in_channels, resolution), (in_channels, *resolution))
-    return height, width
+def single_sub_layer(block: BlockSpec) -> BlockSpec:
+    """The block with one sub-layer: under what sub-layer sums are memoised, so that depth costs nothing more."""
+    return replace(block, sub_layers=1)
+
+
+def _steps(ops: tuple[Op, ...], shape: Shape) -> Steps:
+    steps, (_, height, width) = walk(ops, shape)
+    return Steps(tuple(steps), (height, width))
 
 
 @dataclass(frozen=True)
@@ -195,24 +226,19 @@ class Architecture:
         resolution = (sides[0], sides[1])
         for block in self.blocks:
             yield block, channels, resolution
-            resolution = output_resolution(block, channels, resolution)
+            resolution = block_steps(block, channels, resolution).resolution
             channels = block.out_channels
 
     def lower(self) -> tuple[tuple[Op, ...], ...]:
         """The operations of every block, and of the head last."""
-        bodies = tuple(lower_block(*entry) for entry in self.inputs())
-        return (*bodies, self.head)
-
-    @property
-    def head(self) -> tuple[Op, ...]:
-        """Pooling and classifier."""
-        return GlobalPool(), Linear(self.blocks[-1].out_channels, self.num_classes)
+        bodies = tuple(block.lower(in_channels) for block, in_channels, _ in self.inputs())
+        return (*bodies, head(self.blocks[-1].out_channels, self.num_classes))
 
     @property
     def feature_shape(self) -> Shape:
         """Shape ``(C, H, W)`` of the feature map before pooling."""
         *_, last = self.inputs()
-        return (self.blocks[-1].out_channels, *output_resolution(*last))
+        return (self.blocks[-1].out_channels, *block_steps(*last).resolution)
 
     @cached_property
     def key(self) -> str:
@@ -322,6 +348,11 @@ class Architecture:
         except (ValueError, RecursionError) as error:
             raise ArchitectureError(f"not JSON: {error}") from None
         return cls.from_dict(data)
+
+
+def head(channels: int, num_classes: int) -> tuple[Op, ...]:
+    """The operations behind the blocks: pooling and classifier."""
+    return GlobalPool(), Linear(channels, num_classes)
 
 
 def _check_sizes(input_size: Shape, num_classes: int) -> None:

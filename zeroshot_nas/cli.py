@@ -277,13 +277,13 @@ def _print_search(result: SearchResult, out: Path | None) -> None:
         *(("score", str(score)) for score in result.best.scores.values()),
         (
             "proposals",
-            f"{counts.proposed:,}: {counts.scored:,} scored, {counts.over_budget:,} over budget, "
-            f"{counts.duplicate:,} duplicate, {counts.failed:,} failed",
+            f"{counts.proposed:,}: {counts.over_budget:,} over budget, {counts.duplicate:,} duplicate, "
+            f"{counts.screened:,} screened, {counts.ranked:,} ranked, {counts.failed:,} failed",
         ),
         (
             "time",
-            f"{seconds['total']:.1f} s: {seconds['score']:.1f} scoring, {seconds['propose']:.1f} proposing, "
-            f"{seconds['cost']:.1f} counting costs",
+            f"{seconds['total']:.1f} s: {seconds['propose']:.1f} proposing, {seconds['cost']:.1f} counting costs, "
+            f"{seconds['screen']:.1f} screening, {seconds['rank']:.1f} ranking",
         ),
         *((f"failed {count} times", reason) for reason, count in result.failures.items()),
     ]

@@ -6,7 +6,6 @@ here: costs are in ``costs``, modules in ``network``.
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -151,51 +150,52 @@ class Step(NamedTuple):
         input_shape: Shape that it takes.
         output_shape: Shape that it gives.
         times: How often it stands there in a row of repeats.
+        in_main_chain: Whether it is there when residual links and gates are left out, as Zen-score does.
     """
 
     op: Op
     input_shape: Shape
     output_shape: Shape
     times: int
+    in_main_chain: bool
 
 
-def walk(
-    ops: tuple[Op, ...], shape: Shape, *, main_chain: bool = False, times: int = 1
-) -> Generator[Step, None, Shape]:
-    """Every primitive operation with its shapes; composites are entered, repeats once with their number.
+def walk(ops: tuple[Op, ...], shape: Shape) -> tuple[list[Step], Shape]:
+    """Every primitive operation with its shapes, in order, and the shape behind the chain.
 
-    Args:
-        ops: A chain.
-        shape: Shape of its input.
-        main_chain: Leaves residual links and gates out, as Zen-score does.
-        times: How often the whole chain is repeated.
-
-    Returns:
-        The shape behind the chain, as the generator's value.
+    Composites are entered: a residual's body stands before its shortcut, a repeat stands once with its number.
 
     Example:
-        >>> ops = (Repeat((Residual((Conv(4, 4, 3),)), Activation()), times=2),)
-        >>> [(type(step.op).__name__, step.times) for step in walk(ops, (4, 8, 8))]
-        [('Conv', 2), ('Activation', 2)]
+        >>> ops = (Repeat((Residual((Conv(4, 4, 3),), (Conv(4, 4, 1),)), Activation()), times=2),)
+        >>> [(type(step.op).__name__, step.times, step.in_main_chain) for step in walk(ops, (4, 8, 8))[0]]
+        [('Conv', 2, True), ('Conv', 2, False), ('Activation', 2, True)]
     """
+    steps: list[Step] = []
+    return steps, _walk(ops, shape, 1, True, steps)
+
+
+_COMPOSITES = (Residual, Repeat, Gate)
+
+
+def _walk(ops: tuple[Op, ...], shape: Shape, times: int, main: bool, steps: list[Step]) -> Shape:
     for op in ops:
-        match op:
-            case Residual(body=body, shortcut=shortcut):
-                after = yield from walk(body, shape, main_chain=main_chain, times=times)
-                if not main_chain:
-                    _sum_shape(after, (yield from walk(shortcut, shape, times=times)))
-            case Repeat(body=body, times=repeats):
-                after = yield from walk(body, shape, main_chain=main_chain, times=times * repeats)
-                _same_shape(shape, after)
-            case Gate(body=body):
-                after = op.output_shape(shape)
-                if not main_chain:
-                    yield from walk(body, shape, times=times)
-            case _:
-                after = op.output_shape(shape)
-                yield Step(op, shape, after, times)
-        shape = after
+        if isinstance(op, _COMPOSITES):
+            shape = _enter(op, shape, times, main, steps)
+        else:
+            after = op.output_shape(shape)
+            steps.append(Step(op, shape, after, times, main))
+            shape = after
     return shape
+
+
+def _enter(op: Residual | Repeat | Gate, shape: Shape, times: int, main: bool, steps: list[Step]) -> Shape:
+    if isinstance(op, Residual):
+        after = _walk(op.body, shape, times, main, steps)
+        return _sum_shape(after, _walk(op.shortcut, shape, times, False, steps))
+    if isinstance(op, Repeat):
+        return _same_shape(shape, _walk(op.body, shape, times * op.times, main, steps))
+    _walk(op.body, shape, times, False, steps)
+    return op.output_shape(shape)
 
 
 def _sum_shape(main: Shape, side: Shape) -> Shape:

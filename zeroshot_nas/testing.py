@@ -32,6 +32,9 @@ from zeroshot_nas.spaces.base import SearchSpace
 
 def check_proxy(proxy: str | Proxy | ProxyFunction) -> None:
     """A proxy is deterministic, does not depend on what ran before, and leaves module and random state as they were."""
+    if get_proxy(proxy).info.function is None:
+        _check_closed_form(get_proxy(proxy))
+        return
     for module in _example_modules():
         before, random_before = _state(module), _random_state()
         first = score(module, proxy, input_size=(3, 8, 8), repeats=2, seed=7)
@@ -43,6 +46,20 @@ def check_proxy(proxy: str | Proxy | ProxyFunction) -> None:
         again = score(module, proxy, input_size=(3, 8, 8), repeats=2, seed=7)
         assert again.value == first.value, f"{first.proxy} gave {first.value}, then {again.value} for the same seed"
     assert get_proxy(proxy).info.direction in ("higher", "lower"), "direction must be 'higher' or 'lower'"
+
+
+def _check_closed_form(proxy: Proxy) -> None:
+    for text in ("SuperConvK3BNRELU(3,8,1,1)", "SuperConvK3BNRELU(3,8,1,1)SuperResK1K5K1(8,16,2,8,3)"):
+        architecture = Architecture.from_string(text, (3, 9, 9))
+        random_before = _random_state()
+        first = score(architecture, proxy)
+        assert first.ok, f"{proxy.key} fails on {text}: {first.reason}"
+        assert first.standard_error == 0, (
+            f"{proxy.key} is a closed form, but reports an error of {first.standard_error}"
+        )
+        assert _random_state() == random_before, f"{proxy.key} changed the global random state"
+        again = score(Architecture.from_json(architecture.to_json()), proxy, seed=1, repeats=3)
+        assert again.value == first.value, f"{proxy.key} gave {first.value}, then {again.value} for equal architectures"
 
 
 def check_space(space: SearchSpace, *, samples: int = 20, seed: int = 0) -> None:

@@ -1,11 +1,13 @@
 """Each block family's operations, written out by hand, and the pieces that they share."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.strategies import blocks, input_sizes
-from zeroshot_nas.architecture import BLOCKS, lower_block
+from zeroshot_nas.architecture import BLOCKS, block_steps
 from zeroshot_nas.blocks.base import conv_bn, round_to_8, squeeze_and_excitation
 from zeroshot_nas.blocks.conv import SuperConv
 from zeroshot_nas.blocks.inverted_residual import SuperResIDW
@@ -18,6 +20,7 @@ from zeroshot_nas.ops import (
     Gate,
     GlobalPool,
     Linear,
+    Repeat,
     Residual,
     output_shape,
     walk,
@@ -39,13 +42,11 @@ def test_the_registered_names():
 
 def test_super_conv():
     block = SuperConv(out_channels=8, stride=2, sub_layers=2, kernel_size=5)
-    assert block.lower(3, (9, 9)) == (
+    assert block.lower(3) == (
         Conv(3, 8, kernel_size=5, stride=2, groups=1, bias=False),
         BatchNorm(8),
         RELU,
-        Conv(8, 8, kernel_size=5, stride=1, groups=1, bias=False),
-        BatchNorm(8),
-        RELU,
+        Repeat((Conv(8, 8, kernel_size=5, stride=1, groups=1, bias=False), BatchNorm(8), RELU), times=1),
     )
 
 
@@ -57,7 +58,7 @@ def test_super_res_kxkx():
         shortcut=(Conv(6, 16, 1, stride=2), BatchNorm(16)),
     )
     second = Residual(body=(Conv(16, 4, 3), BatchNorm(4), RELU, Conv(4, 16, 3), BatchNorm(16)), shortcut=())
-    assert block.lower(6, (8, 8)) == (first, RELU, second, RELU)
+    assert block.lower(6) == (first, RELU, Repeat((second, RELU), times=1))
 
 
 def test_super_res_k1kxk1():
@@ -78,7 +79,7 @@ def test_super_res_k1kxk1():
             *(Conv(4, 16, 1), BatchNorm(16)),
         )
     )
-    assert block.lower(6, (8, 8)) == (first, RELU, second, RELU)
+    assert block.lower(6) == (first, RELU, second, RELU)
 
 
 def test_super_res_idw():
@@ -100,20 +101,22 @@ def test_super_res_idw():
         ),
         shortcut=(Conv(5, 12, 1), BatchNorm(12)),
     )
-    assert block.lower(6, (8, 8)) == (first, RELU, second, RELU)
+    assert block.lower(6) == (first, RELU, second, RELU)
 
 
 def test_the_first_unit_projects_even_where_nothing_changes():
     """As the authors' code does; later units of equal width have the identity."""
     for cls, units in ((SuperResKXKX, 2), (SuperResK1KXK1, 4), (SuperResIDW, 4)):
-        ops = cls(out_channels=8, bottleneck_channels=8, sub_layers=2).lower(8, (4, 4))
+        block = cls(out_channels=8, bottleneck_channels=8, sub_layers=2)
+        ops = block.first(8) + block.following()
         shortcuts = [op.shortcut for op in ops if isinstance(op, Residual)]
         assert shortcuts == [(Conv(8, 8, 1), BatchNorm(8)), *[()] * (units - 1)]
         assert ops[1::2] == (RELU,) * units
 
 
 def test_idw_sub_layers_alternate_between_bottleneck_and_output():
-    ops = SuperResIDW(out_channels=12, bottleneck_channels=5, sub_layers=2).lower(3, (4, 4))
+    block = SuperResIDW(out_channels=12, bottleneck_channels=5, sub_layers=2)
+    ops = block.first(3) + block.following()
     widths = [output_shape((op,), (width, 4, 4))[0] for op, width in zip(ops[::2], (3, 5, 12, 5), strict=True)]
     assert widths == [5, 12, 5, 12]
 
@@ -143,7 +146,7 @@ def test_squeezed_width(channels, squeezed):
     ],
 )
 def test_the_gate_stands_before_each_units_last_convolution(block, gated):
-    units = [op for op in block.lower(3, (6, 6)) if isinstance(op, Residual)]
+    units = [op for op in block.lower(3) if isinstance(op, Residual)]
     for unit, channels in zip(units, gated, strict=True):
         *_, relu, gate, conv, norm = unit.body
         assert relu == RELU
@@ -157,14 +160,14 @@ def test_the_gate_stands_before_each_units_last_convolution(block, gated):
 @given(blocks(), input_sizes())
 def test_shape_follows_from_width_and_stride(block, size):
     channels, height, width = size
-    ops = lower_block(block, channels, (height, width))
-    shape = output_shape(ops, size)
+    shape = output_shape(block.lower(channels), size)
+    assert shape[1:] == block_steps(block, channels, (height, width)).resolution
     assert shape == (block.out_channels, -(-height // block.stride), -(-width // block.stride))
 
 
 @given(blocks(), input_sizes())
 def test_every_convolution_has_its_batch_norm_and_no_bias(block, size):
-    parts = [op for op, _, _ in walk(lower_block(block, size[0], size[1:]), size)]
+    parts = [step.op for step in walk(block.lower(size[0]), size)[0]]
     convolutions = [op for op in parts if isinstance(op, Conv)]
     assert [op.out_channels for op in convolutions] == [op.channels for op in parts if isinstance(op, BatchNorm)]
     assert not any(op.bias for op in convolutions)
@@ -175,7 +178,7 @@ def test_every_convolution_has_its_batch_norm_and_no_bias(block, size):
 @given(blocks(), st.integers(1, 4))
 def test_squeeze_excite_adds_gates_and_changes_nothing_else(block, channels):
     assume(getattr(block, "squeeze_excite", False))
-    without = type(block)(**{**vars(block), "squeeze_excite": False})
+    without = replace(block, squeeze_excite=False)
 
     def ungated(ops):
         return tuple(
@@ -184,8 +187,9 @@ def test_squeeze_excite_adds_gates_and_changes_nothing_else(block, channels):
             if not isinstance(op, Gate)
         )
 
-    assert ungated(block.lower(channels, (8, 8))) == without.lower(channels, (8, 8))
-    assert block.lower(channels, (8, 8)) != without.lower(channels, (8, 8))
+    for gated, plain in ((block.first(channels), without.first(channels)), (block.following(), without.following())):
+        assert ungated(gated) == plain
+        assert gated != plain
 
 
 @pytest.mark.parametrize(
@@ -237,4 +241,4 @@ def test_operations_that_do_not_fit_are_named(ops, message):
     with pytest.raises(ArchitectureError, match=message):
         output_shape(ops, (4, 8, 8))
     with pytest.raises(ArchitectureError, match=message):
-        list(walk(ops, (4, 8, 8)))
+        walk(ops, (4, 8, 8))

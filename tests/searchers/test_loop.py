@@ -1,5 +1,6 @@
 """The search loop: laws over seeds and budgets, then counts, failures and interruption."""
 
+import gc
 import json
 import math
 import random
@@ -10,8 +11,10 @@ import torch
 import zeroshot_nas as zs
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import FileFormatError, InfeasibleBudgetError, ProxyError, UnknownNameError
-from zeroshot_nas.proxies.base import Proxy, ProxyInfo
+from zeroshot_nas.meanfield.zen import zen_closed_form
+from zeroshot_nas.proxies.base import PROXIES, Proxy, ProxyInfo
 from zeroshot_nas.searchers.base import Searcher
+from zeroshot_nas.searchers.loop import DepthWarning
 from zeroshot_nas.spaces.base import ChainSpace
 
 
@@ -30,22 +33,22 @@ def untimed(result):
 
 
 def test_same_seed_same_history_and_another_seed_another():
-    first = search("zen", proposals=25)
+    first = search("zen", screen=None, proposals=25)
     random.seed(1)
     torch.manual_seed(5)
-    assert untimed(search("zen", proposals=25)) == untimed(first)
-    assert untimed(search("zen", proposals=25, seed=1)) != untimed(first)
+    assert untimed(search("zen", screen=None, proposals=25)) == untimed(first)
+    assert untimed(search("zen", screen=None, proposals=25, seed=1)) != untimed(first)
 
 
 def test_a_score_in_the_history_is_what_score_gives():
-    result = search("zen", proposals=6, repeats=2, seed=5)
+    result = search("zen", screen=None, proposals=6, repeats=2, seed=5)
     for each in result.history:
         assert each.scores["zen"].value == zs.score(each.architecture, "zen", repeats=2, seed=5).value
 
 
 def test_global_random_state_is_left_alone():
     before = random.getstate(), torch.get_rng_state()
-    search("zen", proposals=5)
+    search("zen", screen=None, proposals=5)
     assert random.getstate() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
 
@@ -55,8 +58,8 @@ def test_every_proposal_is_accounted_for_and_within_the_budget(searcher):
     budget = zs.Budget(params=30_000, flops=1e6, layers=8)
     result = search(budget=budget, searcher=searcher, proposals=200)
     counts = result.counts
-    assert counts.proposed == 200 == counts.duplicate + counts.over_budget + counts.scored + counts.failed
-    assert counts.scored == len(result.history) == len({each.architecture for each in result.history})
+    assert counts.proposed == 200 == counts.duplicate + counts.over_budget + counts.ranked + counts.failed
+    assert counts.ranked == len(result.history) == len({each.architecture for each in result.history})
     assert counts.duplicate > 0 or searcher == "random"
     assert counts.over_budget > 0
     assert not any(budget.violations(each.costs) for each in result.history)
@@ -78,6 +81,94 @@ def test_lower_is_better_is_respected():
     assert result.best.scores["params"].value == result.best.costs.params
 
 
+BUDGET = zs.Budget(params=30_000, layers=10)
+
+
+def screened(proxy="zen", **options):
+    return search(proxy, BUDGET, **{"proposals": 1500, "finalists": 12, "repeats": 2, "standard_error": 0.1, **options})
+
+
+def test_the_closed_form_screens_and_the_forward_pass_decides():
+    result = screened()
+    counts = result.counts
+    assert counts.proposed == 1500 == counts.over_budget + counts.duplicate + counts.screened
+    assert counts.ranked == len(result.history) == 12
+    assert result.best.fitness == max(each.scores["zen"].value for each in result.history)
+    for each in result.history:
+        assert each.scores["zen in closed form"].value == zen_closed_form(each.architecture)
+        assert not BUDGET.violations(each.costs)
+    closed = [each.scores["zen in closed form"].value for each in result.history]
+    assert closed == sorted(closed, reverse=True)
+    assert result.seconds["screen"] > 0 < result.seconds["rank"]
+    assert zs.SearchResult.from_json(result.to_json()) == result
+
+
+def test_the_leaders_are_told_apart():
+    result = screened()
+    scores = [each.scores["zen"] for each in result.history]
+    best = max(scores, key=lambda score: score.value)
+    assert best.standard_error <= 0.1
+    for each in scores:
+        settled = each.standard_error <= 0.1 or each.repeats == 64
+        assert settled or each.value + 2 * each.standard_error < best.value
+    for each in result.history:
+        again = zs.score(each.architecture, "zen", repeats=each.scores["zen"].repeats)
+        assert again.value == each.scores["zen"].value
+
+
+def test_finalists_are_the_best_of_all_that_were_screened():
+    everything = screened("zen_closed_form", finalists=10_000, proposals=400)
+    few = screened("zen_closed_form", finalists=7, proposals=400)
+    assert everything.counts.screened == len(everything.history) == everything.counts.ranked
+    assert [each.fitness for each in few.history] == sorted((e.fitness for e in everything.history), reverse=True)[:7]
+    assert few.best.scores["zen_closed_form"].standard_error == 0
+
+
+def test_screening_is_deterministic_and_a_variant_screens_by_its_own_closed_form():
+    first, again = screened("zen:variant=zennas"), screened("zen:variant=zennas")
+    assert untimed(first) == untimed(again)
+    key = "zen:variant=zennas in closed form"
+    for each in first.history:
+        assert each.scores[key].value == zen_closed_form(each.architecture, variant="zennas")
+
+
+def test_shape_bounds_are_kept():
+    bounds = zs.ShapeBounds(depth_to_width=0.4, monotone_widths=True, bottleneck_ratio=4)
+    result = search("zen_closed_form", zs.Budget(params=60_000, shape=bounds), proposals=800)
+    assert result.counts.over_budget > 0
+    for each in result.history:
+        assert not bounds.violations(each.architecture)
+    assert result.settings["budget"]["shape"] == bounds.limits()
+
+
+def test_a_search_without_a_limit_on_depth_says_so():
+    with pytest.warns(DepthWarning, match="grows without limit in depth"):
+        search("zen_closed_form", zs.Budget(params=30_000), proposals=5)
+
+
+def test_the_keyboard_interrupts_a_screen_with_the_finalists_so_far(monkeypatch):
+    calls = []
+
+    def interrupting(architecture, *, variant="paper", alpha=0.01):
+        calls.append(1)
+        if len(calls) == 50:
+            raise KeyboardInterrupt
+        return zen_closed_form(architecture, variant=variant, alpha=alpha)
+
+    info = ProxyInfo("slow", PROXIES["zen"].function, closed_form=interrupting)
+    result = screened(Proxy(info))
+    assert result.state == "interrupted"
+    assert result.counts.screened == 49
+    assert len(result.history) == 12
+    assert result.best.fitness == max(zen_closed_form(each.architecture) for each in result.history)
+
+
+def test_garbage_collection_is_as_it_was():
+    assert gc.isenabled()
+    screened(proposals=50)
+    assert gc.isenabled()
+
+
 def test_the_front_is_not_dominated():
     result = search(proposals=150)
     for member in result.front:
@@ -91,7 +182,7 @@ def test_the_front_is_not_dominated():
 
 
 def test_result_round_trips_through_json():
-    result = search("zen", proposals=8)
+    result = search("zen", screen=None, proposals=8)
     again = zs.SearchResult.from_json(result.to_json())
     assert again == result
     assert json.loads(result.to_json())["settings"]["budget"] == {"params": 30_000, "layers": 8}
@@ -176,7 +267,7 @@ def test_the_keyboard_interrupts_with_what_was_found():
 
     result = search(interrupting)
     assert result.state == "interrupted"
-    assert result.counts.scored == 6
+    assert result.counts.ranked == 6
     assert zs.SearchResult.from_json(result.to_json()) == result
 
 
@@ -198,7 +289,7 @@ def test_a_searcher_class_and_a_space_object_are_taken_as_they_are():
 
     space = zs.get_space("mobilenet", input_size=(1, 8, 8))
     result = zs.search(space, layers_minus_params, searcher=Stuck, proposals=5, repeats=1, progress=False)
-    assert (result.counts.scored, result.counts.duplicate) == (1, 4)
+    assert (result.counts.ranked, result.counts.duplicate) == (1, 4)
     with pytest.raises(ValueError, match="make the space"):
         zs.search(space, layers_minus_params, input_size=(3, 32, 32), proposals=1)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from zeroshot_nas.architecture import BlockSpec
-from zeroshot_nas.ops import Activation, BatchNorm, Conv, Gate, GlobalPool, Op, Repeat, Residual, Resolution
+from zeroshot_nas.ops import Activation, BatchNorm, Conv, Gate, GlobalPool, Op, Residual
 
 RELU = Activation()
 """The one activation of Zen-NAS's blocks."""
@@ -30,11 +30,6 @@ def round_to_8(width: float) -> int:
 def conv_bn(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> tuple[Op, ...]:
     """A bias-free convolution and its batch norm."""
     return Conv(in_channels, out_channels, kernel_size, stride, groups), BatchNorm(out_channels)
-
-
-def repeated(first: tuple[Op, ...], following: tuple[Op, ...], times: int) -> tuple[Op, ...]:
-    """A first sub-layer, and ``times`` equal ones behind it."""
-    return (*first, Repeat(following, times)) if times else first
 
 
 @lru_cache(maxsize=4_096)
@@ -106,12 +101,11 @@ class ResidualBlock(BlockSpec):
     def units(self) -> tuple[Unit, ...]:
         """The units that one sub-layer consists of."""
 
-    def lower(self, in_channels: int, resolution: Resolution) -> tuple[Op, ...]:
-        return repeated(
-            self._sub_layer(in_channels, self.stride, project=True),
-            self._sub_layer(self.out_channels, 1, project=False) if self.sub_layers > 1 else (),
-            self.sub_layers - 1,
-        )
+    def first(self, in_channels: int) -> tuple[Op, ...]:
+        return self._sub_layer(in_channels, self.stride, project=True)
+
+    def following(self) -> tuple[Op, ...]:
+        return self._sub_layer(self.out_channels, 1, project=False)
 
     def _sub_layer(self, in_channels: int, stride: int, project: bool) -> tuple[Op, ...]:
         ops: tuple[Op, ...] = ()

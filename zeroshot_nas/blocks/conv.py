@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zeroshot_nas.architecture import BlockSpec, register_block
-from zeroshot_nas.blocks.base import RELU, conv_bn, repeated
-from zeroshot_nas.ops import Op, Resolution
+from zeroshot_nas.blocks.base import RELU, conv_bn
+from zeroshot_nas.ops import Op
 
 
 @register_block(
@@ -19,16 +19,14 @@ class SuperConv(BlockSpec):
     """``sub_layers`` times convolution, batch norm, ReLU; the first carries the stride.
 
     Example:
-        >>> SuperConv(out_channels=8, sub_layers=3).lower(3, (32, 32))[-1].times
+        >>> SuperConv(out_channels=8, sub_layers=3).lower(in_channels=3)[-1].times
         2
     """
 
     kernel_size: int = 3
 
-    def lower(self, in_channels: int, resolution: Resolution) -> tuple[Op, ...]:
-        width = self.out_channels
-        return repeated(
-            (*conv_bn(in_channels, width, self.kernel_size, self.stride), RELU),
-            (*conv_bn(width, width, self.kernel_size), RELU),
-            self.sub_layers - 1,
-        )
+    def first(self, in_channels: int) -> tuple[Op, ...]:
+        return *conv_bn(in_channels, self.out_channels, self.kernel_size, self.stride), RELU
+
+    def following(self) -> tuple[Op, ...]:
+        return *conv_bn(self.out_channels, self.out_channels, self.kernel_size), RELU

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from zeroshot_nas.architecture import Architecture, BlockSpec, lower_block
+from zeroshot_nas.architecture import Architecture, BlockSpec, head, single_sub_layer, sub_layer_steps
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.ops import BatchNorm, Conv, Linear, Op, Resolution, Shape, output_shape, walk
+from zeroshot_nas.ops import BatchNorm, Conv, Linear, Resolution, Step, walk
 
 MAX_PARAMS = 2_000_000_000
 """Parameters beyond which a network is not built: 8 GB of weights in single precision."""
@@ -56,8 +57,8 @@ def complexity(architecture: Architecture) -> Costs:
         activations += more.activations
         layers += block.sub_layers
         channels, resolution = block.out_channels, more.resolution
-    head = _head_totals(architecture.head, (channels, *resolution))
-    return Costs(params + head.params, flops + head.flops, layers, activations + head.activations)
+    more = _head_totals(channels, resolution, architecture.num_classes)
+    return Costs(params + more.params, flops + more.flops, layers, activations + more.activations)
 
 
 def check_buildable(architecture: Architecture) -> None:
@@ -87,30 +88,44 @@ class _Totals(NamedTuple):
     resolution: Resolution
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=131_072)
 def _block_totals(block: BlockSpec, in_channels: int, resolution: Resolution) -> _Totals:
-    return _totals(lower_block(block, in_channels, resolution), (in_channels, *resolution))
+    single = single_sub_layer(block)
+    first = _sub_layer_totals(single, in_channels, resolution)
+    if block.sub_layers == 1:
+        return first
+    following, times = _sub_layer_totals(single, None, first.resolution), block.sub_layers - 1
+    return _Totals(
+        first.params + times * following.params,
+        first.flops + times * following.flops,
+        first.activations + times * following.activations,
+        first.resolution,
+    )
+
+
+@lru_cache(maxsize=65_536)
+def _sub_layer_totals(block: BlockSpec, in_channels: int | None, resolution: Resolution) -> _Totals:
+    return _totals(*sub_layer_steps(block, in_channels, resolution))
 
 
 @lru_cache(maxsize=4_096)
-def _head_totals(head: tuple[Op, ...], shape: Shape) -> _Totals:
-    return _totals(head, shape)
+def _head_totals(channels: int, resolution: Resolution, num_classes: int) -> _Totals:
+    steps, (_, height, width) = walk(head(channels, num_classes), (channels, *resolution))
+    return _totals(steps, (height, width))
 
 
-def _totals(ops: tuple[Op, ...], shape: Shape) -> _Totals:
+def _totals(steps: Iterable[Step], resolution: Resolution) -> _Totals:
     params = flops = activations = 0
-    for op, _, (channels, height, width), times in walk(ops, shape):
-        match op:
-            case Conv():
-                weights = op.out_channels * op.fan_in
-                params += times * (weights + op.bias * op.out_channels)
-                flops += times * weights * height * width
-                activations += times * channels * height * width
-            case Linear():
-                params += times * (op.in_features + op.bias) * op.out_features
-                flops += times * op.in_features * op.out_features
-                activations += times * op.out_features
-            case BatchNorm():
-                params += times * 2 * op.channels
-    _, height, width = output_shape(ops, shape)
-    return _Totals(params, flops, activations, (height, width))
+    for op, _, (channels, height, width), times, _ in steps:
+        if isinstance(op, Conv):
+            weights = op.out_channels * op.fan_in
+            params += times * (weights + op.bias * op.out_channels)
+            flops += times * weights * height * width
+            activations += times * channels * height * width
+        elif isinstance(op, BatchNorm):
+            params += times * 2 * op.channels
+        elif isinstance(op, Linear):
+            params += times * (op.in_features + op.bias) * op.out_features
+            flops += times * op.in_features * op.out_features
+            activations += times * op.out_features
+    return _Totals(params, flops, activations, resolution)

@@ -8,9 +8,9 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from zeroshot_nas.architecture import Architecture, BlockSpec, lower_block
+from zeroshot_nas.architecture import Architecture, BlockSpec, block_steps
 from zeroshot_nas.errors import BudgetError
-from zeroshot_nas.ops import Conv, Resolution, walk
+from zeroshot_nas.ops import Conv, Resolution
 
 
 class Violation(NamedTuple):
@@ -131,10 +131,9 @@ def block_depth_and_width(block: BlockSpec, in_channels: int, resolution: Resolu
         >>> block_depth_and_width(SuperConv(out_channels=8, sub_layers=2, kernel_size=1), 1, (4, 4))  # log 1 + log 8
         DepthAndWidth(depth=2, log_width=2.0794415416798357)
     """
-    ops = lower_block(block, in_channels, resolution)
     depth, log_width = 0, 0.0
-    for op, _, _, times in walk(ops, (in_channels, *resolution), main_chain=True):
-        if isinstance(op, Conv):
+    for op, _, _, times, in_main_chain in block_steps(block, in_channels, resolution).steps:
+        if in_main_chain and isinstance(op, Conv):
             depth += times
             log_width += times * math.log(op.fan_in)
     return DepthAndWidth(depth, log_width)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from zeroshot_nas.architecture import Architecture, BlockSpec, lower_block, output_resolution
+from zeroshot_nas.architecture import Architecture, BlockSpec, block_steps
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.ops import Conv, Resolution, walk
+from zeroshot_nas.ops import Conv, Resolution
 
 
 class LogWidths(NamedTuple):
@@ -113,10 +113,9 @@ def block_log_widths(block: BlockSpec, in_channels: int, resolution: Resolution)
         >>> [round(value, 3) for value in block_log_widths(SuperConv(out_channels=8), 16, (4, 4))]  # log 16, log 9
         [2.773, 2.197]
     """
-    ops = lower_block(block, in_channels, resolution)
     channels = kernels = 0.0
-    for op, _, _, times in walk(ops, (in_channels, *resolution), main_chain=True):
-        if isinstance(op, Conv):
+    for op, _, _, times, in_main_chain in block_steps(block, in_channels, resolution).steps:
+        if in_main_chain and isinstance(op, Conv):
             channels += times * math.log(op.in_channels // op.groups)
             kernels += times * 2 * math.log(op.kernel_size)
     return LogWidths(channels, kernels)
@@ -131,7 +130,7 @@ def _stages(architecture: Architecture, alpha1: float, alpha2: float) -> list[St
             stages.append(Stage(channels, height * width, entropy))
         widths = block_log_widths(block, channels, (height, width))
         entropy += 0.5 * (alpha1 * widths.channels + alpha2 * widths.kernels)
-        height, width = output_resolution(block, channels, (height, width))
+        height, width = block_steps(block, channels, (height, width)).resolution
         channels = block.out_channels
     stages.append(Stage(channels, height * width, entropy))
     return stages

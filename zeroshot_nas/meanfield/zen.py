@@ -6,11 +6,13 @@ import math
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
-from zeroshot_nas.architecture import Architecture, BlockSpec, lower_block
+from zeroshot_nas.architecture import Architecture, BlockSpec, single_sub_layer, sub_layer_steps
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.ops import Activation, BatchNorm, Conv, Op, Resolution, Shape, output_shape, walk
+from zeroshot_nas.ops import Activation, BatchNorm, Conv, Resolution
 
 Variant: TypeAlias = Literal["paper", "l1", "zennas"]
+
+RELU = Activation()
 
 RECTIFIED_MEAN = 1 / math.sqrt(2 * math.pi)
 """Mean of max(z, 0) for z from N(0, 1); its second moment is 1/2."""
@@ -78,38 +80,50 @@ def zen_closed_form(architecture: Architecture, *, variant: Variant = "paper", a
     return deviations + _log_distance(rectifiers, positions, alpha, variant == "paper")
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=131_072)
 def block_term(block: BlockSpec, in_channels: int, resolution: Resolution, behind_relu: bool) -> BlockTerm:
     """The term of one block, memoised: in a search most blocks are those of the parent."""
-    ops = lower_block(block, in_channels, resolution)
-    return _chain_term(ops, (in_channels, *resolution), behind_relu)
+    single = single_sub_layer(block)
+    first = _sub_layer_term(single, in_channels, resolution, behind_relu)
+    if block.sub_layers == 1:
+        return first
+    following, times = _sub_layer_term(single, None, first.resolution, True), block.sub_layers - 1
+    return BlockTerm(
+        first.log_deviations + times * following.log_deviations,
+        first.running_log_deviations + times * following.running_log_deviations,
+        first.rectifiers + times * following.rectifiers,
+        first.resolution,
+    )
 
 
-def _chain_term(ops: tuple[Op, ...], shape: Shape, behind_relu: bool) -> BlockTerm:
+@lru_cache(maxsize=65_536)
+def _sub_layer_term(block: BlockSpec, in_channels: int | None, resolution: Resolution, behind_relu: bool) -> BlockTerm:
+    steps, after = sub_layer_steps(block, in_channels, resolution)
     second_moment, mean = (0.5, RECTIFIED_MEAN) if behind_relu else (1.0, 0.0)
     exact = running = 0.0
     rectifiers = 0
-    for op, (_, height, width), _, times in walk(ops, shape, main_chain=True):
-        match op:
-            case Conv():
-                second_moment, mean = _conv_variance(op, height, width, second_moment, mean), 0.0
-            case BatchNorm():
-                exact += times * 0.5 * math.log(second_moment)
-                running += times * 0.5 * math.log(0.81 + 0.19 * second_moment)
-                second_moment = 1.0
-            case Activation(kind="relu"):
-                rectifiers += times
-                second_moment, mean = second_moment / 2, math.sqrt(second_moment) * RECTIFIED_MEAN
-            case _:
-                raise ArchitectureError(f"zen_closed_form has no rule for {type(op).__name__}")
-    return BlockTerm(exact, running, rectifiers, output_shape(ops, shape)[1:])
+    for op, (_, height, width), _, times, in_main_chain in steps:
+        if not in_main_chain:
+            continue
+        if isinstance(op, Conv):
+            second_moment, mean = _conv_variance(op, height, width, second_moment, mean), 0.0
+        elif isinstance(op, BatchNorm):
+            exact += times * 0.5 * math.log(second_moment)
+            running += times * 0.5 * math.log(0.81 + 0.19 * second_moment)
+            second_moment = 1.0
+        elif op == RELU:
+            rectifiers += times
+            second_moment, mean = second_moment / 2, math.sqrt(second_moment) * RECTIFIED_MEAN
+        else:
+            raise ArchitectureError(f"zen_closed_form has no rule for {type(op).__name__}")
+    return BlockTerm(exact, running, rectifiers, after)
 
 
 def _conv_variance(conv: Conv, height: int, width: int, second_moment: float, mean: float) -> float:
     """Variance of a convolution's output over images and positions, averaged over channels and weights from N(0, 1)."""
-    (rows, rows_squared), (columns, columns_squared) = (
-        _tap_sums(side, conv.kernel_size, conv.stride, conv.padding) for side in (height, width)
-    )
+    kernel_size, stride, padding = conv.kernel_size, conv.stride, conv.padding
+    rows, rows_squared = _tap_sums(height, kernel_size, stride, padding)
+    columns, columns_squared = _tap_sums(width, kernel_size, stride, padding)
     per_channel = rows * columns * second_moment - rows_squared * columns_squared * mean**2
     return conv.in_channels / conv.groups * per_channel
 

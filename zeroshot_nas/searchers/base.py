@@ -73,12 +73,22 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the proposals: ``proposed = duplicate + over_budget + scored + failed``."""
+    """What became of the proposals.
+
+    Attributes:
+        proposed: Networks that the searcher proposed.
+        over_budget: Of these, how many exceed the budget.
+        duplicate: Of the rest, how many had been proposed before.
+        screened: Of the rest, how many the closed form scored; 0 without a screen.
+        ranked: How many the proxy itself scored: the finalists of the screen, or all without one.
+        failed: How many scores failed, in either tier.
+    """
 
     proposed: int = 0
-    duplicate: int = 0
     over_budget: int = 0
-    scored: int = 0
+    duplicate: int = 0
+    screened: int = 0
+    ranked: int = 0
     failed: int = 0
 
 
@@ -88,10 +98,12 @@ class SearchResult:
 
     Attributes:
         best: The fittest candidate; the first of equals.
-        history: Every candidate that was scored, in order, failed ones included.
+        history: Every candidate that the proxy itself scored, in order, failed ones included: the finalists of a
+            screen, best closed form first, or all without one.
         counts: What became of the proposals.
         failures: Reasons of failed scores, with how often each came.
-        seconds: Wall time by what it went into: ``propose``, ``cost``, ``score``, ``total``.
+        seconds: Wall time by what it went into: ``propose``, ``cost``, ``screen`` (closed form), ``rank`` (forward
+            pass), ``total``.
         settings: What the search was asked for: space, proxy, budget, seed and the rest.
         state: ``"done"``, or ``"interrupted"`` where it was stopped by the keyboard.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Sequence
 
@@ -15,7 +16,8 @@ class Evolution(Searcher):
     """Steady-state evolution (Lin et al., arXiv:2102.01063, algorithm 1).
 
     A proposal mutates a parent drawn evenly from the population: one block while the population has at most
-    ``few`` members, two afterwards (the same block twice is one). Over ``population_size`` the worst member leaves.
+    ``few`` members, two afterwards (the same block twice is one). Over ``population_size`` the worst member leaves, of
+    equals the oldest.
 
     Args:
         space: Where to search.
@@ -38,22 +40,33 @@ class Evolution(Searcher):
             raise ValueError(f"population_size must be 1 or more, got {population_size}")
         self.population_size = population_size
         self.few = few
-        self.population: list[Candidate] = []
+        self._heap: list[tuple[float, int, Architecture]] = []  # the worst member first
+        self._born = 0
         self._started = False
+
+    @property
+    def population(self) -> list[tuple[float, Architecture]]:
+        """Members with their fitness, the best first."""
+        return [(fitness, member) for fitness, _, member in sorted(self._heap, reverse=True)]
 
     def ask(self, n: int) -> list[Architecture]:
         return [self._propose() for _ in range(n)]
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
-        self.population += candidates
-        while len(self.population) > self.population_size:
-            self.population.remove(min(self.population, key=lambda candidate: candidate.fitness))
+        for candidate in candidates:
+            member = (candidate.fitness, self._born, candidate.architecture)
+            self._born += 1
+            if len(self._heap) < self.population_size:
+                heapq.heappush(self._heap, member)
+            else:
+                heapq.heappushpop(self._heap, member)
 
     def _propose(self) -> Architecture:
         if not self._started:
             self._started = True
             return self.start
-        if not self.population:
+        members = len(self._heap)
+        if not members:
             return self.space.mutate(self.start, self.rng)
-        parent = self.rng.choice(self.population).architecture
-        return self.space.mutate(parent, self.rng, mutations=1 if len(self.population) <= self.few else 2)
+        parent = self._heap[int(self.rng.random() * members)][2]
+        return self.space.mutate(parent, self.rng, 1 if members <= self.few else 2)

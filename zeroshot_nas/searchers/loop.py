@@ -1,20 +1,23 @@
-"""The one search loop: budget, duplicates, failures, progress and the clock, for every strategy."""
+"""The one search loop: budget, duplicates, screening, failures, progress and the clock, for every strategy."""
 
 from __future__ import annotations
 
+import gc
+import heapq
 import math
 import time
+import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tqdm import tqdm
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.costs.complexity import Costs, complexity
+from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import InfeasibleBudgetError, ProxyError, ZeroShotNASError
 from zeroshot_nas.proxies.base import Proxy, ProxyFunction, Score, get_proxy
 from zeroshot_nas.proxies.scoring import DEFAULT_BATCH_SIZE, DEFAULT_REPEATS, score
@@ -23,7 +26,36 @@ from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.spaces.base import SearchSpace, get_space
 
 DEFAULT_PROPOSALS = 2_000
-"""Networks that a search proposes unless told otherwise."""
+"""Networks that a search proposes where each is scored by a forward pass."""
+
+DEFAULT_SCREENED_PROPOSALS = 100_000
+"""Networks that a search proposes where a closed form screens them."""
+
+DEFAULT_FINALISTS = 200
+"""Networks that pass the screen."""
+
+_REPORT_EVERY = 256
+
+
+class DepthWarning(UserWarning):
+    """A search by a score that grows with depth has no limit on depth."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How exactly networks are scored.
+
+    Attributes:
+        batch_size: Gaussian images a repeat.
+        repeats: Draws of weights and images a score.
+        standard_error: What the leaders' scores are repeated to reach, so that the winner is told from the next.
+        max_repeats: Where that stops at the latest.
+    """
+
+    batch_size: int
+    repeats: int
+    standard_error: float
+    max_repeats: int
 
 
 def search(
@@ -34,27 +66,41 @@ def search(
     input_size: Sequence[int] | None = None,
     num_classes: int | None = None,
     searcher: str | type[Searcher] = "evolution",
-    proposals: int = DEFAULT_PROPOSALS,
+    proposals: int | None = None,
+    screen: Literal["closed_form"] | None = "closed_form",
+    finalists: int = DEFAULT_FINALISTS,
     seed: int = 0,
     batch_size: int = DEFAULT_BATCH_SIZE,
     repeats: int = DEFAULT_REPEATS,
+    standard_error: float = 0.1,
+    max_repeats: int = 64,
     device: str | None = None,
     progress: bool = True,
     **searcher_options: Any,
 ) -> SearchResult:
     """Searches a space for the network with the best score within a budget; trains nothing.
 
+    A proxy with a closed form is searched in two tiers: the closed form guides the search and keeps the ``finalists``
+    best networks, then the forward pass ranks these, and only that decides. A proxy without one is computed for every
+    network, and one that is nothing but a closed form needs no second tier.
+
     Args:
         space: A registered space's name, or a `SearchSpace`.
         proxy: What to rank by: a name, a name with options (``"zen:variant=zennas"``) or a function.
-        budget: Upper limits; None sets none.
+        budget: Upper limits on costs and shape; None sets none.
         input_size: Shape ``(C, H, W)`` of one image, for a space given by name; default (3, 32, 32).
         num_classes: Outputs of the classifier, for a space given by name; default 10.
         searcher: A registered strategy's name, or a `Searcher` class.
-        proposals: Networks to propose; duplicates and networks over budget count, so a search always ends.
-        seed: Seed of the search and of every score in it: ``score`` with this seed gives the history's values.
+        proposals: Networks to propose; duplicates and networks over budget count, so a search always ends. Default:
+            `DEFAULT_SCREENED_PROPOSALS` where a closed form screens, else `DEFAULT_PROPOSALS`.
+        screen: ``"closed_form"``, or None to score every network by the forward pass.
+        finalists: Networks that pass the screen.
+        seed: Seed of the search and of every score in it: ``score`` with this seed and a history entry's repeats gives
+            its value.
         batch_size: Gaussian images a repeat, as in `score`.
         repeats: Draws of weights and images a score, as in `score`.
+        standard_error: Standard error to which the scores of the leaders of the second tier are repeated.
+        max_repeats: Where that stops at the latest.
         device: Where to score.
         progress: Whether to show a bar with the best score, the rate and the rejections.
         searcher_options: Options of the strategy, e.g. ``population_size``.
@@ -68,39 +114,46 @@ def search(
         UnknownNameError: A name that is not registered.
         ProxyError: The proxy is not usable, or failed for every network.
 
+    Warns:
+        DepthWarning: The proxy grows with depth, and the budget limits neither layers nor shape.
+
     Example:
-        >>> from zeroshot_nas import Budget
-        >>> result = search("resnet", "zen", Budget(params=1e5, layers=8), input_size=(1, 8, 8), proposals=20,
-        ...                 progress=False)
-        >>> result.counts.proposed, result.best.costs.params <= 1e5
-        (20, True)
+        >>> result = search("resnet", "zen", Budget(params=1e5, layers=8), input_size=(1, 8, 8), proposals=300,
+        ...                 finalists=5, progress=False)
+        >>> result.counts.proposed, result.counts.ranked, result.best.costs.params <= 1e5
+        (300, 5, True)
     """
-    if isinstance(proposals, bool) or not isinstance(proposals, int) or proposals < 1:
-        raise ValueError(f"proposals must be a whole number of 1 or more, got {proposals!r}")
-    budget = budget or Budget()
     ranked_by = get_proxy(proxy)
+    closed_form_only = ranked_by.info.function is None
+    screened = ranked_by.info.closed_form is not None and (screen is not None or closed_form_only)
+    proposals = proposals if proposals is not None else DEFAULT_SCREENED_PROPOSALS if screened else DEFAULT_PROPOSALS
+    for name, value in (("proposals", proposals), ("finalists", finalists)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
+    budget = budget or Budget()
+    _warn_of_depth(ranked_by, budget)
     where = _space(space, input_size, num_classes)
-    start = _starting_point(where, budget)
     strategy = SEARCHERS[searcher] if isinstance(searcher, str) else searcher
+    precision = Precision(batch_size, repeats, standard_error, max_repeats)
     settings = {
         "space": where.name,
         "input_size": list(where.input_size),
         "num_classes": where.num_classes,
         "proxy": ranked_by.key,
-        "budget": budget.limits(),
+        "budget": {**budget.limits(), **({"shape": budget.shape.limits()} if budget.shape else {})},
         "searcher": searcher if isinstance(searcher, str) else searcher.__name__,
         "searcher_options": searcher_options,
         "proposals": proposals,
+        "screen": "closed_form" if screened else None,
+        "finalists": finalists if screened else None,
         "seed": seed,
-        "batch_size": batch_size,
-        "repeats": repeats,
+        **vars(precision),
     }
-
-    def score_one(architecture: Architecture) -> Score:
-        return score(architecture, ranked_by, batch_size=batch_size, repeats=repeats, seed=seed, device=device)
-
-    run = _Run(strategy(where, python_rng(seed, 0), start, **searcher_options), budget, ranked_by, score_one)
-    state = run.until(proposals, progress)
+    start = _starting_point(where, budget)
+    run = _Run(
+        strategy(where, python_rng(seed, 0), start, **searcher_options), budget, ranked_by, precision, seed, device
+    )
+    state = run.screen(proposals, finalists, progress) if screened else run.score_all(proposals, progress)
     return run.result(settings, state)
 
 
@@ -108,97 +161,210 @@ class _Run:
     """The state of one search."""
 
     def __init__(
-        self, searcher: Searcher, budget: Budget, proxy: Proxy, score_one: Callable[[Architecture], Score]
+        self,
+        searcher: Searcher,
+        budget: Budget,
+        proxy: Proxy,
+        precision: Precision,
+        seed: int,
+        device: str | None,
     ) -> None:
         self.searcher = searcher
         self.budget = budget
         self.proxy = proxy
-        self.score_one = score_one
-        self.seen: set[Architecture] = set()
+        self.precision = precision
+        self.seed = seed
+        self.device = device
+        self.seen: set[int] = set()
         self.history: list[Candidate] = []
-        self.best: Candidate | None = None
         self.counts: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
-    def until(self, proposals: int, progress: bool) -> Literal["done", "interrupted"]:
-        """Proposes and scores until ``proposals`` are made, or the keyboard interrupts."""
-        with tqdm(total=proposals, desc=f"search by {self.proxy.key}", unit="net", disable=not progress) as bar:
+    def score_all(self, proposals: int, progress: bool) -> Literal["done", "interrupted"]:
+        """Every proposal that fits is scored by the proxy, and the searcher learns from that."""
+        best = -math.inf
+        with self._bar("search", proposals, progress) as bar:
             try:
-                while self.counts["proposed"] < proposals:
-                    with self._timed("propose"):
-                        (architecture,) = self.searcher.ask(1)
-                    self.counts["proposed"] += 1
-                    self._consider(architecture)
-                    bar.update()
-                    bar.set_postfix_str(self._status(), refresh=False)
+                for candidate in self._proposals(proposals, bar):
+                    scored = self._ranked(candidate)
+                    self.history.append(scored)
+                    if math.isfinite(scored.fitness):
+                        best = max(best, scored.fitness)
+                        self._tell(scored)
+                    bar.set_postfix_str(self._status(best), refresh=False)
             except KeyboardInterrupt:
-                if self.best is None:
+                if not math.isfinite(best):
                     raise
                 return "interrupted"
         return "done"
 
-    def _consider(self, architecture: Architecture) -> None:
-        """Files one proposal: duplicate, over budget, failed or scored."""
-        if architecture in self.seen:
-            self.counts["duplicate"] += 1
-            return
-        self.seen.add(architecture)
-        with self._timed("cost"):
-            costs = complexity(architecture)
-        if self.budget.violations(costs):
-            self.counts["over_budget"] += 1
-            return
-        with self._timed("score"):
-            outcome = self._score(architecture)
-        self._file(architecture, costs, outcome)
-
-    def _score(self, architecture: Architecture) -> Score:
+    def screen(self, proposals: int, finalists: int, progress: bool) -> Literal["done", "interrupted"]:
+        """The closed form guides the search, the proxy ranks the finalists."""
+        kept: list[tuple[float, int, Candidate]] = []  # a heap, the worst finalist first
         try:
-            return self.score_one(architecture)
-        except ZeroShotNASError as error:  # a state with a reason, counted; it must not end the search
-            return Score(self.proxy.key, math.nan, None, 0, 0.0, "failed", str(error))
+            with self._bar("screening", proposals, progress) as bar, _paused_garbage_collection():
+                for candidate in self._proposals(proposals, bar):
+                    screened = self._screened(candidate)
+                    if screened is None:
+                        continue
+                    entry = (screened.fitness, -self.counts["screened"], screened)
+                    (heapq.heappush if len(kept) < finalists else heapq.heappushpop)(kept, entry)
+                    self._tell(screened)
+                    if self.counts["screened"] % _REPORT_EVERY == 0:
+                        bar.set_postfix_str(self._status(max(kept)[0]), refresh=False)
+        except KeyboardInterrupt:
+            if not kept:
+                raise
+            self.history = [self._with_closed_form(candidate) for _, _, candidate in sorted(kept, reverse=True)]
+            return "interrupted"
+        return self._rank([candidate for _, _, candidate in sorted(kept, reverse=True)], progress)
 
-    def _file(self, architecture: Architecture, costs: Costs, outcome: Score) -> None:
-        fitness = self.proxy.sign * outcome.value if outcome.ok else -math.inf
-        candidate = Candidate(architecture, costs, {outcome.proxy: outcome}, fitness)
-        self.history.append(candidate)
-        if not outcome.ok:
-            self.counts["failed"] += 1
-            self.failures[outcome.reason] += 1
+    def _rank(self, finalists: list[Candidate], progress: bool) -> Literal["done", "interrupted"]:
+        with self._bar("ranking", len(finalists), progress) as bar:
+            try:
+                for candidate in finalists:
+                    self.history.append(self._ranked(self._with_closed_form(candidate)))
+                    bar.update()
+                    bar.set_postfix_str(self._status(max(each.fitness for each in self.history)), refresh=False)
+                self._separate_leaders()
+            except KeyboardInterrupt:
+                if not any(math.isfinite(each.fitness) for each in self.history):
+                    self.history += [self._with_closed_form(candidate) for candidate in finalists]
+                return "interrupted"
+        return "done"
+
+    def _separate_leaders(self) -> None:
+        """Repeats the scores that are within two standard errors of the best until they are told apart."""
+        if self.proxy.info.function is None or self.precision.repeats < 2:
             return
-        self.counts["scored"] += 1
-        if self.best is None or fitness > self.best.fitness:
-            self.best = candidate
-        with self._timed("propose"):
-            self.searcher.tell([candidate])
+        leader = max(self.history, key=lambda each: each.fitness)
+        for index, each in enumerate(self.history):
+            if each.fitness + 2 * self._error(each) >= leader.fitness - 2 * self._error(leader):
+                self.history[index] = self._ranked(each, self.precision.standard_error)
 
-    def _status(self) -> str:
-        best = "none yet" if self.best is None else f"{self.proxy.sign * self.best.fitness:.5g}"
-        counts = self.counts
-        text = f"best {best}, over budget {counts['over_budget']}, duplicate {counts['duplicate']}"
-        return text + (f", failed {counts['failed']}" if counts["failed"] else "")
+    def _error(self, candidate: Candidate) -> float:
+        return candidate.scores[self.proxy.key].standard_error or 0.0
+
+    def _proposals(self, proposals: int, bar: Any) -> Iterator[Candidate]:
+        """Candidates within the budget that were not seen before, until so many are proposed."""
+        ask, seen, clock = self.searcher.ask, self.seen, time.perf_counter
+        max_layers = self.budget.layers if self.budget.layers is not None else math.inf
+        proposed = duplicate = over_budget = 0
+        propose_seconds = cost_seconds = 0.0
+        try:
+            while proposed < proposals:
+                start = clock()
+                (architecture,) = ask(1)
+                asked = clock()
+                proposed += 1
+                if proposed % _REPORT_EVERY == 0:
+                    bar.update(_REPORT_EVERY)
+                propose_seconds += asked - start
+                if architecture.layers > max_layers:  # known before any cost
+                    over_budget += 1
+                    continue
+                costs = complexity(architecture)
+                fits = not self.budget.violations(costs, architecture)
+                digest = hash(architecture)  # 64 bits of numbers alone: no chance of a collision in a search
+                new = fits and digest not in seen
+                cost_seconds += clock() - asked
+                if not fits:
+                    over_budget += 1
+                elif not new:
+                    duplicate += 1
+                else:
+                    seen.add(digest)
+                    yield Candidate(architecture, costs, {}, -math.inf)
+        finally:
+            bar.update(proposed % _REPORT_EVERY)
+            self.counts.update(proposed=proposed, duplicate=duplicate, over_budget=over_budget)
+            self.seconds["propose"] += propose_seconds
+            self.seconds["cost"] += cost_seconds
+
+    def _screened(self, candidate: Candidate) -> Candidate | None:
+        """The candidate with its closed form as fitness; None, and a counted failure, where it has none."""
+        start = time.perf_counter()
+        try:
+            fitness = self.proxy.sign * self.proxy.closed_form(candidate.architecture)
+        except ZeroShotNASError as error:
+            self._fail(str(error))
+            return None
+        self.counts["screened"] += 1
+        self.seconds["screen"] += time.perf_counter() - start
+        return Candidate(candidate.architecture, candidate.costs, {}, fitness)
+
+    def _ranked(self, candidate: Candidate, standard_error: float | None = None) -> Candidate:
+        """The candidate with its score by the proxy; a failure is a state with a reason, and counted."""
+        start = time.perf_counter()
+        first = self.proxy.key not in candidate.scores
+        try:
+            outcome = score(
+                candidate.architecture,
+                self.proxy,
+                batch_size=self.precision.batch_size,
+                repeats=self.precision.repeats,
+                standard_error=standard_error,
+                max_repeats=self.precision.max_repeats,
+                seed=self.seed,
+                device=self.device,
+            )
+        except ZeroShotNASError as error:
+            outcome = Score(self.proxy.key, math.nan, None, 0, 0.0, "failed", str(error))
+        self.seconds["rank"] += time.perf_counter() - start
+        if first and outcome.ok:
+            self.counts["ranked"] += 1
+        elif not outcome.ok:
+            self._fail(outcome.reason)
+        fitness = self.proxy.sign * outcome.value if outcome.ok else -math.inf
+        return replace(candidate, scores={self.proxy.key: outcome, **_others(candidate, outcome)}, fitness=fitness)
+
+    def _with_closed_form(self, candidate: Candidate) -> Candidate:
+        """The candidate with the closed form among its scores."""
+        if self.proxy.info.function is None:
+            return candidate
+        value = self.proxy.sign * candidate.fitness
+        key = f"{self.proxy.key} in closed form"
+        return replace(candidate, scores={key: Score(key, value, 0.0, 1, 0.0)})
+
+    def _tell(self, candidate: Candidate) -> None:
+        start = time.perf_counter()
+        self.searcher.tell([candidate])
+        self.seconds["propose"] += time.perf_counter() - start
+
+    def _fail(self, reason: str) -> None:
+        self.counts["failed"] += 1
+        self.failures[reason] += 1
+
+    def _bar(self, what: str, total: int, progress: bool) -> Any:
+        return tqdm(total=total, desc=f"{what} by {self.proxy.key}", unit="net", disable=not progress)
+
+    def _status(self, best: float) -> str:
+        text = f"best {self.proxy.sign * best:.5g}" if math.isfinite(best) else "best none yet"
+        return text + (f", failed {self.counts['failed']}" if self.counts["failed"] else "")
 
     def result(self, settings: dict[str, Any], state: Literal["done", "interrupted"]) -> SearchResult:
         """The search's outcome.
 
         Raises:
-            ProxyError: Nothing was scored.
+            ProxyError: Every score failed.
+            InfeasibleBudgetError: Nothing fitted the budget.
         """
-        if self.best is None and self.failures:
+        alive = [candidate for candidate in self.history if math.isfinite(candidate.fitness)]
+        if not alive and self.failures:
             reason, count = self.failures.most_common(1)[0]
             raise ProxyError(
                 f"{self.proxy.key} failed for all {self.counts['failed']} networks that fit the budget; "
                 f"{count} times: {reason}"
             )
-        if self.best is None:
+        if not alive:
             raise InfeasibleBudgetError(
-                f"none of {self.counts['proposed']} proposed networks fits the budget "
+                f"none of {self.counts['proposed']:,} proposed networks fits the budget "
                 f"{_limits(self.budget)}; raise a limit or propose more"
             )
-        seconds = {name: self.seconds[name] for name in ("propose", "cost", "score")}
+        seconds = {name: self.seconds[name] for name in ("propose", "cost", "screen", "rank")}
         return SearchResult(
-            best=self.best,
+            best=max(alive, key=lambda candidate: candidate.fitness),
             history=tuple(self.history),
             counts=Counts(**self.counts),
             failures=dict(self.failures),
@@ -207,13 +373,31 @@ class _Run:
             state=state,
         )
 
-    @contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[what] += time.perf_counter() - start
+
+def _others(candidate: Candidate, outcome: Score) -> dict[str, Score]:
+    return {key: each for key, each in candidate.scores.items() if key != outcome.proxy}
+
+
+@contextmanager
+def _paused_garbage_collection() -> Iterator[None]:
+    """A search makes millions of small tuples and no cycles; looking for cycles would take half of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _warn_of_depth(proxy: Proxy, budget: Budget) -> None:
+    if proxy.info.grows_with_depth and budget.layers is None and (budget.shape is None or not budget.shape.limits()):
+        warnings.warn(
+            f"{proxy.key} grows without limit in depth, and the budget bounds neither layers nor shape: "
+            "the winner will be as deep and thin as the other limits allow",
+            DepthWarning,
+            stacklevel=3,
+        )
 
 
 def _space(space: str | SearchSpace, input_size: Sequence[int] | None, num_classes: int | None) -> SearchSpace:
@@ -243,10 +427,10 @@ def _starting_point(space: SearchSpace, budget: Budget) -> Architecture:
                     f"the budget is {violation.limit:,.0f}. Raise it, or use a smaller input"
                 )
     for architecture in (space.initial(), *cheapest.values()):
-        if not budget.violations(complexity(architecture)):
+        if not budget.violations(complexity(architecture), architecture):
             return architecture
     return space.initial()  # each limit alone can be met; whether all can together the search will show
 
 
 def _limits(budget: Budget) -> str:
-    return ", ".join(f"{name} {limit:,.0f}" for name, limit in asdict(budget).items() if limit is not None)
+    return ", ".join(f"{name} {limit:,.0f}" for name, limit in budget.limits().items())

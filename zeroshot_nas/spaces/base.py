@@ -214,16 +214,14 @@ class ChainSpace(SearchSpace):
 
     def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
         blocks = list(architecture.blocks)
+        last = len(blocks) - 1
         chosen = {int(rng.random() * len(blocks)) for _ in range(mutations)}
-        mutated: list[BlockSpec] = []
-        for index, block in enumerate(blocks):
-            if index not in chosen:
-                mutated.append(block)
-            elif index == 0 or index == len(blocks) - 1:
-                mutated.append(self._mutate_end(block, index, rng))
+        for index in sorted(chosen, reverse=True):  # from the back, since a split moves what is behind it
+            if index == 0 or index == last:
+                blocks[index] = self._mutate_end(blocks[index], index, rng)
             else:
-                mutated += self._mutate_body(block, rng)
-        return self._assemble(mutated)
+                blocks[index : index + 1] = self._mutate_body(blocks[index], rng)
+        return self._assemble(blocks)
 
     def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
         """One-point crossover where both have completed the same strides."""
@@ -269,28 +267,21 @@ class ChainSpace(SearchSpace):
         return ends * sum(bodies[steps])
 
     def _stem(self, width: int) -> BlockSpec:
-        return _block(self.stem_type, out_channels=width, stride=self.stem_stride)
+        return _end_block(self.stem_type, width, self.stem_stride)
 
     def _last(self, width: int) -> BlockSpec:
-        return _block(self.last_type, out_channels=self.last_width or width)
+        return _end_block(self.last_type, self.last_width or width, 1)
 
     def _body_block(
         self, type_name: str, width: int, stride: int, bottleneck_channels: int, sub_layers: int = 1
     ) -> BlockSpec:
-        return _block(
-            type_name,
-            out_channels=width,
-            stride=stride,
-            bottleneck_channels=bottleneck_channels,
-            sub_layers=sub_layers,
-            squeeze_excite=self.squeeze_excite,
-        )
+        return _body_block(type_name, width, stride, bottleneck_channels, sub_layers, self.squeeze_excite)
 
     def _assemble(self, blocks: Sequence[BlockSpec]) -> Architecture:
         return Architecture(tuple(blocks), self.input_size, self.num_classes)
 
     def _mutate_width(self, width: int, rng: random.Random) -> int:
-        return min(round_to_8(width * _pick(WIDTH_RATIOS, rng)), self.max_width)
+        return _pick(_mutated_widths(width, self.max_width), rng)
 
     def _mutate_end(self, block: BlockSpec, index: int, rng: random.Random) -> BlockSpec:
         width = self._mutate_width(block.out_channels, rng)
@@ -322,10 +313,28 @@ class ChainSpace(SearchSpace):
         )
 
 
+@lru_cache(maxsize=4_096)
+def _mutated_widths(width: int, max_width: int) -> tuple[int, ...]:
+    return tuple(min(round_to_8(width * ratio), max_width) for ratio in WIDTH_RATIOS)
+
+
+@lru_cache(maxsize=4_096)
+def _end_block(type_name: str, width: int, stride: int) -> BlockSpec:
+    return BLOCKS[type_name](out_channels=width, stride=stride)
+
+
 @lru_cache(maxsize=65_536)
-def _block(type_name: str, **values: int) -> BlockSpec:
+def _body_block(
+    type_name: str, width: int, stride: int, bottleneck_channels: int, sub_layers: int, squeeze_excite: bool
+) -> BlockSpec:
     """A block, the same object for the same values: a search makes few different ones very often."""
-    return BLOCKS[type_name](**values)
+    return BLOCKS[type_name](
+        out_channels=width,
+        stride=stride,
+        bottleneck_channels=bottleneck_channels,
+        sub_layers=sub_layers,
+        squeeze_excite=squeeze_excite,
+    )
 
 
 def _pick(options: Sequence[_Option], rng: random.Random) -> _Option:
