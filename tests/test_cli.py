@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -13,7 +14,10 @@ import zeroshot_nas as zs
 from zeroshot_nas import cli
 
 NET = "SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,16,2,8,1)"
-SMALL_SEARCH = ["search", "--input", "1x8x8", "--max-params", "20k", "--max-layers", "6", "--repeats", "1", "--quiet"]
+SMALL_SEARCH = [
+    *("search", "--input", "1x8x8", "--max-params", "20k", "--max-layers", "6"),
+    *("--repeats", "1", "--finalists", "5", "--quiet"),
+]
 
 
 @pytest.fixture
@@ -74,6 +78,32 @@ def test_search_then_score_cost_and_train_what_it_wrote(run, tmp_path):
         assert "--force" in err or "force" in err
     assert zs.SearchResult.from_json((out / "result.json").read_text()) == result
     assert run(*SMALL_SEARCH, "--proposals", 2, "--out", out, "--force")[0] == 0
+
+
+def test_a_screened_and_an_unscreened_search_with_shape_bounds(run, tmp_path):
+    bounds = ["--monotone-widths", "--max-bottleneck-ratio", "4", "--max-depth-to-width", "0.9"]
+    for screen, expected in (([], "closed_form"), (["--no-screen"], None)):
+        out = tmp_path / str(expected)
+        assert run(*SMALL_SEARCH, *bounds, *screen, "--proposals", 40, "--out", out)[0] == 0
+        result = zs.SearchResult.from_json((out / "result.json").read_text())
+        assert result.settings["screen"] == expected
+        assert result.settings["budget"]["shape"] == {
+            "depth_to_width": 0.9,
+            "monotone_widths": True,
+            "bottleneck_ratio": 4.0,
+        }
+        assert not zs.ShapeBounds(0.9, True, 4).violations(result.best.architecture)
+
+
+def test_a_search_without_a_limit_on_depth_warns_on_one_line(run):
+    with warnings.catch_warnings():  # the command line shows warnings its own way
+        warnings.simplefilter("default")
+        code, _, err = run(
+            "search", "--input", "1x8x8", "--max-params", "20k", "--proposals", 5, "--repeats", 1, "--quiet"
+        )
+    assert code == 0
+    assert err.startswith("warning: zen grows without limit in depth")
+    assert err.count("\n") == 1
 
 
 def test_list_names_what_is_registered(run):
@@ -161,7 +191,7 @@ def test_cost_needs_no_torch():
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_leaves_a_valid_result(tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "zeroshot_nas", *SMALL_SEARCH, "--proposals", "1000000", "--out", str(out)]
+    command = [sys.executable, "-m", "zeroshot_nas", *SMALL_SEARCH, "--proposals", "100000000", "--out", str(out)]
     command.remove("--quiet")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         _wait_until_scoring(process)
@@ -172,7 +202,7 @@ def test_ctrl_c_leaves_a_valid_result(tmp_path):
     assert "interrupted" in text
     result = zs.SearchResult.from_json((out / "result.json").read_text())
     assert result.state == "interrupted"
-    assert 0 < result.counts.scored == len(result.history)
+    assert 0 < len(result.history) <= 5
 
 
 def _wait_until_scoring(process):

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,6 +46,7 @@ def main() -> None:
     """Entry point: one line and exit code 2 for whatever goes wrong, a traceback with ``--debug``."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    warnings.showwarning = _show_warning
     try:
         code = app(arguments, prog_name="zeroshot-nas", standalone_mode=False)
     except BrokenPipeError:
@@ -75,9 +77,16 @@ def search_command(
     max_flops: Annotated[str | None, typer.Option(help="Upper limit on FLOPs (multiply-adds), e.g. 160M.")] = None,
     max_layers: Annotated[str | None, typer.Option(help="Upper limit on layers, as Zen-NAS counts them.")] = None,
     max_activations: Annotated[str | None, typer.Option(help="Upper limit on activations, e.g. 500k.")] = None,
+    max_depth_to_width: Annotated[float | None, typer.Option(help="Upper bound on DeepMAD's depth over width.")] = None,
+    monotone_widths: Annotated[bool, typer.Option("--monotone-widths", help="Widths never shrink.")] = False,
+    max_bottleneck_ratio: Annotated[float | None, typer.Option(help="Upper bound on width over bottleneck.")] = None,
     squeeze_excite: SqueezeExcite = False,
     searcher: Annotated[str, typer.Option(help="Search strategy; see `list`.")] = "evolution",
-    proposals: Annotated[int, typer.Option(help="Networks to propose.")] = 2000,
+    proposals: Annotated[
+        int | None, typer.Option(help="Networks to propose; 100,000 with a screen, 2,000 without.")
+    ] = None,
+    finalists: Annotated[int, typer.Option(help="Networks that pass the closed form's screen.")] = 200,
+    no_screen: Annotated[bool, typer.Option("--no-screen", help="Score every network by the forward pass.")] = False,
     repeats: Repeats = 4,
     batch_size: BatchSize = 2,
     seed: Seed = 0,
@@ -87,13 +96,14 @@ def search_command(
     quiet: Quiet = False,
 ) -> None:
     """Search a space for the best network within a budget; trains nothing."""
-    from zeroshot_nas import Budget, get_space, search
+    from zeroshot_nas import Budget, ShapeBounds, get_space, search
 
     limits = {"params": max_params, "flops": max_flops, "layers": max_layers, "activations": max_activations}
     numbers: dict[str, Any] = {
         name: _parse_number(text, f"--max-{name}") for name, text in limits.items() if text is not None
     }
-    budget = Budget(**numbers)
+    shape = ShapeBounds(max_depth_to_width, monotone_widths, max_bottleneck_ratio)
+    budget = Budget(**numbers, shape=shape if shape.limits() else None)
     where = get_space(space, input_size=_parse_shape(image), num_classes=classes, squeeze_excite=squeeze_excite)
     if out is not None:
         _refuse_to_overwrite(out, force)
@@ -103,6 +113,8 @@ def search_command(
         budget,
         searcher=searcher,
         proposals=proposals,
+        screen=None if no_screen else "closed_form",
+        finalists=finalists,
         seed=seed,
         batch_size=batch_size,
         repeats=repeats,
@@ -300,6 +312,12 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
 
 def _print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=1))
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """A warning of ours on one line; others are for developers."""
+    if category.__module__.startswith("zeroshot_nas"):
+        print(f"warning: {message}", file=sys.stderr)  # noqa: T201
 
 
 def _one_line(error: Exception) -> str:

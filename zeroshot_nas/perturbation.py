@@ -48,7 +48,6 @@ def perturbed_pass(architecture: Architecture, images: Tensor, perturbed: Tensor
         perturbed: As ``images``.
         weights: At least `count_weights` numbers from N(0, 1); each convolution takes the next ones.
     """
-    check_buildable(architecture)
     run = _Run(weights)
     both = torch.cat([images, perturbed]).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
@@ -58,7 +57,12 @@ def perturbed_pass(architecture: Architecture, images: Tensor, perturbed: Tensor
 
 
 def count_weights(architecture: Architecture) -> int:
-    """Weights that a pass takes: those of all convolutions but the shortcuts'."""
+    """Weights that a pass takes: those of all convolutions but the shortcuts'.
+
+    Raises:
+        ArchitectureError: The network would not fit in memory; said before anything is drawn.
+    """
+    check_buildable(architecture)
     return sum(_count(ops) for ops in architecture.lower()[:-1])
 
 

@@ -107,10 +107,9 @@ def test_the_leaders_are_told_apart():
     result = screened()
     scores = [each.scores["zen"] for each in result.history]
     best = max(scores, key=lambda score: score.value)
-    assert best.standard_error <= 0.1
     for each in scores:
         settled = each.standard_error <= 0.1 or each.repeats == 64
-        assert settled or each.value + 2 * each.standard_error < best.value
+        assert settled or (each is not best and each.value + 2 * each.standard_error < best.value)
     for each in result.history:
         again = zs.score(each.architecture, "zen", repeats=each.scores["zen"].repeats)
         assert again.value == each.scores["zen"].value

@@ -131,7 +131,6 @@ def search(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
     budget = budget or Budget()
-    _warn_of_depth(ranked_by, budget)
     where = _space(space, input_size, num_classes)
     strategy = SEARCHERS[searcher] if isinstance(searcher, str) else searcher
     precision = Precision(batch_size, repeats, standard_error, max_repeats)
@@ -150,6 +149,7 @@ def search(
         **vars(precision),
     }
     start = _starting_point(where, budget)
+    _warn_of_depth(ranked_by, budget)
     run = _Run(
         strategy(where, python_rng(seed, 0), start, **searcher_options), budget, ranked_by, precision, seed, device
     )
