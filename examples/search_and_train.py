@@ -18,7 +18,7 @@ BUDGET = zs.Budget(params=100e3, flops=5e6, layers=10)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--proposals", type=int, default=1000)
+    parser.add_argument("--proposals", type=int, default=100_000)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -43,7 +43,8 @@ def main() -> None:
     print(f"FLOPs (multiply-adds) {best.costs.flops:,}")
     print(f"layers                {best.costs.layers}")
     print(f"score                 {best.scores['zen']}")
-    print(f"proposals             {result.counts.proposed:,}, of which {result.counts.scored:,} scored")
+    counts = result.counts
+    print(f"proposals             {counts.proposed:,}, {counts.screened:,} screened, {counts.ranked:,} ranked")
     print(f"test accuracy         {trained.test_accuracy:.2%}")
     print(f"time                  search {searched - start:.1f} s, training {done - searched:.1f} s")
     if trained.weights:

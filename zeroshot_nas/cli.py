@@ -87,7 +87,7 @@ def search_command(
     ] = None,
     finalists: Annotated[int, typer.Option(help="Networks that pass the closed form's screen.")] = 200,
     no_screen: Annotated[bool, typer.Option("--no-screen", help="Score every network by the forward pass.")] = False,
-    repeats: Repeats = 4,
+    repeats: Repeats = 2,
     batch_size: BatchSize = 2,
     seed: Seed = 0,
     device: Device = None,

@@ -20,7 +20,7 @@ from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import InfeasibleBudgetError, ProxyError, ZeroShotNASError
 from zeroshot_nas.proxies.base import Proxy, ProxyFunction, Score, get_proxy
-from zeroshot_nas.proxies.scoring import DEFAULT_BATCH_SIZE, DEFAULT_REPEATS, score
+from zeroshot_nas.proxies.scoring import DEFAULT_BATCH_SIZE, score
 from zeroshot_nas.searchers.base import SEARCHERS, Candidate, Counts, Searcher, SearchResult
 from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.spaces.base import SearchSpace, get_space
@@ -33,6 +33,12 @@ DEFAULT_SCREENED_PROPOSALS = 100_000
 
 DEFAULT_FINALISTS = 200
 """Networks that pass the screen."""
+
+DEFAULT_REPEATS = 2
+"""Draws a network gets at first; the leaders get more until they are told apart."""
+
+LEADERS = 16
+"""How many networks at most get more repeats than the rest."""
 
 _REPORT_EVERY = 256
 
@@ -72,7 +78,7 @@ def search(
     seed: int = 0,
     batch_size: int = DEFAULT_BATCH_SIZE,
     repeats: int = DEFAULT_REPEATS,
-    standard_error: float = 0.1,
+    standard_error: float = 0.15,
     max_repeats: int = 64,
     device: str | None = None,
     progress: bool = True,
@@ -98,8 +104,9 @@ def search(
         seed: Seed of the search and of every score in it: ``score`` with this seed and a history entry's repeats gives
             its value.
         batch_size: Gaussian images a repeat, as in `score`.
-        repeats: Draws of weights and images a score, as in `score`.
-        standard_error: Standard error to which the scores of the leaders of the second tier are repeated.
+        repeats: Draws of weights and images a score has at first.
+        standard_error: Standard error to which the leaders' scores are repeated before the best of them wins; leaders
+            are those within two standard errors of the best, `LEADERS` at most.
         max_repeats: Where that stops at the latest.
         device: Where to score.
         progress: Whether to show a bar with the best score, the rate and the rejections.
@@ -193,6 +200,7 @@ class _Run:
                         best = max(best, scored.fitness)
                         self._tell(scored)
                     bar.set_postfix_str(self._status(best), refresh=False)
+                self._separate_leaders()
             except KeyboardInterrupt:
                 if not math.isfinite(best):
                     raise
@@ -235,16 +243,17 @@ class _Run:
         return "done"
 
     def _separate_leaders(self) -> None:
-        """Repeats the scores that are within two standard errors of the best until they are told apart."""
+        """Repeats the scores of the leaders until they are told apart, or as certain as asked."""
         if self.proxy.info.function is None or self.precision.repeats < 2:
             return
-        leader = max(self.history, key=lambda each: each.fitness)
-        for index, each in enumerate(self.history):
-            if each.fitness + 2 * self._error(each) >= leader.fitness - 2 * self._error(leader):
-                self.history[index] = self._ranked(each, self.precision.standard_error)
-
-    def _error(self, candidate: Candidate) -> float:
-        return candidate.scores[self.proxy.key].standard_error or 0.0
+        errors = [each.scores[self.proxy.key].standard_error or 0.0 for each in self.history]
+        pooled = math.sqrt(
+            sum(error**2 for error in errors) / max(1, len(errors))
+        )  # of few repeats each alone says little
+        order = sorted(range(len(self.history)), key=lambda index: self.history[index].fitness, reverse=True)
+        for index in order[:LEADERS]:
+            if self.history[index].fitness + 4 * pooled >= self.history[order[0]].fitness:
+                self.history[index] = self._ranked(self.history[index], self.precision.standard_error)
 
     def _proposals(self, proposals: int, bar: Any) -> Iterator[Candidate]:
         """Candidates within the budget that were not seen before, until so many are proposed."""
