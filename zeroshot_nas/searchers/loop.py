@@ -40,6 +40,9 @@ DEFAULT_REPEATS = 2
 LEADERS = 16
 """How many networks at most get more repeats than the rest."""
 
+LEADER_REPEATS = 8
+"""Repeats that a leader gets at least: the standard error of fewer is itself a guess."""
+
 _REPORT_EVERY = 256
 
 
@@ -253,7 +256,7 @@ class _Run:
         order = sorted(range(len(self.history)), key=lambda index: self.history[index].fitness, reverse=True)
         for index in order[:LEADERS]:
             if self.history[index].fitness + 4 * pooled >= self.history[order[0]].fitness:
-                self.history[index] = self._ranked(self.history[index], self.precision.standard_error)
+                self.history[index] = self._ranked(self.history[index], leads=True)
 
     def _proposals(self, proposals: int, bar: Any) -> Iterator[Candidate]:
         """Candidates within the budget that were not seen before, until so many are proposed."""
@@ -303,17 +306,18 @@ class _Run:
         self.seconds["screen"] += time.perf_counter() - start
         return Candidate(candidate.architecture, candidate.costs, {}, fitness)
 
-    def _ranked(self, candidate: Candidate, standard_error: float | None = None) -> Candidate:
+    def _ranked(self, candidate: Candidate, leads: bool = False) -> Candidate:
         """The candidate with its score by the proxy; a failure is a state with a reason, and counted."""
         start = time.perf_counter()
+        repeats = self.precision.repeats
         first = self.proxy.key not in candidate.scores
         try:
             outcome = score(
                 candidate.architecture,
                 self.proxy,
                 batch_size=self.precision.batch_size,
-                repeats=self.precision.repeats,
-                standard_error=standard_error,
+                repeats=max(repeats, LEADER_REPEATS) if leads else repeats,
+                standard_error=self.precision.standard_error if leads else None,
                 max_repeats=self.precision.max_repeats,
                 seed=self.seed,
                 device=self.device,
