@@ -135,6 +135,7 @@ def circumstances() -> dict[str, Any]:
             **{name: version(name) for name in ("torch", "numpy", "zeroshot_nas")},
         },
         "machine": {"cpu": _cpu_model(), "cores": os.cpu_count(), "system": platform.system()},
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # above 1: others used the machine
     }
 
 

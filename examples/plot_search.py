@@ -27,13 +27,13 @@ def plot(result: zs.SearchResult, path: Path) -> None:
     dots = left.scatter(flops, values, c=range(len(scored)), s=9, cmap="viridis", linewidths=0)
     left.scatter(result.best.costs.flops / 1e6, result.best.fitness, marker="*", s=160, color="crimson", label="winner")
     left.set(xlabel="FLOPs (million multiply-adds)", ylabel=result.settings["proxy"], title="every scored network")
-    left.legend(loc="lower right", frameon=False)
+    left.legend(loc="upper left", frameon=False)
     figure.colorbar(dots, ax=left, label="order")
 
     right.plot(list(itertools.accumulate(values, max)), color="crimson", label="best so far")
     right.plot(values, ".", markersize=2.5, color="0.7", zorder=0, label="scored")
     right.set(xlabel="networks scored", title=f"{result.counts.proposed:,} proposals, {result.seconds['total']:.0f} s")
-    right.legend(loc="lower right", frameon=False)
+    right.legend(loc="upper left", frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

@@ -31,7 +31,7 @@ def test_plot_search(tmp_path):
     pytest.importorskip("matplotlib")
     import zeroshot_nas as zs
 
-    result = zs.search("resnet", "zen", zs.Budget(params=3e4), input_size=(1, 8, 8), proposals=6, progress=False)
+    result = zs.search("resnet", "zen", zs.Budget(layers=6), input_size=(1, 8, 8), proposals=60, progress=False)
     (tmp_path / "result.json").write_text(result.to_json())
     run("plot_search.py", tmp_path / "result.json", tmp_path / "search.png")
     assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")

@@ -119,7 +119,7 @@ from zeroshot_nas.ops import Conv
 class Plain(BlockSpec):
     kernel_size: int = 3
 
-    def lower(self, in_channels, resolution):
+    def first(self, in_channels):
         return (Conv(in_channels, self.out_channels, self.kernel_size, self.stride),)
 """,
     )

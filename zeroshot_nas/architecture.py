@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
 from zeroshot_nas.ops import GlobalPool, Linear, Op, Repeat, Resolution, Shape, Step, walk
@@ -80,9 +80,9 @@ class BlockSpec(ABC):
     def first(self, in_channels: int) -> tuple[Op, ...]:
         """The operations of the first sub-layer."""
 
-    @abstractmethod
     def following(self) -> tuple[Op, ...]:
         """The operations of each further sub-layer, which keeps channels and resolution."""
+        return replace(self, stride=1).first(self.out_channels)
 
     def lower(self, in_channels: int) -> tuple[Op, ...]:
         """All the block's operations."""
@@ -348,6 +348,24 @@ class Architecture:
         except (ValueError, RecursionError) as error:
             raise ArchitectureError(f"not JSON: {error}") from None
         return cls.from_dict(data)
+
+
+class HasArchitecture(Protocol):
+    """Anything with an architecture, such as a search's `Candidate`."""
+
+    @property
+    def architecture(self) -> Architecture: ...
+
+
+def architecture_of(model: object) -> Architecture | None:
+    """The architecture that a model is or has; None for a foreign module.
+
+    Example:
+        >>> architecture_of(Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)")).layers
+        1
+    """
+    found = model if isinstance(model, Architecture) else getattr(model, "architecture", None)
+    return found if isinstance(found, Architecture) else None
 
 
 def head(channels: int, num_classes: int) -> tuple[Op, ...]:

@@ -47,6 +47,13 @@ def test_a_score_in_the_history_is_what_score_gives():
         assert each.scores["zen"].value == zs.score(each.architecture, "zen", repeats=repeats, seed=5).value
 
 
+def test_a_candidate_is_scored_costed_and_trained_as_its_architecture():
+    best = search(proposals=5).best
+    assert zs.cost(best) == best.costs == zs.cost(best.architecture)
+    assert zs.score(best, "zen", seed=2).value == zs.score(best.architecture, "zen", seed=2).value
+    assert zs.train(best, "digits", zs.Recipe(epochs=1, batch_size=512), progress=False).params == best.costs.params
+
+
 def test_global_random_state_is_left_alone():
     before = random.getstate(), torch.get_rng_state()
     search("zen", screen=None, proposals=5)

@@ -27,6 +27,3 @@ class SuperConv(BlockSpec):
 
     def first(self, in_channels: int) -> tuple[Op, ...]:
         return *conv_bn(in_channels, self.out_channels, self.kernel_size, self.stride), RELU
-
-    def following(self) -> tuple[Op, ...]:
-        return *conv_bn(self.out_channels, self.out_channels, self.kernel_size), RELU

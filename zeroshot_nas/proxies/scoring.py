@@ -15,7 +15,7 @@ from typing import Any, overload
 import torch
 from torch import nn
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture import Architecture, HasArchitecture, architecture_of
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.network import Init, Network, build, initialize, without_residual_links
 from zeroshot_nas.perturbation import count_weights, gaussian_weights
@@ -32,7 +32,7 @@ DEFAULT_REPEATS = 4
 
 @overload
 def score(
-    model: Architecture | nn.Module,
+    model: Architecture | HasArchitecture | nn.Module,
     proxy: str | Proxy | ProxyFunction = "zen",
     *,
     input_size: Sequence[int] | None = None,
@@ -50,7 +50,7 @@ def score(
 
 @overload
 def score(
-    model: Architecture | nn.Module,
+    model: Architecture | HasArchitecture | nn.Module,
     proxy: Sequence[str | Proxy | ProxyFunction],
     *,
     input_size: Sequence[int] | None = None,
@@ -67,7 +67,7 @@ def score(
 
 
 def score(
-    model: Architecture | nn.Module,
+    model: Architecture | HasArchitecture | nn.Module,
     proxy: str | Proxy | ProxyFunction | Sequence[str | Proxy | ProxyFunction] = "zen",
     *,
     input_size: Sequence[int] | None = None,
@@ -88,7 +88,7 @@ def score(
     on a copy: the module's weights, buffers, mode, gradients and hooks and the global random state stay as they were.
 
     Args:
-        model: An architecture, or any ``nn.Module``; no special methods are needed.
+        model: An architecture or a candidate of a search, or any ``nn.Module``; no special methods are needed.
         proxy: A name (`list_proxies`), a name with options (``"zen:variant=zennas"``), a function
             ``(network, batch) -> float``, or a list of these.
         input_size: Shape ``(C, H, W)`` of one input; an architecture has its own.
@@ -121,6 +121,11 @@ def score(
             raise ProxyError(f"{name} must be a whole number of 1 or more, got {value!r}")
     if standard_error is not None and not standard_error > 0:
         raise ProxyError(f"standard_error must be above 0, got {standard_error!r}")
+    if not isinstance(model, nn.Module):
+        architecture = architecture_of(model)
+        if architecture is None:
+            raise ProxyError(f"expected an Architecture or a torch.nn.Module, got {type(model).__name__}")
+        model = architecture
     asked = [proxy] if isinstance(proxy, str) or not isinstance(proxy, Sequence) else proxy
     proxies = [get_proxy(each, **options) for each in asked]
     if len({each.key for each in proxies}) < len(proxies):
@@ -263,7 +268,7 @@ class _Subject:
             if self.init == "keep":
                 raise ProxyError("an architecture has no weights to keep; build it first, or leave init out")
             network: nn.Module = build(self.model, init="keep")
-        elif isinstance(self.model, nn.Module):
+        else:
             try:
                 network = copy.deepcopy(self.model)
             except Exception as error:  # torch raises several kinds here; passed on, with its cause
@@ -271,8 +276,6 @@ class _Subject:
                     f"{type(self.model).__name__} can't be copied, so it can't be scored without changing it: {error}. "
                     "Remove tensors with gradients (weight_norm, cached activations) from its attributes"
                 ) from error
-        else:
-            raise ProxyError(f"expected an Architecture or a torch.nn.Module, got {type(self.model).__name__}")
         return network if self.device is None else network.to(self.device)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture import Architecture, HasArchitecture, architecture_of
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, DataError
 from zeroshot_nas.network import Network, build
@@ -28,7 +28,7 @@ DEFAULT_RECIPE = Recipe()
 
 
 def train(
-    model: Architecture | Network,
+    model: Architecture | HasArchitecture | Network,
     data: str | ImageData,
     recipe: Recipe = DEFAULT_RECIPE,
     *,
@@ -45,7 +45,8 @@ def train(
     Ctrl-C after the first epoch stops with the best weights so far.
 
     Args:
-        model: An architecture, which is built and initialised with ``seed``, or a network, whose copy is trained on.
+        model: An architecture or a candidate of a search, which is built and initialised with ``seed``, or a network,
+            whose copy is trained on.
         data: A name (`list_data`) or images of your own; they are fitted to the network's input size.
         recipe: Hyper-parameters.
         out: Folder for ``best.pt``, ``last.pt``, ``architecture.json`` and ``train.json``, which are brought up to date
@@ -69,9 +70,10 @@ def train(
         ('done', 2, 178)
     """
     with preserved_rng():
-        images = _fit(model, data)
+        source = _plain(model)
+        images = _fit(source, data)
         parts = _split(images, recipe, seed)
-        network = _starting_network(model, images, seed, device)
+        network = _starting_network(source, images, seed, device)
         folder = None if out is None else RunFolder(out, force)
         run = _Run(network, images, parts, recipe, folder, seed)
         return run.finish(run.train(progress))
@@ -222,7 +224,7 @@ def _split(data: ImageData, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
 
 def _fit(model: Architecture | Network, data: str | ImageData) -> ImageData:
     """The data at the size of the network's input, if their classes are the network's."""
-    architecture = _architecture(model)
+    architecture = model.architecture if isinstance(model, Network) else model
     images = fit_to(load_data(data), architecture.input_size)
     classes = len(images.class_names)
     if architecture.num_classes != classes:
@@ -233,12 +235,14 @@ def _fit(model: Architecture | Network, data: str | ImageData) -> ImageData:
     return images
 
 
-def _architecture(model: Architecture | Network) -> Architecture:
-    if isinstance(model, Architecture):
-        return model
+def _plain(model: object) -> Architecture | Network:
+    """An architecture or a network; of anything else its architecture."""
     if isinstance(model, Network):
-        return model.architecture
-    raise ArchitectureError(f"train takes an Architecture or a Network, got {type(model).__name__}; see build()")
+        return model
+    architecture = architecture_of(model)
+    if architecture is None or isinstance(model, nn.Module):
+        raise ArchitectureError(f"train takes an Architecture or a Network, got {type(model).__name__}; see build()")
+    return architecture
 
 
 def _starting_network(
