@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from zeroshot_nas.architecture import Architecture, HasArchitecture, architectur
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, DataError
 from zeroshot_nas.network import Network, build
-from zeroshot_nas.seeding import preserved_rng, torch_generator
+from zeroshot_nas.seeding import one_torch_thread, preserved_rng, torch_generator
 from zeroshot_nas.training.augment import random_flip, random_shift
 from zeroshot_nas.training.base import ImageData, TrainingError, fit_to, load_data, stratified_split
 from zeroshot_nas.training.checkpoint import BEST, LAST, RunFolder, TrainedNetwork, pack, predict, unpack
@@ -25,6 +26,9 @@ from zeroshot_nas.training.recipe import Recipe
 from zeroshot_nas.training.result import EpochRecord, State, TrainResult
 
 DEFAULT_RECIPE = Recipe()
+
+SMALL_STEP = 2_000_000_000
+"""Multiply-adds of a training step below which it runs on one thread."""
 
 
 def train(
@@ -69,14 +73,21 @@ def train(
         >>> result.state, result.epochs, result.params
         ('done', 2, 178)
     """
-    with preserved_rng():
-        source = _plain(model)
+    source = _plain(model)
+    with preserved_rng(), _threads_for(source, recipe):
         images = _fit(source, data)
         parts = _split(images, recipe, seed)
         network = _starting_network(source, images, seed, device)
         folder = None if out is None else RunFolder(out, force)
         run = _Run(network, images, parts, recipe, folder, seed)
         return run.finish(run.train(progress))
+
+
+def _threads_for(source: Architecture | Network, recipe: Recipe) -> AbstractContextManager[None]:
+    """One thread where a step is small: more would gain nothing, and wait for each other on a busy machine."""
+    architecture = source if isinstance(source, Architecture) else source.architecture
+    multiply_adds = 3 * recipe.batch_size * complexity(architecture).flops  # forward, and twice that backward
+    return one_torch_thread() if multiply_adds < SMALL_STEP else nullcontext()
 
 
 class _Run:
