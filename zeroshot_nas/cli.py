@@ -81,7 +81,7 @@ def search_command(
     monotone_widths: Annotated[bool, typer.Option("--monotone-widths", help="Widths never shrink.")] = False,
     max_bottleneck_ratio: Annotated[float | None, typer.Option(help="Upper bound on width over bottleneck.")] = None,
     squeeze_excite: SqueezeExcite = False,
-    searcher: Annotated[str, typer.Option(help="Search strategy; see `list`.")] = "evolution",
+    searcher: Annotated[str, typer.Option(help="Search strategy; see `list`.")] = "regularized_evolution",
     proposals: Annotated[
         int | None, typer.Option(help="Networks to propose; 100,000 with a screen, 2,000 without.")
     ] = None,

@@ -61,7 +61,7 @@ def test_global_random_state_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before[1])
 
 
-@pytest.mark.parametrize("searcher", ["evolution", "random"])
+@pytest.mark.parametrize("searcher", ["evolution", "regularized_evolution", "random"])
 def test_every_proposal_is_accounted_for_and_within_the_budget(searcher):
     budget = zs.Budget(params=30_000, flops=1e6, layers=8)
     result = search(budget=budget, searcher=searcher, proposals=200)
@@ -112,7 +112,7 @@ def test_the_closed_form_screens_and_the_forward_pass_decides():
 
 
 def test_the_leaders_are_told_apart():
-    result = screened()
+    result = screened(finalists=60)
     ranked = sorted((each.scores["zen"] for each in result.history), key=lambda score: score.value, reverse=True)
     assert ranked[0].standard_error <= 0.1 or ranked[0].repeats == 64
     repeated = [score for score in ranked if score.repeats > 2]

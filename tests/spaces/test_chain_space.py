@@ -73,11 +73,28 @@ def test_block_types_are_drawn_evenly():
         if block != old
     )
     assert set(drawn) == set(space.body_types)
-    # multinomial over 12 types; 5 standard deviations
-    expected = sum(drawn.values()) / 12
-    assert all(
-        abs(count - expected) < 5 * math.sqrt(expected) for name, count in drawn.items() if name != "SuperResIDWE1K3"
+    # where the type alone changed; multinomial over the 11 others, 5 standard deviations
+    drawn.pop(space.body_types[0])
+    expected = sum(drawn.values()) / 11
+    assert all(abs(count - expected) < 5 * math.sqrt(expected) for count in drawn.values())
+
+
+def test_a_mutation_changes_one_thing_of_a_block():
+    space = get_space("mobilenet", input_size=(1, 8, 8))
+    rng = python_rng(0)
+    initial = space.initial()
+    changed = Counter(
+        tuple(
+            field
+            for field in ("type_name", "out_channels", "bottleneck_channels", "sub_layers")
+            if getattr(old, field) != getattr(new, field)
+        )
+        for child in (space.mutate(initial, rng) for _ in range(2000))
+        if len(child.blocks) == len(initial.blocks)
+        for old, new in zip(initial.blocks[1:-1], child.blocks[1:-1], strict=True)
+        if old != new
     )
+    assert set(changed) == {("type_name",), ("out_channels",), ("bottleneck_channels",), ("sub_layers",)}
 
 
 def test_long_blocks_are_split_and_keep_their_layers():

@@ -203,7 +203,7 @@ def list_searchers() -> list[str]:
 
     Example:
         >>> list_searchers()
-        ['evolution', 'random']
+        ['evolution', 'random', 'regularized_evolution']
     """
     return list(SEARCHERS)
 

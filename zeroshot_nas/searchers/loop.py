@@ -74,7 +74,7 @@ def search(
     *,
     input_size: Sequence[int] | None = None,
     num_classes: int | None = None,
-    searcher: str | type[Searcher] = "evolution",
+    searcher: str | type[Searcher] = "regularized_evolution",
     proposals: int | None = None,
     screen: Literal["closed_form"] | None = "closed_form",
     finalists: int = DEFAULT_FINALISTS,

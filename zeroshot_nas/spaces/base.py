@@ -288,13 +288,22 @@ class ChainSpace(SearchSpace):
         return self._stem(width) if index == 0 else self._last(width)
 
     def _mutate_body(self, block: Any, rng: random.Random) -> list[BlockSpec]:
-        mutant = self._body_block(
-            _pick(self.body_types, rng),
-            self._mutate_width(block.out_channels, rng),
-            block.stride,
-            self._mutate_width(block.bottleneck_channels, rng),
-            max(1, block.sub_layers + _pick(LAYER_CHANGES, rng)),
-        )
+        """One of type, width, bottleneck width and depth changed.
+
+        Zen-NAS draws all four anew; near a budget hardly any such move is accepted.
+        """
+        type_name, width, bottleneck_channels = block.type_name, block.out_channels, block.bottleneck_channels
+        sub_layers = block.sub_layers
+        what = int(rng.random() * 4)
+        if what == 0:
+            type_name = _pick(self.body_types, rng)
+        elif what == 1:
+            width = self._mutate_width(width, rng)
+        elif what == 2:
+            bottleneck_channels = self._mutate_width(bottleneck_channels, rng)
+        else:
+            sub_layers = max(1, sub_layers + _pick(LAYER_CHANGES, rng))
+        mutant: Any = self._body_block(type_name, width, block.stride, bottleneck_channels, sub_layers)
         if mutant.sub_layers < SPLIT_AT:
             return [mutant]
         half = SPLIT_AT // 2
