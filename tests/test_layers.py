@@ -26,6 +26,7 @@ LEVELS = {
     "meanfield": 4.0,
     "network": 4.5,  # refuses what costs calls too large
     "probes": 4.7,  # reads networks
+    "passes": 4.7,  # runs networks
     "perturbation": 4.7,  # refuses what costs calls too large
     "spaces": 5.0,
     "proxies": 5.0,

@@ -36,7 +36,7 @@ Model = Annotated[str, typer.Argument(help="A best.json or architecture file, or
 Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
 Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cuda.")]
 Repeats = Annotated[int, typer.Option(help="Draws of weights and images a score.")]
-BatchSize = Annotated[int, typer.Option(help="Gaussian images a draw.")]
+BatchSize = Annotated[int | None, typer.Option(help="Gaussian images a draw.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a run that is there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
@@ -88,7 +88,7 @@ def search_command(
     finalists: Annotated[int, typer.Option(help="Networks that pass the closed form's screen.")] = 200,
     no_screen: Annotated[bool, typer.Option("--no-screen", help="Score every network by the forward pass.")] = False,
     repeats: Repeats = 2,
-    batch_size: BatchSize = 2,
+    batch_size: BatchSize = None,
     seed: Seed = 0,
     device: Device = None,
     out: Annotated[Path | None, typer.Option(help="Folder for result.json and best.json.")] = None,
@@ -137,7 +137,7 @@ def score_command(
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,
     repeats: Repeats = 4,
-    batch_size: BatchSize = 2,
+    batch_size: BatchSize = None,
     seed: Seed = 0,
     device: Device = None,
     as_json: AsJson = False,

@@ -171,7 +171,7 @@ def _kaiming_deviation(part: nn.modules.conv._ConvNd | nn.Linear) -> float:
 
 
 def _draw_normal(tensor: Tensor, deviation: float, generator: torch.Generator) -> None:
-    if tensor.device.type == "cpu":
+    if tensor.device.type == "cpu" and tensor.is_contiguous():
         tensor.normal_(0.0, deviation, generator=generator)
     else:
         draw = torch.empty(tensor.shape, dtype=tensor.dtype).normal_(0.0, deviation, generator=generator)

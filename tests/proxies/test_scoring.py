@@ -452,7 +452,7 @@ def test_an_unknown_option_suggests_the_nearest():
 
 
 @pytest.mark.parametrize("setting", ["repeats", "batch_size"])
-@pytest.mark.parametrize("number", [0, -1, 1.0, True, "4", None])
+@pytest.mark.parametrize("number", [0, -1, 1.0, True, "4"])
 def test_bad_settings(setting, number):
     with pytest.raises(ProxyError, match=f"{setting} must be a whole number"):
         zs.score(SMALL, "zen", **{setting: number})

@@ -17,6 +17,10 @@ from zeroshot_nas.registry import Registry
 
 Direction: TypeAlias = Literal["higher", "lower"]
 
+CostClass: TypeAlias = Literal["graph", "weights", "forward", "backward", "many"]
+"""What a proxy costs: reading the ``graph`` or the ``weights`` alone, one or two ``forward`` passes, one or two
+``backward`` passes, or ``many`` of either."""
+
 
 class Batch(NamedTuple):
     """The arrays that a proxy reads.
@@ -25,11 +29,17 @@ class Batch(NamedTuple):
         inputs: Images ``(N, C, H, W)``, Gaussian unless given.
         targets: Labels ``(N,)``, int64; None where a proxy needs none.
         perturbation: Noise of the shape of ``inputs``, for proxies that compare two nearby inputs.
+        further: More batches, for proxies that compare gradients of several.
+        output_noise: Signs of the shapes of the feature maps, for proxies that estimate a Jacobian.
+        seed: Where a proxy draws further noise from.
     """
 
     inputs: Tensor
     targets: Tensor | None = None
     perturbation: Tensor | None = None
+    further: tuple[Batch, ...] = ()
+    output_noise: tuple[Tensor, ...] = ()
+    seed: int = 0
 
 
 class ProxyFunction(Protocol):
@@ -59,6 +69,7 @@ class ProxyInfo:
         function: The proxy itself; None where there is only a closed form.
         closed_form: A function ``(architecture, **options) -> float`` that ranks as the proxy does, without building
             anything; a search screens by it.
+        exact: Whether the closed form is the very number that the function gives, and stands in for it.
         of_architecture: A faster way to the same score for architectures of ours: ``(architecture, batch, weights,
             **options) -> float`` with weights from N(0, 1).
         direction: Whether ``"higher"`` or ``"lower"`` values promise better networks.
@@ -67,12 +78,18 @@ class ProxyInfo:
         keeps_residual_links: False where our own networks are scored without shortcuts, as Zen-NAS does.
         needs_batch_norm: Whether a module without batch norm has no such score.
         needs_gradients: Whether the proxy differentiates.
+        needs_labels: Whether it reads labels; seeded random ones stand in where none are given.
+        real_data: Whether the source computes it on real images, for which Gaussian ones stand in here.
+        batch_size: Inputs a repeat unless the caller says otherwise.
+        batches: How many batches it compares; all but the first are in ``Batch.further``.
+        cost: What it costs; see `CostClass`.
         grows_with_depth: Whether a deeper network always scores better, so that a search needs a limit on depth.
     """
 
     name: str
     function: ProxyFunction | None = None
     closed_form: ClosedForm | None = None
+    exact: bool = False
     of_architecture: ArchitectureForm | None = None
     direction: Direction = "higher"
     source: str = ""
@@ -80,6 +97,11 @@ class ProxyInfo:
     keeps_residual_links: bool = True
     needs_batch_norm: bool = False
     needs_gradients: bool = False
+    needs_labels: bool = False
+    real_data: bool = False
+    batch_size: int = 16
+    batches: int = 1
+    cost: CostClass = "forward"
     grows_with_depth: bool = False
 
     @property
@@ -192,8 +214,14 @@ def register_proxy(
     keeps_residual_links: bool = True,
     needs_batch_norm: bool = False,
     needs_gradients: bool = False,
+    needs_labels: bool = False,
+    real_data: bool = False,
+    batch_size: int = 16,
+    batches: int = 1,
+    cost: CostClass = "forward",
     grows_with_depth: bool = False,
     closed_form: ClosedForm | None = None,
+    exact: bool = False,
     of_architecture: ArchitectureForm | None = None,
 ) -> Callable[[_Function], _Function]:
     """Registers a proxy function under a name; the arguments are `ProxyInfo`'s.
@@ -211,6 +239,7 @@ def register_proxy(
                 name=name,
                 function=function,
                 closed_form=closed_form,
+                exact=exact,
                 of_architecture=of_architecture,
                 direction=direction,
                 source=source,
@@ -218,6 +247,11 @@ def register_proxy(
                 keeps_residual_links=keeps_residual_links,
                 needs_batch_norm=needs_batch_norm,
                 needs_gradients=needs_gradients,
+                needs_labels=needs_labels,
+                real_data=real_data,
+                batch_size=batch_size,
+                batches=batches,
+                cost=cost,
                 grows_with_depth=grows_with_depth,
             ),
         )
@@ -232,7 +266,14 @@ def register_closed_form(
     """Registers a proxy that is a function of the architecture alone: no weights, no images, no noise."""
     PROXIES.add(
         name,
-        ProxyInfo(name, closed_form=function, direction=direction, source=source, grows_with_depth=grows_with_depth),
+        ProxyInfo(
+            name,
+            closed_form=function,
+            direction=direction,
+            source=source,
+            cost="graph",
+            grows_with_depth=grows_with_depth,
+        ),
     )
 
 

@@ -12,7 +12,9 @@ from zeroshot_nas.probes import feature_map, without_batch_norm
 from zeroshot_nas.proxies.base import Batch, checked_log, register_proxy
 
 
-@register_proxy("phi", source="arXiv:2102.01063", init="gaussian", keeps_residual_links=False, grows_with_depth=True)
+@register_proxy(
+    "phi", source="arXiv:2102.01063", init="gaussian", batch_size=2, keeps_residual_links=False, grows_with_depth=True
+)
 @torch.no_grad()
 def phi(network: nn.Module, batch: Batch, /, *, alpha: float = 0.01) -> float:
     r"""Phi-score (Lin et al., "Zen-NAS", ICCV 2021, arXiv:2102.01063); higher is better.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import numbers
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import nn
@@ -18,13 +19,11 @@ from torch import nn
 from zeroshot_nas.architecture import Architecture, HasArchitecture, architecture_of
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.network import Init, Network, build, initialize, without_residual_links
+from zeroshot_nas.passes import shared_passes
 from zeroshot_nas.perturbation import count_weights, gaussian_weights
 from zeroshot_nas.probes import batch_norms
 from zeroshot_nas.proxies.base import PROXIES, Batch, Proxy, ProxyFunction, Score, get_proxy
-from zeroshot_nas.seeding import one_torch_thread, preserved_rng, torch_generator
-
-DEFAULT_BATCH_SIZE = 2
-"""Zen-score's noise comes from the weights, not the images: two images have the standard error of sixteen."""
+from zeroshot_nas.seeding import derive_seed, one_torch_thread, preserved_rng, torch_generator
 
 DEFAULT_REPEATS = 4
 """Independent draws of weights and images that a score is the mean of."""
@@ -37,7 +36,7 @@ def score(
     *,
     input_size: Sequence[int] | None = None,
     batch: Batch | None = None,
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    batch_size: int | None = None,
     repeats: int = DEFAULT_REPEATS,
     standard_error: float | None = None,
     max_repeats: int = 64,
@@ -55,7 +54,7 @@ def score(
     *,
     input_size: Sequence[int] | None = None,
     batch: Batch | None = None,
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    batch_size: int | None = None,
     repeats: int = DEFAULT_REPEATS,
     standard_error: float | None = None,
     max_repeats: int = 64,
@@ -72,7 +71,7 @@ def score(
     *,
     input_size: Sequence[int] | None = None,
     batch: Batch | None = None,
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    batch_size: int | None = None,
     repeats: int = DEFAULT_REPEATS,
     standard_error: float | None = None,
     max_repeats: int = 64,
@@ -93,7 +92,7 @@ def score(
             ``(network, batch) -> float``, or a list of these.
         input_size: Shape ``(C, H, W)`` of one input; an architecture has its own.
         batch: Arrays to score on, in place of Gaussian ones; its size and dtype are then the score's.
-        batch_size: Gaussian inputs a repeat.
+        batch_size: Gaussian inputs a repeat; default: the proxy's (`ProxyInfo`).
         repeats: Independent draws of weights and inputs; the score is their mean.
         standard_error: Repeats further until the mean is that certain; the `Score` says what was reached.
         max_repeats: Where it stops at the latest.
@@ -104,11 +103,13 @@ def score(
 
     Returns:
         One `Score`, or for a list a dict of them by `Proxy.key`. A network whose numbers leave the proxy undefined
-        (dead, not finite) has a score in state ``"failed"`` with the reason.
+        (dead, not finite) has a score in state ``"failed"`` with the reason. In a list, so has a proxy that can't be
+        computed for this module. Proxies that ask for the same weights share the module and its passes, and each has
+        the value that it has alone.
 
     Raises:
         UnknownNameError: No proxy has that name.
-        ProxyError: The proxy can't be computed for this module, input or setting.
+        ProxyError: The one proxy can't be computed for this module, or an input or setting is not usable.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
@@ -116,7 +117,8 @@ def score(
         >>> result.state, result.repeats
         ('ok', 4)
     """
-    for name, value in (("repeats", repeats), ("batch_size", batch_size), ("max_repeats", max_repeats)):
+    counts = {"repeats": repeats, "batch_size": 1 if batch_size is None else batch_size, "max_repeats": max_repeats}
+    for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ProxyError(f"{name} must be a whole number of 1 or more, got {value!r}")
     if standard_error is not None and not standard_error > 0:
@@ -130,38 +132,104 @@ def score(
     proxies = [get_proxy(each, **options) for each in asked]
     if len({each.key for each in proxies}) < len(proxies):
         raise ProxyError(f"the proxies must differ, got {', '.join(each.key for each in proxies)}")
-    arrays = batch if batch is not None else (batch_size, *_input_size(model, input_size))
-    subject = _Subject(model, arrays, init, seed, device)
+    subject = _Subject(model, batch if batch is not None else _input_size(model, input_size), init, seed, device)
+    runs = [_Run(each, batch_size or each.info.batch_size, subject.reads_graph(each)) for each in proxies]
+    precision = _Precision(repeats, standard_error, max_repeats)
     with preserved_rng(), one_torch_thread():
-        scores = {each.key: _score(subject, each, repeats, standard_error, max_repeats) for each in proxies}
+        for group in _groups(runs, subject):
+            _run_group(group, subject, precision, alone=len(runs) == 1)
+    scores = {run.proxy.key: run.score() for run in runs}
     return scores if asked is proxy else scores[proxies[0].key]
 
 
-def _score(subject: _Subject, proxy: Proxy, repeats: int, standard_error: float | None, max_repeats: int) -> Score:
-    """Mean and standard error over repeats, or the reason why there is none."""
+class _Precision(NamedTuple):
+    """How often to repeat."""
+
+    repeats: int
+    standard_error: float | None
+    max_repeats: int
+
+
+class _Run:
+    """One proxy's values as they come."""
+
+    def __init__(self, proxy: Proxy, batch_size: int, exact: bool) -> None:
+        self.proxy = proxy
+        self.exact = exact  # read off the architecture, so without error
+        self.batch_size = batch_size
+        self.values: list[float] = []
+        self.seconds = 0.0
+        self.failure = ""
+
+    @property
+    def standard_error(self) -> float | None:
+        if self.exact and self.values:
+            return 0.0
+        return statistics.stdev(self.values) / math.sqrt(len(self.values)) if len(self.values) > 1 else None
+
+    def wants_more(self, precision: _Precision) -> bool:
+        """Whether another repeat is due."""
+        done = len(self.values)
+        if self.failure:
+            return False
+        if done < precision.repeats or precision.standard_error is None:
+            return done < precision.repeats
+        error = self.standard_error
+        return done < precision.max_repeats and (error is None or error > precision.standard_error)
+
+    def score(self) -> Score:
+        key, repeats = self.proxy.key, len(self.values)
+        if self.failure:
+            return Score(key, math.nan, None, repeats, self.seconds, "failed", self.failure)
+        return Score(key, statistics.fmean(self.values), self.standard_error, repeats, self.seconds)
+
+
+def _groups(runs: Sequence[_Run], subject: _Subject) -> list[list[_Run]]:
+    """Proxies that ask for the same weights and inputs, and so share them."""
+    groups: dict[Any, list[_Run]] = {}
+    for run in runs:
+        info = run.proxy.info
+        alone = subject.reads_graph(run.proxy) or subject.is_fast(run.proxy)
+        key = run.proxy.key if alone else (subject.init or info.init, info.keeps_residual_links, run.batch_size)
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def _run_group(group: Sequence[_Run], subject: _Subject, precision: _Precision, alone: bool) -> None:
+    """Repeats the group's proxies until each has what it needs."""
+    if subject.is_fixed or subject.reads_graph(group[0].proxy):
+        precision = _Precision(1, None, 1)  # nothing is left to draw
+    for repeat in itertools.count():
+        active = [run for run in group if run.wants_more(precision)]
+        if not active:
+            return
+        start = time.perf_counter()
+        try:
+            with subject.drawn([run.proxy for run in active], active[0].batch_size, repeat) as compute:
+                share = (time.perf_counter() - start) / len(active)
+                for run in active:
+                    _repeat(run, compute, share, alone)
+        except UndefinedScoreError as failure:  # of the network, whatever the proxy
+            for run in active:
+                run.failure = str(failure)
+
+
+def _repeat(run: _Run, compute: Callable[[Proxy], float], share: float, alone: bool) -> None:
+    """One value of one proxy, or the reason why there is none."""
     start = time.perf_counter()
-    if proxy.info.function is None:
-        value = proxy.closed_form(subject.architecture_for(proxy))
-        return Score(proxy.key, value, 0.0, 1, time.perf_counter() - start)
-    if subject.is_fixed:
-        repeats, standard_error = 1, None  # nothing is left to draw
-    values: list[float] = []
-    error: float | None = None
     try:
-        while len(values) < repeats or (
-            standard_error is not None and _still_above(error, standard_error, values, max_repeats)
-        ):
-            values.append(subject.draw(proxy, len(values)))
-            if len(values) > 1:
-                error = statistics.stdev(values) / math.sqrt(len(values))
+        value = compute(run.proxy)
+        if not math.isfinite(value):
+            raise UndefinedScoreError(f"{run.proxy.key} is not finite ({value})")
+        run.values.append(value)
     except UndefinedScoreError as failure:
-        seconds = time.perf_counter() - start
-        return Score(proxy.key, math.nan, None, len(values), seconds, "failed", str(failure))
-    return Score(proxy.key, statistics.fmean(values), error, len(values), time.perf_counter() - start)
-
-
-def _still_above(error: float | None, wanted: float, values: Sequence[float], max_repeats: int) -> bool:
-    return len(values) < max_repeats and (error is None or error > wanted)
+        run.failure = str(failure)
+    except ProxyError as failure:
+        if alone:
+            raise
+        run.failure = str(failure)  # the other proxies of the call are not lost
+    finally:
+        run.seconds += share + time.perf_counter() - start
 
 
 class _Subject:
@@ -169,7 +237,7 @@ class _Subject:
 
     Args:
         model: An architecture or a module.
-        arrays: The batch, or the shape of a Gaussian one.
+        arrays: The batch, or the shape of one input of a Gaussian one.
         init: The initialisation asked for; None is the proxy's.
         seed: Seed of all draws.
         device: Where to compute.
@@ -203,32 +271,57 @@ class _Subject:
             )
         return self.architecture
 
-    def draw(self, proxy: Proxy, repeat: int) -> float:
-        """The proxy's value for one draw of weights and inputs."""
-        value = self._draw_of_architecture(proxy, repeat) if self._is_fast(proxy) else self._draw(proxy, repeat)
-        if not math.isfinite(value):
-            raise UndefinedScoreError(f"{proxy.key} is not finite ({value})")
-        return value
+    @contextmanager
+    def drawn(self, proxies: Sequence[Proxy], batch_size: int, repeat: int) -> Iterator[Callable[[Proxy], float]]:
+        """Draws weights and inputs once for several proxies, and gives the function that computes each."""
+        info = proxies[0].info
+        if self.reads_graph(proxies[0]):
+            yield lambda proxy: proxy.closed_form(self.architecture_for(proxy))
+        elif self.is_fast(proxies[0]):
+            yield lambda proxy: self._value_of_architecture(proxy, batch_size, repeat)
+        else:
+            network = self.network
+            initialize(network, self.init or info.init, torch_generator(self.seed, repeat, 0))
+            _check_weights(network)
+            like = next(network.parameters(), torch.zeros(0, device=self.device))
+            batch = self._batch(
+                like,
+                batch_size,
+                repeat,
+                labels=any(proxy.info.needs_labels for proxy in proxies),
+                batches=max(proxy.info.batches for proxy in proxies),
+            )
+            with ExitStack() as stack:
+                stack.enter_context(_batch_statistics(network))
+                stack.enter_context(shared_passes(any(proxy.info.needs_gradients for proxy in proxies)))
+                if not info.keeps_residual_links:
+                    stack.enter_context(without_residual_links(network))
+                yield lambda proxy: self._value(proxy, batch)
 
-    def _is_fast(self, proxy: Proxy) -> bool:
+    def reads_graph(self, proxy: Proxy) -> bool:
+        """Whether the proxy is computed from the architecture alone."""
+        info = proxy.info
+        return info.function is None or (info.exact and isinstance(self.architecture, Architecture))
+
+    def is_fast(self, proxy: Proxy) -> bool:
+        """Whether the proxy has a faster way for this subject."""
         return (
             proxy.info.of_architecture is not None
             and isinstance(self.architecture, Architecture)
             and self.init in (None, "gaussian")
         )
 
-    def _draw_of_architecture(self, proxy: Proxy, repeat: int) -> float:
+    def _value_of_architecture(self, proxy: Proxy, batch_size: int, repeat: int) -> float:
         architecture = self.architecture_for(proxy)
-        assert proxy.info.of_architecture is not None, "see _is_fast"
+        assert proxy.info.of_architecture is not None, "see is_fast"
         like = torch.zeros(0, device=self.device)
         if isinstance(self.model, Network) and self.device is None:
             like = next(self.model.parameters()).detach()
-        batch = self._batch(like, repeat)
+        batch = self._batch(like, batch_size, repeat)
         weights = gaussian_weights(self.seed, repeat, count_weights(architecture)).to(like)
         return proxy.info.of_architecture(architecture, batch, weights, **proxy.options)
 
-    def _draw(self, proxy: Proxy, repeat: int) -> float:
-        assert proxy.info.function is not None, "closed forms draw nothing"
+    def _value(self, proxy: Proxy, batch: Batch) -> float:
         network = self.network
         if proxy.info.needs_batch_norm and not batch_norms(network):
             others = ", ".join(name for name in PROXIES if _runs_without_batch_norm(name))
@@ -236,30 +329,58 @@ class _Subject:
                 f"{proxy.info.name} needs batch norm, and {type(network).__name__} has none. "
                 f"Use a proxy that does without ({others}), or add nn.BatchNorm2d after the convolutions"
             )
-        initialize(network, self.init or proxy.info.init, torch_generator(self.seed, repeat, 0))
-        batch = self._batch(next(network.parameters(), torch.zeros(0)), repeat)
         try:
-            with _batch_statistics(network), torch.set_grad_enabled(proxy.info.needs_gradients), ExitStack() as stack:
-                if not proxy.info.keeps_residual_links:
-                    stack.enter_context(without_residual_links(network))
+            with torch.set_grad_enabled(proxy.info.needs_gradients):
                 return _number(proxy(network, batch))
         except ZeroShotNASError:
             raise
         except Exception as error:  # a stranger's module or proxy may raise anything; it is passed on, with its cause
-            raise ProxyError(
+            reason = (
                 f"{proxy.key} could not run {type(network).__name__} on inputs of shape {tuple(batch.inputs.shape)} "
-                f"({type(error).__name__}: {str(error).partition(chr(10))[0]}). Check input_size and the module"
-            ) from error
+                f"({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+            )
+            if "more than 1 value per channel" in str(error):
+                raise UndefinedScoreError(f"{reason}; score on more inputs") from error
+            raise ProxyError(f"{reason}. Check input_size and the module") from error
 
-    def _batch(self, like: torch.Tensor, repeat: int) -> Batch:
-        """The given arrays, or inputs and perturbation from N(0, 1) on the network's device and in its dtype."""
+    def _batch(self, like: torch.Tensor, batch_size: int, repeat: int, labels: bool = False, batches: int = 1) -> Batch:
+        """The given arrays, or Gaussian ones on the network's device and in its dtype, with labels drawn evenly."""
         if isinstance(self.arrays, Batch):
-            return self.arrays
+            return self.arrays._replace(inputs=_channels_last(self.arrays.inputs))
+        shape = (batch_size, *self.arrays)
         generator = torch_generator(self.seed, repeat, 1)
         inputs, perturbation = (
-            torch.randn(self.arrays, generator=generator, dtype=torch.float32).to(like) for _ in range(2)
+            _channels_last(torch.randn(shape, generator=generator, dtype=torch.float32).to(like)) for _ in range(2)
         )
-        return Batch(inputs, perturbation=perturbation)
+        targets = None
+        if labels:
+            generator = torch_generator(self.seed, repeat, 2)
+            targets = torch.randint(self.num_classes, (batch_size,), generator=generator).to(like.device)
+        further = []
+        generator = torch_generator(self.seed, repeat, 3)
+        for _ in range(batches - 1):
+            more = _channels_last(torch.randn(shape, generator=generator, dtype=torch.float32).to(like))
+            more_targets = torch.randint(self.num_classes, (batch_size,), generator=generator).to(like.device)
+            further.append(Batch(more, more_targets))
+        return Batch(inputs, targets, perturbation, tuple(further), seed=derive_seed(self.seed, repeat, 4))
+
+    @cached_property
+    def num_classes(self) -> int:
+        """Outputs of the classifier.
+
+        Raises:
+            ProxyError: The module does not return logits.
+        """
+        if isinstance(self.architecture, Architecture):
+            return self.architecture.num_classes
+        assert not isinstance(self.arrays, Batch), "a given batch brings its labels"
+        like = next(self.network.parameters(), torch.zeros(0, device=self.device))
+        with torch.no_grad(), _batch_statistics(self.network):
+            output = self.network(torch.ones(2, *self.arrays).to(like))
+        if not isinstance(output, torch.Tensor) or output.dim() != 2:
+            got = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
+            raise ProxyError(f"expected logits (N, num_classes) from {type(self.model).__name__}, got {got}")
+        return output.shape[1]
 
     @cached_property
     def network(self) -> nn.Module:
@@ -276,7 +397,24 @@ class _Subject:
                     f"{type(self.model).__name__} can't be copied, so it can't be scored without changing it: {error}. "
                     "Remove tensors with gradients (weight_norm, cached activations) from its attributes"
                 ) from error
-        return network if self.device is None else network.to(self.device)
+        if self.device is not None:
+            network.to(self.device)
+        if next(network.parameters(), torch.zeros(0)).dtype == torch.float32:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time of a forward pass on a CPU
+        return network
+
+
+def _channels_last(inputs: torch.Tensor) -> torch.Tensor:
+    """The same numbers, laid out as convolutions read them fastest."""
+    if inputs.dim() != 4 or inputs.dtype != torch.float32:
+        return inputs
+    return inputs.contiguous(memory_format=torch.channels_last)
+
+
+def _check_weights(network: nn.Module) -> None:
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UndefinedScoreError(f"{name} of the module is not finite")
 
 
 def _runs_without_batch_norm(name: str) -> bool:
@@ -306,13 +444,18 @@ def _input_size(model: Architecture | nn.Module, input_size: Sequence[int] | Non
 
 @contextmanager
 def _batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Batch norms use the batch's statistics; all else is as at inference, so that dropout adds no noise."""
+    """Batch norms use the batch's statistics and keep none; all else is as at inference: dropout would add noise."""
     modes = [(part, part.training) for part in network.modules()]
     network.eval()
-    for norm in batch_norms(network):
+    norms = batch_norms(network)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
         norm.training = True
+        norm.momentum = 0.0  # type: ignore[assignment]
     try:
         yield
     finally:
         for part, training in modes:
             part.training = training
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -44,6 +44,7 @@ def zen_of_architecture(
     "zen",
     source="arXiv:2102.01063",
     init="gaussian",
+    batch_size=2,
     keeps_residual_links=False,
     needs_batch_norm=True,
     grows_with_depth=True,

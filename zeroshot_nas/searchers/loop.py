@@ -20,7 +20,7 @@ from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import InfeasibleBudgetError, ProxyError, ZeroShotNASError
 from zeroshot_nas.proxies.base import Proxy, ProxyFunction, Score, get_proxy
-from zeroshot_nas.proxies.scoring import DEFAULT_BATCH_SIZE, score
+from zeroshot_nas.proxies.scoring import score
 from zeroshot_nas.searchers.base import SEARCHERS, Candidate, Counts, Searcher, SearchResult
 from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.spaces.base import SearchSpace, get_space
@@ -61,7 +61,7 @@ class Precision:
         max_repeats: Where that stops at the latest.
     """
 
-    batch_size: int
+    batch_size: int | None
     repeats: int
     standard_error: float
     max_repeats: int
@@ -79,7 +79,7 @@ def search(
     screen: Literal["closed_form"] | None = "closed_form",
     finalists: int = DEFAULT_FINALISTS,
     seed: int = 0,
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    batch_size: int | None = None,
     repeats: int = DEFAULT_REPEATS,
     standard_error: float = 0.15,
     max_repeats: int = 64,
