@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from zeroshot_nas.proxies.base import get_proxy as get_proxy
     from zeroshot_nas.proxies.base import list_proxies as list_proxies
     from zeroshot_nas.proxies.base import register_proxy as register_proxy
+    from zeroshot_nas.proxies.pool import score_pool as score_pool
     from zeroshot_nas.proxies.scoring import score as score
+    from zeroshot_nas.ranking import rank_aggregate as rank_aggregate
     from zeroshot_nas.searchers.base import Candidate as Candidate
     from zeroshot_nas.searchers.base import Searcher as Searcher
     from zeroshot_nas.searchers.base import SearchResult as SearchResult
@@ -59,7 +61,9 @@ _HOMES = {
     "get_proxy": "proxies.base",
     "list_proxies": "proxies.base",
     "register_proxy": "proxies.base",
+    "score_pool": "proxies.pool",
     "score": "proxies.scoring",
+    "rank_aggregate": "ranking",
     "Candidate": "searchers.base",
     "SearchResult": "searchers.base",
     "Searcher": "searchers.base",

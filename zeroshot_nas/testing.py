@@ -32,6 +32,10 @@ from zeroshot_nas.spaces.base import SearchSpace
 
 def check_proxy(proxy: str | Proxy | ProxyFunction) -> None:
     """A proxy is deterministic, does not depend on what ran before, and leaves module and random state as they were."""
+    if get_proxy(proxy).info.parts:
+        for part in get_proxy(proxy).info.parts:
+            check_proxy(part)
+        return
     if get_proxy(proxy).info.function is None:
         _check_closed_form(get_proxy(proxy))
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, did_you_mean
 from zeroshot_nas.network import Init
+from zeroshot_nas.ranking import Aggregation
 from zeroshot_nas.registry import Registry
 
 Direction: TypeAlias = Literal["higher", "lower"]
@@ -72,6 +73,8 @@ class ProxyInfo:
         exact: Whether the closed form is the very number that the function gives, and stands in for it.
         of_architecture: A faster way to the same score for architectures of ours: ``(architecture, batch, weights,
             **options) -> float`` with weights from N(0, 1).
+        parts: Names of the proxies that an aggregate over a pool joins; it has no value for one network.
+        aggregation: How it joins them; see `zeroshot_nas.ranking.rank_aggregate`.
         direction: Whether ``"higher"`` or ``"lower"`` values promise better networks.
         source: Where the formula is from, with its arXiv number.
         init: Initialisation that the formula asks for.
@@ -91,6 +94,8 @@ class ProxyInfo:
     closed_form: ClosedForm | None = None
     exact: bool = False
     of_architecture: ArchitectureForm | None = None
+    parts: tuple[str, ...] = ()
+    aggregation: Aggregation = "log_rank"
     direction: Direction = "higher"
     source: str = ""
     init: Init = "kaiming"
@@ -107,6 +112,8 @@ class ProxyInfo:
     @property
     def options(self) -> tuple[str, ...]:
         """Names of the function's keyword-only options."""
+        if self.parts:
+            return ()
         function = self.function or self.closed_form
         assert function is not None, f"{self.name} has neither a function nor a closed form"
         parameters = inspect.signature(function).parameters.values()
@@ -143,6 +150,8 @@ class Proxy:
         return 1 if self.info.direction == "higher" else -1
 
     def __call__(self, network: nn.Module, batch: Batch, /) -> float:
+        if self.info.parts:
+            raise pool_only(self.info)
         if self.info.function is None:
             raise ProxyError(f"{self.info.name} is a closed form: it reads an Architecture, not a module")
         return self.info.function(network, batch, **self.options)
@@ -153,6 +162,8 @@ class Proxy:
         Raises:
             ProxyError: The proxy has none.
         """
+        if self.info.parts:
+            raise pool_only(self.info)
         if self.info.closed_form is None:
             raise ProxyError(f"{self.info.name} has no closed form")
         return self.info.closed_form(architecture, **self.options)
@@ -277,6 +288,14 @@ def register_closed_form(
     )
 
 
+def register_aggregate(name: str, parts: Sequence[str], aggregation: Aggregation, *, source: str) -> None:
+    """Registers an aggregate: a function of a pool of networks that joins the ranks of several proxies.
+
+    ``zeroshot_nas.score_pool`` computes it. Higher is better, whatever the directions of the parts.
+    """
+    PROXIES.add(name, ProxyInfo(name, parts=tuple(parts), aggregation=aggregation, source=source, cost="many"))
+
+
 def get_proxy(proxy: str | Proxy | ProxyFunction, **options: Any) -> Proxy:
     """A proxy by name, by name with options, or from a function of one's own.
 
@@ -326,6 +345,14 @@ def list_proxies() -> list[str]:
         True
     """
     return list(PROXIES)
+
+
+def pool_only(info: ProxyInfo) -> ProxyError:
+    """What to raise where an aggregate is asked for one network's value."""
+    return ProxyError(
+        f"{info.name} joins the ranks of {', '.join(info.parts)} in a pool of networks, and has no value for one: "
+        f"use score_pool(networks, {info.name!r}), or score the parts"
+    )
 
 
 def _number_or_text(value: str) -> float | str:

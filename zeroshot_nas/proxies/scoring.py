@@ -22,7 +22,7 @@ from zeroshot_nas.network import Init, Network, build, initialize, without_resid
 from zeroshot_nas.passes import shared_passes
 from zeroshot_nas.perturbation import count_weights, gaussian_weights
 from zeroshot_nas.probes import batch_norms
-from zeroshot_nas.proxies.base import PROXIES, Batch, Proxy, ProxyFunction, Score, get_proxy
+from zeroshot_nas.proxies.base import PROXIES, Batch, Proxy, ProxyFunction, Score, get_proxy, pool_only
 from zeroshot_nas.seeding import derive_seed, one_torch_thread, preserved_rng, torch_generator
 
 DEFAULT_REPEATS = 4
@@ -132,6 +132,9 @@ def score(
     proxies = [get_proxy(each, **options) for each in asked]
     if len({each.key for each in proxies}) < len(proxies):
         raise ProxyError(f"the proxies must differ, got {', '.join(each.key for each in proxies)}")
+    for each in proxies:
+        if each.info.parts:
+            raise pool_only(each.info)
     subject = _Subject(model, batch if batch is not None else _input_size(model, input_size), init, seed, device)
     runs = [_Run(each, batch_size or each.info.batch_size, subject.reads_graph(each)) for each in proxies]
     precision = _Precision(repeats, standard_error, max_repeats)
@@ -346,7 +349,7 @@ class _Subject:
     def _batch(self, like: torch.Tensor, batch_size: int, repeat: int, labels: bool = False, batches: int = 1) -> Batch:
         """The given arrays, or Gaussian ones on the network's device and in its dtype, with labels drawn evenly."""
         if isinstance(self.arrays, Batch):
-            return self.arrays._replace(inputs=_channels_last(self.arrays.inputs))
+            return self.arrays
         shape = (batch_size, *self.arrays)
         generator = torch_generator(self.seed, repeat, 1)
         inputs, perturbation = (
@@ -399,7 +402,8 @@ class _Subject:
                 ) from error
         if self.device is not None:
             network.to(self.device)
-        if next(network.parameters(), torch.zeros(0)).dtype == torch.float32:
+        drawn = not isinstance(self.arrays, Batch)  # given arrays are read in the layout that they have
+        if drawn and next(network.parameters(), torch.zeros(0)).dtype == torch.float32:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time of a forward pass on a CPU
         return network
 

@@ -19,7 +19,7 @@ from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import InfeasibleBudgetError, ProxyError, ZeroShotNASError
-from zeroshot_nas.proxies.base import Proxy, ProxyFunction, Score, get_proxy
+from zeroshot_nas.proxies.base import Proxy, ProxyFunction, Score, get_proxy, pool_only
 from zeroshot_nas.proxies.scoring import score
 from zeroshot_nas.searchers.base import SEARCHERS, Candidate, Counts, Searcher, SearchResult
 from zeroshot_nas.seeding import python_rng
@@ -134,6 +134,8 @@ def search(
         (300, 5, True)
     """
     ranked_by = get_proxy(proxy)
+    if ranked_by.info.parts:
+        raise pool_only(ranked_by.info)
     closed_form_only = ranked_by.info.function is None
     screened = ranked_by.info.closed_form is not None and (screen is not None or closed_form_only)
     proposals = proposals if proposals is not None else DEFAULT_SCREENED_PROPOSALS if screened else DEFAULT_PROPOSALS
