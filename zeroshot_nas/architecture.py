@@ -48,11 +48,13 @@ class BlockSpec(ABC):
     sub_layers: int = 1
 
     type_template: ClassVar[str]
-    plainnet_fields: ClassVar[tuple[str, ...]]
+    plainnet_fields: ClassVar[tuple[str, ...] | None]
     _hash: ClassVar[int]  # an instance's, kept from its creation
 
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
+            if isinstance(value, str) and isinstance(getattr(type(self), name, None), str):
+                continue  # its meaning is the subclass's to check
             if type(value) is int and 1 <= value <= MAX_NUMBER:
                 if not isinstance(getattr(type(self), name, None), bool):
                     continue
@@ -68,7 +70,8 @@ class BlockSpec(ABC):
                 f"{self.type_name} is no registered block type.{did_you_mean(self.type_name, BLOCKS)}"
             )
         # once, and from numbers alone, so that it is cheap and the same in every process
-        digest = hash((zlib.crc32(self.type_name.encode()), *self.__dict__.values()))
+        values = (_digest(value) if isinstance(value, str) else value for value in self.__dict__.values())
+        digest = hash((zlib.crc32(self.type_name.encode()), *values))
         object.__setattr__(self, "_hash", digest)
 
     @property
@@ -112,13 +115,13 @@ _Block = TypeVar("_Block", bound=type[BlockSpec])
 
 
 def register_block(
-    template: str, *, plainnet_fields: Sequence[str], **choices: Sequence[int]
+    template: str, *, plainnet_fields: Sequence[str] | None, **choices: Sequence[int]
 ) -> Callable[[_Block], _Block]:
     """Registers a block class under every name that ``template`` gives.
 
     Args:
         template: Name with a replacement field for each choice: ``"SuperResK{kernel_size}K{kernel_size}"``.
-        plainnet_fields: Fields after ``in_channels`` in the PlainNet grammar, in order.
+        plainnet_fields: Fields after ``in_channels`` in the PlainNet grammar, in order; None where it has no form.
         choices: Values of the fields that the name fixes.
 
     Example:
@@ -129,7 +132,7 @@ def register_block(
     def register(cls: _Block) -> _Block:
         cls.type_template = template
         cls.__hash__ = _kept_hash  # type: ignore[assignment,method-assign]
-        cls.plainnet_fields = tuple(plainnet_fields)
+        cls.plainnet_fields = None if plainnet_fields is None else tuple(plainnet_fields)
         for values in itertools.product(*choices.values()):
             fixed = dict(zip(choices, values, strict=True))
             name = template.format(**fixed)
@@ -137,6 +140,12 @@ def register_block(
         return cls
 
     return register
+
+
+@lru_cache(maxsize=65_536)
+def _digest(text: str) -> int:
+    """A number for a text, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest())
 
 
 def _kept_hash(block: BlockSpec) -> int:
@@ -247,9 +256,17 @@ class Architecture:
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
     def to_string(self) -> str:
-        """The PlainNet string of Zen-NAS (input size, classes and squeeze-and-excitation are not part of it)."""
+        """The PlainNet string of Zen-NAS (input size, classes and squeeze-and-excitation are not part of it).
+
+        Raises:
+            ArchitectureError: A block has no form in that grammar; its space has a ``to_string``.
+        """
         parts = []
         for block, in_channels, _ in self.inputs():
+            if block.plainnet_fields is None:
+                raise ArchitectureError(
+                    f"{block.type_name} has no PlainNet form; use to_string of its search space, or to_json"
+                )
             numbers = [in_channels, *(getattr(block, name) for name in block.plainnet_fields)]
             parts.append(f"{block.type_name}({','.join(map(str, numbers))})")
         return "".join(parts)
@@ -421,6 +438,8 @@ def _block_type(name: str, position: int) -> BlockType:
 def _read_block(
     block_type: BlockType, numbers: Sequence[int], squeeze_excite: bool, position: int
 ) -> tuple[int, BlockSpec]:
+    if block_type.cls.plainnet_fields is None:
+        raise ArchitectureError(f"{block_type.name} at position {position} has no PlainNet form; use its search space")
     names = ("in_channels", *block_type.cls.plainnet_fields)
     if len(numbers) != len(names):
         raise ArchitectureError(

@@ -69,6 +69,33 @@ class Residual(nn.Module):
         return main + self.shortcut(x) if self.link else main
 
 
+class Zero(nn.Module):
+    """Zeros of the input's channels, at the resolution that a stride leaves."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., :: self.stride, :: self.stride].mul(0.0)
+
+
+class Graph(nn.Module):
+    """Nodes in order, each the sum or concatenation of its edges; returns the last."""
+
+    def __init__(self, graph: ops.Graph) -> None:
+        super().__init__()
+        self.nodes = graph.nodes
+        self.edges = nn.ModuleList(_sequential(edge.ops) for node in graph.nodes for edge in node.edges)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs, edges = [x], iter(self.edges)
+        for node in self.nodes:
+            brought = [next(edges)(outputs[edge.source]) for edge in node.edges]
+            outputs.append(torch.cat(brought, 1) if node.join == "concatenation" else _sum(brought))
+        return outputs[-1]
+
+
 class Network(nn.Module):
     """The module of an architecture: ``blocks`` in order, then ``head``.
 
@@ -178,6 +205,19 @@ def _draw_normal(tensor: Tensor, deviation: float, generator: torch.Generator) -
         tensor.copy_(draw)
 
 
+def _sum(tensors: list[Tensor]) -> Tensor:
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = total + tensor
+    return total
+
+
+def _pool(op: ops.Pool) -> nn.Module:
+    if op.kind == "max":
+        return nn.MaxPool2d(op.kernel_size, op.stride, op.padding)
+    return nn.AvgPool2d(op.kernel_size, op.stride, op.padding, count_include_pad=False)
+
+
 def _sequential(chain: tuple[ops.Op, ...]) -> nn.Sequential:
     return nn.Sequential(*(_MODULES[type(op)](op) for op in chain))
 
@@ -196,6 +236,9 @@ _MODULES: dict[type, Callable[..., nn.Module]] = {
     ops.Conv: _conv,
     ops.BatchNorm: lambda op: nn.BatchNorm2d(op.channels, eps=ops.BATCH_NORM_EPSILON),
     ops.Activation: _activation,
+    ops.Pool: _pool,
+    ops.Zero: lambda op: Zero(op.stride),
+    ops.Graph: Graph,
     ops.GlobalPool: lambda _: GlobalPool(),
     ops.Linear: lambda op: Linear(op.in_features, op.out_features, op.bias),
     ops.Gate: lambda op: Gate(_sequential(op.body)),

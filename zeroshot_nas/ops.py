@@ -20,7 +20,7 @@ Resolution: TypeAlias = tuple[int, int]
 BATCH_NORM_EPSILON = 1e-5
 """What batch normalisation adds to the variance."""
 
-Op: TypeAlias = "Conv | BatchNorm | Activation | GlobalPool | Linear | Gate | Residual | Repeat"
+Op: TypeAlias = "Conv | BatchNorm | Activation | Pool | Zero | GlobalPool | Linear | Gate | Residual | Repeat | Graph"
 """Any primitive operation."""
 
 
@@ -78,6 +78,40 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """Average or maximum over a square window; odd windows are padded to keep the resolution, even ones are not.
+
+    Positions outside the image don't count.
+    """
+
+    kind: Literal["average", "max"] = "average"
+    kernel_size: int = 3
+    stride: int = 1
+
+    @property
+    def padding(self) -> int:
+        """Positions added on each side."""
+        return self.kernel_size // 2 if self.kernel_size % 2 else 0
+
+    def output_shape(self, shape: Shape) -> Shape:
+        reach = 2 * self.padding - self.kernel_size
+        height, width = (reach + shape[1]) // self.stride + 1, (reach + shape[2]) // self.stride + 1
+        if height < 1 or width < 1:
+            raise ArchitectureError(f"a {self.kernel_size}x{self.kernel_size} window does not fit {shape[1:]}")
+        return shape[0], height, width
+
+
+@dataclass(frozen=True, slots=True)
+class Zero:
+    """No connection: zeros, of the resolution that a stride leaves."""
+
+    stride: int = 1
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape[0], -(-shape[1] // self.stride), -(-shape[2] // self.stride)
+
+
+@dataclass(frozen=True, slots=True)
 class GlobalPool:
     """The mean over height and width: ``(C, H, W)`` to ``(C, 1, 1)``."""
 
@@ -131,6 +165,41 @@ class Repeat:
         return _same_shape(shape, output_shape(self.body, shape))
 
 
+class Edge(NamedTuple):
+    """A chain of operations on the output of an earlier node; an empty chain is the identity.
+
+    Attributes:
+        source: 0 for the graph's input, i for its i-th node.
+        ops: The operations.
+    """
+
+    source: int
+    ops: tuple[Op, ...] = ()
+
+
+class Node(NamedTuple):
+    """The sum, or the concatenation over channels, of what its edges bring."""
+
+    edges: tuple[Edge, ...]
+    join: Literal["sum", "concatenation"] = "sum"
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A directed acyclic graph of nodes, each reading earlier ones; the last node is the output (a cell).
+
+    Example:
+        >>> skip_and_convolution = Node((Edge(0), Edge(0, (Conv(4, 4, 3),))))
+        >>> Graph((skip_and_convolution,)).output_shape((4, 8, 8))
+        (4, 8, 8)
+    """
+
+    nodes: tuple[Node, ...]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return _walk_graph(self, shape, 1, [])
+
+
 def output_shape(ops: tuple[Op, ...], shape: Shape) -> Shape:
     """Shape after a chain of operations.
 
@@ -163,7 +232,8 @@ class Step(NamedTuple):
 def walk(ops: tuple[Op, ...], shape: Shape) -> tuple[list[Step], Shape]:
     """Every primitive operation with its shapes, in order, and the shape behind the chain.
 
-    Composites are entered: a residual's body stands before its shortcut, a repeat stands once with its number.
+    Composites are entered: a residual's body stands before its shortcut, a repeat stands once with its number. A graph
+    stands before what it holds, which is in no main chain.
 
     Example:
         >>> ops = (Repeat((Residual((Conv(4, 4, 3),), (Conv(4, 4, 1),)), Activation()), times=2),)
@@ -179,7 +249,12 @@ _COMPOSITES = (Residual, Repeat, Gate)
 
 def _walk(ops: tuple[Op, ...], shape: Shape, times: int, main: bool, steps: list[Step]) -> Shape:
     for op in ops:
-        if isinstance(op, _COMPOSITES):
+        if isinstance(op, Graph):
+            start = len(steps)
+            after = _walk_graph(op, shape, times, steps)
+            steps.insert(start, Step(op, shape, after, times, main))
+            shape = after
+        elif isinstance(op, _COMPOSITES):
             shape = _enter(op, shape, times, main, steps)
         else:
             after = op.output_shape(shape)
@@ -196,6 +271,21 @@ def _enter(op: Residual | Repeat | Gate, shape: Shape, times: int, main: bool, s
         return _same_shape(shape, _walk(op.body, shape, times * op.times, main, steps))
     _walk(op.body, shape, times, False, steps)
     return op.output_shape(shape)
+
+
+def _walk_graph(graph: Graph, shape: Shape, times: int, steps: list[Step]) -> Shape:
+    shapes = [shape]
+    for index, node in enumerate(graph.nodes, start=1):
+        if not node.edges or not all(0 <= edge.source < index for edge in node.edges):
+            raise ArchitectureError(f"node {index} of a graph must read at least one node before it, got {node.edges}")
+        brought = [_walk(edge.ops, shapes[edge.source], times, False, steps) for edge in node.edges]
+        if len({each if node.join == "sum" else each[1:] for each in brought}) > 1:
+            raise ArchitectureError(f"node {index} of a graph is a {node.join} of {brought}; they don't fit")
+        channels = brought[0][0] if node.join == "sum" else sum(each[0] for each in brought)
+        shapes.append((channels, *brought[0][1:]))
+    if len(shapes) == 1:
+        raise ArchitectureError("a graph needs at least one node")
+    return shapes[-1]
 
 
 def _sum_shape(main: Shape, side: Shape) -> Shape:

@@ -13,9 +13,22 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture import Architecture, block_steps
 from zeroshot_nas.costs.complexity import check_buildable
-from zeroshot_nas.ops import BATCH_NORM_EPSILON, Activation, BatchNorm, Conv, Gate, GlobalPool, Op, Repeat, Residual
+from zeroshot_nas.ops import (
+    BATCH_NORM_EPSILON,
+    Activation,
+    BatchNorm,
+    Conv,
+    Gate,
+    GlobalPool,
+    Graph,
+    Op,
+    Pool,
+    Repeat,
+    Residual,
+    Zero,
+)
 from zeroshot_nas.seeding import torch_generator
 
 _CHUNK = 1 << 16
@@ -64,6 +77,12 @@ def count_weights(architecture: Architecture) -> int:
     """
     check_buildable(architecture)
     return sum(_count(ops) for ops in architecture.lower()[:-1])
+
+
+def is_chain(architecture: Architecture) -> bool:
+    """Whether `perturbed_pass` has a rule for all operations: graphs and poolings it has none for."""
+    steps = (step for inputs in architecture.inputs() for step in block_steps(*inputs).steps)
+    return not any(isinstance(step.op, Graph | Pool | Zero) for step in steps)
 
 
 def gaussian_weights(seed: int, repeat: int, count: int) -> Tensor:

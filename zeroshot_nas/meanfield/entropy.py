@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from zeroshot_nas.architecture import Architecture, BlockSpec, block_steps
-from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.ops import Conv, Resolution
+from zeroshot_nas.errors import ArchitectureError, ProxyError
+from zeroshot_nas.ops import Conv, Graph, Resolution
 
 
 class LogWidths(NamedTuple):
@@ -115,6 +115,8 @@ def block_log_widths(block: BlockSpec, in_channels: int, resolution: Resolution)
     """
     channels = kernels = 0.0
     for op, _, _, times, in_main_chain in block_steps(block, in_channels, resolution).steps:
+        if in_main_chain and isinstance(op, Graph):
+            raise ArchitectureError(f"the structure entropies are defined for chains, and {block.type_name} is a graph")
         if in_main_chain and isinstance(op, Conv):
             channels += times * math.log(op.in_channels // op.groups)
             kernels += times * 2 * math.log(op.kernel_size)

@@ -20,7 +20,7 @@ from zeroshot_nas.architecture import Architecture, HasArchitecture, architectur
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.network import Init, Network, build, initialize, without_residual_links
 from zeroshot_nas.passes import shared_passes
-from zeroshot_nas.perturbation import count_weights, gaussian_weights
+from zeroshot_nas.perturbation import count_weights, gaussian_weights, is_chain
 from zeroshot_nas.probes import batch_norms
 from zeroshot_nas.proxies.base import PROXIES, Batch, Proxy, ProxyFunction, Score, get_proxy, pool_only
 from zeroshot_nas.seeding import derive_seed, one_torch_thread, preserved_rng, torch_generator
@@ -227,7 +227,7 @@ def _repeat(run: _Run, compute: Callable[[Proxy], float], share: float, alone: b
         run.values.append(value)
     except UndefinedScoreError as failure:
         run.failure = str(failure)
-    except ProxyError as failure:
+    except ZeroShotNASError as failure:
         if alone:
             raise
         run.failure = str(failure)  # the other proxies of the call are not lost
@@ -312,6 +312,7 @@ class _Subject:
             proxy.info.of_architecture is not None
             and isinstance(self.architecture, Architecture)
             and self.init in (None, "gaussian")
+            and is_chain(self.architecture)
         )
 
     def _value_of_architecture(self, proxy: Proxy, batch_size: int, repeat: int) -> float:
