@@ -14,8 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from zeroshot_nas.errors import ProxyError, did_you_mean
 
-_RELUS = {torch.relu, Tensor.relu, nn.functional.relu}
-_RELUS_IN_PLACE = {torch.relu_, Tensor.relu_, nn.functional.relu_}
+_RELUS = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, nn.functional.relu, nn.functional.relu_}
 _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 _ELEMENTWISE = (
     nn.modules.batchnorm._NormBase,
@@ -163,10 +162,13 @@ class Forward:
         self._modules: list[tuple[nn.Module, Tensor]] = []
         self._named: dict[str, Tensor] = {}
         self._versions: dict[int, int] = {}
+        self._changed: dict[
+            int, tuple[Tensor, Tensor]
+        ] = {}  # by the old one's id: the old, which lives on, and the new
         handles = [module.register_forward_hook(self._hook(name)) for name, module in network.named_modules() if name]
         try:
             with _Recorder(self):
-                self.output = network(inputs)
+                self.output = self._current(network(inputs))
         finally:
             for handle in handles:
                 handle.remove()
@@ -214,31 +216,60 @@ class Forward:
         self._unchanged(list(found.values()))
         return found
 
-    def relu(self, input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002  torch's own name
-        """Runs and records a ReLU."""
-        result = torch.relu(input)
-        self._relus.append(self.keep(result))
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Runs one torch function, out of place: what was there before is still to be read.
+
+        What the network then finds under the old tensor is the new one, as if it had been changed.
+        """
+        if self._changed:
+            args = [self._current(argument) for argument in args]
+            kwargs = {name: self._current(argument) for name, argument in kwargs.items()}
+        if func in _RELUS:
+            x = args[0] if args else kwargs["input"]
+            result = torch.relu(x)
+            self._relus.append(self.keep(result))
+            if func.__name__ == "relu_" or kwargs.get("inplace") or True in args[1:]:
+                self._changed[id(x)] = (x, result)
+            return result
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and not name.endswith("__") and args and self._is_known(args[0]):
+            out_of_place = getattr(Tensor, name[:-1], None)
+            if out_of_place is not None and args[0]._base is None:
+                result = out_of_place(*args, **kwargs)
+                self._changed[id(args[0])] = (args[0], result)
+                return result
+        result = func(*args, **kwargs)
+        if func in _CONVOLUTIONS or func is nn.functional.linear:
+            self._layers.append(Layer(args[1] if len(args) > 1 else kwargs["weight"], self.keep(result)))
         return result
 
-    def layer(self, weight: Tensor, output: Tensor) -> None:
-        """Records a convolution or linear layer."""
-        self._layers.append(Layer(weight, self.keep(output)))
+    def _is_known(self, tensor: Any) -> bool:
+        return isinstance(tensor, Tensor) and id(tensor) in self._versions
+
+    def _current(self, value: Any) -> Any:
+        """A tensor as the network would see it; lists and tuples member by member."""
+        if isinstance(value, list | tuple) and type(value) in (list, tuple):
+            return type(value)(self._current(each) for each in value)
+        while isinstance(value, Tensor) and id(value) in self._changed:
+            value = self._changed[id(value)][1]
+        return value
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Notes a tensor's version, so that a later change in place is noticed."""
-        self._versions[id(tensor)] = tensor._version
+        self._versions.setdefault(id(tensor), tensor._version)
         return tensor
 
     def _unchanged(self, tensors: list[Tensor]) -> list[Tensor]:
         if any(self._versions[id(tensor)] != tensor._version for tensor in tensors):
             raise ProxyError(
-                "the module changes a feature map in place, so that its value is lost to this proxy. Use the form that "
-                "returns a new tensor (x = relu(x), not x.relu_())"
+                "the module changes part of a feature map in place, so that its value is lost to this proxy. Use the "
+                "form that returns a new tensor"
             )
         return tensors
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def read(module: nn.Module, _: Any, output: Any) -> None:
+            output = self._current(output)
             if isinstance(output, Tensor):
                 self._named[name] = self.keep(output)
                 if not any(True for _ in module.children()):
@@ -248,7 +279,7 @@ class Forward:
 
 
 class _Recorder(TorchFunctionMode):
-    """Sees every ReLU, convolution and linear call."""
+    """Hands every call of a torch function to a record."""
 
     def __init__(self, record: Forward) -> None:
         super().__init__()
@@ -261,18 +292,7 @@ class _Recorder(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        given = dict(kwargs or {})
-        record = self.record
-        if func in _RELUS:  # never in place: what was there before is still to be read
-            return record.relu(*args, **given)
-        if func is Tensor.__iadd__:
-            return torch.add(*args, **given)
-        result = func(*args, **given)
-        if func in _CONVOLUTIONS or func is nn.functional.linear:
-            record.layer(args[1] if len(args) > 1 else given["weight"], result)
-        elif func in _RELUS_IN_PLACE:
-            record.relu(result)
-        return result
+        return self.record.call(func, args, kwargs or {})
 
 
 def _blocks(network: nn.Module) -> list[str]:
