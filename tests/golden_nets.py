@@ -19,20 +19,27 @@ FOLDERS = [folder for folder in (REDUCED, FULL) if (folder / "golden.json").exis
 
 
 class SpecNetwork(nn.Module):
-    """A network from its list of nodes; every node but ``add`` and ``scale`` is one module, in the list's order."""
+    """A network from its list of nodes; every node but ``add`` and ``scale`` is one module, in the list's order.
 
-    def __init__(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+    Args:
+        nodes: The nodes.
+        adds_as_modules: Whether ``add`` nodes are modules too, so that their outputs can be read by name.
+    """
+
+    def __init__(self, nodes: Sequence[Mapping[str, Any]], adds_as_modules: bool = False) -> None:
         super().__init__()
         self.nodes = list(nodes)
         for node in self.nodes:
-            if node["op"] not in ("add", "scale"):
+            if node["op"] == "add" and adds_as_modules:
+                self.add_module(node["name"], Add())
+            elif node["op"] not in ("add", "scale"):
                 self.add_module(node["name"], _module(node))
 
     def forward(self, x: Tensor) -> Tensor:
         values = {"x": x}
         for node in self.nodes:
             inputs = [values[name] for name in node["in"]]
-            if node["op"] == "add":
+            if node["op"] == "add" and not hasattr(self, node["name"]):
                 values[node["name"]] = _sum(inputs)
             elif node["op"] == "scale":
                 values[node["name"]] = inputs[0] * inputs[1]
@@ -46,6 +53,13 @@ class GlobalAveragePool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3), keepdim=True)
+
+
+class Add(nn.Module):
+    """The sum of its inputs."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return _sum(inputs)
 
 
 def _sum(inputs: Sequence[Tensor]) -> Tensor:
@@ -108,9 +122,16 @@ class Golden:
         tensor = torch.from_numpy(self.arrays[key])
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-    def build(self, weights: str = "w", dtype: torch.dtype = torch.float64, residuals: bool = True) -> SpecNetwork:
-        """The network with weight set ``"w"`` or ``"g"``."""
-        network = SpecNetwork(self.spec["nodes"] if residuals else without_residuals(self.spec["nodes"])).to(dtype)
+    def build(
+        self,
+        weights: str = "w",
+        dtype: torch.dtype = torch.float64,
+        residuals: bool = True,
+        adds_as_modules: bool = False,
+    ) -> SpecNetwork:
+        """The network with weight set ``"w"`` or ``"g"``, with or without ``add`` nodes as modules."""
+        nodes = self.spec["nodes"] if residuals else without_residuals(self.spec["nodes"])
+        network = SpecNetwork(nodes, adds_as_modules).to(dtype)
         state = network.state_dict()
         for name in state:
             if not name.endswith("num_batches_tracked"):

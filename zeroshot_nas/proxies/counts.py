@@ -1,0 +1,107 @@
+"""What a network weighs, as a score: the baselines that every other proxy has to beat."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.costs import cost
+from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.errors import ArchitectureError, ProxyError
+from zeroshot_nas.proxies.base import Batch, register_proxy
+
+
+def architecture_params(architecture: Architecture) -> int:
+    """`params` of an architecture, by its operations."""
+    return complexity(architecture).params
+
+
+def architecture_flops(architecture: Architecture) -> int:
+    """`flops` of an architecture, by its operations."""
+    return complexity(architecture).flops
+
+
+def architecture_layers(architecture: Architecture) -> int:
+    """`layers` of an architecture: ``Architecture.layers``."""
+    return architecture.layers
+
+
+def module_flops(network: nn.Module, batch: Batch, name: str) -> int:
+    """FLOPs (multiply-adds) of any module on one image of the batch's shape.
+
+    Args:
+        network: The module.
+        batch: Only the shape of ``inputs`` is read.
+        name: The proxy's, for the message.
+
+    Raises:
+        ProxyError: The module can't be traced on such an image.
+    """
+    try:
+        return cost(network, input_size=batch.inputs.shape[1:]).flops
+    except ArchitectureError as error:
+        raise ProxyError(f"{name}: {error}") from error
+
+
+@register_proxy("params", source="baseline", cost="graph", closed_form=architecture_params, exact=True)
+def params(network: nn.Module, _: Batch, /) -> int:
+    """How many values are trained: weights, biases, two a batch-norm channel; higher is better.
+
+    A baseline: many published proxies rank no better than it does.
+
+    Args:
+        network: Any module; parameters that need no gradient are not counted. For an architecture of ours the number is
+            read off its operations.
+
+    Example:
+        >>> from zeroshot_nas import score
+        >>> score(nn.Conv2d(3, 8, 3), "params", input_size=(3, 8, 8)).value
+        224.0
+    """
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+@register_proxy("flops", source="baseline", cost="graph", closed_form=architecture_flops, exact=True)
+def flops(network: nn.Module, batch: Batch, /) -> int:
+    """FLOPs (multiply-adds) of convolutions and linear layers on one image; higher is better.
+
+    A baseline: many published proxies rank no better than it does.
+
+    Args:
+        network: Any module, traced on one image by `zeroshot_nas.costs.module.module_costs`; see there for what is not
+            counted. For an architecture of ours the number is read off its operations.
+        batch: ``inputs``, of which only the shape is read.
+
+    Raises:
+        ProxyError: The module can't be traced.
+
+    Example:
+        >>> from zeroshot_nas import Architecture, score
+        >>> score(Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)", input_size=(3, 4, 4)), "flops").value
+        3536.0
+    """
+    return module_flops(network, batch, "flops")
+
+
+@register_proxy(
+    "layers", source="baseline", cost="graph", grows_with_depth=True, closed_form=architecture_layers, exact=True
+)
+def layers(network: nn.Module, _: Batch, /) -> int:
+    """Depth; higher is better. Two different counts, so compare networks of one kind only.
+
+    For an architecture of ours it is ``Architecture.layers``, depth as Zen-NAS counts it: the sum of the blocks'
+    sub-layers, each of one to six convolutions. For any other module it is the number of its convolutions and linear
+    layers, wherever they stand (shortcuts and gates too).
+
+    A baseline: many published proxies rank no better than it does.
+
+    Args:
+        network: Any module.
+
+    Example:
+        >>> from zeroshot_nas import score
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+        >>> score(net, "layers", input_size=(3, 8, 8)).value
+        2.0
+    """
+    return sum(isinstance(part, nn.modules.conv._ConvNd | nn.Linear) for part in network.modules())

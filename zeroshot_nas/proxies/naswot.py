@@ -1,0 +1,67 @@
+"""NASWOT: how well a random network's ReLUs tell the images of a batch apart."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import nn
+
+from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.passes import passes
+from zeroshot_nas.patterns import duplicates, relu_units, shared_units
+from zeroshot_nas.proxies.base import Batch, register_proxy
+
+
+@register_proxy("naswot", source="arXiv:2006.04647", real_data=True, grows_with_depth=True)
+@torch.no_grad()
+def naswot(network: nn.Module, batch: Batch, /, *, normalise: bool = False) -> float:
+    r"""NASWOT (Mellor et al., "Neural Architecture Search without Training", ICML 2021, arXiv:2006.04647).
+
+    .. math:: \log |\det K|, \qquad K_{ij} = N_A - d_H(c_i, c_j)
+
+    with c_i the code of image i: one bit for each of the N_A units of all ReLUs, whether it is on; d_H is the number of
+    bits that differ. Higher is better. Every ReLU counts, also behind a linear layer and in a squeeze-and-excitation
+    gate. It needs neither labels nor gradients; the paper takes real images.
+
+    Args:
+        network: A module with ReLUs, as modules or as functions.
+        batch: ``inputs`` (N, ...) of two images or more.
+        normalise: Divide K by N_A, so that the score does not grow by N log N_A with the number of units.
+
+    Raises:
+        ProxyError: The module calls no ReLU, or ``normalise`` is neither true nor false.
+        UndefinedScoreError: There is one image, two images have the same code (the message names them), or there are
+            too few units for so many images.
+
+    K is a sum of integers and is exact; its eigenvalues are computed in double precision.
+
+    Departures from the authors' code: functional ReLUs count like modules, but ReLU6 does not; no backward pass, which
+    they run and don't use; a singular K is an error with its reason, not minus infinity.
+
+    Example:
+        >>> from zeroshot_nas import score
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+        >>> score(net, "naswot", input_size=(3, 8, 8), batch_size=4).ok
+        True
+    """
+    if normalise not in (False, True):
+        raise ProxyError(f"naswot's normalise must be true (1) or false (0), got {normalise!r}")
+    images = len(batch.inputs)
+    if images < 2:
+        raise UndefinedScoreError("naswot compares images; score on two or more")
+    relus = relu_units(passes(network, batch.inputs, batch.targets).forward.relus, images)
+    units = sum(relu.shape[1] for relu in relus)
+    both_on = sum((shared_units(relu) for relu in relus[1:]), start=shared_units(relus[0]))
+    on = both_on.diagonal()
+    kernel = units - on - on[:, None] + 2 * both_on
+    eigenvalues = torch.linalg.eigvalsh(kernel)
+    smallest, largest = eigenvalues[0].item(), eigenvalues[-1].item()
+    if smallest <= images * torch.finfo(torch.float64).eps * largest:
+        pairs = [f"{first} and {second}" for first, second in itertools.islice(duplicates(kernel, units), 3)]
+        if pairs:
+            raise UndefinedScoreError(f"all ReLUs are on for the same units in images {', '.join(pairs)}")
+        raise UndefinedScoreError(f"{units} ReLU units are too few to compare {images} images; score on fewer")
+    log_determinant = float(eigenvalues.log().sum().item())
+    return log_determinant - images * math.log(units) if normalise else log_determinant

@@ -1,0 +1,334 @@
+"""VKDNW: how evenly the Fisher information is spread over the directions in which the weights can move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+
+from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.probes import batch_norms
+from zeroshot_nas.proxies.base import Batch, register_proxy
+
+Variant: TypeAlias = Literal["paper", "authors"]
+
+MAX_TENSORS = 128
+"""How many parameter tensors are read, as in the paper."""
+
+_CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
+
+
+@register_proxy("vkdnw", source="arXiv:2502.04975", needs_gradients=True, cost="many")
+def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") -> float:
+    r"""VKDNW (Tybl and Neumann, CVPR 2025, arXiv:2502.04975); higher is better.
+
+    .. math:: -\sum_{k=1}^{9} t_k \log t_k, \qquad t_k = q_k / \textstyle\sum_j q_j, \qquad
+        F = \frac{1}{N} \sum_n J_n^T (\operatorname{diag} p_n - p_n p_n^T) J_n
+
+    with q the nine inner deciles of the eigenvalues of the Fisher information F, J_n the Jacobian of the n-th image's
+    logits for the first element of each of the first 128 trainable tensors in order of registration (weights and
+    biases), and p_n the class probabilities. It needs no labels. Batch norms use their running statistics, so images
+    don't mix. It says nothing about size: to rank networks of several, the paper adds the number of trainable layers.
+
+    Args:
+        network: A module that returns logits.
+        batch: ``inputs`` (N, C, H, W).
+        variant: ``"paper"``: F as above. ``"authors"``: what their code computes: the probabilities are mixed with 5 %
+            of the uniform distribution (constants in half precision, so that they sum to 1.0002), L^T L stands in place
+            of the covariance L L^T with its lower triangular factor L, and 1e-10 is added to the sum of the deciles and
+            under the logarithm. The mixture matters where a class is all but certain, as in deep networks without
+            normalisation: there F is next to 0, and a few undecided images make it up.
+
+    Raises:
+        ProxyError: The module returns no logits or has nothing to train, or the variant is unknown.
+        UndefinedScoreError: F is not finite, or nine tenths of its spectrum are zero (a dead network; every class
+            certain; fewer images times classes than a tenth of the tensors).
+
+    Cost: a forward pass, and for each class but one a backward pass down to the layers' outputs. The derivatives for
+    single weights follow from those and the layers' inputs, an image at a time. Where a parameter belongs to anything
+    but one convolution, linear layer or batch norm, the derivatives of each image are computed by themselves, which
+    takes several times as long.
+
+    Departures from the authors' code, in both variants: eigenvalues in double precision, and those that are rounding
+    errors count as 0.
+
+    Example:
+        >>> from zeroshot_nas import Architecture, score
+        >>> net = Architecture.from_string("SuperConvK3BNRELU(3,8,1,2)", input_size=(3, 8, 8))
+        >>> 0 < score(net, "vkdnw", repeats=1).value < 2.2  # log 9
+        True
+    """
+    if variant not in ("paper", "authors"):
+        raise ProxyError(f"vkdnw has the variants 'paper' and 'authors', got {variant!r}")
+    tensors = [each for each in network.parameters() if each.requires_grad and each.numel() > 0][:MAX_TENSORS]
+    if not tensors:
+        raise ProxyError(f"vkdnw needs parameters to train, and {type(network).__name__} has none")
+    with _running_statistics(network):
+        rows = _rows(network, batch.inputs, tensors, variant)
+    fisher = rows.T @ rows / len(batch.inputs)
+    return _entropy(fisher, guard=1e-10 if variant == "authors" else 0)
+
+
+def _rows(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], variant: Variant) -> Tensor:
+    """Rows whose products sum to the Fisher information of all images: each Jacobian times a factor of the middle."""
+    with torch.enable_grad(), _FirstElements(tensors, len(inputs)) as derivatives:
+        logits = network(inputs.detach())
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ProxyError(f"expected logits (N, num_classes) from {type(network).__name__}, got {got}")
+    if derivatives.mixes_images:
+        raise ProxyError("vkdnw runs each image by itself, and a batch norm of the module has no running statistics")
+    factor = _factor(logits.detach(), variant)
+    others = _in_graph(logits, tensors)
+    targets = derivatives.outputs if others else derivatives.sources
+    rows = torch.zeros(factor.shape[1], len(inputs), len(tensors), dtype=torch.float64, device=factor.device)
+    for row, cotangent in enumerate(factor.unbind(1) if targets else ()):
+        derivatives.columns.zero_()
+        torch.autograd.grad(logits, targets, cotangent, retain_graph=True, allow_unused=True)
+        rows[row] = derivatives.columns
+    if others:
+        rows[:, :, others] = _by_image(network, inputs, [tensors[index] for index in others], factor).double()
+    return rows.flatten(0, 1)
+
+
+def _by_image(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], factor: Tensor) -> Tensor:
+    """The rows for parameters of any kind, each image and row by itself."""
+    rows = factor.new_empty(factor.shape[1], len(inputs), len(tensors))
+    for image, cotangents in enumerate(factor):
+        with torch.enable_grad():
+            logits = network(inputs[image : image + 1].detach())
+        for row, cotangent in enumerate(cotangents):
+            found = torch.autograd.grad(logits, tensors, cotangent[None], retain_graph=True, allow_unused=True)
+            for column, gradient in enumerate(found):
+                rows[row, image, column] = 0 if gradient is None else gradient.flatten()[0]
+    return rows
+
+
+@contextmanager
+def _running_statistics(network: nn.Module) -> Iterator[None]:
+    """While open, batch norms use their running statistics."""
+    norms = batch_norms(network)
+    modes = [norm.training for norm in norms]
+    for norm in norms:
+        norm.training = False
+    try:
+        yield
+    finally:
+        for norm, training in zip(norms, modes, strict=True):
+            norm.training = training
+
+
+def _entropy(fisher: Tensor, guard: float) -> float:
+    """The entropy of the deciles of a matrix's spectrum, with the guard beside their sum and under the logarithm."""
+    if not torch.isfinite(fisher).all():
+        raise UndefinedScoreError("the Fisher information is not finite")
+    spectrum = torch.linalg.eigvalsh(fisher).clamp_min(0)
+    spectrum[spectrum <= spectrum[-1] * len(spectrum) * torch.finfo(spectrum.dtype).eps] = 0
+    deciles = torch.quantile(spectrum, torch.arange(1, 10, dtype=spectrum.dtype, device=spectrum.device) / 10)
+    total = deciles.sum()
+    if total <= 0:
+        raise UndefinedScoreError("nine tenths of the Fisher information's spectrum are zero")
+    shares = deciles / (total + guard)
+    return -float(torch.xlogy(shares, shares + guard).sum())
+
+
+def _factor(logits: Tensor, variant: Variant) -> Tensor:
+    """A of shape ``(N, classes - 1, classes)`` such that the products A^T A are the matrices between the Jacobians."""
+    p = logits.double().softmax(1)
+    if variant == "paper":  # the diagonal p (1 - p) as a sum, without cancellation where a class is all but certain
+        products = p[:, :, None] * p[:, None, :]
+        products.diagonal(dim1=1, dim2=2).zero_()
+        middle = torch.diag_embed(products.sum(2)) - products
+    else:
+        smoothing = torch.tensor(0.05, dtype=torch.float16)
+        lower = _lower_factor(p * (1 - smoothing).item() + (smoothing / logits.shape[1]).item())
+        middle = lower.mT @ lower
+    if not torch.isfinite(middle).all():
+        raise UndefinedScoreError("the logits are not finite")
+    values, vectors = torch.linalg.eigh(middle)  # the smallest is 0: neither matrix has full rank
+    return (values[:, 1:, None].clamp_min(0).sqrt() * vectors.mT[:, 1:]).to(logits.dtype)
+
+
+def _lower_factor(p: Tensor) -> Tensor:
+    """The lower triangular L with L L^T = diag(p) - p p^T, in closed form: the last pivot is 0."""
+    rest = (1 - p.cumsum(1)).clamp_min(0)
+    rest[:, -1] = 0
+    before = torch.cat([torch.ones_like(p[:, :1]), rest[:, :-1]], 1)
+    pivots = (p * rest / before).sqrt()
+    below = torch.where(rest > 0, 1 / rest, 0)
+    lower = torch.tril(-p[:, :, None] * below[:, None, :], diagonal=-1)
+    lower += torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
+    return lower * pivots[:, None, :]
+
+
+class _FirstElements(TorchFunctionMode):
+    """Derivatives of logits for the first element of parameters, an image a row.
+
+    While open it sees each call of a convolution, linear layer or batch norm, lets it run on constant parameters, and
+    puts a hook on its output. In a backward pass the hook takes from the output's gradient what belongs to the first
+    element of the weight and bias, and keeps nothing else: gradients of all outputs at once would be as large as the
+    network's feature maps.
+
+    Args:
+        parameters: The parameters.
+        images: How many images the network is run on.
+
+    Attributes:
+        mixes_images: Whether a batch norm used its batch's statistics.
+        sources: Outputs of calls whose input depends on no call before: every gradient ends in one of them, unless
+            parameters entered the graph elsewhere.
+        outputs: The outputs of all calls.
+        columns: ``(images, parameters)``: what backward passes have added since it was last set to zero.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], images: int) -> None:
+        super().__init__()
+        self.index = {id(parameter): index for index, parameter in enumerate(parameters)}
+        self.mixes_images = False
+        self.images = images
+        self.sources: list[Tensor | GradientEdge] = []
+        self.outputs: list[Tensor | GradientEdge] = []
+        self.columns = parameters[0].new_zeros(images, len(parameters))
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func in _CONVOLUTIONS:
+            return self._convolution(func, *args, **given)
+        if func is nn.functional.linear:
+            return self._linear(*args, **given)
+        if func is nn.functional.batch_norm:
+            return self._batch_norm(*args, **given)
+        return func(*args, **given)
+
+    def _convolution(
+        self,
+        func: Callable[..., Tensor],
+        input: Tensor,  # noqa: A002  torch's own name
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: str | int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        if not self._is_batch(input) or input.dim() != weight.dim():
+            return func(input, weight, bias, stride, padding, dilation, groups)
+        output = func(input, _constant(weight), _constant(bias), stride, padding, dilation, groups)
+        taps: list[slice] = []  # of the input, where the kernel's first tap lies
+        places: list[slice] = []  # of the output, where that tap is inside the input
+        for axis, (before, after) in enumerate(zip(input.shape[2:], output.shape[2:], strict=True)):
+            step = _along(stride, axis)
+            if isinstance(padding, str):
+                margin = _along(dilation, axis) * (weight.shape[axis + 2] - 1) // 2 if padding == "same" else 0
+            else:
+                margin = _along(padding, axis)
+            first = -(-margin // step)
+            start = first * step - margin
+            count = max(0, min(after - first, -(-(before - start) // step)))
+            taps.append(slice(start, start + count * step, step))
+            places.append(slice(first, first + count))
+        return self._attach(output, weight, bias, input[:, 0][:, *taps], places, 1)
+
+    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
+        if not self._is_batch(input):
+            return nn.functional.linear(input, weight, bias)
+        output = nn.functional.linear(input, _constant(weight), _constant(bias))
+        return self._attach(output, weight, bias, input[..., 0], [], -1)
+
+    def _batch_norm(
+        self,
+        input: Tensor,  # noqa: A002
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        if training or running_mean is None or running_var is None:
+            self.mixes_images = True
+        if training or running_mean is None or running_var is None or not self._is_batch(input):
+            return nn.functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        deviation = (running_var + eps).sqrt()
+        scale = 1 / deviation if weight is None else _constant(weight) / deviation
+        shift = -running_mean * scale if bias is None else _constant(bias) - running_mean * scale
+        shape = (1, -1, *[1] * (input.dim() - 2))
+        # the same map as batch norm's, and a fifth of its time backward
+        output = torch.addcmul(shift.view(shape), input, scale.view(shape))
+        return self._attach(output, weight, bias, (input[:, 0] - running_mean[0]) / deviation[0], [], 1)
+
+    def _is_batch(self, inputs: Tensor) -> bool:
+        return inputs.dim() > 1 and len(inputs) == self.images
+
+    def _attach(
+        self, output: Tensor, weight: Tensor | None, bias: Tensor | None, factor: Tensor, places: list[slice], axis: int
+    ) -> Tensor:
+        """Puts the hook on an output.
+
+        Args:
+            output: The output.
+            weight: The weight.
+            bias: The bias.
+            factor: What the first channel's gradient is multiplied by for the weight's first element.
+            places: To which positions of the first channel that is confined.
+            axis: Which axis of the output is that of channels.
+        """
+        if not output.requires_grad:
+            self.sources.append(output.requires_grad_())
+            output = output.clone()  # a leaf can't be changed in place, as an activation behind it may do
+        self.outputs.append(get_gradient_edge(output))
+        of_weight, of_bias = (None if each is None else self.index.get(id(each)) for each in (weight, bias))
+        factor = factor.detach().clone()
+
+        def read(gradient: Tensor) -> None:
+            first = gradient.detach().select(axis, 0)
+            if of_weight is not None:
+                self.columns[:, of_weight] += (first[:, *places] * factor).reshape(self.images, -1).sum(1)
+            if of_bias is not None:
+                self.columns[:, of_bias] += first.reshape(self.images, -1).sum(1)
+
+        if of_weight is not None or of_bias is not None:
+            output.register_hook(read)
+        return output
+
+
+def _constant(parameter: Tensor | None) -> Tensor | None:
+    """A parameter without its gradient; what is computed from parameters keeps its own."""
+    return parameter.detach() if parameter is not None and parameter.is_leaf else parameter
+
+
+def _along(value: int | Sequence[int], axis: int) -> int:
+    """A convolution's argument for one axis."""
+    if isinstance(value, int):
+        return value
+    return value[axis] if len(value) > 1 else value[0]
+
+
+def _in_graph(output: Tensor, parameters: Sequence[Tensor]) -> list[int]:
+    """Which parameters an output's graph leads to."""
+    index = {id(parameter): position for position, parameter in enumerate(parameters)}
+    found = set()
+    pending: list[Any] = [output.grad_fn]
+    seen = {None, output.grad_fn}
+    while pending:
+        function = pending.pop()
+        for following, _ in () if function is None else function.next_functions:
+            position = index.get(id(getattr(following, "variable", None)))
+            if position is not None:
+                found.add(position)
+            if following not in seen:
+                seen.add(following)
+                pending.append(following)
+    return sorted(found)
