@@ -11,10 +11,10 @@ from zeroshot_nas.passes import passes
 from zeroshot_nas.testing import check_proxy
 
 
-@zs.register_proxy("relu_balance", source="this example", direction="higher", cost="forward")
+@zs.register_proxy("relu_balance", source="this example", direction="higher", reads=["relus"])
 def relu_balance(network: torch.nn.Module, batch: zs.Batch, /) -> float:
     """How evenly ReLUs are on and off: the mean over ReLUs of 1 - |2 p - 1|, p the share that is on."""
-    shares = [(output > 0).float().mean() for output in passes(network, batch.inputs).forward.relus]
+    shares = [on.float().mean() for on in passes(network, batch.inputs).forward.relus]
     return (1 - (2 * torch.stack(shares) - 1).abs()).mean().item()
 
 

@@ -21,7 +21,7 @@ def test_spaces_keep_the_contract(name, input_size):
     check_space(get_space(name, input_size=input_size, num_classes=7), samples=8)
 
 
-@pytest.mark.parametrize("name", list_spaces())
+@pytest.mark.parametrize("name", ["resnet", "mobilenet"])
 def test_spaces_with_squeeze_and_excitation_keep_the_contract(name):
     check_space(get_space(name, input_size=(3, 16, 16), squeeze_excite=True), samples=4)
 

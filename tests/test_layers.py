@@ -18,6 +18,7 @@ LEVELS = {
     "ranking": 1.0,
     "seeding": 1.0,
     "files": 1.0,
+    "provenance": 1.0,
     "registry": 1.5,  # reads errors
     "ops": 2.0,
     "architecture": 2.5,  # reads ops
@@ -27,11 +28,13 @@ LEVELS = {
     "network": 4.5,  # refuses what costs calls too large
     "probes": 4.7,  # reads networks
     "passes": 4.7,  # runs networks
+    "patterns": 4.7,  # reads tensors
     "perturbation": 4.7,  # refuses what costs calls too large
     "spaces": 5.0,
     "proxies": 5.0,
     "execution": 6.0,
     "store": 6.0,
+    "runs": 6.5,  # reads stores
     "searchers": 7.0,
     "nasbench": 7.0,
     "training": 7.0,
@@ -44,7 +47,7 @@ LEVELS = {
 }
 """Level of every top-level name; a module imports from lower levels only."""
 
-TYING = {"searchers.loop", "proxies.scoring", "training.trainer"}
+TYING = {"searchers.loop", "searchers.screening", "proxies.scoring", "proxies.pool", "training.trainer"}
 """The modules that tie a package together and may import their siblings."""
 
 STACKS = {"costs"}

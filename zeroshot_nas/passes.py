@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from zeroshot_nas.errors import ProxyError, did_you_mean
+from zeroshot_nas.errors import ProxyError, UndefinedScoreError, did_you_mean
 
 _RELUS = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, nn.functional.relu, nn.functional.relu_}
 _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
@@ -26,6 +26,10 @@ _ELEMENTWISE = (
     nn.GELU,
     nn.Dropout,
 )
+
+
+READS = frozenset({"relus", "layers", "modules", "features", "weight_gradients", "parameter_gradients"})
+"""What of a network's passes a proxy may read; what none of a call's proxies reads is not kept, which saves time."""
 
 
 class Layer(NamedTuple):
@@ -50,20 +54,30 @@ class Passes:
         inputs: ``(N, C, *spatial)`` or ``(N, F)``.
         targets: Labels ``(N,)`` for `loss`.
         differentiable: Whether the forward pass keeps what a backward pass needs.
+        reads: What will be read of them, of `READS`.
     """
 
-    def __init__(self, network: nn.Module, inputs: Tensor, targets: Tensor | None, differentiable: bool) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        inputs: Tensor,
+        targets: Tensor | None,
+        differentiable: bool,
+        reads: frozenset[str] = READS,
+    ) -> None:
         self.network = network
+        self.reads = reads
         self.given = inputs  # kept, so that no other tensor takes its place in memory
         self.inputs = inputs.detach().requires_grad_(differentiable)
         self.targets = targets
         self.differentiable = differentiable
+        self._everything: Passes | None = None
 
     @cached_property
     def forward(self) -> Forward:
         """The recorded forward pass."""
         with torch.set_grad_enabled(self.differentiable):
-            return Forward(self.network, self.inputs)
+            return Forward(self.network, self.inputs, self.reads)
 
     @property
     def logits(self) -> Tensor:
@@ -93,44 +107,64 @@ class Passes:
                 f"expected {len(logits)} labels from 0 to {logits.shape[1] - 1}, got {tuple(targets.shape)} "
                 f"from {int(targets.min())} to {int(targets.max())}"
             )
-        return nn.functional.cross_entropy(logits, targets)
+        with torch.set_grad_enabled(self.differentiable):
+            return nn.functional.cross_entropy(logits, targets)
 
     @cached_property
     def weights(self) -> list[Tensor]:
         """Weights of the convolutions and linear layers that ran, each once, in order of execution."""
-        return list({id(layer.weight): layer.weight for layer in self.forward.layers}.values())
+        return list({id(weight): weight for weight in self.forward.weights}.values())
 
     @cached_property
     def weight_gradients(self) -> list[Tensor]:
         """The loss's gradient for each of `weights`; zeros where the loss does not depend on one."""
-        return self._loss_gradients[0]
+        return self._loss_gradients("weight_gradients", self.weights)
 
     @cached_property
     def output_gradients(self) -> list[Tensor]:
         """The loss's gradient for the output of each of the forward pass's layers."""
-        return self._loss_gradients[1]
+        return self._loss_gradients("layers", [layer.output for layer in self.forward.layers])
 
     @cached_property
     def parameter_gradients(self) -> list[Tensor]:
-        """The loss's gradient for every parameter, in order of registration."""
-        return self._loss_gradients[2]
+        """The loss's gradient for every parameter that has one, in order of registration."""
+        return self._loss_gradients("parameter_gradients", _trainable(self.network))
+
+    def _loss_gradients(self, kind: str, sources: Sequence[Tensor]) -> list[Tensor]:
+        if kind not in self.reads:
+            raise ProxyError(f"this proxy reads {kind}; name it in register_proxy(reads=...)")
+        return [self._gradients[id(source)] for source in sources]
 
     @cached_property
-    def _loss_gradients(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        weights, outputs = self.weights, [layer.output for layer in self.forward.layers]
-        known = {id(weight) for weight in weights}
-        others = [each for each in self.network.parameters() if id(each) not in known and each.requires_grad]
-        gradients = self.backward(self.loss, [*weights, *outputs, *others])
-        by_weight, rest = gradients[: len(weights)], gradients[len(weights) :]
-        found = {id(each): gradient for each, gradient in zip(weights, by_weight, strict=True)}
-        found.update({id(each): gradient for each, gradient in zip(others, rest[len(outputs) :], strict=True)})
-        by_parameter = [found[id(each)] for each in self.network.parameters() if id(each) in found]
-        return by_weight, rest[: len(outputs)], by_parameter
+    def _gradients(self) -> dict[int, Tensor]:
+        """The loss's gradient for all that is read, by the tensor's id, from one backward pass."""
+        sources: dict[int, Tensor] = {}
+        if "weight_gradients" in self.reads:
+            sources.update((id(weight), weight) for weight in self.weights)
+        if "layers" in self.reads:
+            sources.update((id(layer.output), layer.output) for layer in self.forward.layers)
+        if "parameter_gradients" in self.reads:
+            sources.update((id(parameter), parameter) for parameter in _trainable(self.network))
+        return dict(zip(sources, self.backward(self.loss, list(sources.values())), strict=True))
 
     @cached_property
     def input_gradients(self) -> Tensor:
         """The gradient of the sum of all logits for the inputs, of their shape: one row a sample."""
-        return self.backward(self.logits.sum(), [self.inputs])[0]
+        with torch.set_grad_enabled(self.differentiable):
+            total = self.logits.sum()
+        return self.backward(total, [self.inputs])[0]
+
+    def outputs(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Outputs of modules by name, from one forward pass of their own.
+
+        Raises:
+            ProxyError: No module of that name ran.
+        """
+        if self.reads == READS:
+            return self.forward.outputs(names)
+        if self._everything is None:
+            self._everything = Passes(self.network, self.given, self.targets, self.differentiable)
+        return self._everything.outputs(names)
 
     def backward(
         self, output: Tensor, sources: Sequence[Tensor], output_gradient: Tensor | None = None
@@ -152,12 +186,16 @@ class Forward:
 
     Attributes:
         output: What the network returned.
+        weights: Weights of the convolutions and linear layers, one for each call, in order.
     """
 
-    def __init__(self, network: nn.Module, inputs: Tensor) -> None:
+    def __init__(self, network: nn.Module, inputs: Tensor, reads: frozenset[str] = READS) -> None:
+        self.weights: list[Tensor] = []
         self._network = network
+        self._reads = reads
         self._dimensions = inputs.dim()
         self._relus: list[Tensor] = []
+        self._last_relu: Tensor | None = None
         self._layers: list[Layer] = []
         self._modules: list[tuple[nn.Module, Tensor]] = []
         self._named: dict[str, Tensor] = {}
@@ -173,20 +211,36 @@ class Forward:
             for handle in handles:
                 handle.remove()
 
+    def _watched(self) -> Iterator[tuple[str, nn.Module]]:
+        """Modules whose outputs are kept."""
+        blocks = set(_blocks(self._network)) if "features" in self._reads else set()
+        for name, module in self._network.named_modules():
+            if name and (self._reads == READS or name in blocks or ("modules" in self._reads and _is_leaf(module))):
+                yield name, module
+
     @cached_property
     def relus(self) -> list[Tensor]:
-        """Results of all ReLU calls, in order."""
-        return self._unchanged(self._relus)
+        """Which units are on after each ReLU call, in order: booleans ``(N, ...)``.
+
+        Raises:
+            UndefinedScoreError: The last ReLU's result has a NaN.
+        """
+        self._expect("relus")
+        if self._last_relu is not None and self._last_relu.isnan().any():
+            raise UndefinedScoreError("the last ReLU's result is not a number")
+        return self._relus
 
     @cached_property
     def layers(self) -> list[Layer]:
         """Calls of convolutions and linear layers, in order."""
+        self._expect("layers")
         self._unchanged([layer.output for layer in self._layers])
         return self._layers
 
     @cached_property
     def modules(self) -> list[tuple[nn.Module, Tensor]]:
         """Every module without children that ran, with its output, in order."""
+        self._expect("modules")
         self._unchanged([output for _, output in self._modules])
         return self._modules
 
@@ -197,13 +251,14 @@ class Forward:
         Blocks are the members of the network and of its (nested) Sequentials; a norm or an activation belongs to the
         member before it.
         """
+        self._expect("features")
         found = {name: self._named[name] for name in _blocks(self._network) if name in self._named}
         maps = {name: x for name, x in found.items() if x.dim() == self._dimensions and x.shape[2:].numel() > 1}
         self._unchanged(list(maps.values()))
         return maps
 
     def outputs(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Outputs of modules by name, the last call of each.
+        """Outputs of modules by name, the last call of each; all are kept only where everything is read.
 
         Raises:
             ProxyError: No module of that name ran.
@@ -227,7 +282,10 @@ class Forward:
         if func in _RELUS:
             x = args[0] if args else kwargs["input"]
             result = torch.relu(x)
-            self._relus.append(self.keep(result))
+            if "relus" in self._reads:
+                self._relus.append(result.detach() > 0)
+                self._last_relu = result
+            self._versions.setdefault(id(result), result._version)
             if func.__name__ == "relu_" or kwargs.get("inplace") or True in args[1:]:
                 self._changed[id(x)] = (x, result)
             return result
@@ -240,7 +298,10 @@ class Forward:
                 return result
         result = func(*args, **kwargs)
         if func in _CONVOLUTIONS or func is nn.functional.linear:
-            self._layers.append(Layer(args[1] if len(args) > 1 else kwargs["weight"], self.keep(result)))
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            self.weights.append(weight)
+            if "layers" in self._reads:
+                self._layers.append(Layer(weight, self.keep(result)))
         return result
 
     def _is_known(self, tensor: Any) -> bool:
@@ -259,6 +320,10 @@ class Forward:
         self._versions.setdefault(id(tensor), tensor._version)
         return tensor
 
+    def _expect(self, kind: str) -> None:
+        if kind not in self._reads:
+            raise ProxyError(f"this proxy reads {kind}; name it in register_proxy(reads=...)")
+
     def _unchanged(self, tensors: list[Tensor]) -> list[Tensor]:
         if any(self._versions[id(tensor)] != tensor._version for tensor in tensors):
             raise ProxyError(
@@ -272,7 +337,7 @@ class Forward:
             output = self._current(output)
             if isinstance(output, Tensor):
                 self._named[name] = self.keep(output)
-                if not any(True for _ in module.children()):
+                if _is_leaf(module):
                     self._modules.append((module, output))
 
         return read
@@ -295,6 +360,14 @@ class _Recorder(TorchFunctionMode):
         return self.record.call(func, args, kwargs or {})
 
 
+def _is_leaf(module: nn.Module) -> bool:
+    return next(module.children(), None) is None
+
+
+def _trainable(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
 def _blocks(network: nn.Module) -> list[str]:
     """Names of a network's blocks, in order of registration; see `Forward.features`."""
     members = list(_members(network, ""))
@@ -313,23 +386,34 @@ def _members(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
             yield f"{prefix}{name}", child
 
 
-_SHARED: ContextVar[dict[tuple[int, int, bool], Passes] | None] = ContextVar("shared passes", default=None)
-_DIFFERENTIABLE: ContextVar[bool] = ContextVar("whether shared passes are differentiable", default=False)
+class _Shared(NamedTuple):
+    """Passes that the proxies of one call share."""
+
+    differentiable: bool
+    reads: frozenset[str]
+    known: dict[tuple[int, int, bool], Passes]
+
+
+_SHARED: ContextVar[_Shared | None] = ContextVar("shared passes", default=None)
 
 
 @contextmanager
-def shared_passes(differentiable: bool) -> Iterator[None]:
+def shared_passes(differentiable: bool, reads: frozenset[str] = READS) -> Iterator[None]:
     """While open, `passes` of one network and one batch are the same object; weights must not change meanwhile.
 
     Args:
         differentiable: Whether any of the proxies that share them differentiates.
+        reads: What any of them reads.
     """
-    shared, kind = _SHARED.set({}), _DIFFERENTIABLE.set(differentiable)
+    token = _SHARED.set(_Shared(differentiable, reads, {}))
     try:
         yield
     finally:
-        _SHARED.reset(shared)
-        _DIFFERENTIABLE.reset(kind)
+        _SHARED.reset(token)
+
+
+def _differ(known: Tensor | None, targets: Tensor | None) -> bool:
+    return known is not None and targets is not None and known is not targets
 
 
 def passes(network: nn.Module, inputs: Tensor, targets: Tensor | None = None) -> Passes:
@@ -349,9 +433,9 @@ def passes(network: nn.Module, inputs: Tensor, targets: Tensor | None = None) ->
     if shared is None:
         return Passes(network, inputs, targets, torch.is_grad_enabled())
     key = (id(network), id(inputs), network.training)
-    if key not in shared:
-        shared[key] = Passes(network, inputs, targets, _DIFFERENTIABLE.get())
-    found = shared[key]
+    if key not in shared.known or _differ(shared.known[key].targets, targets):
+        shared.known[key] = Passes(network, inputs, targets, shared.differentiable, shared.reads)
+    found = shared.known[key]
     if found.targets is None:
         found.targets = targets
     return found

@@ -33,6 +33,8 @@ def without_batch_norm(module: nn.Module) -> Iterator[None]:
 class BatchNormVariances:
     """While open, reads the variance of every batch norm's input, averaged over channels, in order of execution.
 
+    A batch norm computes that variance anyway; one of momentum 1 hands it over as its running variance.
+
     Args:
         network: Any module.
         unbiased: Divide by n - 1 in place of n.
@@ -41,20 +43,36 @@ class BatchNormVariances:
     def __init__(self, network: nn.Module, unbiased: bool) -> None:
         self.means: list[float] = []
         self._norms = batch_norms(network)
-        self._correction = int(unbiased)
+        self._unbiased = unbiased
 
     def __enter__(self) -> BatchNormVariances:
-        self._handles = [norm.register_forward_pre_hook(self._read) for norm in self._norms]
+        self._kept: list[tuple[Any, dict[str, Any]]] = []
+        for norm in self._norms:
+            names = ("momentum", "running_mean", "running_var", "num_batches_tracked", "track_running_stats")
+            self._kept.append((norm, {name: getattr(norm, name) for name in names}))
+        self._handles = []
+        for norm in self._norms:
+            self._handles.append(norm.register_forward_pre_hook(self._prepare))
+            self._handles.append(norm.register_forward_hook(self._read))
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
+        for norm, kept in self._kept:
+            for name, value in kept.items():
+                setattr(norm, name, value)
 
-    def _read(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    def _prepare(self, norm: Any, arguments: tuple[Tensor, ...]) -> None:
         (x,) = arguments
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        self.means.append(x.var(dim=axes, correction=self._correction).double().mean().item())
+        norm.momentum, norm.track_running_stats, norm.num_batches_tracked = 1.0, True, None
+        norm.running_mean, norm.running_var = x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
+
+    def _read(self, norm: Any, arguments: tuple[Tensor, ...], _: Any) -> None:
+        (x,) = arguments
+        count = x.numel() // x.shape[1]
+        mean = norm.running_var.double().mean().item()  # of the unbiased variance
+        self.means.append(mean if self._unbiased else mean * (count - 1) / count)
 
 
 def feature_map(network: nn.Module, inputs: Tensor) -> Tensor:

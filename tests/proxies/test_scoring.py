@@ -1,5 +1,6 @@
 """`score`: a function of network, proxy, settings and seed and of nothing else; any module; failures are states."""
 
+import copy
 import math
 import random
 import statistics
@@ -145,11 +146,18 @@ def test_our_own_network_is_left_as_it_was():
 @pytest.mark.parametrize("model", [SMALL, foreign()], ids=["architecture", "module"])
 def test_the_same_seed_gives_the_same_score(model, proxy):
     size = {} if model is SMALL else {"input_size": SIZE}
-    first = value(model, proxy, seed=3, **size)
+    (first,) = zs.score(model, [proxy], seed=3, **size).values()
     random.random()
     torch.rand(())
-    assert value(model, proxy, seed=3, **size) == first
-    assert value(model, proxy, seed=4, **size) != first
+    (again,) = zs.score(model, [proxy], seed=3, **size).values()
+    assert (again.reason, str(again.value)) == (first.reason, str(first.value))
+
+
+@pytest.mark.parametrize(
+    "proxy", ["zen", "zen:variant=zennas", "phi", "naswot", "snip", "synflow", "jacob_cov", "meco"]
+)
+def test_another_seed_gives_another_score(proxy):
+    assert value(WHOLE, proxy, input_size=SIZE, seed=3) != value(WHOLE, proxy, input_size=SIZE, seed=4)
 
 
 def test_the_order_of_calls_does_not_matter():
@@ -329,7 +337,7 @@ MODULES = {
 }
 
 
-@pytest.mark.parametrize("proxy", MODULE_PROXIES)
+@pytest.mark.parametrize("proxy", ["zen", "phi"])
 @pytest.mark.parametrize(("module", "size"), MODULES.values(), ids=MODULES)
 def test_any_module_is_scored(module, size, proxy):
     """Default settings; the whole feature map moves with the image, so two draws differ."""
@@ -337,6 +345,35 @@ def test_any_module_is_scored(module, size, proxy):
     assert result.ok, result.reason
     assert math.isfinite(result.value)
     assert 0 < result.standard_error < 5
+
+
+WHOLE = nn.Sequential(
+    *(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
+    *(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8), nn.ReLU()),
+    *(nn.Conv2d(8, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.ReLU(inplace=True)),
+    *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)),
+)
+"""A classifier for which every proxy of a module is defined."""
+
+
+@pytest.mark.parametrize("proxy", MODULE_PROXIES)
+def test_every_proxy_scores_a_classifier(proxy):
+    for module in (WHOLE, copy.deepcopy(WHOLE).requires_grad_(False).eval(), copy.deepcopy(WHOLE).double()):
+        result = zs.score(module, proxy, input_size=SIZE, repeats=2)
+        assert result.ok, result.reason
+        assert math.isfinite(result.value)
+
+
+@pytest.mark.filterwarnings("ignore:no FLOPs are counted")
+@pytest.mark.parametrize(("module", "size"), MODULES.values(), ids=MODULES)
+def test_what_a_proxy_lacks_is_a_state_with_a_reason(module, size):
+    """No logits, no ReLU, one block alone, inputs without space: said in words, and nothing else is lost."""
+    scores = zs.score(module, MODULE_PROXIES, input_size=size, batch_size=8, repeats=1)
+    assert list(scores) == MODULE_PROXIES
+    for name, result in scores.items():
+        assert math.isfinite(result.value) if result.ok else len(result.reason) > 20, name
+        assert "could not run" not in result.reason, f"{name}: {result.reason}"
+    assert sum(result.ok for result in scores.values()) >= 5
 
 
 def test_one_image_is_enough():
@@ -589,7 +626,7 @@ def test_every_registered_proxy_states_its_facts():
         assert info.source, name
         assert info.direction in ("higher", "lower")
         assert info.init in ("gaussian", "kaiming", "keep")
-        assert (info.function or info.closed_form).__doc__, name
+        assert info.parts or (info.function or info.closed_form).__doc__, name
 
 
 def test_a_score_round_trips():

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.passes import Passes, passes
 from zeroshot_nas.proxies.base import Batch, register_proxy
-from zeroshot_nas.proxies.counts import architecture_flops, module_flops
 from zeroshot_nas.seeding import torch_generator
 
 
-@register_proxy("az_expressivity", source="arXiv:2403.19232", grows_with_depth=True)
+@register_proxy("az_expressivity", reads=("features",), source="arXiv:2403.19232", grows_with_depth=True)
 @torch.no_grad()
 def az_expressivity(network: nn.Module, batch: Batch, /, *, features: str | Sequence[str] = "") -> float:
     r"""Expressivity of AZ-NAS (Lee and Ham, CVPR 2024, arXiv:2403.19232); higher is better.
@@ -55,7 +54,7 @@ def az_expressivity(network: nn.Module, batch: Batch, /, *, features: str | Sequ
     return sum(_entropies(_features(passes(network, batch.inputs, batch.targets), features, 1)))
 
 
-@register_proxy("az_progressivity", source="arXiv:2403.19232")
+@register_proxy("az_progressivity", reads=("features",), source="arXiv:2403.19232")
 @torch.no_grad()
 def az_progressivity(network: nn.Module, batch: Batch, /, *, features: str | Sequence[str] = "") -> float:
     r"""Progressivity of AZ-NAS (Lee and Ham, CVPR 2024, arXiv:2403.19232); higher is better.
@@ -85,7 +84,9 @@ def az_progressivity(network: nn.Module, batch: Batch, /, *, features: str | Seq
     return min(after - before for before, after in pairwise(entropies))
 
 
-@register_proxy("az_trainability", source="arXiv:2403.19232", needs_gradients=True, cost="backward")
+@register_proxy(
+    "az_trainability", reads=("features",), source="arXiv:2403.19232", needs_gradients=True, cost="backward"
+)
 def az_trainability(network: nn.Module, batch: Batch, /, *, features: str | Sequence[str] = "") -> float:
     r"""Trainability of AZ-NAS (Lee and Ham, CVPR 2024, arXiv:2403.19232); higher is better, 0 at best (about).
 
@@ -132,34 +133,18 @@ def az_trainability(network: nn.Module, batch: Batch, /, *, features: str | Sequ
     return sum(terms) / len(terms)
 
 
-@register_proxy("az_complexity", source="arXiv:2403.19232", cost="graph", closed_form=architecture_flops, exact=True)
-def az_complexity(network: nn.Module, batch: Batch, /) -> int:
-    """Complexity of AZ-NAS (Lee and Ham, CVPR 2024, arXiv:2403.19232): FLOPs (multiply-adds); higher is better.
-
-    The same number as the proxy ``flops``.
-
-    Args:
-        network: Any module, traced on one image. For an architecture of ours the number is read off its operations.
-        batch: ``inputs``, of which only the shape is read.
-
-    Raises:
-        ProxyError: The module can't be traced.
-
-    Example:
-        >>> from zeroshot_nas import Architecture, score
-        >>> score(Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)", input_size=(3, 4, 4)), "az_complexity").value
-        3536.0
-    """
-    return module_flops(network, batch, "az_complexity")
-
-
 def _features(run: Passes, features: str | Sequence[str], least: int) -> dict[str, Tensor]:
     """The feature maps by name, at least so many."""
+    if isinstance(features, float):  # the name "3" of a Sequential's member, read as a number
+        features = f"{features:g}"
     names = [name for name in features.split(",") if name] if isinstance(features, str) else list(features)
-    maps = run.forward.outputs(names) if names else run.forward.features
+    maps = run.outputs(names) if names else run.forward.features
     if len(maps) < least:
         found = ", ".join(maps) or "none"
-        raise UndefinedScoreError(f"{least} or more feature maps are needed, and the network's blocks give: {found}")
+        raise UndefinedScoreError(
+            f"{least} or more feature maps are needed, and the network has {len(maps)}: {found}. The option features "
+            "names modules whose outputs to take"
+        )
     return maps
 
 
@@ -207,7 +192,8 @@ def _output_noise(features: Tensor, batch: Batch, index: int) -> Tensor:
 
 def _largest_singular_value(run: Passes, before: Tensor, after: Tensor, noise: Tensor, name: str) -> float:
     """Of the estimated Jacobian from the feature map before to the one after, whose name is given."""
-    (gradient,) = run.backward(after, [before], noise) if after.requires_grad else (torch.zeros_like(before),)
+    detached = run.differentiable and not after.requires_grad
+    gradient = torch.zeros_like(before) if detached else run.backward(after, [before], noise)[0]
     with torch.no_grad():
         if gradient.shape == noise.shape and torch.equal(gradient, noise):
             raise UndefinedScoreError(f"what leads to the feature map {name} is the identity")
@@ -227,7 +213,7 @@ def _stacked(gradient: Tensor, noise: Tensor, name: str) -> Tensor:
         return _rows(gradient)
     if len(before) != len(after) or any(b % a for b, a in zip(before, after, strict=True)):
         raise UndefinedScoreError(
-            f"the feature map {name} has the size {tuple(after)}, and {tuple(before)} before it, is no multiple of that"
+            f"the feature map {name} has size {tuple(after)}, and the one before it {tuple(before)}: no multiple of it"
         )
     split = [size for b, a in zip(before, after, strict=True) for size in (a, b // a)]
     windows = gradient.movedim(1, -1).reshape(len(gradient), *split, -1)  # N, then position and offset an axis, then C

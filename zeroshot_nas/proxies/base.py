@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, did_you_mean
 from zeroshot_nas.network import Init
+from zeroshot_nas.passes import READS
 from zeroshot_nas.ranking import Aggregation
 from zeroshot_nas.registry import Registry
 
@@ -86,6 +87,7 @@ class ProxyInfo:
         batch_size: Inputs a repeat unless the caller says otherwise.
         batches: How many batches it compares; all but the first are in ``Batch.further``.
         cost: What it costs; see `CostClass`.
+        reads: What it reads of `zeroshot_nas.passes.passes`, of its `READS`; naming it saves time.
         grows_with_depth: Whether a deeper network always scores better, so that a search needs a limit on depth.
     """
 
@@ -107,6 +109,7 @@ class ProxyInfo:
     batch_size: int = 16
     batches: int = 1
     cost: CostClass = "forward"
+    reads: frozenset[str] = READS
     grows_with_depth: bool = False
 
     @property
@@ -230,6 +233,7 @@ def register_proxy(
     batch_size: int = 16,
     batches: int = 1,
     cost: CostClass = "forward",
+    reads: Iterable[str] = READS,
     grows_with_depth: bool = False,
     closed_form: ClosedForm | None = None,
     exact: bool = False,
@@ -263,6 +267,7 @@ def register_proxy(
                 batch_size=batch_size,
                 batches=batches,
                 cost=cost,
+                reads=_checked_reads(reads),
                 grows_with_depth=grows_with_depth,
             ),
         )
@@ -345,6 +350,13 @@ def list_proxies() -> list[str]:
         True
     """
     return list(PROXIES)
+
+
+def _checked_reads(reads: Iterable[str]) -> frozenset[str]:
+    unknown = set(reads) - READS
+    if unknown:
+        raise ProxyError(f"a proxy reads {', '.join(sorted(READS))}; got {', '.join(sorted(unknown))}")
+    return frozenset(reads)
 
 
 def pool_only(info: ProxyInfo) -> ProxyError:

@@ -43,25 +43,25 @@ def module_flops(network: nn.Module, batch: Batch, name: str) -> int:
         raise ProxyError(f"{name}: {error}") from error
 
 
-@register_proxy("params", source="baseline", cost="graph", closed_form=architecture_params, exact=True)
+@register_proxy("params", reads=(), source="baseline", cost="graph", closed_form=architecture_params, exact=True)
 def params(network: nn.Module, _: Batch, /) -> int:
     """How many values are trained: weights, biases, two a batch-norm channel; higher is better.
 
     A baseline: many published proxies rank no better than it does.
 
     Args:
-        network: Any module; parameters that need no gradient are not counted. For an architecture of ours the number is
-            read off its operations.
+        network: Any module, frozen parameters included. For an architecture of ours the number is read off its
+            operations.
 
     Example:
         >>> from zeroshot_nas import score
         >>> score(nn.Conv2d(3, 8, 3), "params", input_size=(3, 8, 8)).value
         224.0
     """
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
-@register_proxy("flops", source="baseline", cost="graph", closed_form=architecture_flops, exact=True)
+@register_proxy("flops", reads=(), source="baseline", cost="graph", closed_form=architecture_flops, exact=True)
 def flops(network: nn.Module, batch: Batch, /) -> int:
     """FLOPs (multiply-adds) of convolutions and linear layers on one image; higher is better.
 
@@ -84,7 +84,13 @@ def flops(network: nn.Module, batch: Batch, /) -> int:
 
 
 @register_proxy(
-    "layers", source="baseline", cost="graph", grows_with_depth=True, closed_form=architecture_layers, exact=True
+    "layers",
+    reads=(),
+    source="baseline",
+    cost="graph",
+    grows_with_depth=True,
+    closed_form=architecture_layers,
+    exact=True,
 )
 def layers(network: nn.Module, _: Batch, /) -> int:
     """Depth; higher is better. Two different counts, so compare networks of one kind only.
@@ -105,3 +111,24 @@ def layers(network: nn.Module, _: Batch, /) -> int:
         2.0
     """
     return sum(isinstance(part, nn.modules.conv._ConvNd | nn.Linear) for part in network.modules())
+
+
+@register_proxy("az_complexity", source="arXiv:2403.19232", cost="graph", closed_form=architecture_flops, exact=True)
+def az_complexity(network: nn.Module, batch: Batch, /) -> int:
+    """Complexity of AZ-NAS (Lee and Ham, CVPR 2024, arXiv:2403.19232): FLOPs (multiply-adds); higher is better.
+
+    The same number as the proxy ``flops``.
+
+    Args:
+        network: Any module, traced on one image. For an architecture of ours the number is read off its operations.
+        batch: ``inputs``, of which only the shape is read.
+
+    Raises:
+        ProxyError: The module can't be traced.
+
+    Example:
+        >>> from zeroshot_nas import Architecture, score
+        >>> score(Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)", input_size=(3, 4, 4)), "az_complexity").value
+        3536.0
+    """
+    return module_flops(network, batch, "az_complexity")

@@ -18,6 +18,7 @@ _MANY_CLASSES = 100
 
 @register_proxy(
     "jacob_cov",
+    reads=(),
     source="arXiv:2006.04647v1, arXiv:2101.08134",
     needs_gradients=True,
     real_data=True,
@@ -59,6 +60,7 @@ def jacob_cov(network: nn.Module, batch: Batch, /) -> float:
 
 @register_proxy(
     "epe_nas",
+    reads=(),
     source="arXiv:2102.08099",
     needs_gradients=True,
     needs_labels=True,
@@ -75,9 +77,9 @@ def epe_nas(network: nn.Module, batch: Batch, /, *, pairwise: bool | None = None
 
     .. math:: \frac{1}{C} \sum_{c, d} \left| \frac{e_c}{n_c} - \frac{e_d}{n_d} \right|
 
-    It is noise: independent of the network's quality on Gaussian images with random labels, which stand in where none
-    are given, and close to it on real ones; the logarithm of the smallest correlations decides. It is here to compare
-    with.
+    On Gaussian images with random labels, which stand in where none are given, it is noise: the labels drawn and the
+    logarithms of the smallest correlations decide, and networks differ by less than repeats of one do. Give it real
+    images with their labels.
 
     Args:
         network: A module that returns logits.

@@ -15,7 +15,7 @@ from zeroshot_nas.proxies.base import Batch, register_proxy
 Variant: TypeAlias = Literal["paper", "opt"]
 
 
-@register_proxy("meco", source="Jiang et al., NeurIPS 2023", batch_size=1, grows_with_depth=True)
+@register_proxy("meco", reads=("modules",), source="Jiang et al., NeurIPS 2023", batch_size=1, grows_with_depth=True)
 @torch.no_grad()
 def meco(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", channels: int = 8) -> float:
     r"""MeCo (Jiang, Wang and Bie, NeurIPS 2023); higher is better.

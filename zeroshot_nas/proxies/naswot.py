@@ -14,7 +14,7 @@ from zeroshot_nas.patterns import duplicates, relu_units, shared_units
 from zeroshot_nas.proxies.base import Batch, register_proxy
 
 
-@register_proxy("naswot", source="arXiv:2006.04647", real_data=True, grows_with_depth=True)
+@register_proxy("naswot", reads=("relus",), source="arXiv:2006.04647", real_data=True, grows_with_depth=True)
 @torch.no_grad()
 def naswot(network: nn.Module, batch: Batch, /, *, normalise: bool = False) -> float:
     r"""NASWOT (Mellor et al., "Neural Architecture Search without Training", ICML 2021, arXiv:2006.04647).

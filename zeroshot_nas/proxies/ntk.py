@@ -18,7 +18,13 @@ Statistics: TypeAlias = Literal["train", "eval"]
 
 
 @register_proxy(
-    "ntk_cond", source="arXiv:2102.11535", direction="lower", needs_gradients=True, real_data=True, cost="many"
+    "ntk_cond",
+    reads=(),
+    source="arXiv:2102.11535",
+    direction="lower",
+    needs_gradients=True,
+    real_data=True,
+    cost="many",
 )
 def ntk_cond(network: nn.Module, batch: Batch, /, *, batch_norm: Statistics = "train") -> float:
     r"""Condition number of the neural tangent kernel (Chen et al., "TE-NAS", ICLR 2021, arXiv:2102.11535).
@@ -71,8 +77,12 @@ def ntk_cond(network: nn.Module, batch: Batch, /, *, batch_norm: Statistics = "t
     eigenvalues = torch.linalg.eigvalsh(kernel)
     smallest, largest = eigenvalues[0].item(), eigenvalues[-1].item()
     if smallest <= images * torch.finfo(weights[0].dtype).eps * largest:
-        reason = "its largest eigenvalue is 0: the network is dead" if largest <= 0 else "equal images, or float32"
-        raise UndefinedScoreError(f"the kernel's smallest eigenvalue is not above rounding ({reason})")
+        if largest <= 0:
+            raise UndefinedScoreError("the logits' gradient for the weights is 0: the network is dead")
+        raise UndefinedScoreError(
+            f"the kernel's smallest eigenvalue is not above rounding in {weights[0].dtype}: images are equal to the "
+            "network, or too alike for this precision"
+        )
     return float(largest / smallest)
 
 

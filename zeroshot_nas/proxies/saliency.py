@@ -25,7 +25,13 @@ _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 @register_proxy(
-    "snip", source="arXiv:1810.02340", needs_gradients=True, needs_labels=True, real_data=True, cost="backward"
+    "snip",
+    reads=("weight_gradients",),
+    source="arXiv:1810.02340",
+    needs_gradients=True,
+    needs_labels=True,
+    real_data=True,
+    cost="backward",
 )
 def snip(network: nn.Module, batch: Batch, /) -> float:
     r"""SNIP (Lee et al., ICLR 2019, arXiv:1810.02340), summed over the network; higher is better.
@@ -62,7 +68,13 @@ def snip(network: nn.Module, batch: Batch, /) -> float:
 
 
 @register_proxy(
-    "plain", source="arXiv:2101.08134", needs_gradients=True, needs_labels=True, real_data=True, cost="backward"
+    "plain",
+    reads=("weight_gradients",),
+    source="arXiv:2101.08134",
+    needs_gradients=True,
+    needs_labels=True,
+    real_data=True,
+    cost="backward",
 )
 def plain(network: nn.Module, batch: Batch, /) -> float:
     r"""Weights times gradients, signs kept (Abdelfattah et al., ICLR 2021, arXiv:2101.08134); higher is better by name.
@@ -93,7 +105,13 @@ def plain(network: nn.Module, batch: Batch, /) -> float:
 
 
 @register_proxy(
-    "grad_norm", source="arXiv:2101.08134", needs_gradients=True, needs_labels=True, real_data=True, cost="backward"
+    "grad_norm",
+    reads=("weight_gradients", "parameter_gradients"),
+    source="arXiv:2101.08134",
+    needs_gradients=True,
+    needs_labels=True,
+    real_data=True,
+    cost="backward",
 )
 def grad_norm(network: nn.Module, batch: Batch, /, *, variant: GradNormVariant = "layers") -> float:
     r"""Size of the loss's gradient (Abdelfattah et al., ICLR 2021, arXiv:2101.08134); higher is better.
@@ -130,7 +148,13 @@ def grad_norm(network: nn.Module, batch: Batch, /, *, variant: GradNormVariant =
 
 
 @register_proxy(
-    "fisher", source="arXiv:1906.04113", needs_gradients=True, needs_labels=True, real_data=True, cost="backward"
+    "fisher",
+    reads=("layers",),
+    source="arXiv:1906.04113",
+    needs_gradients=True,
+    needs_labels=True,
+    real_data=True,
+    cost="backward",
 )
 def fisher(network: nn.Module, batch: Batch, /, *, variant: FisherVariant = "paper") -> float:
     r"""Fisher potential (Turner et al., "BlockSwap", ICLR 2020, arXiv:1906.04113); higher is better.
@@ -178,7 +202,7 @@ def fisher(network: nn.Module, batch: Batch, /, *, variant: FisherVariant = "pap
 
 
 @register_proxy(
-    "grasp", source="arXiv:2002.07376", needs_gradients=True, needs_labels=True, real_data=True, cost="many"
+    "grasp", reads=(), source="arXiv:2002.07376", needs_gradients=True, needs_labels=True, real_data=True, cost="many"
 )
 def grasp(network: nn.Module, batch: Batch, /) -> float:
     r"""GraSP (Wang et al., ICLR 2020, arXiv:2002.07376), summed over the network; higher is better by convention.
@@ -222,7 +246,7 @@ def grasp(network: nn.Module, batch: Batch, /) -> float:
     return -_total(terms, "grasp")
 
 
-@register_proxy("l2_norm", source="arXiv:2101.08134", cost="weights", grows_with_depth=True)
+@register_proxy("l2_norm", reads=(), source="arXiv:2101.08134", cost="weights", grows_with_depth=True)
 @torch.no_grad()
 def l2_norm(network: nn.Module, batch: Batch, /) -> float:  # noqa: ARG001  a proxy takes both
     r"""Size of the weights (Abdelfattah et al., ICLR 2021, arXiv:2101.08134); higher is better.

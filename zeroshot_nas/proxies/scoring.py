@@ -296,7 +296,9 @@ class _Subject:
             )
             with ExitStack() as stack:
                 stack.enter_context(_batch_statistics(network))
-                stack.enter_context(shared_passes(any(proxy.info.needs_gradients for proxy in proxies)))
+                differentiable = any(proxy.info.needs_gradients for proxy in proxies)
+                reads = frozenset[str]().union(*(proxy.info.reads for proxy in proxies))
+                stack.enter_context(shared_passes(differentiable, reads))
                 if not info.keeps_residual_links:
                     stack.enter_context(without_residual_links(network))
                 yield lambda proxy: self._value(proxy, batch)
@@ -333,6 +335,8 @@ class _Subject:
                 f"{proxy.info.name} needs batch norm, and {type(network).__name__} has none. "
                 f"Use a proxy that does without ({others}), or add nn.BatchNorm2d after the convolutions"
             )
+        if not isinstance(self.arrays, Batch):  # what it would have been given alone
+            batch = batch._replace(further=batch.further[: proxy.info.batches - 1])
         try:
             with torch.set_grad_enabled(proxy.info.needs_gradients):
                 return _number(proxy(network, batch))
@@ -356,35 +360,25 @@ class _Subject:
         inputs, perturbation = (
             _channels_last(torch.randn(shape, generator=generator, dtype=torch.float32).to(like)) for _ in range(2)
         )
-        targets = None
-        if labels:
-            generator = torch_generator(self.seed, repeat, 2)
-            targets = torch.randint(self.num_classes, (batch_size,), generator=generator).to(like.device)
+        classes = self.num_classes if labels or batches > 1 else None
+        targets = _labels(classes, batch_size, torch_generator(self.seed, repeat, 2), like)
         further = []
         generator = torch_generator(self.seed, repeat, 3)
         for _ in range(batches - 1):
             more = _channels_last(torch.randn(shape, generator=generator, dtype=torch.float32).to(like))
-            more_targets = torch.randint(self.num_classes, (batch_size,), generator=generator).to(like.device)
-            further.append(Batch(more, more_targets))
+            further.append(Batch(more, _labels(classes, batch_size, generator, like)))
         return Batch(inputs, targets, perturbation, tuple(further), seed=derive_seed(self.seed, repeat, 4))
 
     @cached_property
-    def num_classes(self) -> int:
-        """Outputs of the classifier.
-
-        Raises:
-            ProxyError: The module does not return logits.
-        """
+    def num_classes(self) -> int | None:
+        """Outputs of the classifier; None for a module that returns no logits, which whoever needs them will say."""
         if isinstance(self.architecture, Architecture):
             return self.architecture.num_classes
         assert not isinstance(self.arrays, Batch), "a given batch brings its labels"
         like = next(self.network.parameters(), torch.zeros(0, device=self.device))
         with torch.no_grad(), _batch_statistics(self.network):
             output = self.network(torch.ones(2, *self.arrays).to(like))
-        if not isinstance(output, torch.Tensor) or output.dim() != 2:
-            got = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
-            raise ProxyError(f"expected logits (N, num_classes) from {type(self.model).__name__}, got {got}")
-        return output.shape[1]
+        return output.shape[1] if isinstance(output, torch.Tensor) and output.dim() == 2 else None
 
     @cached_property
     def network(self) -> nn.Module:
@@ -403,6 +397,9 @@ class _Subject:
                 ) from error
         if self.device is not None:
             network.to(self.device)
+        for parameter in network.parameters():
+            if parameter.is_floating_point():
+                parameter.requires_grad_(True)  # what its owner froze has a gradient too
         drawn = not isinstance(self.arrays, Batch)  # given arrays are read in the layout that they have
         if drawn and next(network.parameters(), torch.zeros(0)).dtype == torch.float32:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time of a forward pass on a CPU
@@ -414,6 +411,10 @@ def _channels_last(inputs: torch.Tensor) -> torch.Tensor:
     if inputs.dim() != 4 or inputs.dtype != torch.float32:
         return inputs
     return inputs.contiguous(memory_format=torch.channels_last)
+
+
+def _labels(classes: int | None, count: int, generator: torch.Generator, like: torch.Tensor) -> torch.Tensor | None:
+    return None if classes is None else torch.randint(classes, (count,), generator=generator).to(like.device)
 
 
 def _check_weights(network: nn.Module) -> None:

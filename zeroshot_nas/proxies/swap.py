@@ -16,7 +16,7 @@ DEFAULT_MU = 1000.0
 """Thousands of parameters that `swap_reg` favours unless the caller says otherwise."""
 
 
-@register_proxy("swap", source="arXiv:2403.04161", grows_with_depth=True)
+@register_proxy("swap", reads=("relus",), source="arXiv:2403.04161", grows_with_depth=True)
 @torch.no_grad()
 def swap(network: nn.Module, batch: Batch, /) -> float:
     r"""SWAP-Score (Peng et al., "SWAP-NAS", ICLR 2024, arXiv:2403.04161); higher is better.
@@ -45,7 +45,7 @@ def swap(network: nn.Module, batch: Batch, /) -> float:
     return float(_patterns(network, batch))
 
 
-@register_proxy("swap_reg", source="arXiv:2403.04161")
+@register_proxy("swap_reg", reads=("relus",), source="arXiv:2403.04161")
 @torch.no_grad()
 def swap_reg(network: nn.Module, batch: Batch, /, *, mu: float = DEFAULT_MU, sigma: float | None = None) -> float:
     r"""Regularised SWAP-Score (Peng et al., "SWAP-NAS", ICLR 2024, arXiv:2403.04161); higher is better.
@@ -89,7 +89,7 @@ def swap_reg(network: nn.Module, batch: Batch, /, *, mu: float = DEFAULT_MU, sig
     return _patterns(network, batch) * factor
 
 
-@register_proxy("linear_regions", source="arXiv:2102.11535", batch_size=64)
+@register_proxy("linear_regions", reads=("relus",), source="arXiv:2102.11535", batch_size=64)
 @torch.no_grad()
 def linear_regions(network: nn.Module, batch: Batch, /) -> float:
     """Linear regions (Chen et al., "TE-NAS", ICLR 2021, arXiv:2102.11535); higher is better.

@@ -23,7 +23,9 @@ _PROBE = 1e-6
 """A further factor on the input, to see whether the network's outputs follow it."""
 
 
-@register_proxy("synflow", source="arXiv:2006.05467", needs_gradients=True, cost="backward", grows_with_depth=True)
+@register_proxy(
+    "synflow", reads=(), source="arXiv:2006.05467", needs_gradients=True, cost="backward", grows_with_depth=True
+)
 def synflow(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") -> float:
     r"""SynFlow (Tanaka et al., NeurIPS 2020, arXiv:2006.05467), its logarithm; higher is better.
 
@@ -75,7 +77,9 @@ def synflow(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") 
     return -math.exp(log)
 
 
-@register_proxy("logsynflow", source="arXiv:2207.05135", needs_gradients=True, cost="backward", grows_with_depth=True)
+@register_proxy(
+    "logsynflow", reads=(), source="arXiv:2207.05135", needs_gradients=True, cost="backward", grows_with_depth=True
+)
 def logsynflow(network: nn.Module, batch: Batch, /) -> float:
     r"""LogSynflow (Cavagnero et al., "FreeREA", WACV 2023, arXiv:2207.05135); higher is better.
 
@@ -170,7 +174,7 @@ def _flow(network: nn.Module, batch: Batch, keep_batch_norm: bool) -> _Flow:
                 )
             return scaled
     if vanishes:
-        raise UndefinedScoreError("the flow is zero: the network is dead")
+        raise UndefinedScoreError("the flow is zero, scaled or not: the network is dead")
     raise UndefinedScoreError("the flow overflows double precision, scaled or not")
 
 
@@ -179,7 +183,7 @@ def _attempt(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: fl
     forward = _run(network, image, keep_batch_norm, scale)
     weights = list({id(layer.weight): layer.weight for layer in forward.layers}.values())
     if not weights:
-        raise ProxyError("synflow sums over convolutions and linear layers, and the module runs none")
+        raise ProxyError("synflow sums over convolutions and linear layers, and the module has none")
     output = forward.output
     found = torch.autograd.grad(output, weights, torch.full_like(output, scale), allow_unused=True)
     gradients = [
@@ -211,7 +215,7 @@ def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float)
         if "more than 1 value per channel" not in str(error):
             raise
         raise UndefinedScoreError(
-            "a batch norm sees one value per channel; use variant 'paper', or larger inputs"
+            "a batch norm sees one value per channel of the image (a gate, a small map); use variant 'paper'"
         ) from error
     if not isinstance(forward.output, Tensor):
         raise ProxyError(f"expected a tensor from {type(network).__name__}, got {type(forward.output).__name__}")

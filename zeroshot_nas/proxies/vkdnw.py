@@ -23,7 +23,7 @@ MAX_TENSORS = 128
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 
 
-@register_proxy("vkdnw", source="arXiv:2502.04975", needs_gradients=True, cost="many")
+@register_proxy("vkdnw", reads=(), source="arXiv:2502.04975", needs_gradients=True, cost="many")
 def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") -> float:
     r"""VKDNW (Tybl and Neumann, CVPR 2025, arXiv:2502.04975); higher is better.
 
@@ -151,7 +151,8 @@ def _factor(logits: Tensor, variant: Variant) -> Tensor:
     if not torch.isfinite(middle).all():
         raise UndefinedScoreError("the logits are not finite")
     values, vectors = torch.linalg.eigh(middle)  # the smallest is 0: neither matrix has full rank
-    return (values[:, 1:, None].clamp_min(0).sqrt() * vectors.mT[:, 1:]).to(logits.dtype)
+    factor: Tensor = values[:, 1:, None].clamp_min(0).sqrt() * vectors.mT[:, 1:]
+    return factor.to(logits.dtype)
 
 
 def _lower_factor(p: Tensor) -> Tensor:
@@ -161,9 +162,9 @@ def _lower_factor(p: Tensor) -> Tensor:
     before = torch.cat([torch.ones_like(p[:, :1]), rest[:, :-1]], 1)
     pivots = (p * rest / before).sqrt()
     below = torch.where(rest > 0, 1 / rest, 0)
-    lower = torch.tril(-p[:, :, None] * below[:, None, :], diagonal=-1)
-    lower += torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
-    return lower * pivots[:, None, :]
+    strictly_lower = torch.tril(-p[:, :, None] * below[:, None, :], diagonal=-1)
+    unscaled: Tensor = strictly_lower + torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
+    return unscaled * pivots[:, None, :]
 
 
 class _FirstElements(TorchFunctionMode):
@@ -224,7 +225,9 @@ class _FirstElements(TorchFunctionMode):
     ) -> Tensor:
         if not self._is_batch(input) or input.dim() != weight.dim():
             return func(input, weight, bias, stride, padding, dilation, groups)
-        output = func(input, _constant(weight), _constant(bias), stride, padding, dilation, groups)
+        output = func(
+            input, _constant(weight), None if bias is None else _constant(bias), stride, padding, dilation, groups
+        )
         taps: list[slice] = []  # of the input, where the kernel's first tap lies
         places: list[slice] = []  # of the output, where that tap is inside the input
         for axis, (before, after) in enumerate(zip(input.shape[2:], output.shape[2:], strict=True)):
@@ -243,7 +246,7 @@ class _FirstElements(TorchFunctionMode):
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
         if not self._is_batch(input):
             return nn.functional.linear(input, weight, bias)
-        output = nn.functional.linear(input, _constant(weight), _constant(bias))
+        output = nn.functional.linear(input, _constant(weight), None if bias is None else _constant(bias))
         return self._attach(output, weight, bias, input[..., 0], [], -1)
 
     def _batch_norm(
@@ -262,7 +265,7 @@ class _FirstElements(TorchFunctionMode):
         if training or running_mean is None or running_var is None or not self._is_batch(input):
             return nn.functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
         deviation = (running_var + eps).sqrt()
-        scale = 1 / deviation if weight is None else _constant(weight) / deviation
+        scale = deviation.reciprocal() if weight is None else _constant(weight) / deviation
         shift = -running_mean * scale if bias is None else _constant(bias) - running_mean * scale
         shape = (1, -1, *[1] * (input.dim() - 2))
         # the same map as batch norm's, and a fifth of its time backward
@@ -300,13 +303,13 @@ class _FirstElements(TorchFunctionMode):
                 self.columns[:, of_bias] += first.reshape(self.images, -1).sum(1)
 
         if of_weight is not None or of_bias is not None:
-            output.register_hook(read)
+            output.register_hook(read)  # type: ignore[no-untyped-call]
         return output
 
 
-def _constant(parameter: Tensor | None) -> Tensor | None:
+def _constant(parameter: Tensor) -> Tensor:
     """A parameter without its gradient; what is computed from parameters keeps its own."""
-    return parameter.detach() if parameter is not None and parameter.is_leaf else parameter
+    return parameter.detach() if parameter.is_leaf else parameter
 
 
 def _along(value: int | Sequence[int], axis: int) -> int:

@@ -45,6 +45,7 @@ def zen_of_architecture(
     source="arXiv:2102.01063",
     init="gaussian",
     batch_size=2,
+    reads=(),
     keeps_residual_links=False,
     needs_batch_norm=True,
     grows_with_depth=True,

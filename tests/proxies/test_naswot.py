@@ -1,0 +1,171 @@
+"""NASWOT against a kernel counted bit by bit; its laws; where it is undefined."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import zeroshot_nas as zs
+from zeroshot_nas import Batch, get_proxy
+from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.patterns import shared_units
+from zeroshot_nas.proxies.naswot import naswot
+
+SIZE = (3, 6, 6)
+
+
+class Gated(nn.Module):
+    """ReLUs as module, function and method; one behind a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)
+        self.inner = nn.Conv2d(5, 5, 1, bias=False)
+        self.relu = nn.ReLU(inplace=True)
+        self.fc1, self.fc2 = nn.Linear(5, 7), nn.Linear(7, 4)
+
+    def forward(self, x):
+        x = self.relu(self.norm(self.conv(x)))
+        x = F.relu(self.inner(x) + x)
+        return self.fc2(self.fc1(x.mean((2, 3))).relu())
+
+    def codes(self, x):
+        """Bits of all units, one row an image, with numpy."""
+        with torch.no_grad():
+            first = self.norm(self.conv(x))
+            second = self.inner(first.clamp(min=0)) + first.clamp(min=0)
+            third = self.fc1(second.clamp(min=0).mean((2, 3)))
+        return np.concatenate([each.flatten(1).numpy() > 0 for each in (first, second, third)], axis=1)
+
+
+def log_determinant(codes):
+    """Counts agreements of every pair of images, unit by unit."""
+    kernel = np.array([[float(sum(a == b for a, b in zip(i, j, strict=True))) for j in codes] for i in codes])
+    sign, value = np.linalg.slogdet(kernel)
+    assert sign > 0
+    return value
+
+
+def of_values(x, **options):
+    """The score of a network that is a ReLU."""
+    return naswot(nn.ReLU(), Batch(torch.as_tensor(x)), **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_it_is_the_log_determinant_of_the_agreements(dtype):
+    torch.manual_seed(0)
+    module, x = Gated().to(dtype), torch.randn(6, *SIZE, dtype=dtype)
+    result = zs.score(module, "naswot", batch=Batch(x), init="keep")
+    assert result.value == pytest.approx(log_determinant(module.codes(x)), rel=1e-12)
+
+
+def test_two_images_by_hand():
+    """Three units, one of which agrees: det [[3, 1], [1, 3]]."""
+    x = [[1.0, 0.5, 0.0], [2.0, 0.0, 3.0]]
+    assert of_values(x) == pytest.approx(math.log(8))
+    assert of_values(x, normalise=True) == pytest.approx(math.log(1 - 1 / 9))
+
+
+def test_zero_is_off():
+    assert of_values([[0.0, 1.0, 1.0], [-1.0, -1.0, 1.0]]) == of_values([[-2.0, 1.0, 1.0], [0.0, 0.0, 1.0]])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.integers(40, 80))
+def test_laws(seed, images, units):
+    """Order of images and of units, sizes and a swap of on and off don't matter; twice the units scale K by two."""
+    rng = np.random.default_rng(seed)
+    x = rng.choice([-1.0, 1.0], (images, units)) * rng.uniform(0.5, 2, (images, units))
+    value = of_values(x)
+    assert value == pytest.approx(log_determinant(x > 0), rel=1e-10)
+    assert of_values(rng.permutation(x, axis=0)) == pytest.approx(value, rel=1e-10)
+    assert of_values(rng.permutation(x, axis=1)) == pytest.approx(value, rel=1e-10)
+    assert of_values(7 * x) == of_values(x)
+    assert of_values(-x) == pytest.approx(value, rel=1e-10)
+    twice = np.concatenate([x, x], axis=1)
+    assert of_values(twice) == pytest.approx(value + images * math.log(2), rel=1e-10)
+    assert of_values(twice, normalise=True) == pytest.approx(of_values(x, normalise=True), rel=1e-9)
+    assert of_values(x, normalise=1.0) == pytest.approx(value - images * math.log(units), rel=1e-9)
+
+
+def test_memory_layout_does_not_matter():
+    x = torch.randn(5, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    assert of_values(x.contiguous(memory_format=torch.channels_last)) == pytest.approx(of_values(x), rel=1e-12)
+
+
+def test_counts_are_exact_in_half_precision():
+    x = torch.ones(2, 5000, dtype=torch.bfloat16)
+    x[1, :3] = 0
+    assert shared_units(x).tolist() == [[5000, 4997], [4997, 4997]]
+
+
+def test_normalised_scores_of_narrow_and_wide_networks_are_close():
+    def network(width):
+        return nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3), nn.ReLU())
+
+    plain = [zs.score(network(width), "naswot", input_size=SIZE).value for width in (8, 64)]
+    normalised = [zs.score(network(width), "naswot:normalise=1", input_size=SIZE).value for width in (8, 64)]
+    assert plain[1] - plain[0] == pytest.approx(16 * math.log(8), rel=0.1)
+    assert abs(normalised[1] - normalised[0]) < 3
+
+
+# Failures
+
+
+def test_one_image_is_undefined():
+    with pytest.raises(UndefinedScoreError, match="two or more"):
+        of_values(torch.ones(1, 4))
+
+
+def test_equal_images_are_named():
+    x = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    x[4] = x[1] * 3
+    with pytest.raises(UndefinedScoreError, match="images 1 and 4"):
+        of_values(x)
+    result = zs.score(nn.ReLU(), "naswot", batch=Batch(x), init="keep")
+    assert result.state == "failed"
+    assert "1 and 4" in result.reason
+
+
+def test_a_dead_network_is_undefined():
+    with pytest.raises(UndefinedScoreError, match="0 and 1"):
+        of_values(-torch.ones(3, 8))
+
+
+def test_too_few_units_are_undefined():
+    """Four units give at most rank five."""
+    codes = torch.tensor([[int(bit) for bit in f"{number:04b}"] for number in range(8)], dtype=torch.float32)
+    with pytest.raises(UndefinedScoreError, match="4 ReLU units are too few to compare 8 images"):
+        of_values(codes)
+
+
+def test_not_a_number_is_undefined():
+    with pytest.raises(UndefinedScoreError, match="not a number"):
+        of_values([[1.0, math.nan], [0.0, 1.0]])
+
+
+def test_a_module_without_relu_has_none():
+    for module in (nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6())):
+        with pytest.raises(ProxyError, match="reads ReLUs"):
+            zs.score(module, "naswot", input_size=SIZE)
+
+
+def test_a_relu_whose_first_axis_is_not_the_images():
+    class Turned(nn.Module):
+        def forward(self, x):
+            return torch.relu(x.T)
+
+    with pytest.raises(ProxyError, match="first axis"):
+        naswot(Turned(), Batch(torch.ones(2, 3)))
+
+
+def test_a_wrong_option():
+    with pytest.raises(ProxyError, match="normalise must be"):
+        of_values(torch.ones(2, 3), normalise=2)
+    with pytest.raises(ProxyError, match="no option 'normalize'"):
+        get_proxy("naswot", normalize=True)
