@@ -8,13 +8,17 @@ import re
 import sys
 import traceback
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zeroshot_nas.errors import FileFormatError, OutputExistsError, ZeroShotNASError
+from zeroshot_nas.errors import FileFormatError, OutputExistsError, SettingsChangedError, ZeroShotNASError
+from zeroshot_nas.execution import get_executor
 from zeroshot_nas.files import write_text
+from zeroshot_nas.runs import best_so_far, export, summary
+from zeroshot_nas.store import FILE_NAME, Store, open_run, recover, settings_difference
 
 if TYPE_CHECKING:
     from zeroshot_nas.architecture import Architecture
@@ -69,6 +73,7 @@ def _options(
 
 @app.command("search")
 def search_command(
+    ctx: typer.Context,
     space: Annotated[str, typer.Option(help="Search space; see `list`.")] = "resnet",
     proxy: Annotated[str, typer.Option(help="What to rank by, e.g. zen or zen:variant=zennas.")] = "zen",
     image: Input = "3x32x32",
@@ -91,42 +96,85 @@ def search_command(
     batch_size: BatchSize = None,
     seed: Seed = 0,
     device: Device = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for result.json and best.json.")] = None,
+    islands: Annotated[int | None, typer.Option(help="Searches by closed form that share the proposals.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the run: run.db, result.json and best.json.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="File of scores that several runs share.")] = None,
+    executor: Annotated[str, typer.Option(help="serial, process or dask.")] = "serial",
+    workers: Annotated[int | None, typer.Option(help="Worker processes; default: all cores.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds a score may take in a worker process.")] = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Search a space for the best network within a budget; trains nothing."""
-    from zeroshot_nas import Budget, ShapeBounds, get_space, search
-
-    limits = {"params": max_params, "flops": max_flops, "layers": max_layers, "activations": max_activations}
-    numbers: dict[str, Any] = {
-        name: _parse_number(text, f"--max-{name}") for name, text in limits.items() if text is not None
-    }
-    shape = ShapeBounds(max_depth_to_width, monotone_widths, max_bottleneck_ratio)
-    budget = Budget(**numbers, shape=shape if shape.limits() else None)
-    where = get_space(space, input_size=_parse_shape(image), num_classes=classes, squeeze_excite=squeeze_excite)
-    if out is not None:
+    options = {name: value for name, value in ctx.params.items() if name not in _RUN_OPTIONS}
+    folder = resume or out
+    if resume is not None:
+        given = [name for name in options if _is_given(ctx, name)]
+        options = _stored_options(resume, {name: options[name] for name in given})
+    elif out is not None:
         _refuse_to_overwrite(out, force)
-    result = search(
-        where,
-        proxy,
-        budget,
-        searcher=searcher,
-        proposals=proposals,
-        screen=None if no_screen else "closed_form",
-        finalists=finalists,
-        seed=seed,
-        batch_size=batch_size,
-        repeats=repeats,
-        device=device,
-        progress=not quiet,
-    )
-    if out is not None:
-        write_text(out / "best.json", json.dumps(result.best.to_dict(), indent=1))
-        write_text(out / "result.json", result.to_json())
-    _print_search(result, out)
+        with open_run(out) as run:
+            run.store.set_fact("options", options)
+    with get_executor(executor, workers=workers, time_limit=time_limit, scheduler=scheduler) as workforce:
+        result = _search(
+            options, out=folder, resume=resume is not None, cache=cache, executor=workforce, progress=not quiet
+        )
+    _print_search(result, folder)
     if result.state == "interrupted":
         raise typer.Exit(130)
+
+
+_RUN_OPTIONS = {"out", "resume", "cache", "executor", "workers", "scheduler", "time_limit", "force", "quiet"}
+"""Options that say how a search is run, not what it finds."""
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _search(options: Mapping[str, Any], **how: Any) -> SearchResult:
+    """A search by the options of the command line."""
+    from zeroshot_nas import Budget, ShapeBounds, get_space, search
+
+    numbers: dict[str, Any] = {
+        name: _parse_number(options[f"max_{name}"], f"--max-{name}")
+        for name in ("params", "flops", "layers", "activations")
+        if options[f"max_{name}"] is not None
+    }
+    shape = ShapeBounds(options["max_depth_to_width"], options["monotone_widths"], options["max_bottleneck_ratio"])
+    extra = {"squeeze_excite": True} if options["squeeze_excite"] else {}
+    where = get_space(
+        options["space"], input_size=_parse_shape(options["image"]), num_classes=options["classes"], **extra
+    )
+    same = ("searcher", "proposals", "finalists", "islands", "seed", "batch_size", "repeats", "device")
+    return search(
+        where,
+        options["proxy"],
+        Budget(**numbers, shape=shape if shape.limits() else None),
+        screen=None if options["no_screen"] else "closed_form",
+        **{name: options[name] for name in same},
+        **how,
+    )
+
+
+def _stored_options(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run to be resumed.
+
+    Raises:
+        FileFormatError: The folder holds no run of the command line.
+        SettingsChangedError: An option was given that differs.
+    """
+    with Store(folder / FILE_NAME, read_only=True) as store:
+        options = store.fact("options")
+    if not isinstance(options, dict):
+        raise FileFormatError(f"{folder} holds no search that the command line began; resume it from Python")
+    if difference := settings_difference({name: options.get(name) for name in given}, given):
+        changes = "; ".join(difference)
+        raise SettingsChangedError(f"{folder} was begun with other options, so it is not resumed. {changes}")
+    return options
 
 
 @app.command("score")
@@ -207,6 +255,77 @@ def train_command(
         raise typer.Exit(130)
 
 
+runs_app = typer.Typer(help="Look into the folders of runs.", no_args_is_help=True)
+app.add_typer(runs_app, name="runs")
+RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
+
+
+@runs_app.command("list")
+def runs_list_command(
+    folder: Annotated[Path, typer.Argument(help="Where runs are.")] = Path("runs"), as_json: AsJson = False
+) -> None:
+    """Every run in a folder, with its state."""
+    found = [summary(path.parent) for path in sorted(folder.glob(f"**/{FILE_NAME}"))]
+    if as_json:
+        _print_json(found)
+    else:
+        _print_rows([(each["folder"], f"{each['kind']}, {each['state']}, {each['scores']:,} scores") for each in found])
+
+
+@runs_app.command("show")
+def runs_show_command(folder: RunFolder, as_json: AsJson = False) -> None:
+    """A run's settings, versions, machine and journal."""
+    about = summary(folder)
+    if as_json:
+        _print_json(about)
+        return
+    rows = [(name, str(value)) for name, value in about.items() if name not in ("settings", "journal")]
+    rows += [(name, str(value)) for name, value in (about["settings"] or {}).items()]
+    _print_rows([*rows, *((time, kind) for time, kind in about["journal"])])
+
+
+@runs_app.command("best")
+def runs_best_command(folder: RunFolder, as_json: AsJson = False) -> None:
+    """The best network of a run: of a finished one the winner, else the best score so far."""
+    from zeroshot_nas import SearchResult
+
+    if (folder / "result.json").exists():
+        best = SearchResult.from_json((folder / "result.json").read_text(encoding="utf-8")).best.to_dict()
+    else:
+        best = best_so_far(folder)
+    if as_json:
+        _print_json(best)
+    else:
+        _print_rows([(name, json.dumps(value)) for name, value in best.items() if name not in ("format", "version")])
+
+
+@runs_app.command("export")
+def runs_export_command(
+    folder: RunFolder,
+    as_format: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
+    out: Annotated[Path | None, typer.Option(help="File to write; default: print.")] = None,
+) -> None:
+    """All scores of a run."""
+    if as_format not in ("csv", "json"):
+        raise typer.BadParameter(f"--format must be csv or json, got {as_format!r}")
+    text = export(folder, as_format)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
+
+
+@runs_app.command("recover")
+def runs_recover_command(
+    folder: RunFolder,
+    out: Annotated[Path, typer.Option(help="Folder for what can be saved; it must hold no run.")],
+) -> None:
+    """Copy what can be read of a damaged run to a new folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    saved = recover(folder / FILE_NAME, out / FILE_NAME)
+    _print_rows([(name, f"{count:,} rows saved") for name, count in saved.items()])
+
+
 @app.command("list")
 def list_command(as_json: AsJson = False) -> None:
     """The names that the other commands take."""
@@ -271,9 +390,16 @@ def _parse_number(text: str, option: str) -> float:
 
 
 def _refuse_to_overwrite(folder: Path, force: bool) -> None:
-    if (folder / "result.json").exists() and not force:
-        raise OutputExistsError(f"{folder} already holds a run; choose another --out, or overwrite it with --force")
-    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / name for name in (FILE_NAME, "result.json", "best.json")]
+    if any(file.exists() for file in files) and not force:
+        raise OutputExistsError(
+            f"{folder} already holds a run; go on with it by --resume, choose another --out, or overwrite it with "
+            "--force"
+        )
+    with open_run(folder):  # not while another process works in it
+        pass
+    for file in [*files, *(folder / f"{FILE_NAME}{suffix}" for suffix in ("-wal", "-shm"))]:
+        file.unlink(missing_ok=True)
 
 
 def _cost_rows(costs: Costs) -> list[tuple[str, str]]:

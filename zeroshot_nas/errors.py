@@ -65,6 +65,22 @@ class OutputExistsError(ZeroShotNASError, FileExistsError):
     """An output folder that already holds a run."""
 
 
+class StoreError(ZeroShotNASError, RuntimeError):
+    """A run's store can't be opened, read or written."""
+
+
+class CorruptStoreError(StoreError):
+    """A store is damaged; it is left as it is."""
+
+
+class RunInUseError(StoreError):
+    """Another process works in the run's folder."""
+
+
+class SettingsChangedError(ZeroShotNASError, ValueError):
+    """A run is resumed with settings other than its own."""
+
+
 class MissingExtraError(ZeroShotNASError, ImportError):
     """An optional dependency is not installed.
 

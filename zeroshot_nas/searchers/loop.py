@@ -1,29 +1,42 @@
-"""The one search loop: budget, duplicates, screening, failures, progress and the clock, for every strategy."""
+"""The one search loop: tiers, executors, the run's store, failures, progress and the clock, for every strategy."""
 
 from __future__ import annotations
 
-import gc
-import heapq
+import json
 import math
-import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal, NamedTuple
 
 from tqdm import tqdm
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.errors import InfeasibleBudgetError, ProxyError, ZeroShotNASError
+from zeroshot_nas.errors import (
+    InfeasibleBudgetError,
+    OutputExistsError,
+    ProxyError,
+    SettingsChangedError,
+    ZeroShotNASError,
+)
+from zeroshot_nas.execution import get_executor, is_serial, run_all, worker_failed
+from zeroshot_nas.files import write_text
+from zeroshot_nas.provenance import provenance
 from zeroshot_nas.proxies.base import Proxy, ProxyFunction, Score, get_proxy, pool_only
 from zeroshot_nas.proxies.scoring import score
 from zeroshot_nas.searchers.base import SEARCHERS, Candidate, Counts, Searcher, SearchResult
+from zeroshot_nas.searchers.proposer import Proposer
+from zeroshot_nas.searchers.screening import Island, IslandTask, merge, screen_island, share_out
 from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.spaces.base import SearchSpace, get_space
+from zeroshot_nas.store import ScoreKey, Store, canonical, open_run, settings_difference
 
 DEFAULT_PROPOSALS = 2_000
 """Networks that a search proposes where each is scored by a forward pass."""
@@ -31,11 +44,20 @@ DEFAULT_PROPOSALS = 2_000
 DEFAULT_SCREENED_PROPOSALS = 100_000
 """Networks that a search proposes where a closed form screens them."""
 
+ISLAND_PROPOSALS = 100_000
+"""Proposals of one island unless their number is given."""
+
 DEFAULT_FINALISTS = 200
 """Networks that pass the screen."""
 
 DEFAULT_REPEATS = 2
 """Draws a network gets at first; the leaders get more until they are told apart."""
+
+GENERATION = 8
+"""Networks that are scored before the searcher learns of any of them, where no closed form screens.
+
+So many can several workers do at once; it is the same for one, so that results do not depend on their number.
+"""
 
 LEADERS = 16
 """How many networks at most get more repeats than the rest."""
@@ -43,7 +65,8 @@ LEADERS = 16
 LEADER_REPEATS = 8
 """Repeats that a leader gets at least: the standard error of fewer is itself a guess."""
 
-_REPORT_EVERY = 256
+RESULT_FILE = "result.json"
+BEST_FILE = "best.json"
 
 
 class DepthWarning(UserWarning):
@@ -55,7 +78,7 @@ class Precision:
     """How exactly networks are scored.
 
     Attributes:
-        batch_size: Gaussian images a repeat.
+        batch_size: Gaussian images a repeat; None is the proxy's own.
         repeats: Draws of weights and images a score.
         standard_error: What the leaders' scores are repeated to reach, so that the winner is told from the next.
         max_repeats: Where that stops at the latest.
@@ -78,20 +101,30 @@ def search(
     proposals: int | None = None,
     screen: Literal["closed_form"] | None = "closed_form",
     finalists: int = DEFAULT_FINALISTS,
+    islands: int | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     repeats: int = DEFAULT_REPEATS,
     standard_error: float = 0.15,
     max_repeats: int = 64,
     device: str | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    cache: str | Path | None = None,
+    executor: str | Executor = "serial",
+    workers: int | None = None,
+    time_limit: float | None = None,
     progress: bool = True,
     **searcher_options: Any,
 ) -> SearchResult:
     """Searches a space for the network with the best score within a budget; trains nothing.
 
     A proxy with a closed form is searched in two tiers: the closed form guides the search and keeps the ``finalists``
-    best networks, then the forward pass ranks these, and only that decides. A proxy without one is computed for every
-    network, and one that is nothing but a closed form needs no second tier.
+    best networks, then the forward pass ranks these, and only that decides. A proxy without one, or without one for
+    this space, is computed for every network, and one that is nothing but a closed form needs no second tier.
+
+    The result is a function of these arguments alone: it does not depend on the executor, on the number of workers, or
+    on how often a run was killed and resumed (wall times do, and failures of workers).
 
     Args:
         space: A registered space's name, or a `SearchSpace`.
@@ -104,6 +137,8 @@ def search(
             `DEFAULT_SCREENED_PROPOSALS` where a closed form screens, else `DEFAULT_PROPOSALS`.
         screen: ``"closed_form"``, or None to score every network by the forward pass.
         finalists: Networks that pass the screen.
+        islands: Searches by closed form that share the proposals, each for itself; several workers run several at
+            once. Default: one for each `ISLAND_PROPOSALS`.
         seed: Seed of the search and of every score in it: ``score`` with this seed and a history entry's repeats gives
             its value.
         batch_size: Gaussian images a repeat, as in `score`.
@@ -112,6 +147,12 @@ def search(
             are those within two standard errors of the best, `LEADERS` at most.
         max_repeats: Where that stops at the latest.
         device: Where to score.
+        out: Folder for the run: its store, ``result.json`` and ``best.json``. What is in the store is never lost.
+        resume: Go on with the run in ``out``; its settings must be these.
+        cache: A store of scores that several runs share.
+        executor: ``"serial"``, ``"process"``, ``"dask"``, or any ``concurrent.futures.Executor``.
+        workers: How many, for an executor given by name; default: all cores.
+        time_limit: Seconds that a worker process may take for one score (or one island) before it is killed.
         progress: Whether to show a bar with the best score, the rate and the rejections.
         searcher_options: Options of the strategy, e.g. ``population_size``.
 
@@ -123,6 +164,9 @@ def search(
         InfeasibleBudgetError: No network of the space fits the budget.
         UnknownNameError: A name that is not registered.
         ProxyError: The proxy is not usable, or failed for every network.
+        OutputExistsError: ``out`` holds a run, and ``resume`` is not set.
+        SettingsChangedError: The run to resume has other settings.
+        StoreError: The store can't be read or written; what was in it is intact.
 
     Warns:
         DepthWarning: The proxy grows with depth, and the budget limits neither layers nor shape.
@@ -136,15 +180,22 @@ def search(
     ranked_by = get_proxy(proxy)
     if ranked_by.info.parts:
         raise pool_only(ranked_by.info)
-    closed_form_only = ranked_by.info.function is None
-    screened = ranked_by.info.closed_form is not None and (screen is not None or closed_form_only)
-    proposals = proposals if proposals is not None else DEFAULT_SCREENED_PROPOSALS if screened else DEFAULT_PROPOSALS
-    for name, value in (("proposals", proposals), ("finalists", finalists)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
     budget = budget or Budget()
     where = _space(space, input_size, num_classes)
+    start = _starting_point(where, budget)
+    closed_form_only = ranked_by.info.function is None
+    screened = closed_form_only or (screen is not None and _has_closed_form(ranked_by, start))
+    proposals = proposals if proposals is not None else DEFAULT_SCREENED_PROPOSALS if screened else DEFAULT_PROPOSALS
+    islands = islands if islands is not None else max(1, round(proposals / ISLAND_PROPOSALS)) if screened else 1
+    for name, value in (("proposals", proposals), ("finalists", finalists), ("islands", islands)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
+    if islands > proposals:
+        raise ValueError(f"islands must be at most the proposals, {proposals:,}, got {islands:,}")
+    if resume and out is None:
+        raise ValueError("resume needs out, the folder of the run to go on with")
     strategy = SEARCHERS[searcher] if isinstance(searcher, str) else searcher
+    strategy(where, python_rng(seed, 0), start, **searcher_options)  # refuses bad options before anything is written
     precision = Precision(batch_size, repeats, standard_error, max_repeats)
     settings = {
         "space": where.name,
@@ -157,16 +208,118 @@ def search(
         "proposals": proposals,
         "screen": "closed_form" if screened else None,
         "finalists": finalists if screened else None,
+        "islands": islands if screened else None,
         "seed": seed,
         **vars(precision),
     }
-    start = _starting_point(where, budget)
     _warn_of_depth(ranked_by, budget)
-    run = _Run(
-        strategy(where, python_rng(seed, 0), start, **searcher_options), budget, ranked_by, precision, seed, device
-    )
-    state = run.screen(proposals, finalists, progress) if screened else run.score_all(proposals, progress)
-    return run.result(settings, state)
+    with ExitStack() as stack:
+        book = _Book(stack, out, cache, settings, resume)
+        workforce = stack.enter_context(get_executor(executor, workers=workers, time_limit=time_limit))
+        run = _Run(ranked_by, precision, seed, device, workforce, book, progress)
+        if screened:
+            tasks = [
+                IslandTask(where, strategy, searcher_options, start, budget, ranked_by, seed, index, share, finalists)
+                for index, share in enumerate(share_out(proposals, islands))
+            ]
+            state = run.screen(tasks, finalists)
+        else:
+            made = strategy(where, python_rng(seed, 0), start, **searcher_options)
+            state = run.score_all(Proposer(made, budget), proposals)
+        result = run.result(settings, state, budget)
+        book.finish(result)
+    return result
+
+
+class _Book:
+    """The stores of a search: its run's, and a cache that it shares with others; either may be missing.
+
+    Raises:
+        OutputExistsError: The folder holds a run that is not to be resumed.
+        SettingsChangedError: The run to resume has other settings.
+    """
+
+    def __init__(
+        self, stack: ExitStack, out: str | Path | None, cache: str | Path | None, settings: dict[str, Any], resume: bool
+    ) -> None:
+        self.folder = None if out is None else Path(out)
+        self.run: Store | None = None
+        self.stores: list[Store] = []
+        if self.folder is not None:
+            self.run = stack.enter_context(open_run(self.folder)).store
+            self.stores.append(self.run)
+            _begin(self.run, self.folder, json.loads(json.dumps(settings)), resume)
+        if cache is not None:
+            self.stores.append(stack.enter_context(Store(cache)))
+
+    def score(self, key: ScoreKey) -> Score | None:
+        """A score that is known."""
+        return next((found for store in self.stores if (found := store.score(key)) is not None), None)
+
+    def keep(self, architecture: Architecture, key: ScoreKey, scored: Score) -> None:
+        """Keeps a score in every store."""
+        for store in self.stores:
+            store.put_architectures([architecture])
+            store.put_scores([(key, scored)])
+
+    def islands(self) -> dict[int, Island]:
+        """Islands that were finished before."""
+        if self.run is None:
+            return {}
+        entries = (entry.body for entry in self.run.journal("island"))
+        return {body["index"]: Island.from_dict(body["island"]) for body in entries}
+
+    def keep_island(self, index: int, island: Island) -> None:
+        """Notes that an island is finished."""
+        if self.run is not None:
+            self.run.log("island", {"index": index, "island": island.to_dict()})
+
+    def finish(self, result: SearchResult) -> None:
+        """Writes the result's files."""
+        if self.run is None or self.folder is None:
+            return
+        write_text(self.folder / BEST_FILE, json.dumps(result.best.to_dict(), indent=1))
+        write_text(self.folder / RESULT_FILE, result.to_json())
+        self.run.log(result.state, {"counts": vars(result.counts)})
+
+
+def _begin(run: Store, folder: Path, settings: dict[str, Any], resume: bool) -> None:
+    known = run.fact("settings")
+    if known is None and (folder / RESULT_FILE).exists() and not resume:
+        raise OutputExistsError(f"{folder} already holds a run; choose another folder")
+    if known is None:
+        run.set_fact("settings", settings)
+        run.set_fact("kind", "search")
+        run.log("start", provenance())
+        return
+    if not resume:
+        raise OutputExistsError(f"{folder} already holds a run; resume it, or choose another folder")
+    if difference := settings_difference(known, settings):
+        raise SettingsChangedError(
+            f"{folder} holds a run with other settings, so it is not resumed. {'; '.join(difference)}"
+        )
+    run.log("resume", provenance())
+
+
+class _Job(NamedTuple):
+    """One score to be computed, with what a worker needs for it."""
+
+    architecture: Architecture
+    proxy: Proxy
+    seed: int
+    settings: dict[str, Any]
+
+    @property
+    def key(self) -> ScoreKey:
+        return ScoreKey(self.architecture.key, self.proxy.key, canonical(self.settings), self.seed)
+
+
+def compute(job: _Job) -> Score:
+    """A job's score; a failure is a state with a reason."""
+    try:
+        return score(job.architecture, job.proxy, seed=job.seed, **job.settings)
+    except ZeroShotNASError as error:
+        return Score(job.proxy.key, math.nan, None, 0, 0.0, "failed", str(error))
 
 
 class _Run:
@@ -174,76 +327,116 @@ class _Run:
 
     def __init__(
         self,
-        searcher: Searcher,
-        budget: Budget,
         proxy: Proxy,
         precision: Precision,
         seed: int,
         device: str | None,
+        executor: Executor,
+        book: _Book,
+        progress: bool,
     ) -> None:
-        self.searcher = searcher
-        self.budget = budget
         self.proxy = proxy
         self.precision = precision
         self.seed = seed
         self.device = device
-        self.seen: set[int] = set()
+        self.executor = executor
+        self.book = book
+        self.progress = progress
         self.history: list[Candidate] = []
         self.counts: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
-    def score_all(self, proposals: int, progress: bool) -> Literal["done", "interrupted"]:
+    @property
+    def best(self) -> float:
+        return max((each.fitness for each in self.history), default=-math.inf)
+
+    def score_all(self, proposer: Proposer, proposals: int) -> Literal["done", "interrupted"]:
         """Every proposal that fits is scored by the proxy, and the searcher learns from that."""
-        best = -math.inf
-        with self._bar("search", proposals, progress) as bar:
+        state: Literal["done", "interrupted"] = "done"
+        with self._bar("search", proposals) as bar:
             try:
-                for candidate in self._proposals(proposals, bar):
-                    scored = self._ranked(candidate)
-                    self.history.append(scored)
-                    if math.isfinite(scored.fitness):
-                        best = max(best, scored.fitness)
-                        self._tell(scored)
-                    bar.set_postfix_str(self._status(best), refresh=False)
+                for candidates in proposer.batches(proposals, GENERATION):
+                    scored = []
+                    for each in self._ranked(candidates):
+                        self.history.append(each)
+                        scored.append(each)
+                    proposer.tell([each for each in scored if math.isfinite(each.fitness)])
+                    bar.update(proposer.proposed - bar.n)
+                    bar.set_postfix_str(self._status(self.best), refresh=False)
+                bar.update(proposer.proposed - bar.n)
                 self._separate_leaders()
             except KeyboardInterrupt:
-                if not math.isfinite(best):
+                if not math.isfinite(self.best):
                     raise
-                return "interrupted"
-        return "done"
+                state = "interrupted"
+        self.counts.update(proposer.counts)
+        self._add_seconds(proposer.seconds)
+        return state
 
-    def screen(self, proposals: int, finalists: int, progress: bool) -> Literal["done", "interrupted"]:
+    def screen(self, tasks: Sequence[IslandTask], finalists: int) -> Literal["done", "interrupted"]:
         """The closed form guides the search, the proxy ranks the finalists."""
-        kept: list[tuple[float, int, Candidate]] = []  # a heap, the worst finalist first
-        try:
-            with self._bar("screening", proposals, progress) as bar, _paused_garbage_collection():
-                for candidate in self._proposals(proposals, bar):
-                    screened = self._screened(candidate)
-                    if screened is None:
-                        continue
-                    entry = (screened.fitness, -self.counts["screened"], screened)
-                    (heapq.heappush if len(kept) < finalists else heapq.heappushpop)(kept, entry)
-                    self._tell(screened)
-                    if self.counts["screened"] % _REPORT_EVERY == 0:
-                        bar.set_postfix_str(self._status(max(kept)[0]), refresh=False)
-        except KeyboardInterrupt:
-            if not kept:
-                raise
-            self.history = [self._with_closed_form(candidate) for _, _, candidate in sorted(kept, reverse=True)]
+        islands = self._islands(tasks)
+        for island in islands:
+            self.counts.update(island.counts)
+            self.failures.update(island.failures)
+            self._add_seconds(island.seconds)
+        candidates = [
+            Candidate(architecture, complexity(architecture), self._closed_form(fitness), fitness)
+            for fitness, architecture in merge(islands, finalists)
+        ]
+        if any(island.interrupted for island in islands) or len(islands) < len(tasks):
+            self.history = candidates
             return "interrupted"
-        return self._rank([candidate for _, _, candidate in sorted(kept, reverse=True)], progress)
+        return self._rank(candidates)
 
-    def _rank(self, finalists: list[Candidate], progress: bool) -> Literal["done", "interrupted"]:
-        with self._bar("ranking", len(finalists), progress) as bar:
+    def _islands(self, tasks: Sequence[IslandTask]) -> list[Island]:
+        """What the islands found, in order; those up to an interruption."""
+        known = self.book.islands()
+        missing = [task for task in tasks if task.index not in known]
+        found = dict(known)
+        with self._bar("screening", sum(task.proposals for task in tasks)) as bar:
+            bar.update(sum(task.proposals for task in tasks if task.index in known))
             try:
-                for candidate in finalists:
-                    self.history.append(self._ranked(self._with_closed_form(candidate)))
+                for task, island in self._screened(missing, bar):
+                    found[task.index] = island
+                    if island.interrupted:
+                        break
+                    self.book.keep_island(task.index, island)
+            except KeyboardInterrupt:
+                if not found:
+                    raise
+        return [found[index] for index in sorted(found)]
+
+    def _screened(self, tasks: Sequence[IslandTask], bar: Any) -> Iterator[tuple[IslandTask, Island]]:
+        if is_serial(self.executor):  # here the bar can move within an island
+
+            def report(proposed: int, best: float) -> None:
+                bar.update(proposed)
+                bar.set_postfix_str(self._status(best), refresh=False)
+
+            for task in tasks:
+                yield task, screen_island(task, report)
+            return
+        outcomes = run_all(self.executor, screen_island, [(task,) for task in tasks])
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            bar.update(task.proposals)
+            if outcome.error is not None and not worker_failed(outcome.error):
+                raise outcome.error
+            # where workers do not survive it, this process does it: an island is light, and its result is the same
+            yield task, outcome.value or screen_island(task)
+
+    def _rank(self, finalists: list[Candidate]) -> Literal["done", "interrupted"]:
+        with self._bar("ranking", len(finalists)) as bar:
+            try:
+                for each in self._ranked(finalists):
+                    self.history.append(each)
                     bar.update()
-                    bar.set_postfix_str(self._status(max(each.fitness for each in self.history)), refresh=False)
+                    bar.set_postfix_str(self._status(self.best), refresh=False)
                 self._separate_leaders()
             except KeyboardInterrupt:
-                if not any(math.isfinite(each.fitness) for each in self.history):
-                    self.history += [self._with_closed_form(candidate) for candidate in finalists]
+                if not math.isfinite(self.best):
+                    self.history += finalists[len(self.history) :]
                 return "interrupted"
         return "done"
 
@@ -256,109 +449,76 @@ class _Run:
             sum(error**2 for error in errors) / max(1, len(errors))
         )  # of few repeats each alone says little
         order = sorted(range(len(self.history)), key=lambda index: self.history[index].fitness, reverse=True)
-        for index in order[:LEADERS]:
-            if self.history[index].fitness + 4 * pooled >= self.history[order[0]].fitness:
-                self.history[index] = self._ranked(self.history[index], leads=True)
+        threshold = self.history[order[0]].fitness - 4 * pooled if order else math.inf
+        leaders = [index for index in order[:LEADERS] if self.history[index].fitness >= threshold]
+        again = self._ranked([self.history[index] for index in leaders], leads=True)
+        for index, candidate in zip(leaders, again, strict=True):
+            self.history[index] = candidate
 
-    def _proposals(self, proposals: int, bar: Any) -> Iterator[Candidate]:
-        """Candidates within the budget that were not seen before, until so many are proposed."""
-        ask, seen, clock = self.searcher.ask, self.seen, time.perf_counter
-        max_layers = self.budget.layers if self.budget.layers is not None else math.inf
-        proposed = duplicate = over_budget = 0
-        propose_seconds = cost_seconds = 0.0
-        try:
-            while proposed < proposals:
-                start = clock()
-                (architecture,) = ask(1)
-                asked = clock()
-                proposed += 1
-                if proposed % _REPORT_EVERY == 0:
-                    bar.update(_REPORT_EVERY)
-                propose_seconds += asked - start
-                if architecture.layers > max_layers:  # known before any cost
-                    over_budget += 1
-                    continue
-                costs = complexity(architecture)
-                fits = not self.budget.violations(costs, architecture)
-                digest = hash(architecture)  # 64 bits of numbers alone: no chance of a collision in a search
-                new = fits and digest not in seen
-                cost_seconds += clock() - asked
-                if not fits:
-                    over_budget += 1
-                elif not new:
-                    duplicate += 1
-                else:
-                    seen.add(digest)
-                    yield Candidate(architecture, costs, {}, -math.inf)
-        finally:
-            bar.update(proposed % _REPORT_EVERY)
-            self.counts.update(proposed=proposed, duplicate=duplicate, over_budget=over_budget)
-            self.seconds["propose"] += propose_seconds
-            self.seconds["cost"] += cost_seconds
+    def _ranked(self, candidates: Sequence[Candidate], leads: bool = False) -> Iterator[Candidate]:
+        """The candidates with their scores by the proxy, in order; a failure is a state with a reason, and counted."""
+        precision = self.precision
+        settings = {
+            "batch_size": precision.batch_size,
+            "repeats": max(precision.repeats, LEADER_REPEATS) if leads else precision.repeats,
+            "standard_error": precision.standard_error if leads else None,
+            "max_repeats": precision.max_repeats,
+            "device": self.device,
+        }
+        jobs = [_Job(each.architecture, self.proxy, self.seed, settings) for each in candidates]
+        keys = [job.key for job in jobs] if self.book.stores else []
+        known = [self.book.score(key) for key in keys] or [None] * len(jobs)
+        computed = run_all(
+            self.executor, compute, [(job,) for job, score in zip(jobs, known, strict=True) if score is None]
+        )
+        start = perf_counter()
+        for index, (candidate, found) in enumerate(zip(candidates, known, strict=True)):
+            outcome = found
+            if outcome is None:
+                answer = next(computed)
+                outcome = answer.value or self._lost(answer.error)
+                if answer.ok and self.book.stores:
+                    self.book.keep(candidate.architecture, keys[index], outcome)
+            self.seconds["rank"] += perf_counter() - start
+            yield self._with_score(candidate, outcome)
+            start = perf_counter()
 
-    def _screened(self, candidate: Candidate) -> Candidate | None:
-        """The candidate with its closed form as fitness; None, and a counted failure, where it has none."""
-        start = time.perf_counter()
-        try:
-            fitness = self.proxy.sign * self.proxy.closed_form(candidate.architecture)
-        except ZeroShotNASError as error:
-            self._fail(str(error))
-            return None
-        self.counts["screened"] += 1
-        self.seconds["screen"] += time.perf_counter() - start
-        return Candidate(candidate.architecture, candidate.costs, {}, fitness)
+    def _lost(self, error: BaseException | None) -> Score:
+        """The score of a candidate that its workers did not survive; what is no worker's failure is raised."""
+        assert error is not None, "a task without a value has an error"
+        if not worker_failed(error):
+            raise error
+        return Score(self.proxy.key, math.nan, None, 0, 0.0, "failed", str(error))
 
-    def _ranked(self, candidate: Candidate, leads: bool = False) -> Candidate:
-        """The candidate with its score by the proxy; a failure is a state with a reason, and counted."""
-        start = time.perf_counter()
-        repeats = self.precision.repeats
-        first = self.proxy.key not in candidate.scores
-        try:
-            outcome = score(
-                candidate.architecture,
-                self.proxy,
-                batch_size=self.precision.batch_size,
-                repeats=max(repeats, LEADER_REPEATS) if leads else repeats,
-                standard_error=self.precision.standard_error if leads else None,
-                max_repeats=self.precision.max_repeats,
-                seed=self.seed,
-                device=self.device,
-            )
-        except ZeroShotNASError as error:
-            outcome = Score(self.proxy.key, math.nan, None, 0, 0.0, "failed", str(error))
-        self.seconds["rank"] += time.perf_counter() - start
-        if first and outcome.ok:
-            self.counts["ranked"] += 1
-        elif not outcome.ok:
-            self._fail(outcome.reason)
+    def _with_score(self, candidate: Candidate, outcome: Score) -> Candidate:
+        if outcome.ok:
+            self.counts["ranked"] += self.proxy.key not in candidate.scores
+        else:
+            self.counts["failed"] += 1
+            self.failures[outcome.reason] += 1
+        others = {key: each for key, each in candidate.scores.items() if key != outcome.proxy}
         fitness = self.proxy.sign * outcome.value if outcome.ok else -math.inf
-        return replace(candidate, scores={self.proxy.key: outcome, **_others(candidate, outcome)}, fitness=fitness)
+        return replace(candidate, scores={self.proxy.key: outcome, **others}, fitness=fitness)
 
-    def _with_closed_form(self, candidate: Candidate) -> Candidate:
-        """The candidate with the closed form among its scores."""
+    def _closed_form(self, fitness: float) -> dict[str, Score]:
+        """The closed form among a finalist's scores."""
         if self.proxy.info.function is None:
-            return candidate
-        value = self.proxy.sign * candidate.fitness
+            return {}
         key = f"{self.proxy.key} in closed form"
-        return replace(candidate, scores={key: Score(key, value, 0.0, 1, 0.0)})
+        return {key: Score(key, self.proxy.sign * fitness, 0.0, 1, 0.0)}
 
-    def _tell(self, candidate: Candidate) -> None:
-        start = time.perf_counter()
-        self.searcher.tell([candidate])
-        self.seconds["propose"] += time.perf_counter() - start
+    def _add_seconds(self, seconds: Any) -> None:
+        for name, value in seconds.items():
+            self.seconds[name] += value
 
-    def _fail(self, reason: str) -> None:
-        self.counts["failed"] += 1
-        self.failures[reason] += 1
-
-    def _bar(self, what: str, total: int, progress: bool) -> Any:
-        return tqdm(total=total, desc=f"{what} by {self.proxy.key}", unit="net", disable=not progress)
+    def _bar(self, what: str, total: int) -> Any:
+        return tqdm(total=total, desc=f"{what} by {self.proxy.key}", unit="net", disable=not self.progress)
 
     def _status(self, best: float) -> str:
         text = f"best {self.proxy.sign * best:.5g}" if math.isfinite(best) else "best none yet"
         return text + (f", failed {self.counts['failed']}" if self.counts["failed"] else "")
 
-    def result(self, settings: dict[str, Any], state: Literal["done", "interrupted"]) -> SearchResult:
+    def result(self, settings: dict[str, Any], state: Literal["done", "interrupted"], budget: Budget) -> SearchResult:
         """The search's outcome.
 
         Raises:
@@ -375,7 +535,7 @@ class _Run:
         if not alive:
             raise InfeasibleBudgetError(
                 f"none of {self.counts['proposed']:,} proposed networks fits the budget "
-                f"{_limits(self.budget)}; raise a limit or propose more"
+                f"{_limits(budget)}; raise a limit or propose more"
             )
         seconds = {name: self.seconds[name] for name in ("propose", "cost", "screen", "rank")}
         return SearchResult(
@@ -389,20 +549,15 @@ class _Run:
         )
 
 
-def _others(candidate: Candidate, outcome: Score) -> dict[str, Score]:
-    return {key: each for key, each in candidate.scores.items() if key != outcome.proxy}
-
-
-@contextmanager
-def _paused_garbage_collection() -> Iterator[None]:
-    """A search makes millions of small tuples and no cycles; looking for cycles would take half of its time."""
-    enabled = gc.isenabled()
-    gc.disable()
+def _has_closed_form(proxy: Proxy, start: Architecture) -> bool:
+    """Whether the proxy has a closed form for this space's kind of network."""
+    if proxy.info.closed_form is None:
+        return False
     try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+        proxy.closed_form(start)
+    except ZeroShotNASError:
+        return False  # a graph, say: the forward pass scores it
+    return True
 
 
 def _warn_of_depth(proxy: Proxy, budget: Budget) -> None:

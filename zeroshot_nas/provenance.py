@@ -1,0 +1,49 @@
+"""With what a result was made: command, versions, machine, commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+def provenance() -> dict[str, Any]:
+    """What a run's record says of where it comes from; whatever can't be found out is None.
+
+    Example:
+        >>> sorted(provenance())
+        ['command', 'commit', 'machine', 'versions']
+    """
+    return {
+        "command": sys.argv,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("zeroshot-nas", "torch")},
+        },
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "commit": _commit(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the package's own checkout, where it is one."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603  fixed words
+        return done.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
