@@ -178,7 +178,8 @@ _CLOSED = """
 import sys, time, zeroshot_nas as zs
 start = time.perf_counter()
 out = {"out": sys.argv[2], "cache": sys.argv[2] + "/cache.db"} if len(sys.argv) > 2 else {}
-zs.search("resnet", "zen_closed_form", zs.Budget(params=1e6, layers=18), proposals=int(sys.argv[1]), progress=False, **out)
+budget = zs.Budget(params=1e6, layers=18)
+zs.search("resnet", "zen_closed_form", budget, proposals=int(sys.argv[1]), progress=False, **out)
 print(time.perf_counter() - start)
 """
 

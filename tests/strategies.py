@@ -12,11 +12,14 @@ SMALL = {"stride": 3, "sub_layers": 2}
 MAX_WIDTH = 12
 
 
+CHAIN_TYPES = sorted(name for name in BLOCKS if BLOCKS[name].cls.plainnet_fields is not None)
+"""Names of the blocks that any numbers fit; cells are made by their spaces."""
+
+
 @st.composite
 def blocks(draw: st.DrawFn, names: st.SearchStrategy[str] | None = None) -> BlockSpec:
     """One block of any registered chain type, its switches on or off."""
-    chains = sorted(name for name in BLOCKS if BLOCKS[name].cls.plainnet_fields is not None)
-    block_type: BlockType = BLOCKS[draw(names or st.sampled_from(chains))]
+    block_type: BlockType = BLOCKS[draw(st.sampled_from(CHAIN_TYPES) if names is None else names)]
     types = {field.name: field.type for field in fields(block_type.cls)}
     values = {
         name: draw(st.booleans() if types[name] in (bool, "bool") else st.integers(1, SMALL.get(name, MAX_WIDTH)))

@@ -27,6 +27,12 @@ def test_score_a_module():
     assert all("zen: " in line for line in printed)
 
 
+def test_add_a_proxy():
+    printed = run("add_a_proxy.py")
+    for word in ("relu_balance: ", "naswot: ", "synflow: ", "most balanced of"):
+        assert word in printed
+
+
 def test_plot_search(tmp_path):
     pytest.importorskip("matplotlib")
     import zeroshot_nas as zs

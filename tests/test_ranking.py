@@ -1,5 +1,9 @@
 """The Pareto front against its definition."""
 
+import itertools
+import math
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 

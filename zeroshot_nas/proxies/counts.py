@@ -113,7 +113,9 @@ def layers(network: nn.Module, _: Batch, /) -> int:
     return sum(isinstance(part, nn.modules.conv._ConvNd | nn.Linear) for part in network.modules())
 
 
-@register_proxy("az_complexity", source="arXiv:2403.19232", cost="graph", closed_form=architecture_flops, exact=True)
+@register_proxy(
+    "az_complexity", reads=(), source="arXiv:2403.19232", cost="graph", closed_form=architecture_flops, exact=True
+)
 def az_complexity(network: nn.Module, batch: Batch, /) -> int:
     """Complexity of AZ-NAS (Lee and Ham, CVPR 2024, arXiv:2403.19232): FLOPs (multiply-adds); higher is better.
 

@@ -193,9 +193,10 @@ def fisher(network: nn.Module, batch: Batch, /, *, variant: FisherVariant = "pap
     with torch.no_grad():
         for (weight, output), gradient in calls:
             effect = output * gradient
-            positions = range(1, output.dim() - 1) if weight.dim() == 2 else range(2, output.dim())
-            if positions:
-                effect = effect.sum(tuple(positions))
+            if output.dim() == 4 and weight.dim() == 4:  # sums rows that lie side by side where channels come last
+                effect = effect.permute(0, 2, 3, 1).flatten(1, 2).sum(1)
+            elif positions := tuple(range(1, output.dim() - 1) if weight.dim() == 2 else range(2, output.dim())):
+                effect = effect.sum(positions)
             size = weight[0].numel() if variant == "zerocost" else 1
             terms.append(effect.square_().sum() * (0.5 * size / len(effect)))
     return _total(terms, "fisher")
@@ -280,7 +281,7 @@ def _total(terms: Sequence[Tensor], proxy: str) -> float:
     """The layers' sum, in double precision."""
     if not terms:
         raise ProxyError(f"{proxy} sums over convolutions and linear layers, and the module has none")
-    total = torch.stack([term.double() for term in terms]).sum().item()
+    total = torch.stack(list(terms)).double().sum().item()
     if not math.isfinite(total):
         raise UndefinedScoreError(f"{proxy} is not finite ({total})")
     return total
