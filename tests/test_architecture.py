@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests import published
-from tests.strategies import architectures, blocks
+from tests.strategies import CHAIN_TYPES, architectures, blocks
 from zeroshot_nas.architecture import BLOCKS, MAX_LAYERS, Architecture
 from zeroshot_nas.blocks.conv import SuperConv
 from zeroshot_nas.blocks.inverted_residual import SuperResIDW
@@ -89,9 +89,9 @@ def test_keys_of_every_block_type_differ():
     values = {"out_channels": 8, "stride": 1, "sub_layers": 1, "bottleneck_channels": 8, "squeeze_excite": False}
     keys = {
         Architecture((BLOCKS[name](**{field: values.get(field, 1) for field in BLOCKS[name].free_fields}),)).key
-        for name in strategies.CHAIN_TYPES
+        for name in CHAIN_TYPES
     }
-    assert len(keys) == len(strategies.CHAIN_TYPES)
+    assert len(keys) == len(CHAIN_TYPES)
 
 
 def test_key_is_pinned():

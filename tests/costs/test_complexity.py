@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests import published
 from tests.counting import counted
-from tests.strategies import architectures
+from tests.strategies import CHAIN_TYPES, architectures
 from zeroshot_nas import Architecture, Costs, build, cost
 from zeroshot_nas.architecture import BLOCKS
 from zeroshot_nas.blocks.conv import SuperConv
@@ -56,7 +56,7 @@ def test_equals_the_built_networks_count(architecture):
     assert (costs.params, costs.flops, costs.activations) == counted(architecture)
 
 
-@pytest.mark.parametrize("name", strategies.CHAIN_TYPES)
+@pytest.mark.parametrize("name", CHAIN_TYPES)
 def test_equals_the_built_networks_count_for_every_type(name):
     """Each registered type once, odd and oblong input, one channel, with its switches on."""
     values = {"out_channels": 5, "stride": 2, "sub_layers": 2, "bottleneck_channels": 6, "squeeze_excite": True}

@@ -31,7 +31,7 @@ def jacob_cov(network: nn.Module, batch: Batch, /) -> float:
 
     with lambda the eigenvalues of the correlation matrix of the images' rows of the Jacobian, each the gradient of the
     sum of all logits for that image. It is highest where the rows are uncorrelated. It needs no labels; the sources
-    take real images.
+    take real images. On Gaussian ones it is mostly noise (docs/proxies.md: it hardly agrees with itself between seeds).
 
     Args:
         network: A module that returns logits.
