@@ -31,8 +31,8 @@ from zeroshot_nas.store import Store, recover
 
 SEARCH = """
 import sys, zeroshot_nas as zs
-found = zs.search("resnet", "zen", zs.Budget(params=200_000, layers=10), input_size=(3, 16, 16), proposals=20_000,
-                  islands=4, finalists=60, seed=3, progress=False, out=sys.argv[1], resume=True)
+found = zs.search("resnet", "zen", zs.Budget(params=100_000, layers=8), input_size=(3, 12, 12), proposals=8_000,
+                  islands=4, finalists=30, seed=3, progress=False, out=sys.argv[1], resume=True)
 """
 
 SCORES = """

@@ -18,11 +18,11 @@ code and an example are in each function's docstring: `help(zeroshot_nas.get_pro
 is written by `docs/make_pages.py`."""
 
 COLUMNS = """By default inputs are Gaussian and labels are seeded random ones, so that nothing needs data; `batch=`
-takes real ones. *Real data* says that the source computes it on real images. *Depth* marks scores that grow with depth, for
-which a search needs a limit on it. *Agrees with itself* is Spearman's rank correlation between seeds over 100 random
-networks (`benchmarks/proxy_repeatability.py`, one repeat a score); a dash marks what has no noise. *ms* is one `score`
-call, one repeat at batch 16, on a residual network of 513,776 parameters at 3x32x32 on one thread
-(`benchmarks/proxy_speed.py`)."""
+takes real ones. *Real data* says that the source computes it on real images. *Depth* marks scores that
+grow with depth, for which a search needs a limit on it. *Agrees with itself* is Spearman's rank
+correlation between seeds over 100 random networks (`benchmarks/proxy_repeatability.py`, one repeat a
+score); a dash marks what has no noise. *ms* is one `score` call, one repeat at batch 16, on a residual
+network of 513,776 parameters at 3x32x32 on one thread (`benchmarks/proxy_speed.py`)."""
 
 COST_CLASSES = {
     "graph": "the graph alone",

@@ -34,7 +34,8 @@ def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") ->
     logits for the first element of each of the first 128 trainable tensors in order of registration (weights and
     biases), and p_n the class probabilities. It needs no labels. Batch norms use their running statistics, so images
     don't mix. On random networks at freshly drawn weights it is mostly noise (docs/proxies.md: it hardly agrees with
-    itself between seeds). It says nothing about size: to rank networks of several, the paper adds the number of trainable layers.
+    itself between seeds). It says nothing about size: to rank networks of several, the paper adds the number of
+    trainable layers.
 
     Args:
         network: A module that returns logits.
