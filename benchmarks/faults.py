@@ -46,15 +46,15 @@ def score_list(folder: str, count: int, workers: int = 2) -> list[float]:
     """Scores a list of networks with worker processes, keeping each in a store as it comes."""
     from zeroshot_nas.searchers.loop import _Job
 
-    jobs = [_Job(each, zs.get_proxy("zen"), 0, {"repeats": 4}) for each in networks(count)]
+    jobs = [_Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 4}) for each in networks(count)]
     with Store(Path(folder) / "scores.db") as store, get_executor("process", workers=workers) as executor:
-        known = {job.key: store.score(job.key) for job in jobs}
-        missing = [job for job in jobs if known[job.key] is None]
+        known = {job.keys[0]: store.score(job.keys[0]) for job in jobs}
+        missing = [job for job in jobs if known[job.keys[0]] is None]
         for job, outcome in zip(missing, run_all(executor, compute, [(job,) for job in missing]), strict=True):
             assert outcome.value is not None, outcome.error
-            store.put_scores([(job.key, outcome.value)])
-            known[job.key] = outcome.value
-    return [known[job.key].value for job in jobs]
+            store.put_scores([(job.keys[0], outcome.value[0])])
+            known[job.keys[0]] = outcome.value[0]
+    return [known[job.keys[0]].value for job in jobs]
 
 
 def networks(count: int) -> list[Architecture]:
@@ -136,8 +136,8 @@ def dask_kills(quick: bool) -> Part:
     count, rng = (20, random.Random(2)) if quick else (200, random.Random(2))
     from zeroshot_nas.searchers.loop import _Job
 
-    jobs = [_Job(each, zs.get_proxy("zen"), 0, {"repeats": 2}) for each in networks(count)]
-    expected = [compute(job).value for job in jobs]
+    jobs = [_Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 2}) for each in networks(count)]
+    expected = [compute(job)[0].value for job in jobs]
     died = 0
     with (
         LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
@@ -146,7 +146,7 @@ def dask_kills(quick: bool) -> Part:
     ):
         values = []
         for index, found in enumerate(run_all(executor, compute, [(job,) for job in jobs], retries=3)):
-            values.append(found.value.value if found.value is not None else None)
+            values.append(found.value[0].value if found.value is not None else None)
             if index % (count // 5) == count // 10:
                 pids = list(client.run(os.getpid).values())
                 os.kill(rng.choice(pids), signal.SIGKILL)
@@ -161,7 +161,7 @@ def throughput(quick: bool) -> Part:
     count, runs = (30, 1) if quick else (240, 5)
     from zeroshot_nas.searchers.loop import _Job
 
-    jobs = [(_Job(each, zs.get_proxy("zen"), 0, {"repeats": 8}),) for each in networks(count)]
+    jobs = [(_Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 8}),) for each in networks(count)]
     times: dict[int, list[float]] = {1: [], 2: []}
     for workers in (1, 2):
         with get_executor("process", workers=workers) as executor:

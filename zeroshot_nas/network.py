@@ -228,7 +228,7 @@ def _activation(op: ops.Activation) -> nn.Module:
 
 def _conv(op: ops.Conv) -> nn.Module:
     return Conv2d(
-        op.in_channels, op.out_channels, op.kernel_size, op.stride, op.padding, groups=op.groups, bias=op.bias
+        op.in_channels, op.out_channels, op.kernel_size, op.stride, op.padding, op.dilation, op.groups, op.bias
     )
 
 

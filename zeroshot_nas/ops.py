@@ -26,11 +26,15 @@ Op: TypeAlias = "Conv | BatchNorm | Activation | Pool | Zero | GlobalPool | Line
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """A square 2-D convolution with "same" zero padding ``kernel_size // 2``: output side ``ceil(side / stride)``.
+    """A square 2-D convolution with "same" zero padding: output side ``ceil(side / stride)`` for an odd kernel.
+
+    With a dilation d the kernel reads every d-th position.
 
     Example:
         >>> Conv(3, 8, kernel_size=3, stride=2).output_shape((3, 15, 15))
         (8, 8, 8)
+        >>> Conv(3, 8, kernel_size=3, dilation=2).padding
+        2
     """
 
     in_channels: int
@@ -39,6 +43,7 @@ class Conv:
     stride: int = 1
     groups: int = 1
     bias: bool = False
+    dilation: int = 1
 
     @property
     def fan_in(self) -> int:
@@ -48,11 +53,11 @@ class Conv:
     @property
     def padding(self) -> int:
         """Zeros added on each side."""
-        return self.kernel_size // 2
+        return self.kernel_size // 2 * self.dilation
 
     def output_shape(self, shape: Shape) -> Shape:
         _expect_channels(self, self.in_channels, shape[0])
-        reach, stride = self.kernel_size // 2 * 2 - self.kernel_size, self.stride
+        reach, stride = 2 * self.padding - self.dilation * (self.kernel_size - 1) - 1, self.stride
         return self.out_channels, (shape[1] + reach) // stride + 1, (shape[2] + reach) // stride + 1
 
 

@@ -25,8 +25,15 @@ def pair():
 def test_an_aggregate_of_one_network_is_refused():
     with pytest.raises(ProxyError, match=r"az_nas joins the ranks of az_expressivity.* use score_pool"):
         zs.score(NETS[0], "az_nas")
-    with pytest.raises(ProxyError, match="has no value for one"):
-        zs.search("resnet", "te_nas", zs.Budget(params=1e5, layers=6), input_size=(3, 8, 8), progress=False)
+
+
+def test_a_search_by_an_aggregate_ranks_among_all_that_it_scored():
+    result = zs.search("resnet", "az_nas", zs.Budget(params=30_000, layers=6), input_size=(3, 8, 8), proposals=30,
+                       repeats=1, progress=False)  # fmt: skip
+    again = aggregate_scores("az_nas", [each.scores for each in result.history])
+    assert [each.scores["az_nas"].value for each in result.history] == [each.value for each in again]
+    assert result.best.fitness == max(each.value for each in again)
+    assert result.counts.ranked == len(result.history) > 5
 
 
 def test_az_nas_is_the_log_rank_sum_of_its_parts():

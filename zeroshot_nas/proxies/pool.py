@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -53,7 +53,7 @@ def score_pool(
     return pool
 
 
-def aggregate_scores(aggregate: str | Proxy, pool: Sequence[dict[str, Score]]) -> list[Score]:
+def aggregate_scores(aggregate: str | Proxy, pool: Sequence[Mapping[str, Score]]) -> list[Score]:
     """An aggregate from the scores that its parts gave to each network of a pool.
 
     Raises:

@@ -140,7 +140,7 @@ def score(
     precision = _Precision(repeats, standard_error, max_repeats)
     with preserved_rng(), one_torch_thread():
         for group in _groups(runs, subject):
-            _run_group(group, subject, precision, alone=len(runs) == 1)
+            _run_group(group, subject, precision, alone=asked is not proxy)
     scores = {run.proxy.key: run.score() for run in runs}
     return scores if asked is proxy else scores[proxies[0].key]
 

@@ -29,7 +29,8 @@ from zeroshot_nas.errors import (
 from zeroshot_nas.execution import get_executor, is_serial, run_all, worker_failed
 from zeroshot_nas.files import write_text
 from zeroshot_nas.provenance import provenance
-from zeroshot_nas.proxies.base import Proxy, ProxyFunction, Score, get_proxy, pool_only
+from zeroshot_nas.proxies.base import Proxy, ProxyFunction, Score, get_proxy
+from zeroshot_nas.proxies.pool import aggregate_scores
 from zeroshot_nas.proxies.scoring import score
 from zeroshot_nas.searchers.base import SEARCHERS, Candidate, Counts, Searcher, SearchResult
 from zeroshot_nas.searchers.proposer import Proposer
@@ -121,7 +122,8 @@ def search(
 
     A proxy with a closed form is searched in two tiers: the closed form guides the search and keeps the ``finalists``
     best networks, then the forward pass ranks these, and only that decides. A proxy without one, or without one for
-    this space, is computed for every network, and one that is nothing but a closed form needs no second tier.
+    this space, is computed for every network, and one that is nothing but a closed form needs no second tier. An
+    aggregate such as ``"az_nas"`` ranks a network among all that were scored before it, and in the end among all.
 
     The result is a function of these arguments alone: it does not depend on the executor, on the number of workers, or
     on how often a run was killed and resumed (wall times do, and failures of workers).
@@ -178,12 +180,10 @@ def search(
         (300, 5, True)
     """
     ranked_by = get_proxy(proxy)
-    if ranked_by.info.parts:
-        raise pool_only(ranked_by.info)
     budget = budget or Budget()
     where = _space(space, input_size, num_classes)
     start = _starting_point(where, budget)
-    closed_form_only = ranked_by.info.function is None
+    closed_form_only = ranked_by.info.function is None and not ranked_by.info.parts
     screened = closed_form_only or (screen is not None and _has_closed_form(ranked_by, start))
     proposals = proposals if proposals is not None else DEFAULT_SCREENED_PROPOSALS if screened else DEFAULT_PROPOSALS
     islands = islands if islands is not None else max(1, round(proposals / ISLAND_PROPOSALS)) if screened else 1
@@ -252,15 +252,20 @@ class _Book:
         if cache is not None:
             self.stores.append(stack.enter_context(Store(cache)))
 
-    def score(self, key: ScoreKey) -> Score | None:
-        """A score that is known."""
+    def scores(self, keys: Sequence[ScoreKey]) -> list[Score] | None:
+        """Scores that are known, if all are."""
+        found = [self._score(key) for key in keys]
+        known = [each for each in found if each is not None]
+        return known if len(known) == len(keys) else None
+
+    def _score(self, key: ScoreKey) -> Score | None:
         return next((found for store in self.stores if (found := store.score(key)) is not None), None)
 
-    def keep(self, architecture: Architecture, key: ScoreKey, scored: Score) -> None:
-        """Keeps a score in every store."""
+    def keep(self, architecture: Architecture, keys: Sequence[ScoreKey], scores: Sequence[Score]) -> None:
+        """Keeps scores of an architecture in every store."""
         for store in self.stores:
             store.put_architectures([architecture])
-            store.put_scores([(key, scored)])
+            store.put_scores(zip(keys, scores, strict=True))
 
     def islands(self) -> dict[int, Island]:
         """Islands that were finished before."""
@@ -302,24 +307,22 @@ def _begin(run: Store, folder: Path, settings: dict[str, Any], resume: bool) -> 
 
 
 class _Job(NamedTuple):
-    """One score to be computed, with what a worker needs for it."""
+    """Scores of one network to be computed, with what a worker needs for it."""
 
     architecture: Architecture
-    proxy: Proxy
+    proxies: tuple[Proxy, ...]
     seed: int
     settings: dict[str, Any]
 
     @property
-    def key(self) -> ScoreKey:
-        return ScoreKey(self.architecture.key, self.proxy.key, canonical(self.settings), self.seed)
+    def keys(self) -> list[ScoreKey]:
+        settings, architecture = canonical(self.settings), self.architecture.key
+        return [ScoreKey(architecture, proxy.key, settings, self.seed) for proxy in self.proxies]
 
 
-def compute(job: _Job) -> Score:
-    """A job's score; a failure is a state with a reason."""
-    try:
-        return score(job.architecture, job.proxy, seed=job.seed, **job.settings)
-    except ZeroShotNASError as error:
-        return Score(job.proxy.key, math.nan, None, 0, 0.0, "failed", str(error))
+def compute(job: _Job) -> list[Score]:
+    """A job's scores; a failure is a state with a reason."""
+    return list(score(job.architecture, job.proxies, seed=job.seed, **job.settings).values())
 
 
 class _Run:
@@ -336,6 +339,7 @@ class _Run:
         progress: bool,
     ) -> None:
         self.proxy = proxy
+        self.parts = tuple(get_proxy(part) for part in proxy.info.parts) or (proxy,)
         self.precision = precision
         self.seed = seed
         self.device = device
@@ -361,6 +365,9 @@ class _Run:
                     for each in self._ranked(candidates):
                         self.history.append(each)
                         scored.append(each)
+                    if self.proxy.info.parts:
+                        self._join()
+                        scored = self.history[-len(scored) :]
                     proposer.tell([each for each in scored if math.isfinite(each.fitness)])
                     bar.update(proposer.proposed - bar.n)
                     bar.set_postfix_str(self._status(self.best), refresh=False)
@@ -442,7 +449,7 @@ class _Run:
 
     def _separate_leaders(self) -> None:
         """Repeats the scores of the leaders until they are told apart, or as certain as asked."""
-        if self.proxy.info.function is None or self.precision.repeats < 2:
+        if self.proxy.info.function is None or self.precision.repeats < 2:  # exact, or an aggregate
             return
         errors = [each.scores[self.proxy.key].standard_error or 0.0 for each in self.history]
         pooled = math.sqrt(
@@ -465,40 +472,51 @@ class _Run:
             "max_repeats": precision.max_repeats,
             "device": self.device,
         }
-        jobs = [_Job(each.architecture, self.proxy, self.seed, settings) for each in candidates]
-        keys = [job.key for job in jobs] if self.book.stores else []
-        known = [self.book.score(key) for key in keys] or [None] * len(jobs)
-        computed = run_all(
-            self.executor, compute, [(job,) for job, score in zip(jobs, known, strict=True) if score is None]
-        )
+        jobs = [_Job(each.architecture, self.parts, self.seed, settings) for each in candidates]
+        known = [self.book.scores(job.keys) for job in jobs] if self.book.stores else [None] * len(jobs)
+        missing = [(job,) for job, found in zip(jobs, known, strict=True) if found is None]
+        computed = run_all(self.executor, compute, missing)
         start = perf_counter()
-        for index, (candidate, found) in enumerate(zip(candidates, known, strict=True)):
+        for candidate, job, found in zip(candidates, jobs, known, strict=True):
             outcome = found
             if outcome is None:
                 answer = next(computed)
-                outcome = answer.value or self._lost(answer.error)
+                outcome = answer.value if answer.value is not None else self._lost(answer.error)
                 if answer.ok and self.book.stores:
-                    self.book.keep(candidate.architecture, keys[index], outcome)
+                    self.book.keep(candidate.architecture, job.keys, outcome)
             self.seconds["rank"] += perf_counter() - start
-            yield self._with_score(candidate, outcome)
+            yield self._with_scores(candidate, outcome)
             start = perf_counter()
 
-    def _lost(self, error: BaseException | None) -> Score:
-        """The score of a candidate that its workers did not survive; what is no worker's failure is raised."""
+    def _lost(self, error: BaseException | None) -> list[Score]:
+        """The scores of a candidate that its workers did not survive; what is no worker's failure is raised."""
         assert error is not None, "a task without a value has an error"
         if not worker_failed(error):
             raise error
-        return Score(self.proxy.key, math.nan, None, 0, 0.0, "failed", str(error))
+        return [Score(part.key, math.nan, None, 0, 0.0, "failed", str(error)) for part in self.parts]
 
-    def _with_score(self, candidate: Candidate, outcome: Score) -> Candidate:
-        if outcome.ok:
-            self.counts["ranked"] += self.proxy.key not in candidate.scores
-        else:
-            self.counts["failed"] += 1
-            self.failures[outcome.reason] += 1
-        others = {key: each for key, each in candidate.scores.items() if key != outcome.proxy}
-        fitness = self.proxy.sign * outcome.value if outcome.ok else -math.inf
-        return replace(candidate, scores={self.proxy.key: outcome, **others}, fitness=fitness)
+    def _with_scores(self, candidate: Candidate, outcome: Sequence[Score]) -> Candidate:
+        """The candidate with its scores, and the fitness where it is that of one proxy."""
+        first = self.proxy.key not in candidate.scores and self.parts[0].key not in candidate.scores
+        self.counts["ranked"] += first and any(each.ok for each in outcome)
+        for each in outcome:
+            if not each.ok:
+                self.counts["failed"] += 1
+                self.failures[each.reason] += 1
+        scores = {each.proxy: each for each in outcome}
+        others = {key: each for key, each in candidate.scores.items() if key not in scores}
+        alone = outcome[0].ok and not self.proxy.info.parts
+        fitness = self.proxy.sign * outcome[0].value if alone else -math.inf
+        return replace(candidate, scores={**scores, **others}, fitness=fitness)
+
+    def _join(self) -> None:
+        """Gives every candidate so far its aggregate among all of them."""
+        key = self.proxy.key
+        joined = aggregate_scores(self.proxy, [each.scores for each in self.history])
+        for index, (candidate, outcome) in enumerate(zip(self.history, joined, strict=True)):
+            others = {name: each for name, each in candidate.scores.items() if name != key}
+            fitness = outcome.value if outcome.ok else -math.inf
+            self.history[index] = replace(candidate, scores={key: outcome, **others}, fitness=fitness)
 
     def _closed_form(self, fitness: float) -> dict[str, Score]:
         """The closed form among a finalist's scores."""

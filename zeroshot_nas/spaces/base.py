@@ -67,6 +67,53 @@ class SearchSpace(ABC):
     def size(self, max_layers: int | None = None) -> float:
         """How many architectures there are with at most ``max_layers`` layers; infinity where depth has no bound."""
 
+    def from_string(self, text: str) -> Architecture:
+        """The network that a text names: here a PlainNet string; a benchmark's space reads that benchmark's strings.
+
+        Raises:
+            ArchitectureError: The text is malformed, or its network is not in the space.
+
+        Example:
+            >>> space = get_space("resnet")
+            >>> space.from_string(space.to_string(space.initial())) == space.initial()
+            True
+        """
+        squeeze_excite = getattr(self, "squeeze_excite", False)
+        architecture = Architecture.from_string(text, self.input_size, self.num_classes, squeeze_excite)
+        self._expect(architecture)
+        return architecture
+
+    def to_string(self, architecture: Architecture) -> str:
+        """The text that `from_string` reads back.
+
+        Raises:
+            ArchitectureError: The network is not in the space.
+        """
+        self._expect(architecture)
+        return architecture.to_string()
+
+    def canonical(self, architecture: Architecture) -> str:
+        """A key that networks share where the space knows them to be the same; here each has its own, its string.
+
+        Raises:
+            ArchitectureError: The network is not in the space.
+        """
+        return self.to_string(architecture)
+
+    def _expect(self, architecture: Architecture) -> None:
+        """Refuses a network outside of the space, and says why."""
+        if architecture in self:
+            return
+        wanted, got = (self.input_size, self.num_classes), (architecture.input_size, architecture.num_classes)
+        fault = self._fault(architecture)
+        if wanted != got:
+            fault = f"it takes {got[0]} and has {got[1]} classes, the space's networks {wanted[0]} and {wanted[1]}"
+        raise ArchitectureError(f"the network is not in the space {self.name!r}: {fault}")
+
+    def _fault(self, architecture: Architecture) -> str:
+        """What is wrong with the blocks of a network outside of the space."""
+        return "its blocks are not the space's"
+
 
 class SpaceFactory(Protocol):
     """``(input_size=, num_classes=, **options) -> SearchSpace``."""
@@ -265,6 +312,26 @@ class ChainSpace(SearchSpace):
                 chains = sum(bodies[s][rest] + (bodies[s - 1][rest] if s else 0) for rest in shorter)
                 bodies[s][d] = per_block * (chains + (s == first and d < SPLIT_AT))
         return ends * sum(bodies[steps])
+
+    def _fault(self, architecture: Architecture) -> str:
+        blocks = architecture.blocks
+        if len(blocks) < 3:
+            return f"it has no body, only {len(blocks)} blocks"
+        for what, block, wanted in (("stem", blocks[0], self._stem), ("last block", blocks[-1], self._last)):
+            if not self._is_width(block.out_channels) or block != wanted(block.out_channels):
+                return f"its {what} is {block}; expected one as {wanted(self.min_width)}, {self._widths}"
+        for index, block in enumerate(blocks[1:-1], start=1):
+            if not self._is_body_block(block):
+                return (
+                    f"its block {index} is {block}; expected one of {', '.join(self.body_types)} with {self._widths}, "
+                    f"fewer than {SPLIT_AT} sub-layers and squeeze_excite={self.squeeze_excite}"
+                )
+        strides = tuple(block.stride for block in blocks[1:-1])
+        return f"its body has strides {strides}; expected {self.body_strides}, with any of 1 after each"
+
+    @property
+    def _widths(self) -> str:
+        return f"widths in steps of 8 from {self.min_width} to {self.max_width}"
 
     def _stem(self, width: int) -> BlockSpec:
         return _end_block(self.stem_type, width, self.stem_stride)
