@@ -10,7 +10,7 @@ import traceback
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -23,7 +23,9 @@ from zeroshot_nas.store import FILE_NAME, Store, open_run, recover, settings_dif
 if TYPE_CHECKING:
     from zeroshot_nas.architecture import Architecture
     from zeroshot_nas.costs.complexity import Costs
+    from zeroshot_nas.nasbench.base import BenchmarkTable, Split
     from zeroshot_nas.searchers.base import SearchResult
+    from zeroshot_nas.spaces.base import SearchSpace
 
 app = typer.Typer(
     help="Training-free neural architecture search: score, search and train small convolutional networks.",
@@ -86,6 +88,12 @@ def search_command(
     monotone_widths: Annotated[bool, typer.Option("--monotone-widths", help="Widths never shrink.")] = False,
     max_bottleneck_ratio: Annotated[float | None, typer.Option(help="Upper bound on width over bottleneck.")] = None,
     squeeze_excite: SqueezeExcite = False,
+    benchmark: Annotated[
+        str | None, typer.Option(help="Table of trained accuracies to look the winner up in, e.g. nasbench201.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set of that table; sets --input and --classes.")] = None,
+    arch_column: Annotated[str | None, typer.Option(help="That table's column of architectures, if a CSV.")] = None,
+    accuracy_column: Annotated[str | None, typer.Option(help="That table's column of accuracies, if a CSV.")] = None,
     searcher: Annotated[str, typer.Option(help="Search strategy; see `list`.")] = "regularized_evolution",
     proposals: Annotated[
         int | None, typer.Option(help="Networks to propose; 100,000 with a screen, 2,000 without.")
@@ -122,6 +130,13 @@ def search_command(
             options, out=folder, resume=resume is not None, cache=cache, executor=workforce, progress=not quiet
         )
     _print_search(result, folder)
+    if options["benchmark"] is not None:
+        from zeroshot_nas.nasbench.lookup import look_up
+
+        columns = {"arch_column": options["arch_column"], "accuracy_column": options["accuracy_column"]}
+        named = {name: column for name, column in columns.items() if column is not None}
+        rows = _load_table(options["benchmark"], options["dataset"], None, named)
+        _print_rows(look_up(result.best.architecture, _space(options), rows).rows())
     if result.state == "interrupted":
         raise typer.Exit(130)
 
@@ -137,7 +152,7 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
 
 def _search(options: Mapping[str, Any], **how: Any) -> SearchResult:
     """A search by the options of the command line."""
-    from zeroshot_nas import Budget, ShapeBounds, get_space, search
+    from zeroshot_nas import Budget, ShapeBounds, search
 
     numbers: dict[str, Any] = {
         name: _parse_number(options[f"max_{name}"], f"--max-{name}")
@@ -145,19 +160,27 @@ def _search(options: Mapping[str, Any], **how: Any) -> SearchResult:
         if options[f"max_{name}"] is not None
     }
     shape = ShapeBounds(options["max_depth_to_width"], options["monotone_widths"], options["max_bottleneck_ratio"])
-    extra = {"squeeze_excite": True} if options["squeeze_excite"] else {}
-    where = get_space(
-        options["space"], input_size=_parse_shape(options["image"]), num_classes=options["classes"], **extra
-    )
     same = ("searcher", "proposals", "finalists", "islands", "seed", "batch_size", "repeats", "device")
     return search(
-        where,
+        _space(options),
         options["proxy"],
         Budget(**numbers, shape=shape if shape.limits() else None),
         screen=None if options["no_screen"] else "closed_form",
         **{name: options[name] for name in same},
         **how,
     )
+
+
+def _space(options: Mapping[str, Any]) -> SearchSpace:
+    """The space to search, for the images of the data set where one is named."""
+    from zeroshot_nas import get_space
+    from zeroshot_nas.nasbench.base import DATASETS
+
+    image, classes = _parse_shape(options["image"]), options["classes"]
+    if options["dataset"] in DATASETS:
+        image, classes = DATASETS[options["dataset"]]
+    extra = {"squeeze_excite": True} if options["squeeze_excite"] else {}
+    return get_space(options["space"], input_size=image, num_classes=classes, **extra)
 
 
 def _stored_options(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,6 +198,81 @@ def _stored_options(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         changes = "; ".join(difference)
         raise SettingsChangedError(f"{folder} was begun with other options, so it is not resumed. {changes}")
     return options
+
+
+@app.command("correlate")
+def correlate_command(
+    proxies: Annotated[str, typer.Option(help="Proxies, separated by commas, or all.")] = "zen,naswot,synflow,az_nas",
+    benchmark: Annotated[str | None, typer.Option(help="A table that a package holds, e.g. nasbench201.")] = None,
+    table: Annotated[str | None, typer.Option(help="A file or folder of a benchmark, or a CSV file.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="What the networks were trained on, e.g. cifar10.")] = None,
+    split: Annotated[str | None, typer.Option(help="test or valid accuracy.")] = None,
+    space: Annotated[str | None, typer.Option(help="Space of a CSV file's architectures.")] = None,
+    arch_column: Annotated[str | None, typer.Option(help="CSV column of the architectures.")] = None,
+    accuracy_column: Annotated[str | None, typer.Option(help="CSV column of the accuracies.")] = None,
+    image: Annotated[
+        str | None, typer.Option("--input", help="Shape of one image, CxHxW; default: the data's.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Outputs of the classifier; default: the data set's.")] = None,
+    space_option: Annotated[list[str] | None, typer.Option(help="Option of the space, e.g. num_cells=1.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Architectures to score; default: all.")] = None,
+    repeats: Repeats = 1,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the run: run.db, report, scores and plots.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="File of scores that several runs share.")] = None,
+    executor: Annotated[str, typer.Option(help="serial, process or dask.")] = "process",
+    workers: Annotated[int | None, typer.Option(help="Worker processes; default: all cores.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds a network may take in a worker process.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """How well proxies order the architectures of a benchmark by their trained accuracy."""
+    from zeroshot_nas.nasbench.correlate import correlate
+    from zeroshot_nas.report.correlation import to_markdown
+
+    if (benchmark is None) == (table is None):
+        raise typer.BadParameter("give either --benchmark (a table in a package) or --table (a file)")
+    columns = {"arch_column": arch_column, "accuracy_column": accuracy_column, "space": space}
+    rows = _load_table(benchmark or table or "", dataset, split, {k: v for k, v in columns.items() if v is not None})
+    with get_executor(executor, workers=workers, time_limit=time_limit, scheduler=scheduler) as workforce:
+        found = correlate(
+            "all" if proxies == "all" else proxies.split(","),
+            rows,
+            sample=sample,
+            seed=seed,
+            batch_size=batch_size,
+            repeats=repeats,
+            out=out,
+            resume=resume,
+            cache=cache,
+            executor=workforce,
+            device=device,
+            progress=not quiet,
+            space_options=dict(map(_parse_option, space_option or [])),
+            input_size=None if image is None else _parse_shape(image),
+            num_classes=classes,
+        )
+    typer.echo(to_markdown(found))
+    if found.state == "interrupted":
+        raise typer.Exit(130)
+
+
+def _load_table(name: str, dataset: str | None, split: str | None, options: dict[str, Any]) -> BenchmarkTable:
+    from zeroshot_nas.nasbench.base import load_table
+
+    if split not in (None, "test", "valid"):
+        raise typer.BadParameter(f"--split must be test or valid, got {split!r}")
+    return load_table(name, dataset=dataset, split=cast("Split | None", split), **options)
+
+
+def _parse_option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"an option is name=value, got {text!r}")
+    return name, int(value) if value.isdecimal() else value
 
 
 @app.command("score")
@@ -407,10 +505,22 @@ def _cost_rows(costs: Costs) -> list[tuple[str, str]]:
     return [(names.get(name, name), f"{value:,}") for name, value in costs.to_dict().items() if value is not None]
 
 
+def _architecture_text(result: SearchResult) -> str:
+    """The winner as its space writes it."""
+    from zeroshot_nas import get_space
+
+    best = result.best.architecture
+    space = get_space(result.settings["space"], input_size=best.input_size, num_classes=best.num_classes)
+    try:
+        return space.to_string(best)
+    except ZeroShotNASError:  # a space with options of its own
+        return best.to_json()
+
+
 def _print_search(result: SearchResult, out: Path | None) -> None:
     counts, seconds = result.counts, result.seconds
     rows = [
-        ("architecture", result.best.architecture.to_string()),
+        ("architecture", _architecture_text(result)),
         *_cost_rows(result.best.costs),
         *(("score", str(score)) for score in result.best.scores.values()),
         (

@@ -183,7 +183,7 @@ def search(
     budget = budget or Budget()
     where = _space(space, input_size, num_classes)
     start = _starting_point(where, budget)
-    closed_form_only = ranked_by.info.function is None and not ranked_by.info.parts
+    closed_form_only = _is_exact(ranked_by)
     screened = closed_form_only or (screen is not None and _has_closed_form(ranked_by, start))
     proposals = proposals if proposals is not None else DEFAULT_SCREENED_PROPOSALS if screened else DEFAULT_PROPOSALS
     islands = islands if islands is not None else max(1, round(proposals / ISLAND_PROPOSALS)) if screened else 1
@@ -449,7 +449,7 @@ class _Run:
 
     def _separate_leaders(self) -> None:
         """Repeats the scores of the leaders until they are told apart, or as certain as asked."""
-        if self.proxy.info.function is None or self.precision.repeats < 2:  # exact, or an aggregate
+        if _is_exact(self.proxy) or self.proxy.info.parts or self.precision.repeats < 2:
             return
         errors = [each.scores[self.proxy.key].standard_error or 0.0 for each in self.history]
         pooled = math.sqrt(
@@ -520,7 +520,7 @@ class _Run:
 
     def _closed_form(self, fitness: float) -> dict[str, Score]:
         """The closed form among a finalist's scores."""
-        if self.proxy.info.function is None:
+        if _is_exact(self.proxy):
             return {}
         key = f"{self.proxy.key} in closed form"
         return {key: Score(key, self.proxy.sign * fitness, 0.0, 1, 0.0)}
@@ -565,6 +565,11 @@ class _Run:
             settings=settings,
             state=state,
         )
+
+
+def _is_exact(proxy: Proxy) -> bool:
+    """Whether the closed form is the score itself, so that there is nothing else to rank by."""
+    return not proxy.info.parts and (proxy.info.function is None or proxy.info.exact)
 
 
 def _has_closed_form(proxy: Proxy, start: Architecture) -> bool:

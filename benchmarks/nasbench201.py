@@ -1,0 +1,210 @@
+"""Proxies on NAS-Bench-201: our rank correlations beside published ones, and our scores beside others' scores.
+
+    python benchmarks/nasbench201.py --tables path/to/tables
+    python benchmarks/nasbench201.py --tables path/to/tables --quick --only counts
+
+Needs tables of the benchmark on disk: ``nb201_results.csv.gz`` (trained accuracies) and, for the part "reference",
+``nb201_proxies.csv.gz`` (scores that NAS-Bench-Suite-Zero's authors computed). The folder is given by ``--tables`` or
+by the environment variable ``NASBENCH_TABLES``.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import Figure, Part, main
+from scipy.stats import spearmanr
+
+import zeroshot_nas as zs
+from zeroshot_nas.nasbench.base import load_table
+from zeroshot_nas.nasbench.correlate import Correlation, correlate
+
+PROXIES = [
+    *("zen", "naswot", "synflow", "snip", "grasp", "grad_norm", "fisher", "jacob_cov", "zico", "meco", "l2_norm"),
+    *("az_nas", "params", "flops", "layers"),
+]
+
+COLUMNS = {"cifar10": "c10_test_200", "cifar100": "c100_test_200", "ImageNet16-120": "in16_test_200"}
+
+PUBLISHED: dict[str, dict[str, tuple[float, float, float]]] = {
+    "AZ-NAS paper (arXiv:2403.19232)": {
+        "params": (0.578, 0.552, 0.520),
+        "flops": (0.578, 0.551, 0.517),
+        "grad_norm": (0.357, 0.350, 0.304),
+        "grasp": (0.318, 0.315, 0.282),
+        "snip": (0.454, 0.451, 0.400),
+        "synflow": (0.571, 0.565, 0.555),
+        "naswot": (0.557, 0.579, 0.573),
+        "zen": (0.296, 0.283, 0.303),
+        "zico": (0.589, 0.590, 0.584),
+        "az_nas": (0.741, 0.723, 0.710),
+    },
+    "VKDNW paper (arXiv:2502.04975)": {
+        "flops": (0.623, 0.586, 0.545),
+        "grad_norm": (0.328, 0.341, 0.310),
+        "grasp": (0.352, 0.349, 0.359),
+        "snip": (0.431, 0.440, 0.389),
+        "synflow": (0.561, 0.553, 0.531),
+        "jacob_cov": (0.616, 0.639, 0.602),
+        "naswot": (0.571, 0.607, 0.605),
+        "zen": (0.102, 0.079, 0.091),
+        "zico": (0.607, 0.614, 0.587),
+        "az_nas": (0.712, 0.696, 0.673),
+        "layers": (0.626, 0.646, 0.623),
+    },
+    "ZiCo paper (arXiv:2301.11300)": {
+        "grad_norm": (0.46, 0.47, 0.43),
+        "snip": (0.46, 0.46, 0.43),
+        "grasp": (0.37, 0.36, 0.40),
+        "fisher": (0.40, 0.41, 0.37),
+        "synflow": (0.54, 0.57, 0.56),
+        "zen": (0.29, 0.28, 0.29),
+        "flops": (0.54, 0.51, 0.49),
+        "params": (0.57, 0.55, 0.52),
+        "zico": (0.61, 0.61, 0.60),
+    },
+}
+"""Kendall's tau on CIFAR-10, CIFAR-100 and ImageNet16-120, as the papers print it."""
+
+
+def tables() -> Path:
+    """The folder of the benchmark's tables."""
+    folder = os.environ.get("NASBENCH_TABLES")
+    if not folder:
+        sys.exit("say where the benchmark's tables are: --tables FOLDER, or NASBENCH_TABLES in the environment")
+    return Path(folder)
+
+
+def accuracies(dataset: str) -> Any:
+    """Test accuracies after 200 epochs."""
+    return load_table(
+        tables() / "nb201_results.csv.gz",
+        format="csv",
+        arch_column="arch",
+        accuracy_column=COLUMNS[dataset],
+        space="nasbench201",
+        dataset=dataset,
+    )
+
+
+def published(quick: bool) -> Part:
+    """1,000 cells of seed 0 on three data sets, N = 5, C = 16, batch 32, two worker processes."""
+    figures, details = [], {}
+    for place, dataset in enumerate(COLUMNS):
+        start = time.perf_counter()
+        found: Correlation = correlate(
+            PROXIES,
+            accuracies(dataset),
+            sample=20 if quick else 1_000,
+            seed=0,
+            batch_size=32,
+            executor="process",
+            workers=2,
+            progress=False,
+            space_options={"num_cells": 1, "channels": 4} if quick else {},
+        )
+        seconds = time.perf_counter() - start
+        figures.append(
+            Figure(f"{dataset}: {found.sample:,} cells x {len(PROXIES)} proxies", [seconds], "s", at_most=900)
+        )
+        for each in found.proxies:
+            others = {source: taus[each.proxy][place] for source, taus in PUBLISHED.items() if each.proxy in taus}
+            said = "; ".join(f"{tau:.3f} {source.split()[0]}" for source, tau in others.items()) or "no figure"
+            if each.kendall is not None:
+                figures.append(Figure(f"{dataset}, {each.proxy}: tau (published: {said})", [each.kendall]))
+        details[dataset] = {
+            "settings": {
+                "seed": found.seed,
+                "sample": found.sample,
+                "batch": found.batch_size,
+                "space": found.space_options,
+            },
+            "proxies": [
+                {"proxy": each.proxy, "tau": each.kendall, "interval": each.kendall_interval, "rho": each.spearman,
+                 "ndcg": each.ndcg, "regret": each.regret, "failed": each.failed, "milliseconds": each.milliseconds}
+                for each in found.proxies
+            ],
+        }  # fmt: skip
+    return Part(figures, details)
+
+
+def counts(quick: bool) -> Part:
+    """What is read off the architecture, on all 15,625 cells."""
+    start = time.perf_counter()
+    found = correlate(
+        ["params", "flops", "layers"],
+        accuracies("cifar10"),
+        sample=500 if quick else None,
+        progress=False,
+    )
+    seconds = time.perf_counter() - start
+    figures = [
+        Figure(f"params, FLOPs and layers of {found.sample:,} cells, with the report", [seconds], "s", at_most=60)
+    ]
+    figures += [Figure(f"{each.proxy}: tau", [each.kendall]) for each in found.proxies if each.kendall is not None]
+    return Part(figures)
+
+
+REFERENCE = {
+    "synflow": ("synflow", 0.97),
+    "l2_norm": ("l2_norm", 0.97),
+    "naswot": ("nwot", 0.9),
+    "snip": ("snip", 0.9),
+    "grad_norm": ("grad_norm", 0.9),
+    "fisher": ("fisher", None),
+    "jacob_cov": ("jacov", None),
+    "zen": ("zen", None),
+    "grasp": ("grasp", None),
+    "plain": ("plain", None),
+    "epe_nas": ("epe_nas", None),
+}
+"""Our proxy, the column of the same in NAS-Bench-Suite-Zero, and the agreement in rank that is to be reached."""
+
+
+def reference(quick: bool) -> Part:
+    """Spearman between our scores and NAS-Bench-Suite-Zero's on CIFAR-10, cells with no dead operation."""
+    from zeroshot_nas.execution import get_executor, run_all
+    from zeroshot_nas.proxies.base import get_proxy
+    from zeroshot_nas.searchers.loop import _Job, compute
+
+    count = 20 if quick else 300
+    with gzip.open(tables() / "nb201_results.csv.gz", "rt", encoding="utf-8") as file:
+        texts = {row["index"]: row["arch"] for row in csv.DictReader(file)}
+    with gzip.open(tables() / "nb201_proxies.csv.gz", "rt", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["dataset"] == "cifar10"]
+    rows = [row for row in rows if all(float(row[column]) > -1e8 for column, _ in REFERENCE.values())]
+    chosen = [rows[index] for index in np.random.default_rng(0).permutation(len(rows))[:count]]
+    space = zs.get_space("nasbench201")
+    nets = [space.from_string(texts[row["index"]]) for row in chosen]
+    exact = [
+        (zs.cost(net).params == round(1e6 * float(row["params"])), float(row["flops"]))
+        for net, row in zip(nets, chosen, strict=True)
+    ]
+    proxies = tuple(get_proxy(name) for name in REFERENCE)
+    jobs = [(_Job(net, proxies, 0, {"repeats": 1, "batch_size": 32}),) for net in nets]
+    with get_executor("process", workers=2) as executor:
+        scores = [outcome.value for outcome in run_all(executor, compute, jobs)]
+    figures = [
+        Figure("share of cells whose params are the same", [float(np.mean([same for same, _ in exact]))], at_least=1)
+    ]
+    for place, (name, (column, target)) in enumerate(REFERENCE.items()):
+        ours = [each[place].value if each is not None else float("nan") for each in scores]
+        theirs = [float(row[column]) for row in chosen]
+        agree = float(spearmanr(ours, theirs, nan_policy="omit").statistic)
+        figures.append(Figure(f"{name}: Spearman with the reference's scores, {count} cells", [agree], at_least=target))
+    return Part(figures)
+
+
+if __name__ == "__main__":
+    if "--tables" in sys.argv:
+        place = sys.argv.index("--tables")
+        os.environ["NASBENCH_TABLES"] = sys.argv[place + 1]
+        del sys.argv[place : place + 2]
+    main("nasbench201", {"counts": counts, "reference": reference, "published": published}, __doc__)

@@ -1,0 +1,1 @@
+"""Readers of benchmark files, one file each; a new file here is found by itself."""
