@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from zeroshot_nas.costs.budget import Budget as Budget
     from zeroshot_nas.costs.complexity import Costs as Costs
     from zeroshot_nas.costs.shape import ShapeBounds as ShapeBounds
+    from zeroshot_nas.nasbench.base import BenchmarkTable as BenchmarkTable
+    from zeroshot_nas.nasbench.base import load_table as load_table
+    from zeroshot_nas.nasbench.correlate import Correlation as Correlation
+    from zeroshot_nas.nasbench.correlate import correlate as correlate
     from zeroshot_nas.network import Network as Network
     from zeroshot_nas.network import build as build
     from zeroshot_nas.proxies.base import Batch as Batch
@@ -54,6 +58,10 @@ _HOMES = {
     "Budget": "costs.budget",
     "Costs": "costs.complexity",
     "ShapeBounds": "costs.shape",
+    "BenchmarkTable": "nasbench.base",
+    "load_table": "nasbench.base",
+    "Correlation": "nasbench.correlate",
+    "correlate": "nasbench.correlate",
     "Network": "network",
     "build": "network",
     "Batch": "proxies.base",

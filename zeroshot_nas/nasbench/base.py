@@ -47,6 +47,9 @@ IMAGE_DATASETS = ("cifar10", "cifar100", "ImageNet16-120")
 DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, zlib.error)
 """What reading a damaged compressed file raises."""
 
+MAX_RUNS = 1000
+"""Longest list of runs, or of epochs, that is taken; a pickle can refer to one long list again and again."""
+
 _HEAD = 4096
 
 _Table = TypeVar("_Table", bound="FigureTable")

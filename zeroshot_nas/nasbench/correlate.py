@@ -616,7 +616,8 @@ class _Run:
             task = Task(architecture, tuple(self.read), self.seed, self.how)
             complexity(architecture)  # kept: else the first to ask would be timed with it
             self.of_network[network] = compute(task)
-            entries += [(self._key(task, key), found) for key, found in self.of_network[network].items()]
+            if self.book.stores:
+                entries += [(self._key(task, key), found) for key, found in self.of_network[network].items()]
         self.book.keep(self.networks, entries)
 
     def _tasks(self) -> list[tuple[int, Task]]:

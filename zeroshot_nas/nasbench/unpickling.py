@@ -16,7 +16,7 @@ import re
 import struct
 import zipfile
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ MAX_LIVE_BYTES = 64 << 20
 """Bytes of a pickle between two finished architectures; NATS-Bench needs 1 MB, a whole HW-NAS-Bench 10 MB."""
 
 MAX_CONTAINERS = 4_000_000
-"""Containers made between two finished architectures."""
+"""Containers made, and numbers of arrays, between two finished architectures."""
 
 MAX_MARKS = 100_000
 """Containers that are open at once."""
@@ -418,6 +418,12 @@ class Unpickler:
         self._made += 1
         self._stack.append(kind(*content))
 
+    def _account(self, content: object) -> None:
+        """Counts what is copied: a few bytes can ask for many copies of something large."""
+        self._made += len(content) if isinstance(content, Sized) else 0
+        if self._made > MAX_CONTAINERS:
+            self._check_size()
+
     def _since_mark(self) -> list[Any]:
         start = self._marks.pop()
         items = self._stack[start:]
@@ -522,6 +528,7 @@ class Unpickler:
         if name in ("OrderedDict", "defaultdict", "dict"):
             self._stack.append({})
             content = [] if name == "defaultdict" or not arguments else arguments[0]
+            self._account(content)
             if not isinstance(content, list):
                 raise TypeError("a dict is made of something else than pairs")
             if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in content):
@@ -529,6 +536,7 @@ class Unpickler:
             self._fill(list(itertools.chain.from_iterable(content)))
             return
         content = arguments[0] if arguments else []
+        self._account(content)
         if name in ("bytearray", "bytes"):
             if not isinstance(content, bytes | list):
                 raise TypeError("bytes are made of something else than bytes")
@@ -546,6 +554,7 @@ class Unpickler:
             text, codec = arguments
             if not isinstance(text, str) or codec not in ("latin1", "latin-1"):
                 raise TypeError("text is encoded otherwise than as bytes")
+            self._account(text)
             return text.encode("latin1")
         if name == "dtype":
             code = arguments[0]
@@ -580,7 +589,7 @@ class Unpickler:
         flat = np.frombuffer(raw, kind)
         if len(shape) > 2 or any(size > len(flat) for size in shape):
             raise ValueError("a numpy array has no such shape")
-        self._made += len(flat) // 8
+        self._account(flat)
         content = flat.reshape(shape, order="F" if column_major else "C").tolist()
         return content if isinstance(content, list) else [content]
 

@@ -212,7 +212,7 @@ def search(
         "seed": seed,
         **vars(precision),
     }
-    _warn_of_depth(ranked_by, budget)
+    _warn_of_depth(ranked_by, budget, where)
     with ExitStack() as stack:
         book = _Book(stack, out, cache, settings, resume)
         workforce = stack.enter_context(get_executor(executor, workers=workers, time_limit=time_limit))
@@ -583,8 +583,9 @@ def _has_closed_form(proxy: Proxy, start: Architecture) -> bool:
     return True
 
 
-def _warn_of_depth(proxy: Proxy, budget: Budget) -> None:
-    if proxy.info.grows_with_depth and budget.layers is None and (budget.shape is None or not budget.shape.limits()):
+def _warn_of_depth(proxy: Proxy, budget: Budget, space: SearchSpace) -> None:
+    limited = budget.layers is not None or (budget.shape is not None and budget.shape.limits())
+    if proxy.info.grows_with_depth and not limited and math.isinf(space.size()):
         warnings.warn(
             f"{proxy.key} grows without limit in depth, and the budget bounds neither layers nor shape: "
             "the winner will be as deep and thin as the other limits allow",

@@ -33,6 +33,9 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _CODE = re.compile(r"0\d+", re.ASCII)
 _GAPS = ("", "nan", "na", "n/a", "null", "none")
 
+_CODES = ("op_code", "naslib_code")
+"""Columns that are named for the notation of what they hold."""
+
 
 def _is_csv(path: Path, head: bytes) -> bool:
     return path.name.endswith((".csv", ".csv.gz", ".csv.bz2")) or head.startswith(CSV_MARK.encode())
@@ -67,7 +70,8 @@ def read_csv(
         accuracy_column: Name of the column of accuracies in percent; default: ``"accuracy"``, else ``"mean_acc"``.
         run_columns: Names of the columns of separate runs; empty cells are runs that do not exist.
         space: Registered name of the search space.
-        code: How the architectures are written; default: ``arch_column``, which is ``"arch"`` or ``"op_code"``.
+        code: How the architectures are written; default: ``arch_column`` where it names a notation (``"op_code"``,
+            ``"naslib_code"``), else ``"arch"``.
         name: What to call the table; default: the file's name.
         skip_missing: Whether to leave out rows with an empty accuracy, or one that is no number.
     """
@@ -119,7 +123,13 @@ def read_csv(
             figures = [column for column in figures if column not in no_figures]
     builder.drop_columns(no_figures)
     what = f"{split} accuracy" if split else "accuracy"
-    told = {"name": path.name, "space": "", "dataset": "", "code": arch_column, **meta}
+    told = {
+        "name": path.name,
+        "space": "",
+        "dataset": "",
+        "code": arch_column if arch_column in _CODES else "arch",
+        **meta,
+    }
     given = {"name": name, "space": space, "dataset": dataset, "code": code}
     told |= {key: value for key, value in given.items() if value is not None}
     told["source"] = f"{what} in column {accuracy_column!r}"

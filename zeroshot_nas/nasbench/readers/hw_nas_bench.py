@@ -7,6 +7,7 @@ from typing import Any
 
 from zeroshot_nas.errors import FileFormatError
 from zeroshot_nas.nasbench.base import (
+    MAX_RUNS,
     FigureTable,
     as_number,
     choose_dataset,
@@ -46,6 +47,8 @@ def read_hw_nas_bench(path: Path, /, *, dataset: str | None) -> FigureTable:
     dataset = choose_dataset(dataset, (name for name in content if isinstance(name, str)), str(path))
     entries = field_of(content, dataset, dict, str(path))
     where = f"{path}: {dataset}"
+    if len(entries) > MAX_RUNS:
+        raise FileFormatError(f"{where}: expected some ten metrics, got {len(entries)}")
     columns = {str(name): _column(values, f"{where}, {name!r}") for name, values in entries.items() if name != _CONFIG}
     lengths = {len(values) for values in columns.values()}
     if len(lengths) != 1 or 0 in lengths:

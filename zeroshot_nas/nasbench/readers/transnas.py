@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from zeroshot_nas.errors import DataError, FileFormatError
 from zeroshot_nas.nasbench.base import (
+    MAX_RUNS,
     BenchmarkTable,
     Split,
     TableBuilder,
@@ -117,15 +118,15 @@ def _summarise(task: dict[Any, Any]) -> _Task | dict[Any, Any]:
     """The last and the best of every curve."""
     last, best = {}, {}
     metrics = task[_MARKER]
-    if not isinstance(metrics, dict):
+    if not isinstance(metrics, dict) or len(metrics) > MAX_RUNS:
         return task
     for name, curve in metrics.items():
-        numbers = [as_number(value) for value in curve] if isinstance(curve, list) else []
+        numbers = [as_number(value) for value in curve] if isinstance(curve, list) and len(curve) <= MAX_RUNS else []
         known = [number for number in numbers if number is not None]
         if isinstance(name, str) and known and numbers[-1] is not None:
             last[name], best[name] = numbers[-1], max(known)
     info = task.get("model_info")
     figures = {}
-    if isinstance(info, dict):
+    if isinstance(info, dict) and len(info) <= MAX_RUNS:
         figures = {name: as_number(value) for name, value in info.items() if isinstance(name, str)}
     return _Task(last, best, figures)
