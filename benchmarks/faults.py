@@ -270,7 +270,7 @@ def fuzz(quick: bool) -> Part:
 
 
 def _tables(path: Path) -> dict[str, tuple[bytes, Callable[[bytes], object], int]]:
-    from zeroshot_nas.nasbench import load_table
+    from zeroshot_nas.nasbench.base import load_table
 
     def table(name: str, **options: Any) -> Callable[[bytes], object]:
         def parse(data: bytes) -> object:

@@ -58,7 +58,7 @@ class DataError(ZeroShotNASError, ValueError):
 
 
 class FileFormatError(ZeroShotNASError, ValueError):
-    """A file of ours that can't be read back."""
+    """A file that is damaged, or not of the format that it should be."""
 
 
 class OutputExistsError(ZeroShotNASError, FileExistsError):

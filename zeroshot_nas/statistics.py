@@ -229,7 +229,7 @@ def bootstrap_interval(
         raise ValueError(f"expected arrays of one length, got lengths {[len(column) for column in columns]}")
     rng, members = np.random.default_rng(seed), len(columns[0])
     draws = (rng.integers(members, size=members) for _ in range(_at_least_one(resamples, "resamples") * bool(members)))
-    if function is kendall and members <= _TAU_BY_MATRICES:
+    if function is kendall and 0 < members <= _TAU_BY_MATRICES:
         values = _resampled_tau(*_pair(*columns), draws)
     else:
         values = np.array([function(*(column[drawn] for column in columns)) for drawn in draws], dtype=np.float64)
@@ -260,15 +260,16 @@ def _tau(a: Floats, b: Floats) -> float:
 
 def _resampled_tau(a: Floats, b: Floats, draws: Iterable[NDArray[np.int64]]) -> Floats:
     """Tau-b of resamples; counts of pairs are quadratic forms in how often each architecture was drawn."""
-    counts = np.array([np.bincount(drawn, minlength=len(a)) for drawn in draws], dtype=np.float64)
-    counts.shape = -1, len(a)
+    counts = np.array([np.bincount(drawn, minlength=len(a)) for drawn in draws], dtype=np.float64).reshape(-1, len(a))
     ranks_a, ranks_b = rankdata(a), rankdata(b)
     order_a, order_b = np.sign(ranks_a[:, None] - ranks_a), np.sign(ranks_b[:, None] - ranks_b)
     agreeing, apart_a, apart_b = (
         np.einsum("ri,ri->r", counts @ pairs, counts) for pairs in (order_a * order_b, order_a**2, order_b**2)
     )
-    apart: Floats = np.sqrt(apart_a * apart_b)
-    return np.divide(agreeing, apart, out=np.full(len(apart), math.nan), where=apart > 0)
+    apart = np.sqrt(apart_a * apart_b)
+    apart[apart == 0] = math.nan
+    taus: Floats = agreeing / apart
+    return taus
 
 
 def _rho(a: Floats, b: Floats) -> float:

@@ -173,6 +173,29 @@ def test_numpy_shapes_are_not_taken_on_trust():
             read(data[:-3] + b"b.")  # BUILD in place of the tuple
 
 
+@pytest.mark.parametrize(
+    "copy",
+    [
+        b"cbuiltins\nlist\nh\x00\x85R",
+        b"cbuiltins\nset\nh\x00\x85R",
+        b"ccollections\nOrderedDict\nh\x01\x85R",
+        b"cnumpy._core.numeric\n_frombuffer\n(h\x02h\x03M\x10\x27\x85h\x04tR",
+    ],
+)
+def test_many_copies_of_something_large_are_refused(copy, monkeypatch):
+    monkeypatch.setattr(unpickling, "MAX_CONTAINERS", 1 << 17)
+    large = b"\x80\x04(" + b"N" * 10_000 + b"lq\x00(" + b"NN\x86" * 10_000 + b"lq\x01"
+    large += b"B" + struct.pack("<I", 80_000) + bytes(80_000) + b"q\x02"
+    large += b"cnumpy\ndtype\n\x8c\x02f8\x89\x88\x87Rq\x03\x8c\x01Cq\x04"
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileFormatError, match="holds more at once"):
+            read(large + copy * 20_000 + b".")
+        assert tracemalloc.get_traced_memory()[1] < 60 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_deep_nesting_is_no_recursion():
     depth = 200_000
     found = read(b"\x80\x04" + b"]" * depth + b"a" * (depth - 1) + b".")
