@@ -129,6 +129,45 @@ def kills_of_scores(quick: bool) -> Part:
     return Part([Figure(f"{what}, of {rounds}", [same], at_least=rounds)], {"killed while running": hit})
 
 
+CORRELATION = """
+import sys, numpy as np, zeroshot_nas as zs
+from zeroshot_nas.nasbench.base import BenchmarkTable
+from zeroshot_nas.seeding import python_rng
+space, rng, rows = zs.get_space("nasbench201"), python_rng(5), {}
+while len(rows) < 500:
+    rows[space.to_string(space.sample(rng))] = None
+accuracy = np.random.default_rng(0).uniform(10, 94, 500)
+table = BenchmarkTable(name="made up", space="nasbench201", dataset="cifar10", rows=list(rows), accuracy=accuracy)
+zs.correlate(["naswot", "synflow"], table, batch_size=4, executor="process", workers=2, out=sys.argv[1], resume=True,
+             progress=False, space_options={"num_cells": 1, "channels": 4}, input_size=(3, 16, 16), num_classes=10)
+"""
+
+
+def kills_of_correlations(quick: bool) -> Part:
+    """A correlation over 500 cells with two workers, its process group killed, resumed: the same scores and figures."""
+    rounds, rng = (1, random.Random(6)) if quick else (30, random.Random(6))
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", CORRELATION, f"{folder}/unbroken"], check=True)
+        seconds, same, hit = time.perf_counter() - start, 0, 0
+        wanted = _report(f"{folder}/unbroken")
+        for number in range(rounds):
+            run = f"{folder}/{number}"
+            hit += killed([sys.executable, "-c", CORRELATION, run], rng.uniform(0.2, 1.0) * seconds)
+            subprocess.run([sys.executable, "-c", CORRELATION, run], check=True)
+            same += _report(run) == wanted
+    what = f"correlations over 500 cells, 2 workers, killed at a random moment and resumed: identical, of {rounds}"
+    return Part([Figure(what, [same], at_least=rounds)], {"killed while running": hit})
+
+
+def _report(folder: str) -> Any:
+    """A correlation's scores and figures without its wall times."""
+    data = json.loads((Path(folder) / "report.json").read_text())
+    for each in data["proxies"]:
+        del each["milliseconds"]
+    return data, (Path(folder) / "scores.csv").read_text()
+
+
 def dask_kills(quick: bool) -> Part:
     """Workers of a Dask run killed while they score: every score is there, and is what one process gives."""
     from distributed import Client, LocalCluster
@@ -336,6 +375,7 @@ if __name__ == "__main__":
         {
             "kills": kills,
             "kills_of_scores": kills_of_scores,
+            "kills_of_correlations": kills_of_correlations,
             "dask_kills": dask_kills,
             "throughput": throughput,
             "journal": journal,

@@ -54,6 +54,8 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
     from zeroshot_nas.proxies.base import get_proxy
 
     with Store(Path(folder) / FILE_NAME, read_only=True) as store:
+        if store.fact("kind") == "correlation":
+            raise StoreError(f"{folder} holds a correlation, which looks for no best network; see its report.md")
         settings = store.fact("settings") or {}
         sign = get_proxy(settings["proxy"]).sign if "proxy" in settings else 1
         alive = [(key, body) for key, body in store.scores() if body["value"] is not None]

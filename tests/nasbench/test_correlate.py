@@ -377,7 +377,7 @@ def test_ctrl_c_leaves_a_report_of_what_there_is(tmp_path, monkeypatch, unbroken
     assert (found.state, found.architectures, found.sample) == ("interrupted", 5, 10)
     assert found.rows == CELLS[:5]
     assert json.loads((tmp_path / "report.json").read_text())["state"] == "interrupted"
-    assert "5 of 10, of 10 asked for: the run was interrupted" in (tmp_path / "report.md").read_text()
+    assert "5 of 10 (10 were asked for; the run was interrupted)" in (tmp_path / "report.md").read_text()
     assert outcome(run(out=tmp_path, resume=True)) == unbroken
     assert "interrupted" not in (tmp_path / "report.md").read_text()
 

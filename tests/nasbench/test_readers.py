@@ -292,7 +292,7 @@ def test_suite_zero_is_read_in_both_layouts(tmp_path, released):
 def test_suite_zero_of_other_spaces_keeps_the_tuples(tmp_path):
     content = {"jigsaw": {"(1, 2, 3, 0, 1, 2)": {"synflow": {"score": 1.5, "time": 1}, "val_accuracy": 90.0}}}
     table = load_table(fixtures.write_json(tmp_path / "zc_transbench101_micro.json", content))
-    assert (table.space, table.code, table.dataset) == ("transnasbench101_micro", "naslib_tuple", "jigsaw")
+    assert (table.space, table.code, table.dataset) == ("transnas_micro", "naslib_tuple", "jigsaw")
     assert table.rows == ["(1, 2, 3, 0, 1, 2)"]
 
 
@@ -406,7 +406,7 @@ def test_transnas_gives_the_tasks_own_figure(files):
     arch = "64-41414-1_02_333"
     entry = curves["micro"][arch]["class_scene"]
     assert table.accuracy_of(arch) == max(entry["metrics"]["test_top1"])
-    assert (table.space, table.dataset) == ("transnasbench101_micro", "class_scene")
+    assert (table.space, table.dataset) == ("transnas_micro", "class_scene")
     assert table.columns["model_params"][table.index(arch)] == entry["model_info"]["model_params"]
     last = load_table(files["transnas"], dataset="class_scene", epoch="last", split="valid")
     assert last.accuracy_of(arch) == entry["metrics"]["valid_top1"][-1]

@@ -72,7 +72,7 @@ def to_markdown(correlation: Correlation, plots: bool = False, remark: str = "")
         remark: A last line, such as why there are no plots.
     """
     found = correlation
-    interrupted = f", of {found.sample:,} asked for: the run was interrupted" if found.state == "interrupted" else ""
+    interrupted = f" ({found.sample:,} were asked for; the run was interrupted)" if found.state == "interrupted" else ""
     options = ", ".join(f"{name} {value}" for name, value in found.space_options.items())
     shape = "x".join(map(str, found.input_size))
     lines = [

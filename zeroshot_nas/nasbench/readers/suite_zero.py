@@ -20,8 +20,8 @@ SPACES = {
     "nasbench101": "nasbench101",
     "nasbench201": "nasbench201",
     "nasbench301": "nasbench301",
-    "transbench101_micro": "transnasbench101_micro",
-    "transbench101_macro": "transnasbench101_macro",
+    "transbench101_micro": "transnas_micro",
+    "transbench101_macro": "transnas_macro",
 }
 """NASLib's names of search spaces and ours."""
 
