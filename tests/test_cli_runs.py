@@ -171,3 +171,15 @@ def test_a_winner_is_looked_up(run, table, monkeypatch):
     assert rows["regret"].startswith("14.12 points below the best, 94.37%")
     assert rows["rank"] == "3 of 4"
     assert "80.25%" in out
+
+
+def test_a_table_is_converted_once_and_read_again(run, tmp_path):
+    rows = {"02012100": {"test_acc": [91.0, 92.0, 93.0], "mean_acc": 92.0, "std": 0.8, "params": 5, "flops": 7}}
+    (tmp_path / "nas-bench-macro_cifar10.json").write_text(json.dumps(rows))
+    code, out, _ = run("convert", tmp_path / "nas-bench-macro_cifar10.json", "--out", tmp_path / "macro.npz")
+    assert code == 0
+    assert "architectures" in out
+    assert zs.load_table(tmp_path / "macro.npz").accuracy_of("02012100") == 92.0
+    code, _, err = run("convert", tmp_path / "nas-bench-macro_cifar10.json", "--out", tmp_path / "macro.npz")
+    assert code == 2
+    assert "overwrite it with --force" in err

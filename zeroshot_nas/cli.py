@@ -260,6 +260,23 @@ def correlate_command(
         raise typer.Exit(130)
 
 
+@app.command("convert")
+def convert_command(
+    table: Annotated[str, typer.Argument(help="A file or folder of a benchmark.")],
+    out: Annotated[Path, typer.Option(help="Compact copy to write, .npz or .csv.")],
+    dataset: Annotated[str | None, typer.Option(help="What the networks were trained on, e.g. cifar10.")] = None,
+    split: Annotated[str | None, typer.Option(help="test or valid accuracy.")] = None,
+    force: Force = False,
+) -> None:
+    """Write a benchmark's accuracies once as a compact table, which later runs read in a moment."""
+    from zeroshot_nas.nasbench.convert import convert
+
+    if out.exists() and not force:
+        raise OutputExistsError(f"{out} exists; choose another --out, or overwrite it with --force")
+    rows = _load_table(table, dataset, split, {})
+    _print_rows([("written to", str(convert(rows, out))), ("architectures", f"{len(rows):,}"), ("source", rows.source)])
+
+
 def _load_table(name: str, dataset: str | None, split: str | None, options: dict[str, Any]) -> BenchmarkTable:
     from zeroshot_nas.nasbench.base import load_table
 

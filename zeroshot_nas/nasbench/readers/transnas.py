@@ -107,7 +107,7 @@ def read_transnas(
         raise kind(f"{path} has no figure {figure!r} of {dataset}; held: {held}")
     return builder.table(
         name="TransNAS-Bench-101",
-        space=f"transnasbench101_{space}",
+        space=f"transnas_{space}",
         dataset=dataset,
         code="arch",
         source=f"{figure} of the task {dataset}, {epoch} epoch",
