@@ -43,20 +43,7 @@ def test_parents_win_a_tournament():
     assert abs(counts.count(2) / 4000 - 0.5) < 0.04
 
 
-def test_a_population_that_no_longer_improves_starts_anew():
-    searcher = RegularizedEvolution(SPACE, python_rng(0), SPACE.initial(), patience=3)
-    for fitness in (1.0, 2.0, 0.0, 2.0):
-        searcher.tell([candidate(SPACE.initial(), fitness)])
-    assert len(searcher.population) == 4
-    searcher.tell([candidate(SPACE.initial(), 1.5)])
-    assert not searcher.population
-    searcher.tell([candidate(SPACE.initial(), 0.5)])  # better than none: patience counts from here
-    for _ in range(2):
-        searcher.tell([candidate(SPACE.initial(), 0.1)])
-    assert len(searcher.population) == 3
-
-
-@pytest.mark.parametrize("option", ["population_size", "tournament_size", "patience"])
+@pytest.mark.parametrize("option", ["population_size", "tournament_size"])
 def test_sizes_are_checked(option):
     with pytest.raises(ValueError, match=f"{option} must be 1 or more, got 0"):
         RegularizedEvolution(SPACE, python_rng(0), SPACE.initial(), **{option: 0})

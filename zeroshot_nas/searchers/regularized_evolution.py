@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -17,11 +16,8 @@ class RegularizedEvolution(Searcher):
     """Aging evolution (Real et al., arXiv:1802.01548).
 
     A proposal mutates the best of ``tournament_size`` members drawn evenly with replacement, in one block or in two.
-    The oldest member leaves, however good it is, so that a lineage must prove itself again. After ``patience`` members
-    without a better one the population starts anew (the search's result is the best of all). On the closed form this
+    The oldest member leaves, however good it is, so that a lineage must prove itself again: on the closed form this
     leaves local optima that hold Zen-NAS's `Evolution`, where the worst leaves.
-
-    Departure from the paper: the restarts.
 
     Args:
         space: Where to search.
@@ -29,7 +25,6 @@ class RegularizedEvolution(Searcher):
         start: The first proposal, and the parent while the population is empty.
         population_size: Members kept.
         tournament_size: Members that compete to be the parent.
-        patience: Members told without a new best before a restart.
     """
 
     def __init__(
@@ -39,32 +34,21 @@ class RegularizedEvolution(Searcher):
         start: Architecture,
         population_size: int = 64,
         tournament_size: int = 3,
-        patience: int = 4_000,
     ) -> None:
         super().__init__(space, rng, start)
-        sizes = {"population_size": population_size, "tournament_size": tournament_size, "patience": patience}
+        sizes = {"population_size": population_size, "tournament_size": tournament_size}
         for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}")
         self.tournament_size = tournament_size
-        self.patience = patience
         self.population: deque[Candidate] = deque(maxlen=population_size)
-        self._best = -math.inf  # of this population
-        self._stale = 0
         self._started = False
 
     def ask(self, n: int) -> list[Architecture]:
         return [self._propose() for _ in range(n)]
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
-        for candidate in candidates:
-            self.population.append(candidate)
-            self._stale += 1
-            if candidate.fitness > self._best:
-                self._best, self._stale = candidate.fitness, 0
-            elif self._stale >= self.patience:
-                self.population.clear()
-                self._best, self._stale = -math.inf, 0
+        self.population.extend(candidates)
 
     def _propose(self) -> Architecture:
         if not self._started:
