@@ -309,7 +309,12 @@ def score_command(
     from zeroshot_nas import score
 
     architecture = read_architecture(model, image, classes, squeeze_excite)
-    scores = score(architecture, proxy.split(","), batch_size=batch_size, repeats=repeats, seed=seed, device=device)
+    how: dict[str, Any] = {"batch_size": batch_size, "repeats": repeats, "seed": seed, "device": device}
+    if "," in proxy:
+        scores = score(architecture, proxy.split(","), **how)
+    else:  # what one proxy can't do is an error, not one failed score among others
+        alone = score(architecture, proxy, **how)
+        scores = {alone.proxy: alone}
     if as_json:
         _print_json({key: each.to_dict() for key, each in scores.items()})
         return
