@@ -103,7 +103,7 @@ def _block_totals(block: BlockSpec, in_channels: int, resolution: Resolution) ->
     )
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=262_144)
 def _sub_layer_totals(block: BlockSpec, in_channels: int | None, resolution: Resolution) -> _Totals:
     return _totals(*sub_layer_steps(block, in_channels, resolution))
 

@@ -96,7 +96,7 @@ def block_term(block: BlockSpec, in_channels: int, resolution: Resolution, behin
     )
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=262_144)
 def _sub_layer_term(block: BlockSpec, in_channels: int | None, resolution: Resolution, behind_relu: bool) -> BlockTerm:
     steps, after = sub_layer_steps(block, in_channels, resolution)
     second_moment, mean = (0.5, RECTIFIED_MEAN) if behind_relu else (1.0, 0.0)
@@ -142,7 +142,7 @@ def _tap_sums(side: int, kernel_size: int, stride: int, padding: int) -> tuple[f
     return total, squares
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=262_144)
 def _log_distance(rectifiers: int, positions: int, alpha: float, frobenius: bool) -> float:
     """Log of the distance of the two feature maps: Frobenius norm, or sum of absolute differences."""
     decorrelation = _decorrelation(rectifiers - 1, alpha)

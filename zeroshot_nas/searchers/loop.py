@@ -45,7 +45,7 @@ DEFAULT_PROPOSALS = 2_000
 DEFAULT_SCREENED_PROPOSALS = 100_000
 """Networks that a search proposes where a closed form screens them."""
 
-ISLAND_PROPOSALS = 100_000
+ISLAND_PROPOSALS = 160_000
 """Proposals of one island unless their number is given."""
 
 DEFAULT_FINALISTS = 200
