@@ -324,19 +324,16 @@ def test_another_error_is_raised(monkeypatch):
         run(["naswot"])
 
 
-def test_where_a_call_fails_each_proxy_is_tried_alone(monkeypatch):
-    real = module.score
+def unwilling(network, batch):
+    raise ProxyError("not with this module")
 
-    def fragile(architecture, proxies, **how):
-        if "synflow" in [proxy.key for proxy in proxies]:
-            raise ProxyError("not with synflow")
-        return real(architecture, proxies, **how)
 
-    monkeypatch.setattr(module, "score", fragile)
+def test_a_proxy_that_raises_costs_the_others_of_its_call_nothing(monkeypatch):
     monkeypatch.setattr(module, "TIMED", 1)
-    found = run(["naswot", "synflow"])
-    assert (found["naswot"].failed, found["synflow"].failed) == (0, 10)
-    assert found["synflow"].failures == {"not with synflow": 10}
+    found = run(["naswot", unwilling])
+    assert (found["naswot"].failed, found["unwilling"].failed) == (0, 10)
+    assert found["unwilling"].failures == {"not with this module": 10}
+    assert list(found.scores["naswot"]) == list(run(["naswot"]).scores["naswot"])
 
 
 # resuming

@@ -14,7 +14,7 @@ from torch import nn
 import zeroshot_nas as zs
 from tests import published
 from zeroshot_nas import Architecture, Batch, build, get_proxy, list_proxies
-from zeroshot_nas.errors import ProxyError, UnknownNameError
+from zeroshot_nas.errors import ArchitectureError, ProxyError, UnknownNameError
 from zeroshot_nas.proxies.base import PROXIES, Proxy, Score
 from zeroshot_nas.seeding import torch_generator
 
@@ -374,6 +374,16 @@ def test_what_a_proxy_lacks_is_a_state_with_a_reason(module, size):
         assert math.isfinite(result.value) if result.ok else len(result.reason) > 20, name
         assert "could not run" not in result.reason, f"{name}: {result.reason}"
     assert sum(result.ok for result in scores.values()) >= 5
+
+
+def test_a_network_too_large_to_build_is_an_error_alone_and_a_state_among_others():
+    huge = Architecture.from_string("SuperConvK3BNRELU(3,60000,1,2)", SIZE)
+    with pytest.raises(ArchitectureError, match="are not built"):
+        zs.score(huge, "naswot")
+    scores = zs.score(huge, ["params", "naswot", "zen"])
+    assert scores["params"].ok
+    for name in ("naswot", "zen"):
+        assert "are not built" in scores[name].reason
 
 
 def test_one_image_is_enough():

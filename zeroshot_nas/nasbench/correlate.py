@@ -429,13 +429,7 @@ class Task(NamedTuple):
 
 def compute(task: Task) -> dict[str, Score]:
     """A task's scores by proxy key; a failure is a state with a reason."""
-    try:
-        return score(task.architecture, task.proxies, seed=task.seed, **task.settings)
-    except ZeroShotNASError as error:
-        if len(task.proxies) > 1:  # the others of the call are not lost
-            parts = [compute(task._replace(proxies=(proxy,))) for proxy in task.proxies]
-            return {key: each for part in parts for key, each in part.items()}
-        return {proxy.key: _failed(proxy, str(error)) for proxy in task.proxies}
+    return score(task.architecture, task.proxies, seed=task.seed, **task.settings)
 
 
 class _Book:

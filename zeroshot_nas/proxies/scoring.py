@@ -212,7 +212,9 @@ def _run_group(group: Sequence[_Run], subject: _Subject, precision: _Precision, 
                 share = (time.perf_counter() - start) / len(active)
                 for run in active:
                     _repeat(run, compute, share, alone)
-        except UndefinedScoreError as failure:  # of the network, whatever the proxy
+        except ZeroShotNASError as failure:  # of the network, whatever the proxy: too large, not finite
+            if alone and not isinstance(failure, UndefinedScoreError):
+                raise
             for run in active:
                 run.failure = str(failure)
 
