@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -20,14 +21,37 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def without_batch_norm(module: nn.Module) -> Iterator[None]:
-    """While open, every batch norm passes its input on unchanged."""
-    handles = [norm.register_forward_hook(lambda _, arguments, __: arguments[0]) for norm in batch_norms(module)]
+def running_statistics(module: nn.Module) -> Iterator[None]:
+    """While open, batch norms use their running statistics, so that images don't mix."""
+    norms = batch_norms(module)
+    modes = [norm.training for norm in norms]
+    for norm in norms:
+        norm.training = False
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for norm, training in zip(norms, modes, strict=True):
+            norm.training = training
+
+
+class WithoutBatchNorm(TorchFunctionMode):
+    """While open, batch norm returns a copy of its input, whether a module calls it or a function.
+
+    A hook on the modules would not do: a batch norm refuses one value per channel before its hook runs, and where the
+    hook gives the input itself, an activation in place changes it under those who still read it.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func in (nn.functional.batch_norm, torch.batch_norm):
+            return (args[0] if args else given["input"]).clone()
+        return func(*args, **given)
 
 
 class BatchNormVariances:

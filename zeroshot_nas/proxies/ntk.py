@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.passes import passes
-from zeroshot_nas.probes import batch_norms
+from zeroshot_nas.probes import running_statistics
 from zeroshot_nas.proxies.base import Batch, register_proxy
 
 Statistics: TypeAlias = Literal["train", "eval"]
@@ -95,7 +94,7 @@ def _together(network: nn.Module, batch: Batch, weights: Sequence[Tensor]) -> li
 def _one_by_one(network: nn.Module, batch: Batch, weights: Sequence[Tensor]) -> list[list[Tensor]]:
     """Each image's gradients, alone."""
     gradients = []
-    with _running_statistics(network), torch.enable_grad():
+    with running_statistics(network), torch.enable_grad():
         for image in torch.split(batch.inputs, 1):
             logits = network(image.detach().requires_grad_())  # nothing of it is shared, so it is not recorded
             if not isinstance(logits, Tensor) or logits.dim() != 2:
@@ -116,17 +115,3 @@ def _kernel(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
         rows = torch.stack([each.flatten() for each in of_weight])
         kernel += rows @ rows.T
     return kernel
-
-
-@contextmanager
-def _running_statistics(network: nn.Module) -> Iterator[None]:
-    """While open, batch norms use their running statistics."""
-    norms = batch_norms(network)
-    modes = [norm.training for norm in norms]
-    for norm in norms:
-        norm.training = False
-    try:
-        yield
-    finally:
-        for norm, training in zip(norms, modes, strict=True):
-            norm.training = training

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.probes import feature_map, without_batch_norm
+from zeroshot_nas.probes import WithoutBatchNorm, feature_map
 from zeroshot_nas.proxies.base import Batch, checked_log, register_proxy
 
 
@@ -42,8 +42,9 @@ def phi(network: nn.Module, batch: Batch, /, *, alpha: float = 0.01) -> float:
         raise ProxyError("phi needs Batch(inputs, perturbation=noise of the same shape)")
     dtype = batch.inputs.dtype
     inputs, noise = batch.inputs.double(), batch.perturbation.double()
+    network.double()
     try:
-        with without_batch_norm(network.double()):
+        with WithoutBatchNorm():
             moved, features = feature_map(network, inputs + alpha * noise), feature_map(network, inputs)
     finally:
         network.to(dtype)

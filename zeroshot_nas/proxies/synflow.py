@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.passes import Forward
+from zeroshot_nas.probes import WithoutBatchNorm
 from zeroshot_nas.proxies.base import Batch, checked_log, register_proxy
 
 Variant: TypeAlias = Literal["paper", "bn", "zennas"]
@@ -209,7 +210,7 @@ def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float)
     for name, _ in network.named_parameters():
         state[name].requires_grad_()
     try:
-        with _BatchNormPassedBy(not keep_batch_norm):
+        with nullcontext() if keep_batch_norm else WithoutBatchNorm():
             forward = Forward(_WithState(network, state), image * scale)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
@@ -247,27 +248,3 @@ class _WithState(nn.Module):
 
     def forward(self, image: Tensor) -> Any:
         return torch.func.functional_call(self.network, self.state, (image,))
-
-
-class _BatchNormPassedBy(TorchFunctionMode):
-    """While open and active, batch norm returns a copy of its input, whether a module calls it or a function.
-
-    A hook on the modules would not do: a batch norm refuses one value per channel before its hook runs, and where the
-    hook gives the input itself, an activation in place changes it under those who still read it.
-    """
-
-    def __init__(self, active: bool) -> None:
-        super().__init__()
-        self.active = active
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        given = dict(kwargs or {})
-        if self.active and func in (nn.functional.batch_norm, torch.batch_norm):
-            return (args[0] if args else given["input"]).clone()
-        return func(*args, **given)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -12,7 +11,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.probes import batch_norms
+from zeroshot_nas.probes import running_statistics
 from zeroshot_nas.proxies.base import Batch, register_proxy
 
 Variant: TypeAlias = Literal["paper", "authors"]
@@ -70,7 +69,7 @@ def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") ->
     tensors = [each for each in network.parameters() if each.requires_grad and each.numel() > 0][:MAX_TENSORS]
     if not tensors:
         raise ProxyError(f"vkdnw needs parameters to train, and {type(network).__name__} has none")
-    with _running_statistics(network):
+    with running_statistics(network):
         rows = _rows(network, batch.inputs, tensors, variant)
     fisher = rows.T @ rows / len(batch.inputs)
     return _entropy(fisher, guard=1e-10 if variant == "authors" else 0)
@@ -109,20 +108,6 @@ def _by_image(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], fac
             for column, gradient in enumerate(found):
                 rows[row, image, column] = 0 if gradient is None else gradient.flatten()[0]
     return rows
-
-
-@contextmanager
-def _running_statistics(network: nn.Module) -> Iterator[None]:
-    """While open, batch norms use their running statistics."""
-    norms = batch_norms(network)
-    modes = [norm.training for norm in norms]
-    for norm in norms:
-        norm.training = False
-    try:
-        yield
-    finally:
-        for norm, training in zip(norms, modes, strict=True):
-            norm.training = training
 
 
 def _entropy(fisher: Tensor, guard: float) -> float:
