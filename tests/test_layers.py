@@ -35,6 +35,7 @@ LEVELS = {
     "proxies": 5.0,
     "execution": 6.0,
     "store": 6.0,
+    "book": 6.5,  # reads stores
     "runs": 6.5,  # reads stores
     "searchers": 7.0,
     "training": 7.0,

@@ -443,7 +443,7 @@ def test_a_run_in_use_is_refused(tmp_path):
 
 def test_a_folder_with_a_foreign_report_is_refused(tmp_path):
     (tmp_path / "report.json").write_text("{}")
-    with pytest.raises(OutputExistsError, match="already holds a report"):
+    with pytest.raises(OutputExistsError, match="already holds a result"):
         run(out=tmp_path)
 
 

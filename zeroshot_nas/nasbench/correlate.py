@@ -10,7 +10,7 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -21,21 +21,19 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from tqdm import tqdm
 
 from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.book import Book
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import (
     ArchitectureError,
     DataError,
     FileFormatError,
-    OutputExistsError,
     ProxyError,
-    SettingsChangedError,
     ZeroShotNASError,
 )
 from zeroshot_nas.execution import Outcome, get_executor, run_all, worker_failed
 from zeroshot_nas.files import write_text
 from zeroshot_nas.nasbench.base import DATASETS, NOTATIONS, BenchmarkTable, load_table
 from zeroshot_nas.ops import Shape
-from zeroshot_nas.provenance import provenance
 from zeroshot_nas.proxies.base import PROXIES, Proxy, ProxyFunction, Score, get_proxy
 from zeroshot_nas.proxies.pool import aggregate_scores
 from zeroshot_nas.proxies.scoring import score
@@ -52,7 +50,7 @@ from zeroshot_nas.statistics import (
     spearman_at_top,
     top_k_accuracy,
 )
-from zeroshot_nas.store import ScoreKey, Store, canonical, open_run, settings_difference
+from zeroshot_nas.store import ScoreKey, canonical
 
 BASELINES = ("params", "flops", "layers")
 """What stands beside every proxy: one that orders no better than these has found out nothing else."""
@@ -385,7 +383,7 @@ def correlate(
     )
     with ExitStack() as stack:
         workforce = stack.enter_context(get_executor(executor, workers=workers, time_limit=time_limit))
-        book = _Book(stack, out, cache, settings, resume)
+        book = _Book(stack, out, cache, "correlation", settings, resume, REPORT_FILE)
         how = {
             "batch_size": batch_size,
             "repeats": repeats,
@@ -432,38 +430,8 @@ def compute(task: Task) -> dict[str, Score]:
     return score(task.architecture, task.proxies, seed=task.seed, **task.settings)
 
 
-class _Book:
-    """The stores of a run: its own, and a cache that it shares with others; either may be missing.
-
-    Raises:
-        OutputExistsError: The folder holds a run that is not to be resumed.
-        SettingsChangedError: The run to resume has other settings.
-    """
-
-    def __init__(
-        self, stack: ExitStack, out: str | Path | None, cache: str | Path | None, settings: dict[str, Any], resume: bool
-    ) -> None:
-        self.folder = None if out is None else Path(out)
-        self.run: Store | None = None
-        self.stores: list[Store] = []
-        if self.folder is not None:
-            self.run = stack.enter_context(open_run(self.folder)).store
-            self.stores.append(self.run)
-            _begin(self.run, self.folder, settings, resume)
-        if cache is not None:
-            self.stores.append(stack.enter_context(Store(cache)))
-        self.readable = [store for store in self.stores if len(store)]  # an empty one need not be asked
-
-    def score(self, key: ScoreKey) -> Score | None:
-        """A score that was known when the run began."""
-        return next((found for store in self.readable if (found := store.score(key)) is not None), None)
-
-    def keep(self, architectures: Iterable[Architecture], scores: Sequence[tuple[ScoreKey, Score]]) -> None:
-        """Keeps scores in every store."""
-        architectures = list(architectures)
-        for store in self.stores:
-            store.put_architectures(architectures)
-            store.put_scores(scores)
+class _Book(Book):
+    """A correlation's stores."""
 
     def finish(self, correlation: Correlation) -> None:
         """Writes the report's files."""
@@ -473,24 +441,6 @@ class _Book:
         write_text(self.folder / REPORT_FILE, correlation.to_json(indent=1))
         write_report(correlation, self.folder)
         self.run.log(correlation.state, {"architectures": correlation.architectures})
-
-
-def _begin(run: Store, folder: Path, settings: dict[str, Any], resume: bool) -> None:
-    known = run.fact("settings")
-    if known is None and (folder / REPORT_FILE).exists() and not resume:
-        raise OutputExistsError(f"{folder} already holds a report; choose another folder")
-    if known is None:
-        run.set_fact("settings", settings)
-        run.set_fact("kind", "correlation")
-        run.log("start", provenance())
-        return
-    if not resume:
-        raise OutputExistsError(f"{folder} already holds a run; resume it, or choose another folder")
-    if difference := settings_difference(known, settings):
-        raise SettingsChangedError(
-            f"{folder} holds a run with other settings, so it is not resumed. {'; '.join(difference)}"
-        )
-    run.log("resume", provenance())
 
 
 class _Run:
@@ -619,7 +569,7 @@ class _Run:
         tasks = []
         for number, members in enumerate(self.members):
             everything = Task(self.networks[members[0]], tuple(self.drawn), self.seed, self.how)
-            for proxy in self.drawn if self.book.readable else ():
+            for proxy in self.drawn if self.book.stores else ():
                 if (found := self.book.score(self._key(everything, proxy.key))) is not None:
                     self.of_class[number][proxy.key] = found
                     self.failed += not found.ok

@@ -17,18 +17,16 @@ from typing import Any, Literal, NamedTuple
 from tqdm import tqdm
 
 from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.book import Book
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import (
     InfeasibleBudgetError,
-    OutputExistsError,
     ProxyError,
-    SettingsChangedError,
     ZeroShotNASError,
 )
 from zeroshot_nas.execution import get_executor, is_serial, run_all, worker_failed
 from zeroshot_nas.files import write_text
-from zeroshot_nas.provenance import provenance
 from zeroshot_nas.proxies.base import Proxy, ProxyFunction, Score, get_proxy
 from zeroshot_nas.proxies.pool import aggregate_scores
 from zeroshot_nas.proxies.scoring import score
@@ -37,7 +35,7 @@ from zeroshot_nas.searchers.proposer import Proposer
 from zeroshot_nas.searchers.screening import Island, IslandTask, merge, screen_island, share_out
 from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.spaces.base import SearchSpace, get_space
-from zeroshot_nas.store import ScoreKey, Store, canonical, open_run, settings_difference
+from zeroshot_nas.store import ScoreKey, canonical
 
 DEFAULT_PROPOSALS = 2_000
 """Networks that a search proposes where each is scored by a forward pass."""
@@ -214,7 +212,7 @@ def search(
     }
     _warn_of_depth(ranked_by, budget, where)
     with ExitStack() as stack:
-        book = _Book(stack, out, cache, settings, resume)
+        book = _Book(stack, out, cache, "search", settings, resume, RESULT_FILE)
         workforce = stack.enter_context(get_executor(executor, workers=workers, time_limit=time_limit))
         run = _Run(ranked_by, precision, seed, device, workforce, book, progress)
         if screened:
@@ -231,41 +229,13 @@ def search(
     return result
 
 
-class _Book:
-    """The stores of a search: its run's, and a cache that it shares with others; either may be missing.
-
-    Raises:
-        OutputExistsError: The folder holds a run that is not to be resumed.
-        SettingsChangedError: The run to resume has other settings.
-    """
-
-    def __init__(
-        self, stack: ExitStack, out: str | Path | None, cache: str | Path | None, settings: dict[str, Any], resume: bool
-    ) -> None:
-        self.folder = None if out is None else Path(out)
-        self.run: Store | None = None
-        self.stores: list[Store] = []
-        if self.folder is not None:
-            self.run = stack.enter_context(open_run(self.folder)).store
-            self.stores.append(self.run)
-            _begin(self.run, self.folder, json.loads(json.dumps(settings)), resume)
-        if cache is not None:
-            self.stores.append(stack.enter_context(Store(cache)))
+class _Book(Book):
+    """A search's stores."""
 
     def scores(self, keys: Sequence[ScoreKey]) -> list[Score] | None:
         """Scores that are known, if all are."""
-        found = [self._score(key) for key in keys]
-        known = [each for each in found if each is not None]
+        known = [found for key in keys if (found := self.score(key)) is not None]
         return known if len(known) == len(keys) else None
-
-    def _score(self, key: ScoreKey) -> Score | None:
-        return next((found for store in self.stores if (found := store.score(key)) is not None), None)
-
-    def keep(self, architecture: Architecture, keys: Sequence[ScoreKey], scores: Sequence[Score]) -> None:
-        """Keeps scores of an architecture in every store."""
-        for store in self.stores:
-            store.put_architectures([architecture])
-            store.put_scores(zip(keys, scores, strict=True))
 
     def islands(self) -> dict[int, Island]:
         """Islands that were finished before."""
@@ -286,24 +256,6 @@ class _Book:
         write_text(self.folder / BEST_FILE, json.dumps(result.best.to_dict(), indent=1))
         write_text(self.folder / RESULT_FILE, result.to_json())
         self.run.log(result.state, {"counts": vars(result.counts)})
-
-
-def _begin(run: Store, folder: Path, settings: dict[str, Any], resume: bool) -> None:
-    known = run.fact("settings")
-    if known is None and (folder / RESULT_FILE).exists() and not resume:
-        raise OutputExistsError(f"{folder} already holds a run; choose another folder")
-    if known is None:
-        run.set_fact("settings", settings)
-        run.set_fact("kind", "search")
-        run.log("start", provenance())
-        return
-    if not resume:
-        raise OutputExistsError(f"{folder} already holds a run; resume it, or choose another folder")
-    if difference := settings_difference(known, settings):
-        raise SettingsChangedError(
-            f"{folder} holds a run with other settings, so it is not resumed. {'; '.join(difference)}"
-        )
-    run.log("resume", provenance())
 
 
 class _Job(NamedTuple):
@@ -483,7 +435,7 @@ class _Run:
                 answer = next(computed)
                 outcome = answer.value if answer.value is not None else self._lost(answer.error)
                 if answer.ok and self.book.stores:
-                    self.book.keep(candidate.architecture, job.keys, outcome)
+                    self.book.keep([candidate.architecture], list(zip(job.keys, outcome, strict=True)))
             self.seconds["rank"] += perf_counter() - start
             yield self._with_scores(candidate, outcome)
             start = perf_counter()
