@@ -79,7 +79,7 @@ def _random_networks(name: str, count: int, seed: int, max_flops: float = 40e6) 
 def top_tenth(quick: bool) -> Part:
     """Kendall's tau among the best tenth of an evolved population, where networks differ least.
 
-    The best networks that a search saw are its population: the worst member always leaves. FLOPs are limited so that
+    The population is the best networks that a search saw. FLOPs are limited so that
     forward passes of all members take a minute.
     """
     members, repeats, runs = (60, 2, 1) if quick else (300, 8, 3)
