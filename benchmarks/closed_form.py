@@ -107,8 +107,8 @@ def _taus(proposals: int, members: int, repeats: int, seed: int) -> dict[str, An
     halves = [_forward(networks, repeats // 2, judge) for judge in (JUDGE, JUDGE + 1)]
     forward = [(a + b) / 2 for a, b in zip(*halves, strict=True)]
     best = sorted(range(len(networks)), key=forward.__getitem__, reverse=True)[: len(networks) // 10]
-    again = _forward([networks[index] for index in best], repeats, JUDGE + 2)
-    among_best = [forward[index] for index in best]
+    leaders = [networks[index] for index in best]  # judged anew: those that luck brought here count for what they are
+    among_best, again = (_forward(leaders, 8 * repeats, judge) for judge in (JUDGE + 2, JUDGE + 3))
     return {
         "best tenth": (_kendall([closed[index] for index in best], among_best), _kendall(again, among_best)),
         "all": (_kendall(closed, forward), _kendall(*halves)),
