@@ -21,6 +21,7 @@ from zeroshot_nas.execution import (
     is_serial,
     list_executors,
     run_all,
+    worker_failed,
 )
 from zeroshot_nas.execution.base import call_packed, unpack
 
@@ -80,6 +81,21 @@ def test_a_slow_first_task_does_not_hold_up_the_others():
     with ThreadPoolExecutor(2) as executor:
         values = [each.value for each in run_all(executor, work, [(number,) for number in range(6)], in_flight=4)]
     assert values == list(range(6))
+
+
+def test_running_out_of_memory_is_tried_again_and_then_a_failure_of_the_worker():
+    calls = []
+
+    def hungry(number):
+        calls.append(number)
+        if number == 1 or calls.count(number) == 1:
+            raise MemoryError
+        return number
+
+    outcomes = list(run_all(SerialExecutor(), hungry, [(0,), (1,), (2,)]))
+    assert [outcome.value for outcome in outcomes] == [0, None, 2]
+    assert [outcome.attempts for outcome in outcomes] == [2, 2, 2]
+    assert worker_failed(outcomes[1].error)
 
 
 def test_errors_of_the_function_are_outcomes_and_are_not_retried():

@@ -376,6 +376,15 @@ def test_what_a_proxy_lacks_is_a_state_with_a_reason(module, size):
     assert sum(result.ok for result in scores.values()) >= 5
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_every_proxy_scores_on_cuda_what_it_does_on_the_cpu():
+    here = zs.score(WHOLE, MODULE_PROXIES, input_size=SIZE, repeats=1)
+    there = zs.score(copy.deepcopy(WHOLE).to("cuda"), MODULE_PROXIES, input_size=SIZE, repeats=1)
+    assert {name: score.ok for name, score in there.items()} == {name: score.ok for name, score in here.items()}
+    for name in ("zen", "phi", "naswot", "synflow", "snip"):
+        assert there[name].value == pytest.approx(here[name].value, rel=1e-2)
+
+
 def test_a_network_too_large_to_build_is_an_error_alone_and_a_state_among_others():
     huge = Architecture.from_string("SuperConvK3BNRELU(3,60000,1,2)", SIZE)
     with pytest.raises(ArchitectureError, match="are not built"):

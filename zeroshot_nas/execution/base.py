@@ -148,7 +148,7 @@ def run_all(
 ) -> Iterator[Outcome[T]]:
     """Runs a function on many tasks and yields the outcomes in the order of the tasks.
 
-    A task whose worker died or that ran out of time is submitted again, up to ``retries`` times; after that its
+    A task whose worker died, or that ran out of time or memory, is submitted again, up to ``retries`` times; after that its
     outcome holds the error, and the run goes on. What the function itself raises is an outcome too and is not tried
     again. Leaving the iterator early cancels the tasks that have not begun.
 
@@ -219,8 +219,8 @@ def _default_in_flight(executor: Executor) -> int:
 
 
 def worker_failed(error: BaseException) -> bool:
-    """Whether an error says that the worker failed, not the task's function."""
-    if isinstance(error, WorkerDiedError | TaskTimeoutError | BrokenExecutor):
+    """Whether an error says that the worker failed, not the task's function: died, too slow, out of memory."""
+    if isinstance(error, WorkerDiedError | TaskTimeoutError | BrokenExecutor | MemoryError):
         return True
     kinds = type(error).__mro__
     return any(f"{kind.__module__}.{kind.__qualname__}" in _FOREIGN_WORKER_FAILURES for kind in kinds)
