@@ -148,9 +148,9 @@ def run_all(
 ) -> Iterator[Outcome[T]]:
     """Runs a function on many tasks and yields the outcomes in the order of the tasks.
 
-    A task whose worker died, or that ran out of time or memory, is submitted again, up to ``retries`` times; after that its
-    outcome holds the error, and the run goes on. What the function itself raises is an outcome too and is not tried
-    again. Leaving the iterator early cancels the tasks that have not begun.
+    A task whose worker died, or that ran out of time or memory, is submitted again, up to ``retries`` times; after
+    that its outcome holds the error, and the run goes on. What the function itself raises is an outcome too and is
+    not tried again. Leaving the iterator early cancels the tasks that have not begun.
 
     Args:
         executor: Where the tasks run.
