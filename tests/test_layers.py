@@ -24,6 +24,7 @@ LEVELS = {
     "ops": 2.0,
     "architecture": 2.5,  # reads ops
     "blocks": 3.0,
+    "genotypes": 4.9,  # moves of spaces
     "costs": 4.0,
     "meanfield": 4.0,
     "network": 4.5,  # refuses what costs calls too large

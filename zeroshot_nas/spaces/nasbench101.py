@@ -11,10 +11,10 @@ from typing import Any
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.blocks.cells import halving_windows
-from zeroshot_nas.blocks.genotypes import GenotypeMoves, check_code, read_numbers
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.blocks.nasbench101 import OPERATIONS, Matrix, NASBench101Cell, Spec, prune, read_spec, spec_text
 from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.genotypes import GenotypeMoves, check_code, read_numbers
 from zeroshot_nas.ops import Shape
 from zeroshot_nas.spaces.base import SearchSpace, register_space
 

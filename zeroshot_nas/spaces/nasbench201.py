@@ -17,9 +17,9 @@ from zeroshot_nas.blocks.cells import (
     halving_windows,
     read_cell,
 )
-from zeroshot_nas.blocks.genotypes import DigitMoves, Digits, check_code, read_choices, read_digits
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.genotypes import DigitMoves, Digits, check_code, read_choices, read_digits
 from zeroshot_nas.ops import Shape
 from zeroshot_nas.spaces.base import SearchSpace, register_space
 

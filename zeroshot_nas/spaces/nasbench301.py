@@ -19,9 +19,9 @@ from zeroshot_nas.blocks.darts import (
     make_genotype,
     read_genotype,
 )
-from zeroshot_nas.blocks.genotypes import GenotypeMoves, check_code
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.genotypes import GenotypeMoves, check_code
 from zeroshot_nas.ops import Shape
 from zeroshot_nas.spaces.base import SearchSpace, register_space
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zeroshot_nas.architecture import Architecture, BlockSpec
-from zeroshot_nas.blocks.genotypes import DigitMoves, Digits, read_digits
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.blocks.mobilenet_v2 import MobileNetV2, Shortcut
 from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.genotypes import DigitMoves, Digits, read_digits
 from zeroshot_nas.ops import Shape
 from zeroshot_nas.spaces.base import SearchSpace, register_space
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.blocks.cells import BEST_CIFAR100, NASBench201Cell, NASBench201Reduction, halving_windows
-from zeroshot_nas.blocks.genotypes import DigitMoves, Digits, check_code
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.genotypes import DigitMoves, Digits, check_code
 from zeroshot_nas.ops import Shape
 from zeroshot_nas.spaces.base import SearchSpace, register_space
 

@@ -16,7 +16,10 @@ from zeroshot_nas.blocks.cells import (
     cell_text,
     read_cell,
 )
-from zeroshot_nas.blocks.genotypes import (
+from zeroshot_nas.blocks.layers import Layers
+from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.genotypes import (
     DigitMoves,
     Digits,
     GenotypeMoves,
@@ -25,9 +28,6 @@ from zeroshot_nas.blocks.genotypes import (
     read_digits,
     read_numbers,
 )
-from zeroshot_nas.blocks.layers import Layers
-from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.ops import Shape
 from zeroshot_nas.spaces.base import SearchSpace, register_space
 
