@@ -329,6 +329,18 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def packed(future: Future[Any], dumps: Callable[[Any], bytes], task: tuple[Any, ...]) -> bytes | None:
+    """A task as a worker gets it; None, and the reason in its future, where it can't be pickled."""
+    try:
+        return dumps(task)
+    except Exception as error:  # pickling runs the objects' own code, which may raise anything
+        future.set_running_or_notify_cancel()
+        future.set_exception(
+            TransferError(f"the task can't be sent to a worker process: {type(error).__name__}: {error}")
+        )
+        return None
+
+
 def call_packed(payload: bytes, started: Callable[[], object] | None = None) -> bytes:
     """Runs a pickled task in a worker; `unpack` reads the answer. It raises nothing that a task can cause.
 

@@ -14,10 +14,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from zeroshot_nas.errors import MissingExtraError, ZeroShotNASError
 from zeroshot_nas.execution.base import (
-    TransferError,
     WorkerDiedError,
     call_packed,
     check_workers,
+    packed,
     register_executor,
     unpack,
 )
@@ -91,12 +91,8 @@ class DaskExecutor(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Sends ``fn(*args, **kwargs)`` to the cluster; what can't be pickled fails as the future's exception."""
         future: Future[T] = Future()
-        try:
-            payload = self._dumps((fn, args, kwargs))
-        except Exception as error:
-            future.set_running_or_notify_cancel()
-            reason = f"{type(error).__name__}: {error}"
-            future.set_exception(TransferError(f"the task can't be sent to a worker: {reason}"))
+        payload = packed(future, self._dumps, (fn, args, kwargs))
+        if payload is None:
             return future
         with self._lock:
             if self._closed:

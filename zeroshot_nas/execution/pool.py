@@ -28,10 +28,10 @@ from typing import Any, BinaryIO, ParamSpec, TypeVar
 
 from zeroshot_nas.execution.base import (
     TaskTimeoutError,
-    TransferError,
     WorkerDiedError,
     call_packed,
     check_workers,
+    packed,
     register_executor,
     unpack,
 )
@@ -98,12 +98,8 @@ class WorkerPool(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queues ``fn(*args, **kwargs)``; what can't be pickled fails as the future's exception."""
         future: Future[T] = Future()
-        try:
-            payload = pickle.dumps((fn, args, kwargs))
-        except Exception as error:
-            future.set_running_or_notify_cancel()
-            reason = f"{type(error).__name__}: {error}"
-            future.set_exception(TransferError(f"the task can't be sent to a worker process: {reason}"))
+        payload = packed(future, pickle.dumps, (fn, args, kwargs))
+        if payload is None:
             return future
         with self._lock:
             if self._closed:
