@@ -213,6 +213,35 @@ def throughput(quick: bool) -> Part:
     return Part([Figure("scores a second, 2 worker processes over 1", ratios, "x", at_least=1.85)], {"seconds": times})
 
 
+def islands(quick: bool) -> Part:
+    """A search by closed form on four islands: by worker processes over in this one."""
+    proposals, runs = (20_000, 1) if quick else (480_000, 3)
+    times: dict[str, list[float]] = {"serial": [], "1 process": [], "2 processes": []}
+    for _ in range(runs):
+        for name, how in zip(times, ({}, {"workers": 1}, {"workers": 2}), strict=True):
+            process = run_process([sys.executable, "-c", _ISLANDS, str(proposals), json.dumps(how)])
+            times[name].append(float(process.printed))
+    overhead = [100 * (one / serial - 1) for one, serial in zip(times["1 process"], times["serial"], strict=True)]
+    speedup = [serial / two for two, serial in zip(times["2 processes"], times["serial"], strict=True)]
+    what = f"closed-form search of {proposals:,} proposals on four islands"
+    return Part(
+        [
+            Figure(f"{what}: one worker process, more than serial", overhead, "%", at_most=5),
+            Figure(f"{what}: two worker processes over serial", speedup, "x"),
+        ],
+        {"seconds": times},
+    )
+
+
+_ISLANDS = """
+import json, sys, time, torch, zeroshot_nas as zs
+how = json.loads(sys.argv[2])
+start = time.perf_counter()
+zs.search("resnet", "zen_closed_form", zs.Budget(params=1e6, layers=18), proposals=int(sys.argv[1]), islands=4,
+          progress=False, executor="process" if how else "serial", **how)
+print(time.perf_counter() - start)
+"""
+
 _CLOSED = """
 import sys, time, zeroshot_nas as zs
 start = time.perf_counter()
@@ -378,6 +407,7 @@ if __name__ == "__main__":
             "kills_of_correlations": kills_of_correlations,
             "dask_kills": dask_kills,
             "throughput": throughput,
+            "islands": islands,
             "journal": journal,
             "memory": memory,
             "fuzz": fuzz,
