@@ -25,7 +25,8 @@ from scipy.stats import spearmanr
 
 import zeroshot_nas as zs
 from zeroshot_nas.nasbench.base import load_table
-from zeroshot_nas.nasbench.correlate import Correlation, correlate
+from zeroshot_nas.nasbench.correlate import correlate
+from zeroshot_nas.nasbench.correlation import Correlation
 
 PROXIES = [
     *("zen", "naswot", "synflow", "snip", "grad_norm", "fisher", "jacob_cov", "zico"),

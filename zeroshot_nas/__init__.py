@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from zeroshot_nas.costs.shape import ShapeBounds as ShapeBounds
     from zeroshot_nas.nasbench.base import BenchmarkTable as BenchmarkTable
     from zeroshot_nas.nasbench.base import load_table as load_table
-    from zeroshot_nas.nasbench.correlate import Correlation as Correlation
     from zeroshot_nas.nasbench.correlate import correlate as correlate
+    from zeroshot_nas.nasbench.correlation import Correlation as Correlation
     from zeroshot_nas.network import Network as Network
     from zeroshot_nas.network import build as build
     from zeroshot_nas.proxies.base import Batch as Batch
@@ -60,7 +60,7 @@ _HOMES = {
     "ShapeBounds": "costs.shape",
     "BenchmarkTable": "nasbench.base",
     "load_table": "nasbench.base",
-    "Correlation": "nasbench.correlate",
+    "Correlation": "nasbench.correlation",
     "correlate": "nasbench.correlate",
     "Network": "network",
     "build": "network",

@@ -30,7 +30,8 @@ from zeroshot_nas.execution import SerialExecutor, WorkerDiedError
 from zeroshot_nas.nasbench import correlate as module
 from zeroshot_nas.nasbench.base import BenchmarkTable, load_table
 from zeroshot_nas.nasbench.convert import convert
-from zeroshot_nas.nasbench.correlate import Correlation, correlate
+from zeroshot_nas.nasbench.correlate import correlate
+from zeroshot_nas.nasbench.correlation import Correlation
 from zeroshot_nas.spaces.base import get_space
 from zeroshot_nas.store import Store, open_run
 

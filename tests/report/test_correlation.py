@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from zeroshot_nas.errors import DataError, MissingExtraError
-from zeroshot_nas.nasbench.correlate import Correlation, ProxyCorrelation
+from zeroshot_nas.nasbench.correlation import Correlation, ProxyCorrelation
 from zeroshot_nas.report.correlation import (
     MOST_VARIABLES,
     plot_scatter,

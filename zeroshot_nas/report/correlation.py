@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from zeroshot_nas.nasbench.correlate import Correlation, ProxyCorrelation
+    from zeroshot_nas.nasbench.correlation import Correlation, ProxyCorrelation
 
 MARKDOWN_FILE = "report.md"
 PLOTS = ("scatter", "tau_against_cost")

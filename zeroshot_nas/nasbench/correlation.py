@@ -1,0 +1,223 @@
+"""What a correlation of proxies with accuracies is: figures by proxy, the scores, and both as files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from zeroshot_nas.errors import FileFormatError
+from zeroshot_nas.ops import Shape
+
+REPORT_FILE = "report.json"
+SCORES_FILE = "scores.csv"
+
+_FORMAT = "zeroshot_nas.correlation"
+_VERSION = 1
+
+State: TypeAlias = Literal["done", "interrupted"]
+
+
+@dataclass(frozen=True)
+class ProxyCorrelation:
+    """How well one proxy orders the sample; None stands where a figure is undefined, as for a constant score.
+
+    The figures are those of `zeroshot_nas.statistics`. Scores of proxies whose lower values are better are negated
+    first, so a positive correlation is always a good one, and a failed score is worse than all others.
+
+    Attributes:
+        proxy: The proxy with its options, as in ``"zen:variant=zennas"``.
+        baseline: Whether it was not asked for and stands here to be compared with.
+        direction: Whether ``"higher"`` or ``"lower"`` scores are better.
+        cost: What it costs; see `zeroshot_nas.proxies.base.CostClass`.
+        init: Initialisation of the weights; None where none are drawn, or the parts of an aggregate differ.
+        batch_size: Gaussian images a repeat; None likewise.
+        kendall: Kendall's tau-b with accuracy.
+        kendall_interval: Its bootstrap interval over architectures.
+        spearman: Spearman's rho with accuracy.
+        spearman_at_top: The same among the tenth of best accuracy.
+        ndcg: Normalised discounted cumulative gain over the whole sample.
+        top1_accuracy: Accuracy of the architecture of best score, in percent.
+        top10_accuracy: Mean accuracy of the ten architectures of best score, in percent.
+        regret: Percentage points that the architecture of best score is below the best of the sample.
+        kendall_given_flops: Kendall's partial tau given FLOPs.
+        kendall_given_params: Kendall's partial tau given parameters.
+        milliseconds: Wall time a network, all repeats, when the proxy is computed alone: the median over up to `TIMED`
+            networks. An aggregate's parts are computed together; the walk over an architecture's operations, which
+            parameters and FLOPs share, is left out.
+        failed: Architectures without a score.
+        failures: Reasons, with how often each came; an aggregate has those of its parts, also where others stood in.
+    """
+
+    proxy: str
+    baseline: bool
+    direction: str
+    cost: str
+    init: str | None
+    batch_size: int | None
+    kendall: float | None
+    kendall_interval: tuple[float, float] | None
+    spearman: float | None
+    spearman_at_top: float | None
+    ndcg: float | None
+    top1_accuracy: float | None
+    top10_accuracy: float | None
+    regret: float | None
+    kendall_given_flops: float | None
+    kendall_given_params: float | None
+    milliseconds: float | None
+    failed: int
+    failures: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How well proxies order the architectures of a benchmark.
+
+    Attributes:
+        space: Name of the search space.
+        space_options: The space's own options, as ``{"num_cells": 5, "channels": 16}``.
+        dataset: What the networks were trained on.
+        table: Name of the table of accuracies.
+        source: Which file the accuracies are from, and which accuracies of it.
+        population: Architectures in the table.
+        sample: Architectures that were to be scored.
+        architectures: Architectures that the figures are of: all of the sample, or fewer in state ``"interrupted"``.
+        networks: Different networks among these; isomorphic ones are scored once.
+        seed: Seed of the sample, of all scores and of the bootstrap.
+        repeats: Draws of weights and images a score is the mean of.
+        batch_size: Images a repeat; None is each proxy's own, see `ProxyCorrelation`.
+        device: Where scores were computed; None is the CPU.
+        input_size: Shape of one image.
+        num_classes: Outputs of the classifier.
+        best_accuracy: The best accuracy among these architectures, in percent.
+        ceiling: Tau between the accuracies of the first two training runs, which no proxy can be expected to exceed by
+            much; None where the table has no separate runs.
+        ceiling_architectures: How many of the architectures have two runs.
+        level: The level of the bootstrap intervals.
+        resamples: Their resamples.
+        proxies: One entry a proxy: those asked for, in that order, then the other baselines.
+        left_out: Proxies that ``"all"`` left out, with the reason.
+        state: ``"done"``, or ``"interrupted"`` where it was stopped by the keyboard.
+        rows: The architectures as the table writes them; not part of `to_json`.
+        accuracy: Their accuracies in percent; not part of `to_json`.
+        scores: Their scores by proxy, NaN where one failed, with the proxy's own sign; not part of `to_json`.
+    """
+
+    space: str
+    space_options: Mapping[str, Any]
+    dataset: str
+    table: str
+    source: str
+    population: int
+    sample: int
+    architectures: int
+    networks: int
+    seed: int
+    repeats: int
+    batch_size: int | None
+    device: str | None
+    input_size: Shape
+    num_classes: int
+    best_accuracy: float
+    ceiling: float | None
+    ceiling_architectures: int
+    level: float
+    resamples: int
+    proxies: tuple[ProxyCorrelation, ...]
+    left_out: Mapping[str, str]
+    state: State = "done"
+    rows: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    accuracy: tuple[float, ...] = field(default=(), compare=False, repr=False)
+    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict, compare=False, repr=False)
+
+    def __getitem__(self, proxy: str) -> ProxyCorrelation:
+        """The entry of a proxy."""
+        for entry in self.proxies:
+            if entry.proxy == proxy:
+                return entry
+        raise KeyError(f"{proxy!r} is not among {', '.join(entry.proxy for entry in self.proxies)}")
+
+    def to_json(self, indent: int | None = None) -> str:
+        """All but the scores themselves as JSON text; `from_json` reads it back."""
+        names = [each.name for each in fields(self) if each.compare]
+        data = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            **{name: getattr(self, name) for name in names},
+            "proxies": [asdict(entry) for entry in self.proxies],
+        }
+        return json.dumps(data, indent=indent, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Correlation:
+        """Reads `to_json`'s text.
+
+        Raises:
+            FileFormatError: The text is not a correlation.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise FileFormatError(f"not JSON: {error}") from None
+        if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
+            raise FileFormatError(f"expected a JSON object with format {_FORMAT!r}")
+        if (version := data.pop("version", None)) != _VERSION:
+            raise FileFormatError(f"{_FORMAT} of version {version!r}; this release reads version {_VERSION}")
+        try:
+            entries = [{**entry, "kendall_interval": _limits(entry["kendall_interval"])} for entry in data["proxies"]]
+            channels, height, width = data["input_size"]
+            return cls(
+                **{
+                    **data,
+                    "proxies": tuple(ProxyCorrelation(**entry) for entry in entries),
+                    "input_size": (channels, height, width),
+                }
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"not a valid correlation: {type(error).__name__}: {error}") from error
+
+    def scores_csv(self) -> str:
+        """The scores as comma-separated text: architecture, accuracy, one column a proxy, empty where one failed."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["architecture", "accuracy", *self.scores])
+        for row, accuracy, *values in zip(self.rows, self.accuracy, *self.scores.values(), strict=True):
+            writer.writerow([row, accuracy, *("" if math.isnan(value) else value for value in values)])
+        return text.getvalue()
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Correlation:
+        """Reads a run's folder, scores included: for plots of one's own.
+
+        Raises:
+            FileNotFoundError: The folder holds no report.
+            FileFormatError: A file is damaged.
+        """
+        folder = Path(folder)
+        found = cls.from_json((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        try:
+            with (folder / SCORES_FILE).open(encoding="utf-8", newline="") as file:
+                header, *lines = csv.reader(file, strict=True)
+            columns = dict(zip(header, zip(*lines, strict=True), strict=True))
+            rows = columns.pop("architecture")
+            numbers = {
+                name: tuple(float(cell) if cell else math.nan for cell in cells) for name, cells in columns.items()
+            }
+            accuracy = numbers.pop("accuracy")
+        except (csv.Error, ValueError, KeyError) as error:
+            raise FileFormatError(f"{folder / SCORES_FILE} is damaged: {type(error).__name__}: {error}") from error
+        known = {each.name: getattr(found, each.name) for each in fields(found) if each.compare}
+        return cls(**known, rows=rows, accuracy=accuracy, scores=numbers)
+
+
+def _limits(interval: Sequence[float] | None) -> tuple[float, float] | None:
+    if interval is None:
+        return None
+    low, high = interval
+    return low, high
