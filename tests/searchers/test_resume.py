@@ -1,6 +1,7 @@
 """A run that was stopped and resumed, however often, ends as one that never was."""
 
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 import zeroshot_nas as zs
 from zeroshot_nas.errors import OutputExistsError, RunInUseError, SettingsChangedError
 from zeroshot_nas.searchers import loop
+from zeroshot_nas.searchers.base import SEARCHERS
+from zeroshot_nas.searchers.screening import IslandTask, screen_island
 from zeroshot_nas.store import open_run
 
 BUDGET = zs.Budget(params=50_000, layers=8)
@@ -79,6 +82,23 @@ def test_finished_islands_are_not_done_again(tmp_path, monkeypatch, unbroken):
         search(SCREENED, out=tmp_path)
     assert outcome(search(SCREENED, out=tmp_path, resume=True)) == unbroken["screened"]
     assert done == [0, 1, 2, 2]
+
+
+def test_an_island_needs_no_torch():
+    """What is sent to a worker, and what runs there, loads neither torch nor the proxies."""
+    space = zs.get_space("resnet", input_size=(1, 8, 8))
+    proxy = zs.get_proxy("zen:variant=zennas")
+    task = IslandTask(space, SEARCHERS["regularized_evolution"], {}, space.initial(), BUDGET,
+                      proxy.bound_closed_form(), proxy.sign, 5, 0, 200, 3)  # fmt: skip
+    code = """
+import pickle, sys
+from zeroshot_nas.searchers.screening import screen_island
+island = screen_island(pickle.loads(sys.stdin.buffer.read()))
+assert "torch" not in sys.modules
+print(island.kept[0][0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(task), capture_output=True, check=True)
+    assert float(done.stdout) == screen_island(task).kept[0][0]
 
 
 def test_a_finished_run_resumed_computes_nothing(tmp_path, monkeypatch, unbroken):

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from torch import Tensor, nn
@@ -165,11 +166,19 @@ class Proxy:
         Raises:
             ProxyError: The proxy has none.
         """
+        return self.bound_closed_form()(architecture)
+
+    def bound_closed_form(self) -> Callable[[Architecture], float]:
+        """The closed form with its options set, and nothing else of the proxy: what a worker needs.
+
+        Raises:
+            ProxyError: The proxy has none.
+        """
         if self.info.parts:
             raise pool_only(self.info)
         if self.info.closed_form is None:
             raise ProxyError(f"{self.info.name} has no closed form")
-        return self.info.closed_form(architecture, **self.options)
+        return partial(self.info.closed_form, **self.options) if self.options else self.info.closed_form
 
 
 @dataclass(frozen=True)

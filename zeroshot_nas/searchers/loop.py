@@ -217,7 +217,19 @@ def search(
         run = _Run(ranked_by, precision, seed, device, workforce, book, progress)
         if screened:
             tasks = [
-                IslandTask(where, strategy, searcher_options, start, budget, ranked_by, seed, index, share, finalists)
+                IslandTask(
+                    where,
+                    strategy,
+                    searcher_options,
+                    start,
+                    budget,
+                    ranked_by.bound_closed_form(),
+                    ranked_by.sign,
+                    seed,
+                    index,
+                    share,
+                    finalists,
+                )
                 for index, share in enumerate(share_out(proposals, islands))
             ]
             state = run.screen(tasks, finalists)

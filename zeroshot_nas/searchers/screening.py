@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
-from zeroshot_nas.proxies.base import Proxy
 from zeroshot_nas.searchers.base import Searcher
 from zeroshot_nas.searchers.proposer import Proposer
 from zeroshot_nas.seeding import python_rng
@@ -33,6 +32,8 @@ class IslandTask:
 
     Attributes:
         index: Its number; the first draws what a search without islands would.
+        closed_form: The score, by a function that needs no torch, so that a worker need not load it.
+        sign: 1 where a higher score is better, -1 where a lower one is.
         proposals: Networks to propose.
         finalists: Networks to keep.
     """
@@ -42,7 +43,8 @@ class IslandTask:
     searcher_options: Mapping[str, Any]
     start: Architecture
     budget: Budget
-    proxy: Proxy
+    closed_form: Callable[[Architecture], float]
+    sign: int
     seed: int
     index: int
     proposals: int
@@ -108,7 +110,7 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
     counts: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     best, seconds, interrupted = -math.inf, 0.0, False
-    finalists, closed_form, sign = task.finalists, task.proxy.closed_form, task.proxy.sign
+    finalists, closed_form, sign = task.finalists, task.closed_form, task.sign
     reported = 0
     try:
         with _paused_garbage_collection():
