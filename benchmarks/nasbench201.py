@@ -222,8 +222,8 @@ if __name__ == "__main__":
             "counts": counts,
             "reference": reference,
             "cifar10": published("cifar10", 1_000),
-            "cifar100": published("cifar100", 300),
-            "imagenet16": published("ImageNet16-120", 300),
+            "cifar100": published("cifar100", 1_000),
+            "imagenet16": published("ImageNet16-120", 1_000),
         },
         __doc__,
     )
