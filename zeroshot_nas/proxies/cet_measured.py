@@ -39,6 +39,9 @@ _GROUPS = 32
 _ROUNDING = 1e-4
 """A channel that varies by less, against its mean or what a norm adds, is constant."""
 
+_SLOPE_ENTRIES = 512
+"""Images times positions from which on a channel's mean slope is its own."""
+
 _LEAST_CORRELATION = 0.05
 """What samples leave of no correlation; below it two convolutions count as independent."""
 
@@ -48,11 +51,11 @@ _LINEAR_LOSS = -math.log(1 / 4 / (1 / 2 - 1 / (2 * math.pi)))
 _GRADIENT_GAIN = math.log(math.pi / (math.pi - 1))
 """What it adds to the logarithm of the gradient's energy: 0.3828."""
 
-_ACTIVATIONS = tuple(
-    "Relu LeakyRelu Prelu Hardtanh Clamp Threshold Silu Hardswish Gelu Elu Celu Mish Softplus Sigmoid LogSigmoid "
-    "Hardsigmoid Tanh".split()
-)
-"""How the names of autograd's nodes of elementwise nonlinearities begin."""
+_ACTIVATIONS = {
+    *("Relu", "LeakyRelu", "Prelu", "Hardtanh", "Clamp", "Threshold", "Silu", "Hardswish", "Gelu", "Elu", "Celu"),
+    *("Mish", "Softplus", "Sigmoid", "LogSigmoid", "Hardsigmoid", "Tanh"),
+}
+"""Names of elementwise nonlinearities in autograd's graph."""
 
 Node: TypeAlias = Any
 """A node of autograd's graph, which stands for one operation; torch states no type for what it saves."""
@@ -101,8 +104,16 @@ class MeasuredCet:
 
     Attributes:
         layers: The convolutions that count, in order.
-        D_f: Depth of a plain chain that keeps as small a share of its output linear in the image.
-        D_b: Depth of a plain chain in which the gradient grows as much.
+        D_f: Layers of a plain chain that keeps as small a share of its output linear in the image.
+        D_b: Layers of a plain chain in which the gradient grows as much.
+        P: Effective parameters.
+        PF: The same, each at its effective output positions: effective FLOPs.
+        W: Effective weights that the head can tell apart.
+        W_L2: The same, each at all its output positions.
+        E: Expressivity: the sum of the logarithms of the layers' effective output dimensions.
+        Em: The same with the narrower of output and gradient, and 1 added to each.
+        D: The larger of the two depths.
+        value: log(1 + sqrt(W * W_L2)) + log(1/2 + Em) - max(0, D - 20) / 20, which is CET-G.
     """
 
     layers: tuple[MeasuredLayer, ...]
@@ -110,8 +121,8 @@ class MeasuredCet:
     D_b: float
     P: float = field(init=False)
     PF: float = field(init=False)
-    sum_W: float = field(init=False)
-    sum_W_L2: float = field(init=False)
+    W: float = field(init=False)
+    W_L2: float = field(init=False)
     E: float = field(init=False)
     Em: float = field(init=False)
     D: float = field(init=False)
@@ -124,23 +135,67 @@ class MeasuredCet:
         pieces = {
             "P": sum(each.parameters for each in layers),
             "PF": sum(each.parameters * each.output_positions for each in layers),
-            "sum_W": sum(each.trained for each in layers),
-            "sum_W_L2": sum(each.trained * each.positions for each in layers),
+            "W": sum(each.trained for each in layers),
+            "W_L2": sum(each.trained * each.positions for each in layers),
             "E": sum(max(0.0, math.log(rank)) for rank in forward),
             "Em": sum(math.log1p(min(ranks)) for ranks in zip(forward, backward, strict=True)),
             "D": max(self.D_f, self.D_b),
         }
-        capacity = math.log1p(math.sqrt(pieces["sum_W"] * pieces["sum_W_L2"]))
+        capacity = math.log1p(math.sqrt(pieces["W"] * pieces["W_L2"]))
         pieces["value"] = capacity + math.log(0.5 + pieces["Em"]) - max(0.0, pieces["D"] - 20) / 20
         for name, value in pieces.items():
             object.__setattr__(self, name, value)
 
 
 def measure_cet(network: nn.Module, batch: Batch) -> MeasuredCet:
+    r"""The pieces of CET of any module, from one forward pass and two backward passes; a higher value is better.
+
+    For each convolution, with second moments over images and positions (8 images are enough):
+
+    - patch rank :math:`(\mathrm{tr}\,C)^2 / \mathrm{tr}\,C^2 \cdot (\mathrm{tr}\,T)^2 / \mathrm{tr}\,T^2`, C the
+      covariance of its input channels (of one group's), T that of its kernel's taps, averaged over channels;
+    - output rank and gradient rank, the same of the correlations of its output channels, and of their gradients when
+      random signs arrive at the logits; effective positions of both, exp of the entropy of the power spectrum;
+    - novelty: of convolutions on parallel paths with inputs and outputs of equal shape, the squared diagonal of the
+      Cholesky factor of (correlation of inputs) x (correlation of output gradients), the one of most weights first.
+
+    Traces of squares are sums over pairs of different images, so that few images make them noisy but not larger. D_b
+    is the logarithm of the gradient's gain in energy from the last feature map to the image, in units of a plain
+    chain's layer. D_f is the logarithm of the linear share of the last feature map's energy, likewise: a linear map A
+    that sends x ~ N(0, 1) to an output of energy q has the share :math:`\|A\|_F^2 / q`, by Stein's lemma A is the mean
+    slope, and in the mean field the mean slope is the product of the mean slopes of the layers.
+
+    What counts: convolutions that an image and a gradient reach, but for those that read the image through no other
+    convolution (the stem), those from one position to one (gates, classifiers), and 1x1 convolutions with neither an
+    activation before nor a norm behind (bare shortcuts).
+
+    Departures from the closed form: patches that the zero padding touches are left out; channels and taps are measured
+    on the weights at hand, which correlate channels more than the mean over weights does; a sum is all that it is, not
+    a sum of independent sources. The covariance of whole patches, which also holds what different channels share at
+    different positions, is half as large in rank and ranks networks worse.
+
+    Args:
+        network: Any module that convolves; linear layers don't count. Its weights, and the mode of its norms, are used
+            as they are; `zeroshot_nas.score` sets both.
+        batch: ``inputs`` (N, C, H, W), two images or more, of variance 1; random signs are drawn from ``seed``.
+
+    Raises:
+        ProxyError: There is one image only, or the module returns neither logits (N, K) nor a feature map.
+        UndefinedScoreError: No convolution is alive, the images or the last feature map are constant, or a number is
+            not finite.
+
+    Example:
+        >>> conv = [nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+        >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> pieces = measure_cet(network, Batch(torch.randn(8, 3, 16, 16, generator=torch_generator(0))))
+        >>> len(pieces.layers), 0 < pieces.P < 8 * 8 * 9, pieces.P >= pieces.W
+        (1, True, True)
+    """
     run = passes(network, batch.inputs, batch.targets)
     images, output = run.inputs, run.forward.output
     if len(images) < 2:
         raise ProxyError(f"cet compares images and needs two or more, got {len(images)}; raise batch_size")
+    image_variance = _variance(images, "the images")
     logits = _logits(output, batch)
     graph = _Graph(logits, images)
     calls = [layer.output for layer in run.forward.layers if layer.weight.dim() > 2]
@@ -162,7 +217,7 @@ def measure_cet(network: nn.Module, batch: Batch) -> MeasuredCet:
             raise UndefinedScoreError("no convolution behind the first is alive: none has both an input and a gradient")
         novelties = _novelties(live, graph.segments())
         layers = tuple(each.layer(novelty, sampler) for each, novelty in zip(live, novelties, strict=True))
-        ratio = _variance(images, "the images") / _variance(graph.value(graph.last, outputs), "the last feature map")
+        ratio = image_variance / _variance(graph.value(graph.last, outputs), "the last feature map")
     with graph.linearised(batch.seed) as noise_energy:
         (linear_gradient,) = run.backward(logits, [images], signs)
     share = checked_log(_energy(linear_gradient) / noise_energy[0] * ratio, "the output's part linear in the image")
@@ -194,7 +249,7 @@ def _energy(x: Tensor) -> float:
 
 def _variance(x: Tensor, what: str) -> float:
     """The variance about each channel's mean, averaged over channels."""
-    variance = float(x.transpose(0, 1).flatten(1).double().var(1, correction=0).mean())
+    variance = float(x.detach().transpose(0, 1).flatten(1).double().var(1, correction=0).mean())
     if not 0 < variance < math.inf:
         raise UndefinedScoreError(f"the variance of {what} is {variance:g}")
     return variance
@@ -279,8 +334,10 @@ class _Graph:
             kept: Tensor = node._saved_result
             return kept
         if name.startswith("Mul"):
-            product_: Tensor = node._saved_self * node._saved_other
-            return product_
+            factors = [each for each in (node._saved_self, node._saved_other) if each is not None]
+            factors += [self.value(sources[0], outputs)] * (2 - len(factors))
+            multiplied: Tensor = factors[0] * factors[1]
+            return multiplied
         if name.startswith("Cat"):
             return torch.cat([self.value(each, outputs) for each in sources], 1)
         if name.startswith("Add"):
@@ -331,10 +388,14 @@ _Gradients: TypeAlias = tuple[Tensor, ...]
 
 
 def _mean_slope(to_input: _Gradients, to_output: _Gradients) -> _Gradients:
-    """The output's gradient times the mean slope, in place of what the activation made of it."""
-    given, made = _in_memory_order(to_output[0]), _in_memory_order(to_input[0])
-    slope = torch.dot(given, made) / torch.dot(given, given).clamp_min(torch.finfo(given.dtype).tiny)
-    return (torch.mul(to_output[0], slope, out=to_input[0]), *to_input[1:])
+    """The output's gradient times each channel's mean slope, in place of what the activation made of it.
+
+    A channel with few entries takes the mean over all: the square of its own slope would be too large for its noise.
+    """
+    given, made = to_output[0], to_input[0]
+    axes = _all_but_channels(given) if given.numel() >= _SLOPE_ENTRIES * given.shape[1] else tuple(range(given.dim()))
+    slopes = (given * made).sum(axes, keepdim=True) / given.square().sum(axes, keepdim=True).clamp_min(1e-30)
+    return (torch.mul(given, slopes, out=made), *to_input[1:])
 
 
 def _mean_of_windows(node: Node) -> Callable[[_Gradients, _Gradients], _Gradients]:
@@ -345,10 +406,6 @@ def _mean_of_windows(node: Node) -> Callable[[_Gradients, _Gradients], _Gradient
         return (torch.ops.aten.avg_pool2d_backward(to_output[0], node._saved_self, *window, False, None),)
 
     return spread
-
-
-def _in_memory_order(x: Tensor) -> Tensor:
-    return x.movedim(1, -1).reshape(-1) if x.dim() == 4 else x.reshape(-1)
 
 
 def _kind(node: Node) -> str:
