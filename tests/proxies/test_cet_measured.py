@@ -14,7 +14,7 @@ import zeroshot_nas as zs
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.passes import shared_passes
 from zeroshot_nas.proxies.base import Batch, Proxy, ProxyInfo
-from zeroshot_nas.proxies.cet_measured import _GRADIENT_GAIN, _LINEAR_LOSS, _rank, _Sampler, measure_cet
+from zeroshot_nas.proxies.cet_measured import _GRADIENT_GAIN, _LINEAR_LOSS, _Graph, _rank, _Sampler, measure_cet
 from zeroshot_nas.seeding import torch_generator
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 
@@ -140,11 +140,11 @@ def test_the_value_is_the_pieces():
     layer = pieces.layers[0]
     assert (layer.weights, layer.out_channels, layer.positions) == (9 * 64, 8, 256)
     assert len(pieces.layers) == 3
-    assert pieces.P == pytest.approx(sum(8 * each.patch_rank for each in pieces.layers))
+    assert pytest.approx(sum(8 * each.patch_rank for each in pieces.layers)) == pieces.P
     assert pieces.W <= pieces.P
-    assert pieces.W_L2 == pytest.approx(256 * pieces.W)
+    assert pytest.approx(256 * pieces.W) == pieces.W_L2
     assert pieces.PF <= 256 * pieces.P
-    assert pieces.D == max(pieces.D_f, pieces.D_b)
+    assert max(pieces.D_f, pieces.D_b) == pieces.D
     capacity = math.log(1 + math.sqrt(pieces.W * pieces.W_L2))
     assert pieces.value == pytest.approx(capacity + math.log(0.5 + pieces.Em) - max(0, pieces.D - 20) / 20)
 
@@ -183,7 +183,7 @@ def test_two_parallel_convolutions_of_one_input_count_once():
     two = measure_cet(parallel(conv(16, 16), conv(16, 16)), batch())
     assert two.layers[0].novelty == 1
     assert two.layers[1].novelty < 0.02
-    assert two.P == pytest.approx(one.P, rel=0.05)
+    assert pytest.approx(one.P, rel=0.05) == two.P
 
 
 def test_the_larger_of_two_counts_and_the_order_does_not_matter():
@@ -221,7 +221,7 @@ def test_behind_a_norm_the_weights_scale_does_not_matter(seed, scale):
                 part.weight *= scale
     after = measure_cet(module, batch(seed=seed))
     assert after.value == pytest.approx(before.value, rel=1e-2)
-    assert after.P == pytest.approx(before.P, rel=1e-2)
+    assert pytest.approx(before.P, rel=1e-2) == after.P
 
 
 @settings(max_examples=8, deadline=None)
@@ -263,7 +263,7 @@ def test_stem_gate_and_bare_shortcut_do_not_count():
 
     gated = measure_cet(drawn(nn.Sequential(conv(3, 8), nn.ReLU(), Gated(), *head(8))), batch())
     assert [each.weights for each in gated.layers] == [9 * 64]
-    assert gated.D == pytest.approx(1, abs=0.5)
+    assert pytest.approx(1, abs=0.5) == gated.D
 
 
 def test_more_operations_measure_more():
@@ -292,6 +292,31 @@ def test_sequences_and_max_pooling():
     pooled = drawn(nn.Sequential(conv(3, 16), nn.ReLU(), nn.MaxPool2d(2), conv(16, 16), *head(16)))
     average = drawn(nn.Sequential(conv(3, 16), nn.ReLU(), nn.AvgPool2d(2), conv(16, 16), *head(16)))
     assert measure_cet(pooled, batch()).D_f > measure_cet(average, batch()).D_f
+
+
+class Mixed(nn.Module):
+    """Ends in a concatenation of poolings, a scaled map, normalised groups and a product."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.groups = conv(8, 8), nn.GroupNorm(2, 8)
+
+    def forward(self, x):
+        y = functional.relu(self.body(x))
+        pooled = [pool(y, 3, 1, 1) for pool in (functional.max_pool2d, functional.avg_pool2d)]
+        return torch.cat([*pooled, 2 * self.groups(y), y * y], 1)
+
+
+def test_what_the_last_feature_map_was_is_read_back():
+    module = drawn(nn.Sequential(conv(3, 8), nn.ReLU(), Mixed(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    x = draw(4, 3, 8, 8).requires_grad_()
+    logits, last = module(x), module[:3](x)
+    graph = _Graph(logits, x)
+    assert graph.last.name().startswith("Cat")
+    convolutions = [each for each in graph.sources if "Convolution" in each.name()]
+    assert len(convolutions) == 2
+    assert torch.allclose(graph.value(graph.last, {}), last, atol=1e-5)
+    assert measure_cet(module, Batch(draw(4, 3, 8, 8))).D > 0
 
 
 @pytest.mark.parametrize("activation", [nn.SiLU(), nn.GELU(), nn.ReLU6(), nn.Hardswish(), nn.LeakyReLU(), nn.Tanh()])
@@ -370,7 +395,7 @@ def test_the_module_stays_as_it_was():
 
 
 def test_a_score_by_the_shared_passes():
-    """Alone, or with a proxy that runs before it in the same passes: the same number, and hooks leave nothing behind."""
+    """Alone, or with a proxy that runs before it in the same passes: the same number; no hook stays."""
     net = zs.build(zs.Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,8,1,8,1)", (3, 8, 8)))
     alone = zs.score(net, CET, input_size=(3, 8, 8), batch_size=8, repeats=2)
     assert alone.ok
@@ -420,5 +445,5 @@ def test_a_module_that_has_none_fails_with_its_reason():
 
 
 def test_constants_are_those_of_a_relu():
-    assert _LINEAR_LOSS == pytest.approx(0.3098, abs=2e-4)
-    assert _GRADIENT_GAIN == pytest.approx(0.3828, abs=5e-4)
+    assert pytest.approx(0.3098, abs=2e-4) == _LINEAR_LOSS
+    assert pytest.approx(0.3828, abs=5e-4) == _GRADIENT_GAIN

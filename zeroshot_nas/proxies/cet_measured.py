@@ -333,6 +333,11 @@ class _Graph:
         if name.startswith("Relu"):
             kept: Tensor = node._saved_result
             return kept
+        if "Pool2D" in name and "Adaptive" not in name:
+            x, window = node._saved_self, (node._saved_kernel_size, node._saved_stride, node._saved_padding)
+            if name.startswith("Max"):
+                return nn.functional.max_pool2d(x, *window, node._saved_dilation, node._saved_ceil_mode)
+            return nn.functional.avg_pool2d(x, *window, node._saved_ceil_mode, node._saved_count_include_pad)
         if name.startswith("Mul"):
             factors = [each for each in (node._saved_self, node._saved_other) if each is not None]
             factors += [self.value(sources[0], outputs)] * (2 - len(factors))
