@@ -19,6 +19,7 @@ LEVELS = {
     "statistics": 1.0,
     "seeding": 1.0,
     "files": 1.0,
+    "detailed": 1.0,
     "provenance": 1.0,
     "registry": 1.5,  # reads errors
     "ops": 2.0,
@@ -60,7 +61,7 @@ TYING = {
 }
 """The modules that tie a package together and may import their siblings."""
 
-STACKS = {"costs"}
+STACKS = {"costs", "meanfield"}
 """Packages whose modules are one stack and import each other."""
 
 
