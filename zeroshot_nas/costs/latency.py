@@ -21,7 +21,7 @@ from zeroshot_nas.ops import Resolution, Shape
 
 _FORMAT = "zeroshot_nas.device_table"
 _VERSION = 1
-_PRIOR_OBSERVATIONS = 2.0
+_PRIOR_OBSERVATIONS = 5.0
 """What the regressor's word weighs against a kernel's own measurements."""
 
 _REMEMBERED = 131_072
@@ -100,6 +100,12 @@ class KernelModel:
         logarithm = self.intercept + float(z @ (linear + quadratic @ z))
         return math.exp(min(max(logarithm, self.low - 1), self.high + 1))
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> KernelModel:
+        """Reads what ``dataclasses.asdict`` gives, also after JSON has made lists of tuples."""
+        vectors = {name: tuple(data[name]) for name in ("mean", "scale", "linear")}
+        return cls(**{**data, **vectors, "quadratic": tuple(map(tuple, data["quadratic"]))})
+
     @cached_property
     def _arrays(self) -> tuple[Any, Any, Any, Any]:
         return tuple(map(np.array, (self.mean, self.scale, self.linear, self.quadratic)))  # type: ignore[return-value]
@@ -175,7 +181,7 @@ class DeviceTable:
     """Latency of a device: what kernels took in place, and what predicts the others.
 
     A network's latency is the sum of its kernels', fused as the engine fuses them, plus a fitted overhead. A kernel
-    that was measured has the mean, in logarithms, of its measurements and of two of the regressor's; one that was not
+    that was measured has the mean, in logarithms, of its measurements and of five of the regressor's; one that was not
     has the regressor's word alone: a single measurement is noisier than what thousands of others say.
 
     Make one with ``zeroshot_nas.latency.calibrate.calibrate``.
@@ -281,7 +287,7 @@ class DeviceTable:
                 str(data["space"]),
                 (channels, height, width),
                 dict(map(_read_row, data["kernels"])),
-                {str(kind): model and KernelModel(**model) for kind, model in data["models"].items()},
+                {str(kind): model and KernelModel.from_dict(model) for kind, model in data["models"].items()},
                 Overhead(**data["overhead"]),
                 float(data["largest_ms"]),
                 data["details"],

@@ -74,6 +74,7 @@ class BackendInfo:
         package: The distribution that it needs.
         extra: The extra of ours that brings it; None for a core dependency.
         device: Names what it runs on.
+        convert: ``(target, image_shape, batch_size)`` to what ``prepare`` takes; done once for all its preparations.
     """
 
     name: str
@@ -81,6 +82,7 @@ class BackendInfo:
     package: str
     extra: str | None
     device: Callable[[], str]
+    convert: Callable[[Any, Shape, int], Any] = lambda target, *_: target
 
     @property
     def version(self) -> str:
@@ -110,7 +112,12 @@ _Backend = TypeVar("_Backend", bound=Backend)
 
 
 def register_backend(
-    name: str, *, package: str, extra: str | None = None, device: Callable[[], str] | None = None
+    name: str,
+    *,
+    package: str,
+    extra: str | None = None,
+    device: Callable[[], str] | None = None,
+    convert: Callable[[Any, Shape, int], Any] = lambda target, *_: target,
 ) -> Callable[[_Backend], _Backend]:
     """Registers a function that makes a network ready to run on an engine.
 
@@ -119,11 +126,12 @@ def register_backend(
         package: Distribution of the engine; its version is part of every record.
         extra: The extra of ours that brings it.
         device: Names what it runs on; default: the processor.
+        convert: ``(target, image_shape, batch_size)`` to what the function takes, where that is slow to make.
     """
     from zeroshot_nas.provenance import cpu_model
 
     def register(prepare: _Backend) -> _Backend:
-        BACKENDS.add(name, BackendInfo(name, prepare, package, extra, device or cpu_model))
+        BACKENDS.add(name, BackendInfo(name, prepare, package, extra, device or cpu_model, convert))
         return prepare
 
     return register
@@ -231,9 +239,10 @@ def measure(
     if not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
         raise ValueError(f"seconds must be a number above 0, got {seconds!r}")
     engine_version = info.version
+    converted = info.convert(target, shape, batch_size)
     with ExitStack() as stack:
         prepared = [
-            stack.enter_context(info.prepare(target, shape, batch_size=batch_size, threads=threads))
+            stack.enter_context(info.prepare(converted, shape, batch_size=batch_size, threads=threads))
             for _ in range(sessions)
         ]
         windows = time_runs([each.run for each in prepared], seconds)

@@ -26,18 +26,28 @@ _SUFFIX = "_kernel_time"
 _QUIET = 3  # errors only
 
 
-@register_backend("onnxruntime", package="onnxruntime", extra="onnx")
-@contextmanager
-def onnxruntime_cpu(target: Target, image_shape: Shape, /, *, batch_size: int, threads: int) -> Iterator[Prepared]:
-    """ONNX Runtime's CPU provider with all its graph optimisations.
+def _export(target: Target, image_shape: Shape, batch_size: int) -> Any:
+    """A module as an ONNX model, which takes torch seconds; an architecture stays itself."""
+    if isinstance(target, Architecture):
+        return target
+    from zeroshot_nas.onnx_model import onnx_model  # here: torch is needed for a module only
 
-    An architecture's graph is written down directly; a module is exported by torch, which takes seconds.
-    """
+    try:
+        return onnx_model(target, image_shape, batch_size=batch_size)
+    except ExportError as error:
+        raise failing("onnxruntime", error) from error
+
+
+@register_backend("onnxruntime", package="onnxruntime", extra="onnx", convert=_export)
+@contextmanager
+def onnxruntime_cpu(target: Any, image_shape: Shape, /, *, batch_size: int, threads: int) -> Iterator[Prepared]:
+    """ONNX Runtime's CPU provider with all its graph optimisations, on an architecture or an ONNX model."""
     try:
         import onnxruntime
     except ImportError:
         raise MissingExtraError("onnxruntime", "onnx") from None
-    model = _model(target, image_shape, batch_size).SerializeToString()
+    graph = onnx_graph(target, batch_size=batch_size) if isinstance(target, Architecture) else target
+    model = graph.SerializeToString()
     try:
         session = onnxruntime.InferenceSession(model, _options(threads), providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises its own kinds, with no common base
@@ -58,17 +68,6 @@ def onnxruntime_cpu(target: Target, image_shape: Shape, /, *, batch_size: int, t
         return _seconds_by_kernel(events, runs, len(kernels(target)))
 
     yield Prepared(lambda: session.run(None, feed), kernel_seconds if isinstance(target, Architecture) else None)
-
-
-def _model(target: Target, image_shape: Shape, batch_size: int) -> Any:
-    if isinstance(target, Architecture):
-        return onnx_graph(target, batch_size=batch_size)
-    from zeroshot_nas.onnx_model import onnx_model  # here: torch is needed for a module only
-
-    try:
-        return onnx_model(target, image_shape, batch_size=batch_size)
-    except ExportError as error:
-        raise failing("onnxruntime", error) from error
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:
