@@ -29,6 +29,8 @@ LEVELS = {
     "costs": 4.0,
     "meanfield": 4.0,
     "network": 4.5,  # refuses what costs calls too large
+    "onnx_model": 4.6,
+    "onnx_graph": 4.6,
     "probes": 4.7,  # reads networks
     "passes": 4.7,  # runs networks
     "patterns": 4.7,  # reads tensors
@@ -39,6 +41,7 @@ LEVELS = {
     "store": 6.0,
     "book": 6.5,  # reads stores
     "runs": 6.5,  # reads stores
+    "latency": 6.8,  # reads spaces and stores
     "searchers": 7.0,
     "training": 7.0,
     "export": 7.0,
@@ -57,6 +60,7 @@ TYING = {
     "proxies.scoring",
     "proxies.pool",
     "training.trainer",
+    "latency.calibrate",
     "nasbench.correlate",
 }
 """The modules that tie a package together and may import their siblings."""
