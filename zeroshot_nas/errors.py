@@ -57,6 +57,14 @@ class DataError(ZeroShotNASError, ValueError):
     """Training data that is missing, malformed, or does not fit the network."""
 
 
+class ExportError(ZeroShotNASError, RuntimeError):
+    """A module can't be exported to another format."""
+
+
+class LatencyError(ZeroShotNASError, RuntimeError):
+    """Latency can't be measured or predicted: the engine refuses the network, or the table is another device's."""
+
+
 class FileFormatError(ZeroShotNASError, ValueError):
     """A file that is damaged, or not of the format that it should be."""
 
