@@ -33,6 +33,7 @@ LEVELS = {
     "onnx_graph": 4.6,
     "probes": 4.7,  # reads networks
     "passes": 4.7,  # runs networks
+    "autograd_graph": 4.7,  # reads tensors
     "patterns": 4.7,  # reads tensors
     "perturbation": 4.7,  # refuses what costs calls too large
     "spaces": 5.0,

@@ -193,6 +193,8 @@ class Score:
         seconds: Wall time.
         state: ``"ok"`` or ``"failed"``.
         reason: Why it failed; empty where it did not.
+        details: What the value is made of, by name, where the proxy says so (`zeroshot_nas.detailed.Detailed`); means
+            over the repeats, as the value.
     """
 
     proxy: str
@@ -202,6 +204,7 @@ class Score:
     seconds: float
     state: Literal["ok", "failed"] = "ok"
     reason: str = ""
+    details: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def ok(self) -> bool:

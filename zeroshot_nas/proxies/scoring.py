@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from zeroshot_nas.architecture import Architecture, HasArchitecture, architecture_of
+from zeroshot_nas.detailed import Detailed
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.network import Init, Network, build, initialize, without_residual_links
 from zeroshot_nas.passes import shared_passes
@@ -184,7 +185,13 @@ class _Run:
         key, repeats = self.proxy.key, len(self.values)
         if self.failure:
             return Score(key, math.nan, None, repeats, self.seconds, "failed", self.failure)
-        return Score(key, statistics.fmean(self.values), self.standard_error, repeats, self.seconds)
+        mean = statistics.fmean(self.values)
+        return Score(key, mean, self.standard_error, repeats, self.seconds, details=self._details())
+
+    def _details(self) -> dict[str, float]:
+        """What the values are made of: of each part the mean."""
+        parts = [value.details for value in self.values if isinstance(value, Detailed)]
+        return {name: statistics.fmean(each[name] for each in parts) for name in (parts[0] if parts else ())}
 
 
 def _groups(runs: Sequence[_Run], subject: _Subject) -> list[list[_Run]]:
@@ -434,7 +441,7 @@ def _number(value: object) -> float:
         value = value.item()
     if not isinstance(value, numbers.Real):
         raise ProxyError(f"a proxy returns one number, got {type(value).__name__}")
-    return float(value)
+    return value if isinstance(value, Detailed) else float(value)
 
 
 def _input_size(model: Architecture | nn.Module, input_size: Sequence[int] | None) -> tuple[int, ...]:

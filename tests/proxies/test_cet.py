@@ -2,7 +2,9 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,22 +13,25 @@ from torch import nn
 from torch.nn import functional
 
 import zeroshot_nas as zs
+from zeroshot_nas.autograd_graph import AutogradGraph
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.meanfield.cet import GRADIENT_GAIN, LINEAR_LOSS, Layers
 from zeroshot_nas.passes import shared_passes
-from zeroshot_nas.proxies.base import Batch, Proxy, ProxyInfo
-from zeroshot_nas.proxies.cet_measured import _GRADIENT_GAIN, _LINEAR_LOSS, _Graph, _rank, _Sampler, measure_cet
+from zeroshot_nas.proxies.base import Batch
+from zeroshot_nas.proxies.cet import _rank, _Sampler, measure_cet
 from zeroshot_nas.seeding import torch_generator
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 
-CET = Proxy(
-    ProxyInfo(
-        "measured_cet",
-        lambda network, batch, /: measure_cet(network, batch).value,
-        needs_gradients=True,
-        reads=frozenset({"layers"}),
-        batch_size=8,
-    )
-)
+
+def measure(module: nn.Module, batch: Batch) -> SimpleNamespace:
+    """The pieces of a module, and its convolutions one by one."""
+    found = measure_cet(module, batch)
+    named = [
+        SimpleNamespace(weights=count, **dict(zip(Layers._fields, row, strict=True)))
+        for count, row in zip(found.weights, np.transpose(found.layers).tolist(), strict=True)
+    ]
+    pieces = found.pieces
+    return SimpleNamespace(layers=named, **vars(pieces), D=pieces.D, value=float(pieces.value()))
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -120,7 +125,7 @@ def _entropy_of(maps, sides):
 def test_a_plain_chain_against_its_mean_field():
     """White maps: the excess of channels e' = (1 + 0.5381 e) / 9 behind each layer, and a layer is one layer deep."""
     width, depth, side = 48, 8, 16
-    found = [measure_cet(chain(depth, width, seed), batch(16, side, seed)) for seed in range(3)]
+    found = [measure(chain(depth, width, seed), batch(16, side, seed)) for seed in range(3)]
     excess = width / 27
     for index in range(depth):
         excess *= 0.5381
@@ -136,7 +141,7 @@ def test_a_plain_chain_against_its_mean_field():
 
 
 def test_the_value_is_the_pieces():
-    pieces = measure_cet(chain(3, 8), batch())
+    pieces = measure(chain(3, 8), batch())
     layer = pieces.layers[0]
     assert (layer.weights, layer.out_channels, layer.positions) == (9 * 64, 8, 256)
     assert len(pieces.layers) == 3
@@ -146,17 +151,17 @@ def test_the_value_is_the_pieces():
     assert pieces.PF <= 256 * pieces.P
     assert max(pieces.D_f, pieces.D_b) == pieces.D
     capacity = math.log(1 + math.sqrt(pieces.W * pieces.W_L2))
-    assert pieces.value == pytest.approx(capacity + math.log(0.5 + pieces.Em) - max(0, pieces.D - 20) / 20)
+    assert pieces.value == pytest.approx(capacity + math.log(0.5 + pieces.E_m) - max(0, pieces.D - 20) / 20)
 
 
 def test_depth_beyond_twenty_costs():
-    deep = measure_cet(chain(28, 8), batch(8, 8))
+    deep = measure(chain(28, 8), batch(8, 8))
     assert deep.D > 22
-    assert deep.value < math.log(1 + math.sqrt(deep.W * deep.W_L2)) + math.log(0.5 + deep.Em) - 0.1
+    assert deep.value < math.log(1 + math.sqrt(deep.W * deep.W_L2)) + math.log(0.5 + deep.E_m) - 0.1
 
 
 def test_a_linear_network_has_no_depth():
-    pieces = measure_cet(chain(6, 32, activation=False), batch(16))
+    pieces = measure(chain(6, 32, activation=False), batch(16))
     assert abs(pieces.D_f) < 0.7
     assert abs(pieces.D_b) < 0.7
 
@@ -169,7 +174,7 @@ def test_a_skip_keeps_the_linear_part():
             blocks.append(Sum(nn.Identity(), body) if skips else body)
         return drawn(nn.Sequential(conv(3, 16), *blocks, *head(16)))
 
-    with_skips, without = measure_cet(network(True), batch()), measure_cet(network(False), batch())
+    with_skips, without = measure(network(True), batch()), measure(network(False), batch())
     assert with_skips.D_f < without.D_f / 2
     assert with_skips.D_b < without.D_b / 2
 
@@ -179,8 +184,8 @@ def parallel(*branches: nn.Module, factors: tuple[float, ...] = ()) -> nn.Module
 
 
 def test_two_parallel_convolutions_of_one_input_count_once():
-    one = measure_cet(parallel(conv(16, 16)), batch())
-    two = measure_cet(parallel(conv(16, 16), conv(16, 16)), batch())
+    one = measure(parallel(conv(16, 16)), batch())
+    two = measure(parallel(conv(16, 16), conv(16, 16)), batch())
     assert two.layers[0].novelty == 1
     assert two.layers[1].novelty < 0.02
     assert pytest.approx(one.P, rel=0.05) == two.P
@@ -188,7 +193,7 @@ def test_two_parallel_convolutions_of_one_input_count_once():
 
 def test_the_larger_of_two_counts_and_the_order_does_not_matter():
     for branches in ((conv(16, 16), conv(16, 16, 1)), (conv(16, 16, 1), conv(16, 16))):
-        pieces = measure_cet(parallel(*branches), batch())
+        pieces = measure(parallel(*branches), batch())
         by_weights = {each.weights: each.novelty for each in pieces.layers}
         assert by_weights[9 * 256] == 1
         assert by_weights[256] < 0.05
@@ -197,7 +202,7 @@ def test_the_larger_of_two_counts_and_the_order_does_not_matter():
 def test_different_functions_of_one_input_are_new():
     """A convolution behind another reads something else."""
     second = nn.Sequential(conv(16, 16), nn.ReLU(), conv(16, 16))
-    pieces = measure_cet(parallel(conv(16, 16), second), batch())
+    pieces = measure(parallel(conv(16, 16), second), batch())
     assert len(pieces.layers) == 3
     assert sum(each.novelty for each in pieces.layers) > 2.8
 
@@ -206,20 +211,20 @@ def test_a_dead_branch_is_no_part():
     live = parallel(conv(16, 16))
     dead = parallel(conv(16, 16), conv(16, 16), factors=(1.0, 0.0))
     dead.load_state_dict(live.state_dict(), strict=False)
-    assert len(measure_cet(dead, batch()).layers) == 1
-    assert measure_cet(dead, batch()).value == pytest.approx(measure_cet(live, batch()).value, rel=1e-6)
+    assert len(measure(dead, batch()).layers) == 1
+    assert measure(dead, batch()).value == pytest.approx(measure(live, batch()).value, rel=1e-6)
 
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0.5, 3.0, 100.0]))
 def test_behind_a_norm_the_weights_scale_does_not_matter(seed, scale):
     module = chain(3, 8, seed)
-    before = measure_cet(module, batch(seed=seed))
+    before = measure(module, batch(seed=seed))
     with torch.no_grad():
         for part in module.modules():
             if isinstance(part, nn.Conv2d):
                 part.weight *= scale
-    after = measure_cet(module, batch(seed=seed))
+    after = measure(module, batch(seed=seed))
     assert after.value == pytest.approx(before.value, rel=1e-2)
     assert pytest.approx(before.P, rel=1e-2) == after.P
 
@@ -230,7 +235,7 @@ def test_ranks_stay_in_their_bounds(seed):
     space = NASBench201(input_size=(3, 16, 16), num_cells=1, channels=8)
     cell = tuple(torch.randint(5, (6,), generator=torch_generator(seed)).tolist())
     try:
-        pieces = measure_cet(zs.build(space.network(cell), seed=seed), batch(4))
+        pieces = measure(zs.build(space.network(cell), seed=seed), batch(4))
     except UndefinedScoreError:
         assert not any(place in (2, 3) for place in cell) or 0 in cell  # no path
         return
@@ -248,7 +253,7 @@ def test_ranks_stay_in_their_bounds(seed):
 def test_stem_gate_and_bare_shortcut_do_not_count():
     """A reduction block of NAS-Bench-201 and squeeze-and-excitation."""
     space = NASBench201(input_size=(3, 16, 16), num_cells=1, channels=8)
-    pieces = measure_cet(zs.build(space.network((1,) * 6)), batch())
+    pieces = measure(zs.build(space.network((1,) * 6)), batch())
     assert [each.weights for each in pieces.layers] == [9 * 8 * 16, 9 * 16 * 16, 9 * 16 * 32, 9 * 32 * 32]
 
     class Gated(nn.Module):
@@ -261,7 +266,7 @@ def test_stem_gate_and_bare_shortcut_do_not_count():
             gate = self.up(functional.relu(self.down(x.mean((2, 3), keepdim=True))))
             return x * torch.sigmoid(gate)
 
-    gated = measure_cet(drawn(nn.Sequential(conv(3, 8), nn.ReLU(), Gated(), *head(8))), batch())
+    gated = measure(drawn(nn.Sequential(conv(3, 8), nn.ReLU(), Gated(), *head(8))), batch())
     assert [each.weights for each in gated.layers] == [9 * 64]
     assert pytest.approx(1, abs=0.5) == gated.D
 
@@ -269,7 +274,7 @@ def test_stem_gate_and_bare_shortcut_do_not_count():
 def test_more_operations_measure_more():
     space = NASBench201(input_size=(3, 16, 16), num_cells=1, channels=8)
     cells = [(1, 0, 1, 1, 0, 1), (2, 0, 2, 1, 0, 2), (3, 0, 3, 1, 0, 3)]
-    found = [measure_cet(zs.build(space.network(cell)), batch()) for cell in cells]
+    found = [measure(zs.build(space.network(cell)), batch()) for cell in cells]
     assert [each.P for each in found] == sorted(each.P for each in found)
     assert [each.E for each in found] == sorted(each.E for each in found)
 
@@ -280,7 +285,7 @@ def test_more_operations_measure_more():
 def test_grouped_dilated_and_cut_kernels(options, most):
     """A patch rank is that of one group; a 7x7 kernel on a 4x4 map has 16 inputs a channel."""
     layers = [conv(3, 8), nn.ReLU(), nn.AvgPool2d(2), conv(8, 8, **options), *head(8)]
-    (layer,) = measure_cet(drawn(nn.Sequential(*layers)), batch(8, 8)).layers
+    (layer,) = measure(drawn(nn.Sequential(*layers)), batch(8, 8)).layers
     assert most / 4 < layer.patch_rank <= most
 
 
@@ -288,10 +293,10 @@ def test_sequences_and_max_pooling():
     lines = nn.Sequential(
         *(nn.Conv1d(3, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 8, 3), nn.BatchNorm1d(8), nn.ReLU())
     )
-    assert measure_cet(lines, Batch(draw(8, 3, 40))).layers[0].positions == 36
+    assert measure(lines, Batch(draw(8, 3, 40))).layers[0].positions == 36
     pooled = drawn(nn.Sequential(conv(3, 16), nn.ReLU(), nn.MaxPool2d(2), conv(16, 16), *head(16)))
     average = drawn(nn.Sequential(conv(3, 16), nn.ReLU(), nn.AvgPool2d(2), conv(16, 16), *head(16)))
-    assert measure_cet(pooled, batch()).D_f > measure_cet(average, batch()).D_f
+    assert measure(pooled, batch()).D_f > measure(average, batch()).D_f
 
 
 class Mixed(nn.Module):
@@ -311,12 +316,12 @@ def test_what_the_last_feature_map_was_is_read_back():
     module = drawn(nn.Sequential(conv(3, 8), nn.ReLU(), Mixed(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     x = draw(4, 3, 8, 8).requires_grad_()
     logits, last = module(x), module[:3](x)
-    graph = _Graph(logits, x)
+    graph = AutogradGraph(logits, x)
     assert graph.last.name().startswith("Cat")
     convolutions = [each for each in graph.sources if "Convolution" in each.name()]
     assert len(convolutions) == 2
     assert torch.allclose(graph.value(graph.last, {}), last, atol=1e-5)
-    assert measure_cet(module, Batch(draw(4, 3, 8, 8))).D > 0
+    assert measure(module, Batch(draw(4, 3, 8, 8))).D > 0
 
 
 @pytest.mark.parametrize("activation", [nn.SiLU(), nn.GELU(), nn.ReLU6(), nn.Hardswish(), nn.LeakyReLU(), nn.Tanh()])
@@ -328,7 +333,7 @@ def test_other_activations(activation):
     loss = -math.log(slope**2 / y.var())
     layers = [layer for _ in range(5) for layer in (copy.deepcopy(activation), conv(32, 32))]
     module = drawn(nn.Sequential(conv(3, 32), *layers, *head(32)))
-    assert measure_cet(module, batch(16)).D_f * _LINEAR_LOSS == pytest.approx(5 * loss, abs=0.35)
+    assert measure(module, batch(16)).D_f * LINEAR_LOSS == pytest.approx(5 * loss, abs=0.35)
 
 
 def test_functions_count_like_modules_and_in_place_like_not():
@@ -346,38 +351,38 @@ def test_functions_count_like_modules_and_in_place_like_not():
             return self.last(x.mean((2, 3)))
 
     module = chain(1, 8)
-    assert measure_cet(Functional(module), batch()).value == pytest.approx(measure_cet(module, batch()).value, rel=1e-5)
+    assert measure(Functional(module), batch()).value == pytest.approx(measure(module, batch()).value, rel=1e-5)
     in_place = copy.deepcopy(module)
     for part in in_place.modules():
         if isinstance(part, nn.ReLU):
             part.inplace = True
-    assert measure_cet(in_place, batch()) == measure_cet(module, batch())
+    assert measure(in_place, batch()) == measure(module, batch())
 
 
 def test_without_batch_norm():
     layers = [nn.Conv2d(3, 16, 3, padding=1)]
     for _ in range(4):
         layers += [nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)]
-    pieces = measure_cet(drawn(nn.Sequential(*layers, *head(16))), batch())
+    pieces = measure(drawn(nn.Sequential(*layers, *head(16))), batch())
     assert len(pieces.layers) == 4
     assert 0 < pieces.D_f < 6
 
 
 def test_a_feature_map_has_a_random_classifier():
     body = nn.Sequential(*list(chain(2, 8))[:-3])
-    pieces = measure_cet(body, batch())
+    pieces = measure(body, batch())
     assert len(pieces.layers) == 2
-    assert pieces.D_f == pytest.approx(measure_cet(chain(2, 8), batch()).D_f, abs=0.2)
+    assert pieces.D_f == pytest.approx(measure(chain(2, 8), batch()).D_f, abs=0.2)
 
 
 def test_the_seed_alone_decides():
     module = chain(2, 8)
     state = torch.get_rng_state()
-    first = measure_cet(module, batch())
+    first = measure(module, batch())
     torch.manual_seed(5)
-    assert measure_cet(module, batch()) == first
+    assert measure(module, batch()) == first
     torch.set_rng_state(state)
-    assert measure_cet(module, batch()._replace(seed=1)) != first
+    assert measure(module, batch()._replace(seed=1)) != first
 
 
 def test_the_module_stays_as_it_was():
@@ -385,7 +390,7 @@ def test_the_module_stays_as_it_was():
     before = copy.deepcopy(module.state_dict())
     hooks = [(len(part._forward_hooks), len(part._backward_hooks)) for part in module.modules()]
     state = torch.get_rng_state()
-    zs.score(module, CET, input_size=(3, 8, 8))
+    zs.score(module, "cet", input_size=(3, 8, 8))
     assert torch.equal(torch.get_rng_state(), state)
     assert module.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
@@ -396,11 +401,12 @@ def test_the_module_stays_as_it_was():
 
 def test_a_score_by_the_shared_passes():
     """Alone, or with a proxy that runs before it in the same passes: the same number; no hook stays."""
-    net = zs.build(zs.Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,8,1,8,1)", (3, 8, 8)))
-    alone = zs.score(net, CET, input_size=(3, 8, 8), batch_size=8, repeats=2)
+    architecture = zs.Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,8,1,8,1)", (3, 8, 8))
+    net = nn.Sequential(zs.build(architecture))  # as a module of somebody else
+    alone = zs.score(net, "cet", input_size=(3, 8, 8), batch_size=8, repeats=2)
     assert alone.ok
-    both = zs.score(net, ["az_trainability", CET, "grad_norm"], input_size=(3, 8, 8), batch_size=8, repeats=2)
-    assert both[CET.key].value == alone.value
+    both = zs.score(net, ["az_trainability", "cet", "grad_norm"], input_size=(3, 8, 8), batch_size=8, repeats=2)
+    assert both["cet"].value == alone.value
     other = zs.score(net, "grad_norm", input_size=(3, 8, 8), batch_size=8, repeats=2)
     assert both["grad_norm"].value == other.value
 
@@ -408,7 +414,7 @@ def test_a_score_by_the_shared_passes():
 def test_twice_in_one_pass_is_once():
     module, given_batch = chain(2, 8), batch()
     with shared_passes(differentiable=True):
-        assert measure_cet(module, given_batch) == measure_cet(module, given_batch)
+        assert measure(module, given_batch) == measure(module, given_batch)
 
 
 class Returns(nn.Module):
@@ -435,15 +441,15 @@ class Returns(nn.Module):
 )
 def test_what_has_no_score(module, images, error, message):
     with pytest.raises(error, match=message):
-        measure_cet(module, Batch(images))
+        measure(module, Batch(images))
 
 
 def test_a_module_that_has_none_fails_with_its_reason():
-    score = zs.score(parallel(conv(16, 16), factors=(0.0,)), CET, input_size=(3, 8, 8))
+    score = zs.score(parallel(conv(16, 16), factors=(0.0,)), "cet", input_size=(3, 8, 8))
     assert not score.ok
     assert "alive" in score.reason
 
 
 def test_constants_are_those_of_a_relu():
-    assert pytest.approx(0.3098, abs=2e-4) == _LINEAR_LOSS
-    assert pytest.approx(0.3828, abs=5e-4) == _GRADIENT_GAIN
+    assert pytest.approx(0.3098, abs=2e-4) == LINEAR_LOSS
+    assert pytest.approx(0.3828, abs=5e-4) == GRADIENT_GAIN

@@ -9,19 +9,20 @@ weights, so that both together cost about what a training step's backward pass d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zeroshot_nas.autograd_graph import AutogradGraph, Node, all_but_channels, energy, random_signs
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.meanfield.cet import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, Variant
+from zeroshot_nas.meanfield.cet import cet as cet_closed_form
 from zeroshot_nas.passes import passes
-from zeroshot_nas.proxies.base import Batch, checked_log
+from zeroshot_nas.proxies.base import Batch, checked_log, register_proxy
 from zeroshot_nas.seeding import torch_generator
 
 CLASSES = 10
@@ -39,115 +40,65 @@ _GROUPS = 32
 _ROUNDING = 1e-4
 """A channel that varies by less, against its mean or what a norm adds, is constant."""
 
-_SLOPE_ENTRIES = 512
-"""Images times positions from which on a channel's mean slope is its own."""
-
 _LEAST_CORRELATION = 0.05
 """What samples leave of no correlation; below it two convolutions count as independent."""
 
-_LINEAR_LOSS = -math.log(1 / 4 / (1 / 2 - 1 / (2 * math.pi)))
-"""What one layer of a plain chain takes from the logarithm of the linear share: 0.3098."""
 
-_GRADIENT_GAIN = math.log(math.pi / (math.pi - 1))
-"""What it adds to the logarithm of the gradient's energy: 0.3828."""
-
-_ACTIVATIONS = {
-    *("Relu", "LeakyRelu", "Prelu", "Hardtanh", "Clamp", "Threshold", "Silu", "Hardswish", "Gelu", "Elu", "Celu"),
-    *("Mish", "Softplus", "Sigmoid", "LogSigmoid", "Hardsigmoid", "Tanh"),
-}
-"""Names of elementwise nonlinearities in autograd's graph."""
-
-Node: TypeAlias = Any
-"""A node of autograd's graph, which stands for one operation; torch states no type for what it saves."""
-
-
-@dataclass(frozen=True)
-class MeasuredLayer:
-    """What one convolution was found to do.
-
-    Attributes:
-        weights: Number of its weights.
-        out_channels: Output channels.
-        positions: Output positions, height times width.
-        patch_rank: Participation ratio of its input patches' covariance (of one group's).
-        novelty: The share of it that no larger convolution on a parallel path repeats, 0 to 1.
-        output_rank: Effective output channels, the participation ratio of their correlations.
-        output_positions: Effective output positions, exp of the entropy of the power spectrum.
-        gradient_rank: As ``output_rank``, of the gradient of the normalised output.
-        gradient_positions: As ``output_positions``, of that gradient.
-    """
-
-    weights: int
-    out_channels: int
-    positions: int
-    patch_rank: float
-    novelty: float
-    output_rank: float
-    output_positions: float
-    gradient_rank: float
-    gradient_positions: float
-
-    @property
-    def parameters(self) -> float:
-        """Effective parameters: novelty x output channels x patch rank."""
-        return self.novelty * self.out_channels * self.patch_rank
-
-    @property
-    def trained(self) -> float:
-        """Effective weights that the head can tell apart: with the gradient's rank in place of the channels."""
-        return self.novelty * self.gradient_rank * self.patch_rank
-
-
-@dataclass(frozen=True)
-class MeasuredCet:
-    """The measured pieces of CET, and the score.
+class Measured(NamedTuple):
+    """What `measure_cet` finds.
 
     Attributes:
         layers: The convolutions that count, in order.
-        D_f: Layers of a plain chain that keeps as small a share of its output linear in the image.
-        D_b: Layers of a plain chain in which the gradient grows as much.
-        P: Effective parameters.
-        PF: The same, each at its effective output positions: effective FLOPs.
-        W: Effective weights that the head can tell apart.
-        W_L2: The same, each at all its output positions.
-        E: Expressivity: the sum of the logarithms of the layers' effective output dimensions.
-        Em: The same with the narrower of output and gradient, and 1 added to each.
-        D: The larger of the two depths.
-        value: log(1 + sqrt(W * W_L2)) + log(1/2 + Em) - max(0, D - 20) / 20, which is CET-G.
+        weights: How many weights each has.
+        pieces: What CET weighs.
     """
 
-    layers: tuple[MeasuredLayer, ...]
-    D_f: float
-    D_b: float
-    P: float = field(init=False)
-    PF: float = field(init=False)
-    W: float = field(init=False)
-    W_L2: float = field(init=False)
-    E: float = field(init=False)
-    Em: float = field(init=False)
-    D: float = field(init=False)
-    value: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        layers = self.layers
-        forward = [each.output_rank * each.output_positions for each in layers]
-        backward = [each.gradient_rank * each.gradient_positions for each in layers]
-        pieces = {
-            "P": sum(each.parameters for each in layers),
-            "PF": sum(each.parameters * each.output_positions for each in layers),
-            "W": sum(each.trained for each in layers),
-            "W_L2": sum(each.trained * each.positions for each in layers),
-            "E": sum(max(0.0, math.log(rank)) for rank in forward),
-            "Em": sum(math.log1p(min(ranks)) for ranks in zip(forward, backward, strict=True)),
-            "D": max(self.D_f, self.D_b),
-        }
-        capacity = math.log1p(math.sqrt(pieces["W"] * pieces["W_L2"]))
-        pieces["value"] = capacity + math.log(0.5 + pieces["Em"]) - max(0.0, pieces["D"] - 20) / 20
-        for name, value in pieces.items():
-            object.__setattr__(self, name, value)
+    layers: Layers
+    weights: tuple[int, ...]
+    pieces: CetPieces
 
 
-def measure_cet(network: nn.Module, batch: Batch) -> MeasuredCet:
+@register_proxy(
+    "cet",
+    source="this project",
+    batch_size=8,
+    needs_gradients=True,
+    reads=("layers",),
+    cost="backward",
+    closed_form=cet_closed_form,
+    exact=True,
+)
+def cet(network: nn.Module, batch: Batch, /, *, variant: Variant = "g") -> float:
+    """CET, capacity x expressivity x trainability; in closed form for architectures of ours; higher is better.
+
+    An architecture, and a module that `zeroshot_nas.build` made of one, has the closed form
+    (`zeroshot_nas.meanfield.cet.cet`), which is the mean over weights and images. Any other module is measured
+    (`measure_cet`). Both have the same pieces, which the score shows as its ``details``, but the two are not one number
+    and not to be mixed in one ranking; ``benchmarks/cet.py`` measures how they agree.
+
+    Args:
+        network: Any module that convolves.
+        batch: ``inputs`` (N, C, H, W), two images or more, of variance 1.
+        variant: ``"g"``, ``"p"``, ``"pf"`` or ``"gm"``, as in the closed form.
+
+    Returns:
+        The score, with its pieces as ``.details``.
+
+    Raises:
+        ProxyError: As `measure_cet`, or no variant has that name.
+        UndefinedScoreError: As `measure_cet`.
+
+    Example:
+        >>> from zeroshot_nas import Architecture, score
+        >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperResK3K3(16,32,2,16,1)", (3, 16, 16))
+        >>> result = score(net, "cet")
+        >>> round(result.value, 3), round(result.details["P"])
+        (13.399, 6407)
+    """
+    return measure_cet(network, batch).pieces.value(variant)
+
+
+def measure_cet(network: nn.Module, batch: Batch) -> Measured:
     r"""The pieces of CET of any module, from one forward pass and two backward passes; a higher value is better.
 
     For each convolution, with second moments over images and positions (8 images are enough):
@@ -187,9 +138,9 @@ def measure_cet(network: nn.Module, batch: Batch) -> MeasuredCet:
     Example:
         >>> conv = [nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        >>> pieces = measure_cet(network, Batch(torch.randn(8, 3, 16, 16, generator=torch_generator(0))))
-        >>> len(pieces.layers), 0 < pieces.P < 8 * 8 * 9, pieces.P >= pieces.W
-        (1, True, True)
+        >>> found = measure_cet(network, Batch(torch.randn(8, 3, 16, 16, generator=torch_generator(0))))
+        >>> found.weights, 0 < found.pieces.P < 8 * 8 * 9, found.pieces.P >= found.pieces.W
+        ((576,), True, True)
     """
     run = passes(network, batch.inputs, batch.targets)
     images, output = run.inputs, run.forward.output
@@ -197,12 +148,12 @@ def measure_cet(network: nn.Module, batch: Batch) -> MeasuredCet:
         raise ProxyError(f"cet compares images and needs two or more, got {len(images)}; raise batch_size")
     image_variance = _variance(images, "the images")
     logits = _logits(output, batch)
-    graph = _Graph(logits, images)
+    graph = AutogradGraph(logits, images)
     calls = [layer.output for layer in run.forward.layers if layer.weight.dim() > 2]
     outputs = {call.grad_fn: call for call in calls if call.grad_fn in graph.place}
     if not outputs:
         raise UndefinedScoreError("no convolution lies between the image and the output")
-    signs = _signs(logits, batch.seed)
+    signs = random_signs(logits, batch.seed)
     with graph.energy_at_last() as last_energy:
         image_gradient, *gradients = run.backward(logits, [images, *outputs.values()], signs)
     sampler = _Sampler(len(images), batch.seed)
@@ -216,13 +167,15 @@ def measure_cet(network: nn.Module, batch: Batch) -> MeasuredCet:
         if not live:
             raise UndefinedScoreError("no convolution behind the first is alive: none has both an input and a gradient")
         novelties = _novelties(live, graph.segments())
-        layers = tuple(each.layer(novelty, sampler) for each, novelty in zip(live, novelties, strict=True))
+        rows = [each.numbers(novelty, sampler) for each, novelty in zip(live, novelties, strict=True)]
         ratio = image_variance / _variance(graph.value(graph.last, outputs), "the last feature map")
     with graph.linearised(batch.seed) as noise_energy:
         (linear_gradient,) = run.backward(logits, [images], signs)
-    share = checked_log(_energy(linear_gradient) / noise_energy[0] * ratio, "the output's part linear in the image")
-    gain = checked_log(_energy(image_gradient) / last_energy[0] * ratio, "the image's gradient")
-    return MeasuredCet(layers, -share / _LINEAR_LOSS, gain / _GRADIENT_GAIN)
+    share = checked_log(energy(linear_gradient) / noise_energy[0] * ratio, "the output's part linear in the image")
+    gain = checked_log(energy(image_gradient) / last_energy[0] * ratio, "the image's gradient")
+    layers = Layers(*np.array(rows, np.float64).T)
+    weights = tuple(each.weight.numel() for each in live)
+    return Measured(layers, weights, CetPieces.of(layers, -share / LINEAR_LOSS, gain / GRADIENT_GAIN))
 
 
 def _logits(output: Any, batch: Batch) -> Tensor:
@@ -238,194 +191,12 @@ def _logits(output: Any, batch: Batch) -> Tensor:
         return pooled @ weights.to(pooled)
 
 
-def _signs(like: Tensor, seed: int) -> Tensor:
-    draw = torch.randint(2, like.shape, generator=torch_generator(seed, 0), dtype=torch.int8)
-    return torch.empty_like(like).copy_(draw).mul_(2).sub_(1)
-
-
-def _energy(x: Tensor) -> float:
-    return float(x.square().sum(dtype=torch.float64))
-
-
 def _variance(x: Tensor, what: str) -> float:
     """The variance about each channel's mean, averaged over channels."""
     variance = float(x.detach().transpose(0, 1).flatten(1).double().var(1, correction=0).mean())
     if not 0 < variance < math.inf:
         raise UndefinedScoreError(f"the variance of {what} is {variance:g}")
     return variance
-
-
-class _Graph:
-    """The operations between the image and the output, in an order in which each stands behind what it reads.
-
-    Attributes:
-        place: Of each node its place in that order.
-        last: The operation that gives the last feature map before an activation, a pooling or the classifier.
-    """
-
-    def __init__(self, output: Tensor, image: Tensor) -> None:
-        self.sources: dict[Node, list[Node]] = {}
-        stack: list[tuple[Node, bool]] = [(output.grad_fn, False)]
-        seen: set[Node] = set()
-        while stack:
-            node, is_done = stack.pop()
-            read = [each for each, _ in node.next_functions if each is not None]
-            if is_done:
-                sources = [each for each in read if each in self.sources]
-                if sources or getattr(node, "variable", None) is image:  # weights lead to no image
-                    self.sources[node] = sources
-            elif node not in seen:
-                seen.add(node)
-                stack += [(node, True), *((each, False) for each in read if each not in seen)]
-        self.users: dict[Node, list[Node]] = {node: [] for node in self.sources}
-        for node, sources in self.sources.items():
-            for each in sources:
-                self.users[each].append(node)
-        self.place = {node: index for index, node in enumerate(self.sources)}
-        self.last = self._last_feature_map()
-        self._behind_convolution: set[Node] = set()
-        for node, sources in self.sources.items():
-            if any(_is_convolution(each) or each in self._behind_convolution for each in sources):
-                self._behind_convolution.add(node)
-
-    def _last_feature_map(self) -> Node:
-        found = [each for each in self.sources if _is_convolution(each) or _kind(each) in ("norm", "Add", "Cat", "Mul")]
-        maps = [each for each in found if len(_shape(each)) > 2]
-        if not maps:
-            raise UndefinedScoreError("no convolution lies between the image and the output")
-        return next((each for each in reversed(maps) if math.prod(_shape(each)[2:]) > 1), maps[-1])
-
-    def segments(self) -> dict[Node, int]:
-        """Numbers that two nodes share where they lie between the same two operations that all paths pass."""
-        found, reach, segment = {}, 0, 0
-        for place, (node, users) in enumerate(self.users.items()):
-            passed_by_all = reach <= place
-            segment += passed_by_all
-            found[node] = segment
-            segment += passed_by_all
-            reach = max([reach, *(self.place[user] for user in users)])
-        return found
-
-    def is_counted(self, node: Node, output: Tensor) -> bool:
-        """Whether a convolution is no stem, no gate's, and no bare 1x1 shortcut (neither activation nor norm)."""
-        if node not in self._behind_convolution or output.shape[2:].numel() == 1 == node._saved_input.shape[2:].numel():
-            return False
-        if node._saved_weight.shape[2:].numel() > 1 or self.norm_behind(node) is not None:
-            return True
-        before = self.sources[node][0]
-        while any(word in before.name() for word in ("Pool", "Pad")):
-            before = self.sources[before][0]
-        return _kind(before) == "activation"
-
-    def norm_behind(self, node: Node) -> Node | None:
-        """The norm that reads what an operation returned."""
-        return next((user for user in self.users[node] if _kind(user) == "norm"), None)
-
-    def value(self, node: Node, outputs: Mapping[Node, Tensor]) -> Tensor:
-        """What an operation returned, from what autograd has saved."""
-        name, sources = node.name(), self.sources[node]
-        if node in outputs:
-            return outputs[node]
-        if "BatchNorm" in name:
-            return nn.functional.batch_norm(node._saved_input, None, None, node._saved_weight, None, True)
-        if "GroupNorm" in name:
-            return nn.functional.group_norm(node._saved_input, node._saved_group, node._saved_weight)
-        if name.startswith("Relu"):
-            kept: Tensor = node._saved_result
-            return kept
-        if "Pool2D" in name and "Adaptive" not in name:
-            x, window = node._saved_self, (node._saved_kernel_size, node._saved_stride, node._saved_padding)
-            if name.startswith("Max"):
-                return nn.functional.max_pool2d(x, *window, node._saved_dilation, node._saved_ceil_mode)
-            return nn.functional.avg_pool2d(x, *window, node._saved_ceil_mode, node._saved_count_include_pad)
-        if name.startswith("Mul"):
-            factors = [each for each in (node._saved_self, node._saved_other) if each is not None]
-            factors += [self.value(sources[0], outputs)] * (2 - len(factors))
-            multiplied: Tensor = factors[0] * factors[1]
-            return multiplied
-        if name.startswith("Cat"):
-            return torch.cat([self.value(each, outputs) for each in sources], 1)
-        if name.startswith("Add"):
-            parts = [self.value(each, outputs) for each in sources]
-            return sum(parts[1:], parts[0])
-        user = next((each for each in self.users[node] if hasattr(each, "_saved_self")), None)
-        if user is None:
-            raise ProxyError(f"cet knows no way to read what {name} returned; end the feature map by a norm or ReLU")
-        read: Tensor = user._saved_self
-        return read
-
-    @contextmanager
-    def energy_at_last(self) -> Iterator[list[float]]:
-        """While open, a backward pass leaves the energy of the last feature map's gradient in the list."""
-        found: list[float] = []
-        handle = self.last.register_prehook(lambda gradients: found.append(_energy(gradients[0])))
-        try:
-            yield found
-        finally:
-            handle.remove()
-
-    @contextmanager
-    def linearised(self, seed: int) -> Iterator[list[float]]:
-        """While open, a backward pass is that of the mean linear map, from random signs at the last feature map.
-
-        The list gets the signs' energy. By Stein's lemma the mean of the slope is what is linear in a Gaussian input.
-        """
-        found: list[float] = []
-
-        def start(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            found.append(float(gradients[0].numel()))
-            return (_signs(gradients[0], seed), *gradients[1:])
-
-        handles = [self.last.register_prehook(start)]
-        for node in self.sources:
-            if _kind(node) == "activation":
-                handles.append(node.register_hook(_mean_slope))
-            elif node.name().startswith("MaxPool2D"):
-                handles.append(node.register_hook(_mean_of_windows(node)))
-        try:
-            yield found
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-_Gradients: TypeAlias = tuple[Tensor, ...]
-
-
-def _mean_slope(to_input: _Gradients, to_output: _Gradients) -> _Gradients:
-    """The output's gradient times each channel's mean slope, in place of what the activation made of it.
-
-    A channel with few entries takes the mean over all: the square of its own slope would be too large for its noise.
-    """
-    given, made = to_output[0], to_input[0]
-    axes = _all_but_channels(given) if given.numel() >= _SLOPE_ENTRIES * given.shape[1] else tuple(range(given.dim()))
-    slopes = (given * made).sum(axes, keepdim=True) / given.square().sum(axes, keepdim=True).clamp_min(1e-30)
-    return (torch.mul(given, slopes, out=made), *to_input[1:])
-
-
-def _mean_of_windows(node: Node) -> Callable[[_Gradients, _Gradients], _Gradients]:
-    """The largest of a window is each of its positions equally often."""
-
-    def spread(_: _Gradients, to_output: _Gradients) -> _Gradients:
-        window = node._saved_kernel_size, node._saved_stride, node._saved_padding, node._saved_ceil_mode
-        return (torch.ops.aten.avg_pool2d_backward(to_output[0], node._saved_self, *window, False, None),)
-
-    return spread
-
-
-def _kind(node: Node) -> str:
-    """``activation``, ``norm``, or the name up to ``Backward``."""
-    name: str = node.name().partition("Backward")[0]
-    return "norm" if "Norm" in name else "activation" if name in _ACTIVATIONS else name
-
-
-def _is_convolution(node: Node) -> bool:
-    return "Convolution" in node.name()
-
-
-def _shape(node: Node) -> tuple[int, ...]:
-    """Shape of what an operation returned."""
-    return tuple(node._input_metadata[0].shape)
 
 
 class _Sampler:
@@ -499,7 +270,7 @@ class _Convolution:
         self.gradient = gradient
         self.input: Tensor = node._saved_input
         self.weight: Tensor = node._saved_weight
-        self.input_means = self.input.mean(_all_but_channels(self.input))
+        self.input_means = self.input.mean(all_but_channels(self.input))
         self.output_means, self.deviations = _channel_moments(output, norm)
         self.inputs = sampler.rows(self.input) - self.input_means
         self.gradients = sampler.rows(gradient) * self.deviations  # of the output as a norm behind it scales it
@@ -510,19 +281,19 @@ class _Convolution:
         variance, constant = self.deviations.square().mean(), self.output_means.square().mean()
         return bool(variance > constant * _ROUNDING**2 and self.gradients.any())
 
-    def layer(self, novelty: float, sampler: _Sampler) -> MeasuredLayer:
+    def numbers(self, novelty: float, sampler: _Sampler) -> tuple[float, ...]:
+        """One value for each field of `Layers`."""
         outputs = sampler.rows(self.output) - self.output_means
         outputs /= self.deviations.clamp_min(torch.finfo(outputs.dtype).tiny)
-        return MeasuredLayer(
-            weights=self.weight.numel(),
-            out_channels=self.output.shape[1],
-            positions=self.output.shape[2:].numel(),
-            patch_rank=self._patch_rank(sampler),
-            novelty=novelty,
-            output_rank=_rank(outputs[:, :, None]),
-            output_positions=sampler.effective_positions(self.output, self.output_means),
-            gradient_rank=_rank(self.gradients[:, :, None]),
-            gradient_positions=sampler.effective_positions(self.gradient, torch.zeros_like(self.output_means)),
+        return (
+            self.output.shape[1],
+            self.output.shape[2:].numel(),
+            self._patch_rank(sampler),
+            novelty,
+            _rank(outputs[:, :, None]),
+            sampler.effective_positions(self.output, self.output_means),
+            _rank(self.gradients[:, :, None]),
+            sampler.effective_positions(self.gradient, torch.zeros_like(self.output_means)),
         )
 
     def _patch_rank(self, sampler: _Sampler) -> float:
@@ -535,17 +306,13 @@ class _Convolution:
         return _rank(rows) * float(covariance.trace().square() / covariance.square().sum())
 
 
-def _all_but_channels(x: Tensor) -> tuple[int, ...]:
-    return (0, *range(2, x.dim()))
-
-
 def _channel_moments(x: Tensor, norm: Node | None) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each channel over images and positions; a batch norm of the batch has them already."""
     if norm is not None and getattr(norm, "_saved_training", False) and len(norm._saved_result2):
         variances = norm._saved_result2.pow(-2) - norm._saved_eps
         variances *= variances > norm._saved_eps * _ROUNDING
         return norm._saved_result1, variances.sqrt()
-    variances, means = torch.var_mean(x, _all_but_channels(x), correction=0)
+    variances, means = torch.var_mean(x, all_but_channels(x), correction=0)
     return means, variances.sqrt()
 
 
