@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -23,6 +24,7 @@ from zeroshot_nas.store import FILE_NAME, Store, open_run, recover, settings_dif
 if TYPE_CHECKING:
     from zeroshot_nas.architecture import Architecture
     from zeroshot_nas.costs.complexity import Costs
+    from zeroshot_nas.meanfield.explain import LayerShare
     from zeroshot_nas.nasbench.base import BenchmarkTable, Split
     from zeroshot_nas.searchers.base import SearchResult
     from zeroshot_nas.spaces.base import SearchSpace
@@ -317,11 +319,17 @@ def score_command(
     batch_size: BatchSize = None,
     seed: Seed = 0,
     device: Device = None,
+    explain: Annotated[bool, typer.Option("--explain", help="With cet: what each convolution adds.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="With --explain: bars as a .png or .svg file.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a network with training-free proxies."""
     from zeroshot_nas import score
 
+    if explain and proxy.partition(":")[0] != "cet":
+        raise typer.BadParameter(f"--explain tells what a network's cet is made of: use --proxy cet, not {proxy!r}")
+    if plot is not None and not explain:
+        raise typer.BadParameter("--plot draws what --explain tells: give both")
     architecture = read_architecture(model, image, classes, squeeze_excite)
     how: dict[str, Any] = {"batch_size": batch_size, "repeats": repeats, "seed": seed, "device": device}
     if "," in proxy:
@@ -329,11 +337,35 @@ def score_command(
     else:  # what one proxy can't do is an error, not one failed score among others
         alone = score(architecture, proxy, **how)
         scores = {alone.proxy: alone}
+    data = {key: each.to_dict() for key, each in scores.items()}
+    rows: list[LayerShare] = []
+    if explain and all(each.ok for each in scores.values()):
+        rows = _explained(architecture, str(next(iter(scores.values()))), plot)
+        data[next(iter(data))]["layers"] = [asdict(row) for row in rows]
     if as_json:
-        _print_json({key: each.to_dict() for key, each in scores.items()})
+        _print_json(data)
         return
     for each in scores.values():
         typer.echo(str(each))
+        if each.details:
+            _print_rows([(f"  {name}", f"{value:,.6g}") for name, value in each.details.items()])
+    if rows:
+        from zeroshot_nas.report.explanation import explanation_table
+
+        typer.echo(f"\n{explanation_table(rows)}")
+        if plot is not None:
+            typer.echo(f"\nwritten to {plot}")
+
+
+def _explained(architecture: Architecture, title: str, plot: Path | None) -> list[LayerShare]:
+    """What each convolution adds to the network's CET; drawn too, where a file is named."""
+    from zeroshot_nas.meanfield.explain import cet_explain
+    from zeroshot_nas.report.explanation import write_explanation
+
+    rows = cet_explain(architecture)
+    if plot is not None:
+        write_explanation(rows, title, plot)
+    return rows
 
 
 @app.command("cost")

@@ -13,11 +13,11 @@ from matplotlib.text import Text
 
 from zeroshot_nas.errors import DataError, MissingExtraError
 from zeroshot_nas.nasbench.correlation import Correlation, ProxyCorrelation
+from zeroshot_nas.report.base import save_plot
 from zeroshot_nas.report.correlation import (
     MOST_VARIABLES,
     plot_scatter,
     plot_tau_against_cost,
-    save_plot,
     to_markdown,
     write_report,
 )

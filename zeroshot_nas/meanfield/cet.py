@@ -15,7 +15,7 @@ from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.detailed import Detailed
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.meanfield.novelty import novelty
-from zeroshot_nas.meanfield.plan import Plan, sub_layer_plan
+from zeroshot_nas.meanfield.plan import Plan, Stage, sub_layer_plan
 from zeroshot_nas.meanfield.propagation import (
     LINEAR_SHARE,
     Backward,
@@ -327,7 +327,7 @@ def layers_of(passes: Passes) -> tuple[NDArray[np.intp], Layers]:
         counted = [
             (net, row, stage)
             for net, place, row in step.ensemble.convolutions()
-            if (stage := step.ensemble.plans[net].stages[place]).counts and not (index == 0 and set(stage.reads) == {0})
+            if is_counted(stage := step.ensemble.plans[net].stages[place], index)
         ]
         if not counted:
             continue
@@ -337,6 +337,11 @@ def layers_of(passes: Passes) -> tuple[NDArray[np.intp], Layers]:
         for column, value in zip(columns, values, strict=True):
             column.append(value)
     return np.array(nets, np.intp), Layers(*(np.concatenate(column) if column else np.empty(0) for column in columns))
+
+
+def is_counted(stage: Stage, sub_layer: int) -> bool:
+    """Whether a convolution counts: its weights do, and it does not read the image itself."""
+    return stage.counts and not (sub_layer == 0 and set(stage.reads) == {0})
 
 
 def _numbers(step: Step, rows: NDArray[np.intp], shapes: Array) -> Layers:

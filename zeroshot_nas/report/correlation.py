@@ -12,7 +12,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from zeroshot_nas.errors import DataError, MissingExtraError
-from zeroshot_nas.files import write_atomically, write_text
+from zeroshot_nas.files import write_text
+from zeroshot_nas.report.base import figure_class, save_plot
 from zeroshot_nas.statistics import Floats, kendall
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ MOST_POINTS = 1_000
 MOST_REASONS = 3
 """Reasons of failures that the page lists for one proxy."""
 
-_DOTS = 100  # points an inch of the PNG files
 _PROXY, _BASELINE, _LINE = "#1f5fa8", "#c05a1c", "#8a8a8a"
 
 _COLUMNS = (
@@ -120,20 +120,6 @@ def write_report(correlation: Correlation, folder: Path | str) -> None:
     write_text(folder / MARKDOWN_FILE, to_markdown(correlation, plots, remark))
 
 
-def save_plot(figure: Figure, path: Path) -> None:
-    """Writes a figure as ``.png`` and ``.svg``; the same figure gives the same files."""
-    import matplotlib
-
-    metadata: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
-    with matplotlib.rc_context({"svg.hashsalt": "zeroshot_nas"}):
-        for kind, facts in metadata.items():
-
-            def draw(draft: Path, kind: str = kind, facts: dict[str, Any] = facts) -> None:
-                figure.savefig(draft, format=kind, dpi=_DOTS, metadata=facts)
-
-            write_atomically(path.with_name(f"{path.name}.{kind}"), draw)
-
-
 def plot_scatter(correlation: Correlation) -> Figure:
     """Accuracy and scores against each other, all as ranks: dots below the diagonal, Kendall's tau above it.
 
@@ -147,7 +133,7 @@ def plot_scatter(correlation: Correlation) -> Figure:
         MissingExtraError: matplotlib is not installed.
         DataError: The scores are missing.
     """
-    figure_class = _figure_class()
+    make = figure_class()
     if not correlation.scores:
         raise DataError("the correlation holds no scores to plot; read it with Correlation.read(folder)")
     known = [entry for entry in correlation.proxies if entry.kendall is not None]
@@ -203,7 +189,7 @@ def plot_tau_against_cost(correlation: Correlation) -> Figure:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure_class = _figure_class()
+    make = figure_class()
     shown = _by_tau(each for each in correlation.proxies if each.kendall is not None and each.milliseconds is not None)
     points = [entry for entry in shown if entry.cost != "graph"]
     height = max(4.2, min(7.0, 2 + 0.16 * len(points)))
@@ -231,19 +217,6 @@ def plot_tau_against_cost(correlation: Correlation) -> Figure:
     axes.tick_params(labelsize=8)
     axes.set_title(f"{correlation.table}, {correlation.architectures:,} architectures", fontsize=9, loc="left")
     return figure
-
-
-def _figure_class() -> type[Figure]:
-    """The figure of matplotlib, which needs no screen and no global state.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("matplotlib", "report") from None
-    return Figure
 
 
 def _time_axis(axes: Axes, milliseconds: Sequence[float]) -> None:
