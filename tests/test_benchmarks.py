@@ -33,3 +33,13 @@ def test_closed_form(tmp_path):
         assert any(figure["target"] for figure in part["figures"])
     assert results["agreement"]["figures"][0]["figure"] > 0.9
     assert len(results["search_480k"]["details"]["cProfile, 12 by own time"]) == 12
+
+
+def test_cet(tmp_path):
+    out = tmp_path / "results.json"
+    run("cet.py", "--quick", "--only", "measured", "measured_cost", "--out", out)
+    results = json.loads(out.read_text())
+    assert list(results) == ["measured", "measured_cost"]
+    assert results["measured"]["details"]["cells"] == 12
+    assert results["measured"]["details"]["measured alone"] == 0
+    assert all(figure["figure"] > 0 for part in results.values() for figure in part["figures"])

@@ -211,3 +211,33 @@ def _wait_until_scoring(process):
     while "best " not in seen or "none yet" in seen.rsplit("best ", 1)[-1][:8]:
         assert time.monotonic() < deadline, seen
         seen += process.stderr.read(1)
+
+
+def test_cet_is_explained(run, tmp_path):
+    score = zs.score(zs.Architecture.from_string(NET, (1, 8, 8)), "cet")
+    code, out, _ = run("score", NET, "--input", "1x8x8", "--proxy", "cet")
+    assert code == 0
+    assert f"  W     {score.details['W']:,.6g}" in out
+    code, out, _ = run("score", NET, "--input", "1x8x8", "--proxy", "cet", "--explain", "--plot", tmp_path / "net.svg")
+    assert code == 0
+    assert "3x3 8->8 /2" in out
+    assert (tmp_path / "net.svg").stat().st_size > 1000
+    found = json.loads(run("score", NET, "--input", "1x8x8", "--proxy", "cet", "--explain", "--json")[1])["cet"]
+    assert found["details"] == dict(score.details)
+    assert sum(row["effective_weights"] for row in found["layers"]) == pytest.approx(score.details["W"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--proxy", "zen", "--explain"], "use --proxy cet"),
+        (["--proxy", "cet,zen", "--explain"], "use --proxy cet"),
+        (["--proxy", "cet", "--plot", "net.png"], "give both"),
+        (["--proxy", "cet", "--explain", "--plot", "net.pdf"], ".png or .svg"),
+    ],
+)
+def test_what_is_not_explained(run, arguments, message):
+    code, _, err = run("score", NET, "--input", "1x8x8", *arguments)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1

@@ -326,7 +326,7 @@ def score_command(
     """Score a network with training-free proxies."""
     from zeroshot_nas import score
 
-    if explain and proxy.partition(":")[0] != "cet":
+    if explain and ("," in proxy or proxy.partition(":")[0] != "cet"):
         raise typer.BadParameter(f"--explain tells what a network's cet is made of: use --proxy cet, not {proxy!r}")
     if plot is not None and not explain:
         raise typer.BadParameter("--plot draws what --explain tells: give both")
@@ -340,7 +340,7 @@ def score_command(
     data = {key: each.to_dict() for key, each in scores.items()}
     rows: list[LayerShare] = []
     if explain and all(each.ok for each in scores.values()):
-        rows = _explained(architecture, str(next(iter(scores.values()))), plot)
+        rows = _explained(architecture, next(f"{key} {each.value:.5g}" for key, each in scores.items()), plot)
         data[next(iter(data))]["layers"] = [asdict(row) for row in rows]
     if as_json:
         _print_json(data)

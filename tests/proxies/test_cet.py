@@ -1,6 +1,7 @@
 """CET measured on modules: estimators against known spectra, a plain chain against its mean field, laws, failures."""
 
 import copy
+import json
 import math
 from types import SimpleNamespace
 
@@ -16,8 +17,9 @@ import zeroshot_nas as zs
 from zeroshot_nas.autograd_graph import AutogradGraph
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.meanfield.cet import GRADIENT_GAIN, LINEAR_LOSS, Layers
+from zeroshot_nas.meanfield.cet import cet as closed_form
 from zeroshot_nas.passes import shared_passes
-from zeroshot_nas.proxies.base import Batch
+from zeroshot_nas.proxies.base import Batch, Score
 from zeroshot_nas.proxies.cet import _rank, _Sampler, measure_cet
 from zeroshot_nas.seeding import torch_generator
 from zeroshot_nas.spaces.nasbench201 import NASBench201
@@ -453,3 +455,32 @@ def test_a_module_that_has_none_fails_with_its_reason():
 def test_constants_are_those_of_a_relu():
     assert pytest.approx(0.3098, abs=2e-4) == LINEAR_LOSS
     assert pytest.approx(0.3828, abs=5e-4) == GRADIENT_GAIN
+
+
+def test_a_network_of_ours_has_the_closed_form():
+    """With its pieces; the same module in another's hands is measured."""
+    architecture = zs.Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,2,8,1)", (3, 16, 16))
+    module = zs.build(architecture)
+    form, ours = zs.score(architecture, "cet"), zs.score(module, "cet")
+    assert form.value == ours.value == closed_form(architecture)
+    assert dict(form.details) == dict(ours.details) == dict(closed_form(architecture).details)
+    assert form.standard_error == 0
+    for variant in ("p", "pf", "gm"):
+        assert zs.score(architecture, f"cet:variant={variant}").value == closed_form(architecture, variant=variant)
+    foreign = zs.score(nn.Sequential(module), "cet", input_size=(3, 16, 16))
+    assert foreign.repeats == 4
+    assert foreign.standard_error > 0
+    assert foreign.details.keys() == form.details.keys()
+    assert foreign.value == pytest.approx(form.value, abs=1)
+
+
+def test_details_are_means_over_repeats_and_survive_json():
+    module = chain(2, 8)
+    one, two = (zs.score(module, "cet", input_size=(3, 8, 8), repeats=count) for count in (1, 2))
+    assert two.details["P"] != one.details["P"]
+    assert max(two.details["D_f"], two.details["D_b"]) <= two.details["D"] + 1e-9  # of a maximum the mean
+    assert Score.from_dict(json.loads(json.dumps(two.to_dict()))) == two
+    old = {name: value for name, value in two.to_dict().items() if name != "details"}
+    assert Score.from_dict(old).details == {}
+    assert hash(two) == hash(Score.from_dict(two.to_dict()))
+    assert zs.score(module, "grad_norm", input_size=(3, 8, 8), repeats=1).details == {}

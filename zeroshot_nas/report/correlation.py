@@ -143,7 +143,7 @@ def plot_scatter(correlation: Correlation) -> Figure:
     ranks = [100 * (rankdata(column) - 1) / (len(column) - 1) for column in values]
     points = np.linspace(0, len(ranks[0]) - 1, min(MOST_POINTS, len(ranks[0]))).round().astype(int)
     size = len(names)
-    figure = figure_class(figsize=(0.9 + 1.05 * size, 1.1 + 1.05 * size))
+    figure = make(figsize=(0.9 + 1.05 * size, 1.1 + 1.05 * size))
     figure.subplots_adjust(left=0.75 / (0.9 + 1.05 * size), right=0.99, bottom=0.65 / (1.1 + 1.05 * size), top=0.9)
     figure.subplots_adjust(top=1 - 0.4 / (1.1 + 1.05 * size), wspace=0.08, hspace=0.08)
     grid = figure.subplots(size, size, squeeze=False)
@@ -193,7 +193,7 @@ def plot_tau_against_cost(correlation: Correlation) -> Figure:
     shown = _by_tau(each for each in correlation.proxies if each.kendall is not None and each.milliseconds is not None)
     points = [entry for entry in shown if entry.cost != "graph"]
     height = max(4.2, min(7.0, 2 + 0.16 * len(points)))
-    figure = figure_class(figsize=(8.0, height))
+    figure = make(figsize=(8.0, height))
     axes = figure.subplots()
     figure.subplots_adjust(left=0.085, right=0.82, bottom=0.5 / height, top=1 - 0.3 / height)
     _time_axis(axes, [entry.milliseconds or math.nan for entry in points])

@@ -13,7 +13,7 @@ from zeroshot_nas.report.base import KINDS, figure_class, save_plot
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLORS: dict[State, str] = {"ok": "#1f5fa8", "redundant": "#c05a1c", "dead": "#8a8a8a", "not counted": "#c8c8c8"}
+_COLORS: dict[State, str] = {"ok": "#1f5fa8", "redundant": "#c05a1c"}
 
 _COLUMNS = (
     *("block", "type", "sub", "conv", "out", "weights", "inputs", "novelty", "W", "share"),
@@ -57,15 +57,15 @@ def plot_explanation(rows: Sequence[LayerShare], title: str) -> Figure:
             terms.barh(chosen, [rows[place].log_term for place in chosen], 0.5, color=color)
     weights.set_yticks(places, [_label(row) for row in rows], fontsize=7)
     for tick, row in zip(weights.get_yticklabels(), rows, strict=True):
-        tick.set_color("black" if row.state == "ok" else _COLORS[row.state] if row.state == "redundant" else "#8a8a8a")
+        tick.set_color("black" if row.state == "ok" else _COLORS.get(row.state, "#8a8a8a"))
     weights.set_ylim(len(rows) - 0.4, -0.6)
-    weights.set_xlabel("effective weights W, before all weights")
+    weights.set_xlabel("effective weights W, in front of all weights")
     terms.set_xlabel("log term of E_m")
     for axes in (weights, terms):
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlim(left=0)
     figure.suptitle(title, fontsize=10)
-    figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
 

@@ -1,0 +1,52 @@
+"""The table and the bars of what each convolution adds."""
+
+import sys
+
+import pytest
+from matplotlib.image import imread
+
+from zeroshot_nas.errors import MissingExtraError, ProxyError
+from zeroshot_nas.meanfield.explain import cet_explain
+from zeroshot_nas.report.explanation import explanation_table, plot_explanation, write_explanation
+from zeroshot_nas.spaces.nasbench201 import NASBench201
+
+ROWS = cet_explain(NASBench201(num_cells=1).network((1, 3, 0, 3, 2, 0)))
+
+
+def test_the_table_has_a_line_a_convolution_and_the_sums():
+    lines = explanation_table(ROWS).splitlines()
+    assert len(lines) == len(ROWS) + 2
+    for line, row in zip(lines[1:], ROWS, strict=False):
+        assert line.endswith(row.state)
+        assert row.convolution in line
+    assert f"{sum(row.effective_weights for row in ROWS):,.0f}" in lines[-1]
+    assert {"dead", "redundant", "not counted", "ok"} == {row.state for row in ROWS}
+
+
+def test_bars_are_as_long_as_the_numbers():
+    figure = plot_explanation(ROWS, "a title")
+    weights, terms = figure.axes
+    drawn = {round(bar.get_width(), 6) for group in weights.containers[1:] for bar in group}
+    assert drawn == {round(row.effective_weights, 6) for row in ROWS if row.state in ("ok", "redundant")}
+    assert [bar.get_width() for bar in weights.containers[0]] == [row.weights for row in ROWS]
+    assert sum(len(group) for group in terms.containers) == len(drawn) or len(terms.containers) == 2
+    labels = [tick.get_text() for tick in weights.get_yticklabels()]
+    assert [row.convolution in label for row, label in zip(ROWS, labels, strict=True)] == [True] * len(ROWS)
+    assert figure.get_suptitle() == "a title"
+
+
+def test_files_are_the_same_each_time(tmp_path):
+    for name in ("a.png", "a.svg"):
+        write_explanation(ROWS, "net", tmp_path / name)
+        first = (tmp_path / name).read_bytes()
+        write_explanation(ROWS, "net", tmp_path / name)
+        assert (tmp_path / name).read_bytes() == first
+    assert imread(tmp_path / "a.png").std() > 0
+    with pytest.raises(ProxyError, match=r"\.png or \.svg"):
+        write_explanation(ROWS, "net", tmp_path / "a.pdf")
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match="report"):
+        plot_explanation(ROWS, "net")
