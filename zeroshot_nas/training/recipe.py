@@ -96,3 +96,10 @@ def _is_number(value: object) -> bool:
 def _check(right: bool, name: str, expected: str, value: object) -> None:
     if not right:
         raise RecipeError(f"{name} must be {expected}, got {value!r}")
+
+
+RECIPES: dict[str, Recipe] = {
+    "quick": Recipe(epochs=8, batch_size=32, learning_rate_per_256=0.8, warmup_epochs=2),
+    "standard": Recipe(),
+}
+"""Recipes by name."""
