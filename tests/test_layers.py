@@ -28,6 +28,7 @@ LEVELS = {
     "costs": 4.0,
     "meanfield": 4.0,
     "network": 4.5,  # refuses what costs calls too large
+    "onnx_model": 4.6,
     "probes": 4.7,  # reads networks
     "passes": 4.7,  # runs networks
     "patterns": 4.7,  # reads tensors

@@ -57,6 +57,10 @@ class DataError(ZeroShotNASError, ValueError):
     """Training data that is missing, malformed, or does not fit the network."""
 
 
+class ExportError(ZeroShotNASError, RuntimeError):
+    """A module can't be exported to another format."""
+
+
 class FileFormatError(ZeroShotNASError, ValueError):
     """A file that is damaged, or not of the format that it should be."""
 
