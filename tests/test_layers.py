@@ -29,6 +29,7 @@ LEVELS = {
     "meanfield": 4.0,
     "network": 4.5,  # refuses what costs calls too large
     "onnx_model": 4.6,
+    "inheritance": 4.7,  # grows networks
     "probes": 4.7,  # reads networks
     "passes": 4.7,  # runs networks
     "patterns": 4.7,  # reads tensors
@@ -57,6 +58,7 @@ TYING = {
     "proxies.scoring",
     "proxies.pool",
     "training.trainer",
+    "training.learner",
     "nasbench.correlate",
 }
 """The modules that tie a package together and may import their siblings."""

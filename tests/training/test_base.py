@@ -78,7 +78,7 @@ def test_a_data_set_of_ones_own_is_found_by_its_name():
 def test_unknown_data_are_refused_with_the_nearest_name():
     with pytest.raises(UnknownNameError, match="Did you mean 'digits'"):
         load_data("digit")
-    with pytest.raises(DataError, match=r"a name \(digits.*got int"):
+    with pytest.raises(DataError, match=r"a name \(.*digits.*got int"):
         load_data(3)
 
 
