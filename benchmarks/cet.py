@@ -24,7 +24,7 @@ from zeroshot_nas.seeding import python_rng, torch_generator
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 
 BATCH = 8
-PIECES = ("P", "PF", "W", "W_L2", "E", "E_m", "D_f", "D_b", "D")
+PIECES = ("U", "H_U", "S", "H_S", "P", "PF", "W", "W_L2", "E", "E_m", "D_f", "D_b", "D")
 HALF_A_MILLION = (
     "SuperConvK3BNRELU(3,24,1,1)SuperResK3K3(24,32,1,32,2)SuperResK3K3(32,64,2,64,2)SuperResK3K3(64,112,2,88,2)"
 )

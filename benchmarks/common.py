@@ -158,7 +158,7 @@ def main(name: str, parts: Mapping[str, Callable[[bool], Part]], description: st
         print(f"{part}: {seconds:.0f} s", file=sys.stderr)
         figures += outcome.figures
         if out is not None:
-            _merge(out, part, outcome, {"quick": arguments.quick, "seconds": rounded(seconds)})
+            merge(out, part, outcome, {"quick": arguments.quick, "seconds": rounded(seconds)})
     print_table(figures)
 
 
@@ -171,7 +171,7 @@ def print_table(figures: Sequence[Figure]) -> None:
         print(f"| {figure.what} | {figure.value:.4g} {figure.unit} | {runs} | {figure.target or ''} | {met} |")
 
 
-def _merge(out: Path, part: str, outcome: Part, settings: dict[str, Any]) -> None:
+def merge(out: Path, part: str, outcome: Part, settings: dict[str, Any]) -> None:
     """Replaces one part in a file of results and keeps the others."""
     results = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     figures = [figure.to_dict() for figure in outcome.figures]

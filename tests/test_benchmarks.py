@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -43,3 +45,25 @@ def test_cet(tmp_path):
     assert results["measured"]["details"]["cells"] == 12
     assert results["measured"]["details"]["measured alone"] == 0
     assert all(figure["figure"] > 0 for part in results.values() for figure in part["figures"])
+
+
+def test_found_vs_hand_goes_on_where_it_was_stopped(tmp_path):
+    runs, out = tmp_path / "runs.jsonl", tmp_path / "results.json"
+    command = ["found_vs_hand.py", "--quick", "--only", "zen", "resnet8", "--runs", runs, "--out", out, "--workers", 1]
+    run(*command)
+    lines = runs.read_text().splitlines(keepends=True)
+    assert len(lines) == 3 + 3 * 2  # two searches and one hand-made network, each trained twice
+    runs.write_text("".join(lines[:-2]) + lines[-2][:20])  # killed while it wrote
+    printed = run(*command)
+    again = runs.read_text().splitlines(keepends=True)
+    assert again[:-2] == lines[:-2]
+    accuracies = [{json.loads(line).get("test_accuracy") for line in part} for part in (lines, again)]
+    assert accuracies[0] == accuracies[1]
+    assert len(again) == len(lines)
+    results = json.loads(out.read_text())["digits"]
+    zen, hand = (results["details"]["rows"][row] for row in ("zen", "resnet8"))
+    assert (len(zen["networks"]), len(hand["networks"]), zen["trainings"], hand["trainings"]) == (2, 1, 4, 2)
+    assert zen["mean"] == pytest.approx(sum(sum(n["test_accuracies"]) for n in zen["networks"]) / 4, rel=1e-5)
+    assert all(n["params"] <= 20e3 and n["flops"] <= 5e5 for n in [*zen["networks"], *hand["networks"]])
+    assert "zen - resnet8" in results["details"]["comparisons (Welch's test)"]
+    assert "zen - resnet8" in printed

@@ -31,6 +31,7 @@ LEVELS = {
     "network": 4.5,  # refuses what costs calls too large
     "onnx_model": 4.6,
     "onnx_graph": 4.6,
+    "inheritance": 4.7,  # grows networks
     "probes": 4.7,  # reads networks
     "passes": 4.7,  # runs networks
     "autograd_graph": 4.7,  # reads tensors
@@ -62,6 +63,7 @@ TYING = {
     "proxies.pool",
     "training.trainer",
     "latency.calibrate",
+    "training.learner",
     "nasbench.correlate",
 }
 """The modules that tie a package together and may import their siblings."""

@@ -78,8 +78,8 @@ class AutogradGraph:
         return found
 
     def is_counted(self, node: Node, output: Tensor) -> bool:
-        """Whether a convolution is no stem, no gate's, and no bare 1x1 shortcut (neither activation nor norm)."""
-        if node not in self._behind_convolution or output.shape[2:].numel() == 1 == node._saved_input.shape[2:].numel():
+        """Whether a convolution is no gate's, and no bare 1x1 shortcut (neither activation nor norm)."""
+        if output.shape[2:].numel() == 1 == node._saved_input.shape[2:].numel():
             return False
         if node._saved_weight.shape[2:].numel() > 1 or self.norm_behind(node) is not None:
             return True
@@ -87,6 +87,10 @@ class AutogradGraph:
         while any(word in before.name() for word in ("Pool", "Pad")):
             before = self.sources[before][0]
         return _kind(before) == "activation"
+
+    def is_stem(self, node: Node) -> bool:
+        """Whether a convolution reads the image through no other."""
+        return node not in self._behind_convolution
 
     def norm_behind(self, node: Node) -> Node | None:
         """The norm that reads what an operation returned."""

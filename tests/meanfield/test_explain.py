@@ -36,16 +36,18 @@ def test_the_rows_add_up_to_the_pieces(seed, name):
         return
     rows = cet_explain(net)
     assert sum(row.effective_weights for row in rows) == pytest.approx(details["W"], rel=1e-9)
-    assert sum(row.log_term for row in rows) == pytest.approx(details["E_m"], rel=1e-9)
+    assert sum(row.effective_uses for row in rows) == pytest.approx(details["U"], rel=1e-9)
+    assert sum(row.log_term for row in rows) == pytest.approx(details["S"], rel=1e-9)
+    assert sum(row.log_term for row in rows if row.state != "stem") == pytest.approx(details["E_m"], rel=1e-9)
     assert sum(row.share for row in rows) == pytest.approx(1, rel=1e-9)
     sides = [row.resolution[0] * row.resolution[1] * row.effective_weights for row in rows]
     assert sum(sides) == pytest.approx(details["W_L2"], rel=1e-9)
     for row in rows:
-        counts = row.state in ("ok", "redundant")
+        counts = row.state in ("ok", "redundant", "stem")
         assert (row.patch_rank is not None) == counts
         assert (row.log_term > 0) == counts
         assert 0 <= row.effective_weights <= row.weights
-        assert not counts or (row.state == "redundant") == (row.novelty < REDUNDANT)
+        assert not counts or row.state == "stem" or (row.state == "redundant") == (row.novelty < REDUNDANT)
     assert [(row.block, row.sub_layer) for row in rows] == sorted((row.block, row.sub_layer) for row in rows)
 
 
@@ -54,7 +56,7 @@ def test_all_convolutions_of_a_chain_are_there():
     rows = cet_explain(net)
     biases = 2 * sum(row.out_channels for row in rows)  # of the batch norms behind them
     assert sum(row.weights for row in rows) + biases + 64 * 10 + 10 == cost(net).params
-    assert rows[0].state == "not counted"  # reads the image
+    assert rows[0].state == "stem"
     assert rows[2].convolution == "3x3 32->32 dw /2"
     assert {row.block_type for row in rows} == {block.type_name for block in net.blocks}
 
@@ -67,7 +69,7 @@ def test_a_dead_edge_adds_a_dead_row_and_changes_nothing():
     assert states(rows, 2).count("dead") == 1
     assert [row for row in rows if row.state != "dead"] == cet_explain(without)
     assert cet(dead) == cet(without)
-    assert all(row.effective_weights == row.log_term == 0 for row in rows if row.state == "dead")
+    assert all(row.effective_uses == row.log_term == 0 for row in rows if row.state == "dead")
 
 
 def test_an_edge_that_no_image_reaches_is_dead():

@@ -26,14 +26,15 @@ from zeroshot_nas.spaces.nasbench201 import NASBench201
 
 
 def measure(module: nn.Module, batch: Batch) -> SimpleNamespace:
-    """The pieces of a module, and its convolutions one by one."""
+    """The pieces of a module by CET-G, and its convolutions one by one, without the stem."""
     found = measure_cet(module, batch)
     named = [
         SimpleNamespace(weights=count, **dict(zip(Layers._fields, row, strict=True)))
         for count, row in zip(found.weights, np.transpose(found.layers).tolist(), strict=True)
+        if not row[-1]  # no stem
     ]
     pieces = found.pieces
-    return SimpleNamespace(layers=named, **vars(pieces), D=pieces.D, value=float(pieces.value()))
+    return SimpleNamespace(layers=named, **vars(pieces), D=pieces.D, value=float(pieces.value("g")))
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -435,7 +436,6 @@ class Returns(nn.Module):
         (Returns(lambda y: (y, y)), draw(4, 3, 8, 8), ProxyError, "got tuple"),
         (Returns(lambda y: y.detach().mean((2, 3))), draw(4, 3, 8, 8), ProxyError, "gradient"),
         (nn.Sequential(nn.Flatten(), nn.Linear(12, 10)), draw(4, 3, 2, 2), UndefinedScoreError, "no convolution lies"),
-        (drawn(nn.Sequential(conv(3, 8), *head(8))), draw(4, 3, 8, 8), UndefinedScoreError, "no convolution behind"),
         (parallel(conv(16, 16), factors=(0.0,)), draw(4, 3, 8, 8), UndefinedScoreError, "alive"),
         (chain(2, 8), torch.full((4, 3, 8, 8), 2.0), UndefinedScoreError, "variance of the images"),
         (chain(2, 8), draw(4, 3, 8, 8) * math.nan, UndefinedScoreError, "variance of the images"),
@@ -465,7 +465,7 @@ def test_a_network_of_ours_has_the_closed_form():
     assert form.value == ours.value == closed_form(architecture)
     assert dict(form.details) == dict(ours.details) == dict(closed_form(architecture).details)
     assert form.standard_error == 0
-    for variant in ("p", "pf", "gm"):
+    for variant in ("g", "p", "pf", "gm"):
         assert zs.score(architecture, f"cet:variant={variant}").value == closed_form(architecture, variant=variant)
     foreign = zs.score(nn.Sequential(module), "cet", input_size=(3, 16, 16))
     assert foreign.repeats == 4
@@ -484,3 +484,9 @@ def test_details_are_means_over_repeats_and_survive_json():
     assert Score.from_dict(old).details == {}
     assert hash(two) == hash(Score.from_dict(two.to_dict()))
     assert zs.score(module, "grad_norm", input_size=(3, 8, 8), repeats=1).details == {}
+
+
+def test_a_stem_counts_as_a_stem():
+    found = measure_cet(drawn(nn.Sequential(conv(3, 8), *head(8))), batch())
+    assert found.layers.is_stem.tolist() == [1]
+    assert found.pieces.W == 0 < found.pieces.U

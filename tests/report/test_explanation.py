@@ -20,16 +20,19 @@ def test_the_table_has_a_line_a_convolution_and_the_sums():
         assert line.endswith(row.state)
         assert row.convolution in line
     assert f"{sum(row.effective_weights for row in ROWS):,.0f}" in lines[-1]
-    assert {"dead", "redundant", "not counted", "ok"} == {row.state for row in ROWS}
+    assert {"dead", "redundant", "not counted", "stem", "ok"} == {row.state for row in ROWS}
 
 
 def test_bars_are_as_long_as_the_numbers():
     figure = plot_explanation(ROWS, "a title")
-    weights, terms = figure.axes
+    weights, uses, terms = figure.axes
     drawn = {round(bar.get_width(), 6) for group in weights.containers[1:] for bar in group}
-    assert drawn == {round(row.effective_weights, 6) for row in ROWS if row.state in ("ok", "redundant")}
+    assert drawn == {round(row.effective_weights, 6) for row in ROWS if row.state in ("ok", "redundant", "stem")}
     assert [bar.get_width() for bar in weights.containers[0]] == [row.weights for row in ROWS]
-    assert sum(len(group) for group in terms.containers) == len(drawn) or len(terms.containers) == 2
+    for axes, name, unit in ((uses, "effective_uses", 1e6), (terms, "log_term", 1)):
+        lengths = sorted(bar.get_width() for group in axes.containers for bar in group)
+        values = sorted(getattr(row, name) / unit for row in ROWS if row.state in ("ok", "redundant", "stem"))
+        assert lengths == pytest.approx(values)
     labels = [tick.get_text() for tick in weights.get_yticklabels()]
     assert [row.convolution in label for row, label in zip(ROWS, labels, strict=True)] == [True] * len(ROWS)
     assert figure.get_suptitle() == "a title"

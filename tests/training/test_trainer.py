@@ -17,7 +17,7 @@ from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs import cost
 from zeroshot_nas.errors import ArchitectureError, DataError, OutputExistsError, UnknownNameError
 from zeroshot_nas.network import build
-from zeroshot_nas.training import trainer
+from zeroshot_nas.training import learner, trainer
 from zeroshot_nas.training.base import ImageData, TrainingError
 from zeroshot_nas.training.checkpoint import load, predict
 from zeroshot_nas.training.recipe import Recipe
@@ -56,14 +56,14 @@ def _equal(one, other):
 def _interrupt_at(monkeypatch, call):
     """Presses Ctrl-C, so to say, at the given step of training."""
     calls = iter(range(1, 1000))
-    original = trainer.random_shift
+    original = learner.random_shift
 
     def shift(*arguments):
         if next(calls) == call:
             signal.raise_signal(signal.SIGINT)
         return original(*arguments)
 
-    monkeypatch.setattr(trainer, "random_shift", shift)
+    monkeypatch.setattr(learner, "random_shift", shift)
 
 
 def test_a_small_network_learns_digits():
@@ -145,7 +145,7 @@ def test_the_test_part_has_no_say():
 
 def test_the_test_part_is_looked_at_once(monkeypatch):
     sizes = []
-    monkeypatch.setattr(trainer, "predict", lambda net, images: sizes.append(len(images)) or predict(net, images))
+    monkeypatch.setattr(learner, "predict", lambda net, images: sizes.append(len(images)) or predict(net, images))
     _train(data=_bars(100), recipe=Recipe(epochs=4, batch_size=16, validation_fraction=0.2))
     assert sizes == [10, 10, 10, 10, 50]
 
@@ -156,7 +156,8 @@ def test_the_test_part_is_looked_at_once(monkeypatch):
 )
 def test_the_best_epoch_is_the_later_of_the_most_accurate(monkeypatch, tmp_path, accuracies, best):
     values = iter([*accuracies, 0.77])  # the last is the test's
-    monkeypatch.setattr(trainer, "_accuracy", lambda *_: next(values))
+    for module in (trainer, learner):
+        monkeypatch.setattr(module, "accuracy", lambda *_: next(values))
     result = _train(out=tmp_path)
     assert (result.best_epoch, result.validation_accuracy, result.test_accuracy) == (best, accuracies[best - 1], 0.77)
     kept = [torch.load(tmp_path / name, weights_only=True)["epoch"] for name in ("best.pt", "last.pt")]
@@ -184,7 +185,7 @@ def test_a_last_batch_of_one_image_is_left_out():
 
 def test_only_weights_decay():
     network = build(TINY)
-    decayed, free = trainer._optimizer(network, Recipe(weight_decay=0.3)).param_groups
+    decayed, free = learner._optimizer(network, None, Recipe(weight_decay=0.3)).param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
     assert {id(p) for p in decayed["params"]} == {id(network.blocks[0][0].weight), id(network.head[1].weight)}
     assert len(decayed["params"]) + len(free["params"]) == len(list(network.parameters()))
@@ -192,7 +193,7 @@ def test_only_weights_decay():
 
 def test_flips_are_part_of_the_recipe(monkeypatch):
     calls = []
-    monkeypatch.setattr(trainer, "random_flip", lambda images, _: calls.append(1) or images)
+    monkeypatch.setattr(learner, "random_flip", lambda images, _: calls.append(1) or images)
     _train(recipe=Recipe(epochs=1, batch_size=16))
     assert not calls
     _train(recipe=Recipe(epochs=1, batch_size=16, flip=True))
@@ -202,7 +203,7 @@ def test_flips_are_part_of_the_recipe(monkeypatch):
 def test_files_hold_the_result_and_load_as_the_network(tmp_path):
     result = _train(out=tmp_path / "run", seed=3)
     assert sorted(p.name for p in result.weights.parent.iterdir()) == [
-        "architecture.json", "best.pt", "last.pt", "train.json",
+        "architecture.json", "best.pt", "last.pt", "state.pt", "train.json", "train.log",
     ]  # fmt: skip
     loaded = load(tmp_path / "run")
     assert torch.equal(predict(loaded, BARS.test_images), predict(result.network, BARS.test_images))
@@ -227,14 +228,14 @@ def test_a_run_is_not_overwritten_unless_forced(tmp_path):
 
 def test_files_are_written_every_epoch_and_say_that_the_run_goes_on(monkeypatch, tmp_path):
     seen = []
-    original = trainer.EpochRecord
+    original = learner.EpochRecord
 
     def look(*arguments):
         file = tmp_path / "train.json"
         seen.append(json.loads(file.read_text()) if file.exists() else None)
         return original(*arguments)
 
-    monkeypatch.setattr(trainer, "EpochRecord", look)
+    monkeypatch.setattr(learner, "EpochRecord", look)
     _train(out=tmp_path)
     assert seen[0] is None
     assert [(each["state"], each["epochs"], each["test_accuracy"]) for each in seen[1:]] == [

@@ -15,7 +15,7 @@ from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.detailed import Detailed
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.meanfield.novelty import novelty
-from zeroshot_nas.meanfield.plan import Plan, Stage, sub_layer_plan
+from zeroshot_nas.meanfield.plan import Plan, sub_layer_plan
 from zeroshot_nas.meanfield.propagation import (
     LINEAR_SHARE,
     Backward,
@@ -27,9 +27,10 @@ from zeroshot_nas.meanfield.propagation import (
 )
 from zeroshot_nas.meanfield.spectra import MEAN, SIZE, Array, effective_modes, spectrum, torus_side, white
 
-Variant: TypeAlias = Literal["g", "p", "pf", "gm"]
+Variant: TypeAlias = Literal["u", "g", "p", "pf", "gm"]
 
-VARIANTS = ("g", "p", "pf", "gm")
+VARIANTS = ("u", "g", "p", "pf", "gm")
+"""What the capacity of `cet` is; see there."""
 
 PLAIN_DEPTH = 20
 """Depth from which on a plain network degrades: He et al. (arXiv:1512.03385) train plain-20 well and plain-32 worse."""
@@ -56,6 +57,7 @@ class Layers(NamedTuple):
         output_positions: Effective output positions: exp of the entropy of the power spectrum, as a part of them.
         gradient_rank: As ``output_rank``, of the output's gradient.
         gradient_positions: As ``output_positions``, of that gradient.
+        is_stem: 1 where it reads the image, else 0; of the variants "u" alone counts these.
     """
 
     out_channels: Array
@@ -66,6 +68,7 @@ class Layers(NamedTuple):
     output_positions: Array
     gradient_rank: Array
     gradient_positions: Array
+    is_stem: Array
 
     @property
     def parameters(self) -> Array:
@@ -78,22 +81,48 @@ class Layers(NamedTuple):
         return self.novelty * self.gradient_rank * self.patch_rank
 
     @property
+    def outputs(self) -> Array:
+        """Independent values that each emits for an image."""
+        return self.output_rank * self.output_positions
+
+    @property
+    def gradients(self) -> Array:
+        """Independent gradients that reach each for an image."""
+        return self.gradient_rank * self.gradient_positions
+
+    @property
+    def uses(self) -> Array:
+        """Effective uses of the weights of each.
+
+        One product of input and gradient a weight and a position, but no more than there are pairs of an independent
+        output and an independent gradient.
+        """
+        return np.minimum(self.weights * self.positions, self.outputs * self.gradients)
+
+    @property
     def expressivity(self) -> Array:
         """Log of the effective output dimension of each, at least 0."""
-        return np.maximum(0.0, np.log(np.maximum(self.output_rank * self.output_positions, 1e-300)))
+        return np.log(np.maximum(self.outputs, 1.0))
 
     @property
     def transmission(self) -> Array:
         """The same of the narrower of output and gradient, and 1 added to it."""
-        ranks = self.output_rank * self.output_positions, self.gradient_rank * self.gradient_positions
-        return np.log1p(np.minimum(*ranks))
+        return np.log1p(np.minimum(self.outputs, self.gradients))
+
+    def without_stem(self) -> Layers:
+        """The convolutions that do not read the image."""
+        return Layers(*(column[self.is_stem == 0] for column in self))
 
 
 @dataclass(frozen=True)
 class CetPieces:
-    """What CET weighs.
+    """What CET weighs; all but U, S, H_U and H_S without the convolutions that read the image.
 
     Attributes:
+        U: Effective uses of the weights.
+        H_U: Entropy of their shares by resolution, in nats.
+        S: Two-sided expressivity.
+        H_S: Entropy of its shares by resolution, in nats.
         P: Effective parameters.
         PF: The same, each at its effective output positions: effective FLOPs.
         W: Effective weights that the head can tell apart.
@@ -104,6 +133,10 @@ class CetPieces:
         D_b: Layers of a plain chain whose gradient grows as much.
     """
 
+    U: float
+    H_U: float
+    S: float
+    H_S: float
     P: float
     PF: float
     W: float
@@ -122,14 +155,19 @@ class CetPieces:
         """
         if not len(layers.out_channels):
             raise UndefinedScoreError("no convolution lies on a path from the input to the output")
-        parameters, weights = layers.parameters, layers.weights
+        inner = layers.without_stem()
+        parameters, weights = inner.parameters, inner.weights
         return cls(
+            U=float(layers.uses.sum()),
+            H_U=_entropy(layers.uses, layers.positions),
+            S=float(layers.transmission.sum()),
+            H_S=_entropy(layers.transmission, layers.positions),
             P=float(parameters.sum()),
-            PF=float(parameters @ layers.output_positions),
+            PF=float(parameters @ inner.output_positions),
             W=float(weights.sum()),
-            W_L2=float(weights @ layers.positions),
-            E=float(layers.expressivity.sum()),
-            E_m=float(layers.transmission.sum()),
+            W_L2=float(weights @ inner.positions),
+            E=float(inner.expressivity.sum()),
+            E_m=float(inner.transmission.sum()),
             D_f=depth_forward,
             D_b=depth_backward,
         )
@@ -139,37 +177,55 @@ class CetPieces:
         """Plain-equivalent depth, the larger of the two."""
         return max(self.D_f, self.D_b)
 
-    def value(self, variant: Variant = "g") -> Detailed:
+    def value(self, variant: Variant = "u") -> Detailed:
         """The score, with the pieces as its details.
 
         Raises:
             ProxyError: No variant has that name.
         """
-        capacities = {"g": self.W * self.W_L2, "p": self.P**2, "pf": self.PF**2, "gm": self.P * self.PF}
-        if variant not in capacities:
-            raise ProxyError(f"cet has the variants {', '.join(VARIANTS)}, got {variant!r}")
-        expressivity = self.E_m if variant == "g" else self.E
-        depth = max(0.0, self.D - PLAIN_DEPTH) / PLAIN_DEPTH
-        number = math.log1p(math.sqrt(capacities[variant])) + math.log(0.5 + expressivity) - depth
+        if variant == "u":
+            number = math.log1p(self.U) + self.H_U + math.log(0.5 + self.S) + self.H_S
+            number -= _beyond(self.D_f) + _beyond(self.D_b)
+        else:
+            squares = {"g": self.W * self.W_L2, "p": self.P**2, "pf": self.PF**2, "gm": self.P * self.PF}
+            if variant not in squares:
+                raise ProxyError(f"cet has the variants {', '.join(VARIANTS)}, got {variant!r}")
+            expressivity = self.E_m if variant == "g" else self.E
+            number = math.log1p(math.sqrt(squares[variant])) + math.log(0.5 + expressivity) - _beyond(self.D)
         return Detailed(number, {**vars(self), "D": self.D})
 
 
-def cet(architecture: Architecture, *, variant: Variant = "g") -> Detailed:
+def _beyond(depth: float) -> float:
+    """How far a plain-equivalent depth is beyond what trains."""
+    return max(0.0, depth - PLAIN_DEPTH) / PLAIN_DEPTH
+
+
+def _entropy(values: Array, resolutions: Array) -> float:
+    """Entropy of the shares of a sum by resolution; its exponential is the effective number of resolutions."""
+    totals = np.array([values[resolutions == each].sum() for each in set(resolutions.tolist())])
+    shares = totals[totals > 0] / totals.sum() if totals.any() else np.ones(1)
+    return float(-(shares @ np.log(shares)))
+
+
+def cet(architecture: Architecture, *, variant: Variant = "u") -> Detailed:
     r"""Capacity x expressivity x trainability, in closed form; higher is better. A score of this project's own.
 
-    .. math:: \log\Big(1 + \sqrt{\textstyle\sum_l W_l \sum_l W_l H_l W_l}\Big)
-        + \log\Big(\tfrac12 + \textstyle\sum_l \log(1 + \min(r_l, g_l))\Big) - \frac{\max(0, D - 20)}{20}
+    .. math:: \log(1 + U) + H(U) + \log(\tfrac12 + S) + H(S) - \frac{(D_f - 20)_+ + (D_b - 20)_+}{20}
 
-    with W_l the effective weights of convolution l (output channels x independent inputs x what no parallel convolution
-    repeats, as far as the gradient at its output has independent channels), r_l and g_l the effective dimensions of its
-    output and of that output's gradient, and D the plain-equivalent depth. Sums run over the convolutions that an input
-    path reaches and a gradient leaves, without those that read the image. ``docs/cet.md`` derives it.
+    U sums the effective uses of weights over the convolutions, min(W L^2, r g): W counts the weights whose inputs and
+    gradients are independent and that no parallel convolution repeats, L^2 the positions of the output, r and g the
+    effective dimensions of the output and of its gradient. S sums log(1 + min(r, g)). H is the entropy of a sum's
+    shares by resolution. D_f and D_b tell how many layers of a plain chain lose as much linear signal, and let the
+    gradient grow as much. Sums run over the convolutions that an input path reaches and a gradient leaves.
+    ``docs/cet.md`` derives it and says where it fails.
 
     Args:
         architecture: Any architecture whose operations have a mean-field rule: chains and cells of convolutions (full
             and depthwise), batch norm, ReLU, pooling, sums, concatenation. Gates count as the identity.
-        variant: ``"g"`` as above (CET-G). ``"p"`` takes effective parameters as the capacity, ``"pf"`` effective FLOPs,
-            ``"gm"`` the geometric mean of both; all three have the one-sided expressivity, sum of log r_l.
+        variant: ``"u"`` as above. The others are log(1 + capacity) + log(1/2 + expressivity) - (D - 20)_+ / 20 with
+            D = max(D_f, D_b), and leave out what reads the image. ``"g"`` (CET-G): sqrt(sum W * sum W L^2), and S.
+            ``"p"``: effective parameters, whatever their gradients; ``"pf"``: effective FLOPs; ``"gm"``: the geometric
+            mean of both; these three with the sum of log r, each at least 0.
 
     Returns:
         The score, with its pieces as ``.details``; see `CetPieces`.
@@ -182,7 +238,7 @@ def cet(architecture: Architecture, *, variant: Variant = "g") -> Detailed:
         >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperResK3K3(16,32,2,16,1)", (3, 16, 16))
         >>> score = cet(net)
         >>> round(score, 3), round(score.details["P"]), round(score.details["D"], 2)
-        (13.399, 6407, 1.55)
+        (17.336, 6407, 1.55)
     """
     return cet_pieces(architecture).value(variant)
 
@@ -327,24 +383,21 @@ def layers_of(passes: Passes) -> tuple[NDArray[np.intp], Layers]:
         counted = [
             (net, row, stage)
             for net, place, row in step.ensemble.convolutions()
-            if is_counted(stage := step.ensemble.plans[net].stages[place], index)
+            if (stage := step.ensemble.plans[net].stages[place]).counts
         ]
         if not counted:
             continue
         nets += [net for net, _, _ in counted]
         rows = np.array([row for _, row, _ in counted])
-        values = _numbers(step, rows, np.array([(*stage.shape, stage.torus[1]) for _, _, stage in counted], float))
+        shapes = np.array([(*stage.shape, stage.torus[1]) for _, _, stage in counted], float)
+        stem = np.array([float(index == 0 and set(stage.reads) == {0}) for _, _, stage in counted])
+        values = _numbers(step, rows, shapes, stem)
         for column, value in zip(columns, values, strict=True):
             column.append(value)
     return np.array(nets, np.intp), Layers(*(np.concatenate(column) if column else np.empty(0) for column in columns))
 
 
-def is_counted(stage: Stage, sub_layer: int) -> bool:
-    """Whether a convolution counts: its weights do, and it does not read the image itself."""
-    return stage.counts and not (sub_layer == 0 and set(stage.reads) == {0})
-
-
-def _numbers(step: Step, rows: NDArray[np.intp], shapes: Array) -> Layers:
+def _numbers(step: Step, rows: NDArray[np.intp], shapes: Array, is_stem: Array) -> Layers:
     channels, height, width, torus = shapes.T
     behind = rows + step.ensemble.size
     positions = height * width
@@ -358,4 +411,5 @@ def _numbers(step: Step, rows: NDArray[np.intp], shapes: Array) -> Layers:
         output_positions=effective_modes(step.forward.spectra[behind]) * scale,
         gradient_rank=channels / (1 + step.backward.reached_excess[rows]),
         gradient_positions=effective_modes(step.backward.reached[rows]) * scale,
+        is_stem=is_stem,
     )

@@ -9,10 +9,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from zeroshot_nas.architecture import Architecture
-from zeroshot_nas.meanfield.cet import is_counted, layers_of, propagate
+from zeroshot_nas.meanfield.cet import layers_of, propagate
 from zeroshot_nas.meanfield.plan import Layer, Plan, sub_layer_plan
 
-State: TypeAlias = Literal["ok", "redundant", "dead", "not counted"]
+State: TypeAlias = Literal["ok", "redundant", "dead", "stem", "not counted"]
 
 REDUNDANT = 0.5
 """Novelty below which a convolution is called redundant: more than half of it stands in a larger one beside it."""
@@ -33,16 +33,17 @@ class LayerShare:
         groups: Groups of channels; as many as channels where it is depthwise.
         resolution: Height and width of its output.
         weights: Number of its weights.
-        state: ``"dead"``: no path leads to it from the image, or none to the output. ``"not counted"``: it reads the
-            image itself (the stem), or is a shortcut without batch norm. ``"redundant"``: its novelty is below
+        state: ``"dead"``: no path leads to it from the image, or none to the output. ``"not counted"``: a shortcut
+            without batch norm. ``"stem"``: it reads the image itself. ``"redundant"``: its novelty is below
             `REDUNDANT`. Else ``"ok"``.
         patch_rank: Independent inputs of one output value; None where it does not count, as the other ranks.
         novelty: Share of it that no larger convolution on a parallel path repeats, 0 to 1.
         output_rank: Effective output channels.
         gradient_rank: Effective channels of the gradient that comes back.
-        effective_weights: What it adds to W; 0 where it does not count.
-        share: That as a part of W.
-        log_term: What it adds to the expressivity E_m; 0 where it does not count.
+        effective_weights: What it adds to W; 0 where it does not count, and for a stem, which W leaves out.
+        effective_uses: What it adds to U; 0 where it does not count.
+        share: That as a part of U.
+        log_term: What it adds to the expressivity S; 0 where it does not count.
     """
 
     block: int
@@ -61,6 +62,7 @@ class LayerShare:
     output_rank: float | None = None
     gradient_rank: float | None = None
     effective_weights: float = 0.0
+    effective_uses: float = 0.0
     share: float = 0.0
     log_term: float = 0.0
 
@@ -75,8 +77,9 @@ class LayerShare:
 def cet_explain(architecture: Architecture) -> list[LayerShare]:
     """What each convolution adds to the network's CET, dead ones among them, in order.
 
-    The effective weights add up to the piece W of `zeroshot_nas.meanfield.cet.cet`, the log terms to its E_m. The two
-    convolutions of a squeeze-and-excitation gate, which is the identity in the mean, are not listed.
+    The effective weights add up to the piece W of `zeroshot_nas.meanfield.cet.cet`, the effective uses to its U and the
+    log terms to its S. The two convolutions of a squeeze-and-excitation gate, which is the identity in the mean, are
+    not listed.
 
     Raises:
         UndefinedScoreError: As `zeroshot_nas.meanfield.cet.cet`.
@@ -85,24 +88,25 @@ def cet_explain(architecture: Architecture) -> list[LayerShare]:
         >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperResK3K3(16,32,2,16,1)", (3, 16, 16))
         >>> for row in cet_explain(net):
         ...     print(row.block, row.convolution, row.state, f"{row.share:.0%}")
-        1 3x3 3->16 not counted 0%
-        2 3x3 16->16 /2 ok 39%
-        2 3x3 16->32 ok 56%
-        2 1x1 16->32 /2 ok 5%
+        1 3x3 3->16 stem 28%
+        2 3x3 16->16 /2 ok 28%
+        2 3x3 16->32 ok 41%
+        2 1x1 16->32 /2 ok 4%
     """
     places = list(_sub_layers(architecture))
     course = [(plan, 1) for _, _, _, plan in places]
     passes = propagate([course], architecture.input_size, [architecture.num_classes])
     _, layers = layers_of(passes)
-    columns = np.transpose([*layers, layers.weights, layers.transmission]).tolist()
-    names = (*layers._fields, "effective_weights", "log_term")
-    total = float(layers.weights.sum())
+    uses = layers.uses
+    weights = np.where(layers.is_stem, 0.0, layers.weights)
+    columns = np.transpose([*layers, weights, uses, uses / uses.sum(), layers.transmission]).tolist()
+    names = (*layers._fields, "effective_weights", "effective_uses", "share", "log_term")
     numbers: dict[tuple[int, int], dict[str, float]] = {}
     counted = (
         (index, place)
         for index, step in enumerate(passes.steps)
         for _, place, _ in step.ensemble.convolutions()
-        if is_counted(step.ensemble.plans[0].stages[place], index)
+        if step.ensemble.plans[0].stages[place].counts
     )
     for key, values in zip(counted, columns, strict=True):
         numbers[key] = dict(zip(names, values, strict=True))
@@ -110,7 +114,7 @@ def cet_explain(architecture: Architecture) -> list[LayerShare]:
     for index, (block, block_type, sub_layer, plan) in enumerate(places):
         for layer in plan.layers:
             found = None if layer.stage is None else numbers.get((index, layer.stage))
-            rows.append(_row((block, block_type, sub_layer), layer, found, total))
+            rows.append(_row((block, block_type, sub_layer), layer, found))
     return rows
 
 
@@ -123,11 +127,13 @@ def _sub_layers(architecture: Architecture) -> Iterator[tuple[int, str, int, Pla
             yield number, block.type_name, sub_layer, sub_layer_plan(block, None, plan.shape[1:])
 
 
-def _row(place: tuple[int, str, int], layer: Layer, found: dict[str, float] | None, total: float) -> LayerShare:
+def _row(place: tuple[int, str, int], layer: Layer, found: dict[str, float] | None) -> LayerShare:
     conv = layer.conv
     state: State = "ok"
     if found is None:
         state = "dead" if layer.stage is None else "not counted"
+    elif found["is_stem"]:
+        state = "stem"
     elif found["novelty"] < REDUNDANT:
         state = "redundant"
     numbers = found or {}
@@ -146,6 +152,7 @@ def _row(place: tuple[int, str, int], layer: Layer, found: dict[str, float] | No
         output_rank=numbers.get("output_rank"),
         gradient_rank=numbers.get("gradient_rank"),
         effective_weights=numbers.get("effective_weights", 0.0),
-        share=numbers.get("effective_weights", 0.0) / total if total else 0.0,
+        effective_uses=numbers.get("effective_uses", 0.0),
+        share=numbers.get("share", 0.0),
         log_term=numbers.get("log_term", 0.0),
     )

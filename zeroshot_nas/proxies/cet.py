@@ -68,7 +68,7 @@ class Measured(NamedTuple):
     closed_form=cet_closed_form,
     exact=True,
 )
-def cet(network: nn.Module, batch: Batch, /, *, variant: Variant = "g") -> float:
+def cet(network: nn.Module, batch: Batch, /, *, variant: Variant = "u") -> float:
     """CET, capacity x expressivity x trainability; in closed form for architectures of ours; higher is better.
 
     An architecture, and a module that `zeroshot_nas.build` made of one, has the closed form
@@ -80,7 +80,7 @@ def cet(network: nn.Module, batch: Batch, /, *, variant: Variant = "g") -> float
     Args:
         network: Any module that convolves.
         batch: ``inputs`` (N, C, H, W), two images or more, of variance 1.
-        variant: ``"g"``, ``"p"``, ``"pf"`` or ``"gm"``, as in the closed form.
+        variant: ``"u"``, ``"g"``, ``"p"``, ``"pf"`` or ``"gm"``, as in the closed form.
 
     Returns:
         The score, with its pieces as ``.details``.
@@ -94,7 +94,7 @@ def cet(network: nn.Module, batch: Batch, /, *, variant: Variant = "g") -> float
         >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperResK3K3(16,32,2,16,1)", (3, 16, 16))
         >>> result = score(net, "cet")
         >>> round(result.value, 3), round(result.details["P"])
-        (13.399, 6407)
+        (17.336, 6407)
     """
     return measure_cet(network, batch).pieces.value(variant)
 
@@ -117,9 +117,9 @@ def measure_cet(network: nn.Module, batch: Batch) -> Measured:
     that sends x ~ N(0, 1) to an output of energy q has the share :math:`\|A\|_F^2 / q`, by Stein's lemma A is the mean
     slope, and in the mean field the mean slope is the product of the mean slopes of the layers.
 
-    What counts: convolutions that an image and a gradient reach, but for those that read the image through no other
-    convolution (the stem), those from one position to one (gates, classifiers), and 1x1 convolutions with neither an
-    activation before nor a norm behind (bare shortcuts).
+    What counts: convolutions that an image and a gradient reach, but for those from one position to one (gates,
+    classifiers), and 1x1 convolutions with neither an activation before nor a norm behind (bare shortcuts). Those that
+    read the image through no other convolution are marked as the stem.
 
     Departures from the closed form: patches that the zero padding touches are left out; channels and taps are measured
     on the weights at hand, which correlate channels more than the mean over weights does; a sum is all that it is, not
@@ -141,7 +141,7 @@ def measure_cet(network: nn.Module, batch: Batch) -> Measured:
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         >>> found = measure_cet(network, Batch(torch.randn(8, 3, 16, 16, generator=torch_generator(0))))
         >>> found.weights, 0 < found.pieces.P < 8 * 8 * 9, found.pieces.P >= found.pieces.W
-        ((576,), True, True)
+        ((216, 576), True, True)
     """
     run = passes(network, batch.inputs, batch.targets)
     images, output = run.inputs, run.forward.output
@@ -160,13 +160,13 @@ def measure_cet(network: nn.Module, batch: Batch) -> Measured:
     sampler = _Sampler(len(images), batch.seed)
     with torch.no_grad():
         every = (
-            _Convolution(node, output, gradient, graph.norm_behind(node), sampler)
+            _Convolution(node, output, gradient, graph, sampler)
             for (node, output), gradient in zip(outputs.items(), gradients, strict=True)
             if graph.is_counted(node, output)
         )
         live = [each for each in every if each.is_live]
         if not live:
-            raise UndefinedScoreError("no convolution behind the first is alive: none has both an input and a gradient")
+            raise UndefinedScoreError("no convolution is alive: none has both an input and a gradient")
         novelties = _novelties(live, graph.segments())
         rows = [each.numbers(novelty, sampler) for each, novelty in zip(live, novelties, strict=True)]
         ratio = image_variance / _variance(graph.value(graph.last, outputs), "the last feature map")
@@ -261,18 +261,19 @@ class _Convolution:
         node: Its operation.
         output: What it returned.
         gradient: The gradient of that.
-        norm: The norm behind it, or None.
+        graph: The graph that it is part of.
         sampler: What to look at.
     """
 
-    def __init__(self, node: Node, output: Tensor, gradient: Tensor, norm: Node | None, sampler: _Sampler) -> None:
+    def __init__(self, node: Node, output: Tensor, gradient: Tensor, graph: AutogradGraph, sampler: _Sampler) -> None:
         self.node = node
         self.output = output
         self.gradient = gradient
         self.input: Tensor = node._saved_input
         self.weight: Tensor = node._saved_weight
+        self.is_stem = graph.is_stem(node)
         self.input_means = self.input.mean(all_but_channels(self.input))
-        self.output_means, self.deviations = _channel_moments(output, norm)
+        self.output_means, self.deviations = _channel_moments(output, graph.norm_behind(node))
         self.inputs = sampler.rows(self.input) - self.input_means
         self.gradients = sampler.rows(gradient) * self.deviations  # of the output as a norm behind it scales it
 
@@ -295,6 +296,7 @@ class _Convolution:
             sampler.effective_positions(self.output, self.output_means),
             _rank(self.gradients[:, :, None]),
             sampler.effective_positions(self.gradient, torch.zeros_like(self.output_means)),
+            self.is_stem,
         )
 
     def _patch_rank(self, sampler: _Sampler) -> float:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from zeroshot_nas.errors import DataError, ZeroShotNASError
 from zeroshot_nas.registry import Registry
@@ -27,7 +31,7 @@ class ImageData:
     """Labelled images in memory, a part to train on and a part to test on.
 
     Args:
-        train_images: Images ``(N, C, H, W)``, float32 in [0, 1].
+        train_images: Images ``(N, C, H, W)``, float32 in [0, 1] or uint8 from 0 to 255, a quarter of the memory.
         train_labels: Classes ``(N,)``, int64, from 0 to ``len(class_names) - 1``.
         test_images: Images ``(M, C, H, W)``, as above.
         test_labels: Classes ``(M,)``, as above.
@@ -70,13 +74,18 @@ class ImageData:
         return channels, height, width
 
 
-DataFunction: TypeAlias = Callable[[], ImageData]
+DataFunction: TypeAlias = Callable[..., ImageData]
+"""``() -> ImageData``; of data on disk ``(path) -> ImageData``, or ``(path, input_size) -> ImageData``."""
 
 DATASETS: Registry[DataFunction] = Registry("data set", package="zeroshot_nas.training.datasets")
 
 
 def register_data(name: str) -> Callable[[DataFunction], DataFunction]:
-    """Registers a function without arguments that returns `ImageData` under a name."""
+    """Registers a function that returns `ImageData` under a name.
+
+    A function with an argument ``path`` reads data on disk, which are asked for as ``"name:path"``. One with an
+    argument ``input_size`` is told the shape ``(C, H, W)`` that images are wanted in, or None.
+    """
 
     def register(function: DataFunction) -> DataFunction:
         DATASETS.add(name, function)
@@ -85,18 +94,61 @@ def register_data(name: str) -> Callable[[DataFunction], DataFunction]:
     return register
 
 
-def load_data(data: str | ImageData) -> ImageData:
-    """A data set by its registered name; `ImageData` comes back as it is.
+def load_data(data: str | ImageData, input_size: Sequence[int] | None = None) -> ImageData:
+    """A data set by its registered name, with a path where it is on disk; `ImageData` comes back as it is.
+
+    Args:
+        data: ``"digits"``, ``"cifar10:/data/cifar-10-batches-py"``, ``"folder:photos/"``, or `ImageData`.
+        input_size: Shape ``(C, H, W)`` to read images of several sizes in.
 
     Raises:
         UnknownNameError: No data set has that name.
-        DataError: ``data`` is neither.
+        DataError: ``data`` is neither, or a path is missing or too much.
     """
     if isinstance(data, ImageData):
         return data
     if not isinstance(data, str):
         raise DataError(f"data is a name ({', '.join(DATASETS)}) or an ImageData, got {type(data).__name__}")
-    return DATASETS[data]()
+    name, _, path = data.partition(":")
+    function = DATASETS[name]
+    takes = inspect.signature(function).parameters
+    if ("path" in takes) != bool(path):
+        raise DataError(
+            f"{name} is read from disk: give its path as {name}:PATH"
+            if "path" in takes
+            else f"{name} takes no path, got {data!r}"
+        )
+    given = {"path": Path(path), "input_size": input_size}
+    return function(**{key: value for key, value in given.items() if key in takes})
+
+
+def from_datasets(
+    train: Dataset[Any], test: Dataset[Any], class_names: Sequence[str], name: str = "dataset"
+) -> ImageData:
+    """Reads torch data sets of pairs (image, class) into memory.
+
+    Args:
+        train: Pairs to train on; an image is a tensor ``(C, H, W)``, uint8 or float32 in [0, 1], or a Pillow image.
+            All images of a set have one shape.
+        test: Pairs to test on.
+        class_names: The classes' names, in the order of their labels.
+        name: What messages and results call the data.
+
+    Raises:
+        DataError: An item is no such pair, or its image is of another shape than the first.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> pairs = TensorDataset(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
+        >>> from_datasets(pairs, pairs, ("cat", "dog")).image_shape
+        (3, 8, 8)
+    """
+    return ImageData(*_stacked(train), *_stacked(test), tuple(class_names), name)
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Images as float32 in [0, 1]."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 def list_data() -> list[str]:
@@ -165,7 +217,7 @@ def _with_channels(images: Tensor, channels: int, name: str) -> Tensor:
     if given == 1:
         return images.repeat(1, channels, 1, 1)
     if (given, channels) == (3, 1):
-        return images.mean(1, keepdim=True)
+        return as_float(images).mean(1, keepdim=True)
     raise DataError(
         f"the images of {name!r} have {given} channels, the network takes {channels}; expected equal numbers, "
         f"1 to any, or 3 to 1. Give the architecture an input_size with {given} channels"
@@ -175,13 +227,18 @@ def _with_channels(images: Tensor, channels: int, name: str) -> Tensor:
 def _resize(images: Tensor, sides: Sequence[int]) -> Tensor:
     if tuple(images.shape[2:]) == tuple(sides):
         return images
-    resized = F.interpolate(images, size=list(sides), mode="bilinear", antialias=True)
+    resized = F.interpolate(as_float(images), size=list(sides), mode="bilinear", antialias=True)
     return resized.clamp(0, 1)  # rounding may leave the range by an ulp
 
 
 def _check_images(images: Tensor, name: str) -> None:
-    if not isinstance(images, Tensor) or images.dtype != torch.float32 or images.ndim != 4 or not images.numel():
-        raise DataError(f"{name} must be a float32 tensor (N, C, H, W) of one image or more, got {_describe(images)}")
+    dtypes = (torch.float32, torch.uint8)
+    if not isinstance(images, Tensor) or images.dtype not in dtypes or images.ndim != 4 or not images.numel():
+        raise DataError(
+            f"{name} must be a float32 or uint8 tensor (N, C, H, W) of one image or more, got {_describe(images)}"
+        )
+    if images.dtype == torch.uint8:
+        return
     low, high = images.aminmax()
     if not (low >= 0 and high <= 1):  # not: NaN fails both
         raise DataError(
@@ -199,6 +256,32 @@ def _check_labels(labels: Tensor, name: str, count: int, classes: int) -> None:
             f"{name} must be from 0 to {classes - 1}, since class_names has {classes} names; "
             f"got labels from {low} to {high}"
         )
+
+
+def _stacked(dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:
+    """All images and all labels of a torch data set."""
+    images: list[Tensor] = []
+    labels: list[int] = []
+    for index in range(len(dataset)):  # type: ignore[arg-type]  # a Dataset with a length, or TypeError says so
+        try:
+            image, label = dataset[index]
+            images.append(image if isinstance(image, Tensor) else _from_pillow(image))
+            labels.append(int(label))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"item {index} of the data set is no pair of an image and a class: {error}") from error
+        if images[-1].shape != images[0].shape or images[-1].dtype != images[0].dtype:
+            raise DataError(
+                f"image {index} of the data set is {_describe(images[-1])}, the first {_describe(images[0])}; "
+                "they must be alike. Resize them in the data set"
+            )
+    if not images:
+        raise DataError("the data set is empty; expected one pair of an image and a class or more")
+    return torch.stack(images), torch.tensor(labels)
+
+
+def _from_pillow(image: Any) -> Tensor:
+    pixels = np.array(image, dtype=np.uint8)  # a copy, since torch shares its memory
+    return torch.from_numpy(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
 
 
 def _describe(value: object) -> str:

@@ -16,12 +16,15 @@ from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError
 from zeroshot_nas.files import write_atomically, write_text
 from zeroshot_nas.network import Network
+from zeroshot_nas.training.base import as_float
 
 BEST, LAST, ARCHITECTURE, RESULT = "best.pt", "last.pt", "architecture.json", "train.json"
+STATE, LOG = "state.pt", "train.log"
 """Files of a run's folder."""
 
 _FORMAT = "zeroshot_nas.checkpoint"
 _VERSION = 1
+_STATE_FORMAT = "zeroshot_nas.training_state.1"
 
 
 class TrainedNetwork(Network):
@@ -137,7 +140,7 @@ def predict(network: Network, images: Tensor, *, batch_size: int = 512) -> Tenso
 
     Args:
         network: A network from `load`, which takes raw images, or a plain one, which takes normalised ones.
-        images: Images ``(N, C, H, W)`` of the network's input size.
+        images: Images ``(N, C, H, W)`` of the network's input size, float, or uint8 from 0 to 255.
         batch_size: Images that go through the network at once.
 
     Raises:
@@ -158,7 +161,7 @@ def predict(network: Network, images: Tensor, *, batch_size: int = 512) -> Tenso
     was_training = network.training
     network.eval()
     try:
-        logits = [network(batch.to(parameter)).cpu() for batch in torch.split(images, batch_size)]
+        logits = [network(as_float(batch).to(parameter)).cpu() for batch in torch.split(images, batch_size)]
     finally:
         network.train(was_training)
     return torch.cat(logits).softmax(1)
@@ -170,21 +173,51 @@ class RunFolder:
     Args:
         path: The folder; made with its parents if need be.
         force: Whether it may hold a run already, which is then replaced.
+        resume: Whether it may hold a run already, which then goes on.
 
     Raises:
-        OutputExistsError: It holds a run and ``force`` is not set, or it is a file.
+        OutputExistsError: It holds a run and neither is set, or it is a file.
     """
 
-    def __init__(self, path: str | Path, force: bool) -> None:
+    def __init__(self, path: str | Path, force: bool, resume: bool = False) -> None:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise OutputExistsError(f"expected a folder to write to, got the file {self.path}; give another path")
-        held = [name for name in (BEST, LAST, RESULT) if (self.path / name).exists()]
-        if held and not force:
+        held = [name for name in (BEST, LAST, RESULT, STATE) if (self.path / name).exists()]
+        if held and not (force or resume):
             raise OutputExistsError(
-                f"{self.path} already holds a run ({', '.join(held)}); give another folder, or force=True to replace it"
+                f"{self.path} already holds a run ({', '.join(held)}); give another folder, resume=True to go on with "
+                "it, or force=True to replace it"
             )
         self.path.mkdir(parents=True, exist_ok=True)
+        if force and not resume:
+            (self.path / STATE).unlink(missing_ok=True)  # of another run, which must not be gone on with
+
+    def state(self) -> dict[str, Any] | None:
+        """What `save_state` wrote, if there is a run.
+
+        Raises:
+            FileFormatError: The file is damaged.
+        """
+        file = self.path / STATE
+        if not file.exists():
+            return None
+        try:
+            state = torch.load(io.BytesIO(file.read_bytes()), map_location="cpu", weights_only=True)
+            if state["format"] == _STATE_FORMAT:
+                return dict(state)
+        except Exception as error:  # torch raises many kinds on bytes that are not its own
+            raise FileFormatError(f"{file} is damaged, so the run can't go on: {_first_line(error)}") from error
+        raise FileFormatError(f"{file} is not the state of a training run of this release")
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Writes all that a run needs to go on."""
+        content = {"format": _STATE_FORMAT, **state}
+        write_atomically(self.path / STATE, lambda draft: torch.save(content, draft))
+
+    def save_log(self, text: str) -> None:
+        """Writes the table of epochs."""
+        write_text(self.path / LOG, text)
 
     def save_weights(self, name: str, checkpoint: Mapping[str, Any]) -> None:
         """Writes what `pack` gives, and the architecture beside it."""

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any, Literal
 
+from zeroshot_nas.errors import UnknownNameError, did_you_mean
 from zeroshot_nas.training.base import RecipeError
+
+POLICIES = (None, "cifar10", "imagenet", "svhn")
+PRECISIONS = ("float32", "bfloat16", "auto")
+
+_FROM_ZERO = (
+    *("learning_rate_per_256", "weight_decay", "warmup_epochs", "mixup"),
+    *("gradient_clip", "distill_logits", "distill_features"),
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,16 @@ class Recipe:
         label_smoothing: Share of the target spread over all classes.
         shift: Largest random shift in pixels of the network's input.
         flip: Mirrors images at random; not for digits or text.
+        mixup: Both parameters of the beta distribution that mixes images in pairs (arXiv:1710.09412); 0 mixes none.
+        random_erasing: Probability that a rectangle of an image is erased (arXiv:1708.04896).
+        auto_augment: Policy of AutoAugment (arXiv:1805.09501), ``"cifar10"``, ``"imagenet"`` or ``"svhn"``, or None.
+        ema_decay: Decay of the exponential moving average of the weights that is validated and kept; 0 keeps none.
+        gradient_clip: Largest norm of all gradients together; 0 sets none.
+        zero_init_residual: Sets the last batch norm's scale of each residual branch to 0 at the start.
+        precision: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``, whichever is measured to be faster.
+        patience: Epochs without a better validation accuracy after which training stops; 0 never stops early.
+        distill_logits: Weight of the cross entropy with a teacher's probabilities.
+        distill_features: Weight of the smooth L1 distance to a teacher's feature maps.
         validation_fraction: Share of the training images that chooses the best epoch; 0 takes the last epoch.
 
     Raises:
@@ -44,19 +65,41 @@ class Recipe:
     label_smoothing: float = 0.1
     shift: int = 1
     flip: bool = False
+    mixup: float = 0.0
+    random_erasing: float = 0.0
+    auto_augment: str | None = None
+    ema_decay: float = 0.0
+    gradient_clip: float = 0.0
+    zero_init_residual: bool = False
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    patience: int = 0
+    distill_logits: float = 1.0
+    distill_features: float = 1.0
     validation_fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 2), ("shift", 0)):
+        for name, least in (("epochs", 1), ("batch_size", 2), ("shift", 0), ("patience", 0)):
             value = getattr(self, name)
             _check(type(value) is int and value >= least, name, f"a whole number of {least} or more", value)
-        for name in ("momentum", "label_smoothing", "validation_fraction"):
+        for name in ("momentum", "label_smoothing", "validation_fraction", "ema_decay"):
             value = getattr(self, name)
             _check(_is_number(value) and 0 <= value < 1, name, "a number from 0 to below 1", value)
-        for name in ("learning_rate_per_256", "weight_decay", "warmup_epochs"):
+        for name in _FROM_ZERO:
             value = getattr(self, name)
             _check(_is_number(value) and value >= 0, name, "a finite number of 0 or more", value)
-        _check(isinstance(self.flip, bool), "flip", "True or False", self.flip)
+        erasing = self.random_erasing
+        _check(_is_number(erasing) and 0 <= erasing <= 1, "random_erasing", "a probability from 0 to 1", erasing)
+        for name in ("flip", "zero_init_residual"):
+            _check(isinstance(getattr(self, name), bool), name, "True or False", getattr(self, name))
+        for name, choices in (("auto_augment", POLICIES), ("precision", PRECISIONS)):
+            value = getattr(self, name)
+            _check(value in choices, name, f"one of {', '.join(map(repr, choices))}", value)
+        _check(
+            not (self.patience and not self.validation_fraction),
+            "patience",
+            "0 without a validation part",
+            self.patience,
+        )
 
     @property
     def peak_learning_rate(self) -> float:
@@ -96,3 +139,54 @@ def _is_number(value: object) -> bool:
 def _check(right: bool, name: str, expected: str, value: object) -> None:
     if not right:
         raise RecipeError(f"{name} must be {expected}, got {value!r}")
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "quick": Recipe(epochs=8, batch_size=32, learning_rate_per_256=0.8, warmup_epochs=2),
+        "standard": Recipe(ema_decay=0.99, gradient_clip=5.0),
+        "zennas": Recipe(
+            epochs=1440,
+            learning_rate_per_256=0.1,
+            warmup_epochs=5,
+            shift=4,
+            flip=True,
+            mixup=0.2,
+            random_erasing=0.25,
+            auto_augment="cifar10",
+            zero_init_residual=True,
+            validation_fraction=0.0,
+        ),
+    }
+)
+"""Recipes by name.
+
+``quick`` is for a look, ``standard`` for a small data set, ``zennas`` is Zen-NAS's for CIFAR (arXiv:2102.01063): SGD
+with Nesterov momentum 0.9, 0.1 per 256 images, 1,440 epochs, cosine to zero, 5 of warm-up, label smoothing 0.1, mixup
+0.2, random erasing, AutoAugment, weight decay 5e-4 (4e-5 and 480 epochs for ImageNet), last batch norms of residual
+branches at zero. Departures: no colour jitter, He's initialisation instead of Xavier's with gain 3.26, batch norm
+momentum 0.1, no decay on biases and batch norms, and erased pixels are black.
+"""
+
+
+def get_recipe(recipe: str | Recipe, **overrides: Any) -> Recipe:
+    """A recipe by name, with some values replaced.
+
+    Raises:
+        UnknownNameError: No recipe has that name.
+        RecipeError: An override is no hyper-parameter, or out of range.
+
+    Example:
+        >>> get_recipe("zennas", epochs=5).mixup
+        0.2
+    """
+    if not isinstance(recipe, Recipe):
+        if recipe not in RECIPES:
+            raise UnknownNameError("recipe", str(recipe), RECIPES)
+        recipe = RECIPES[recipe]
+    names = [field.name for field in fields(Recipe)]
+    if unknown := [name for name in overrides if name not in names]:
+        raise RecipeError(
+            f"a recipe has no {unknown[0]!r}.{did_you_mean(unknown[0], names)} It has: {', '.join(names)}"
+        )
+    return replace(recipe, **overrides)

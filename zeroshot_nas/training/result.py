@@ -32,6 +32,16 @@ class EpochRecord:
     validation_accuracy: float | None
     seconds: float
 
+    def row(self) -> str:
+        """A line of the table that `HEADER` heads."""
+        accuracy = "" if self.validation_accuracy is None else f"{self.validation_accuracy:.2%}"
+        return (
+            f"{self.epoch:>5} {self.learning_rate:>13.5f} {self.train_loss:>10.4f} {accuracy:>10} {self.seconds:>7.1f}"
+        )
+
+
+HEADER = f"{'epoch':>5} {'learning rate':>13} {'train loss':>10} {'validation':>10} {'seconds':>7}"
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -41,8 +51,8 @@ class TrainResult:
         test_accuracy: Fraction of test images that the best weights classify right; NaN in state ``"running"``.
         validation_accuracy: Fraction of validation images that they classify right; None without such images.
         best_epoch: Epoch of the best weights, from 1.
-        epochs: Epochs done.
-        seconds: Wall time of the whole run.
+        epochs: Epochs done; fewer than the recipe's where it has patience, or after Ctrl-C.
+        seconds: Wall time of the whole run, of all its pieces if it was resumed.
         params: Trainable values of the network.
         state: ``"done"``, ``"interrupted"`` (by Ctrl-C), or in a run's file also ``"running"``.
         weights: File of the best weights; None where no folder was given.

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import sys
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from zeroshot_nas.architecture import Architecture, HasArchitecture, architecture_of
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.errors import ArchitectureError, DataError
+from zeroshot_nas.errors import ArchitectureError, DataError, SettingsChangedError
 from zeroshot_nas.network import Network, build
 from zeroshot_nas.seeding import one_torch_thread, preserved_rng, torch_generator
-from zeroshot_nas.training.augment import random_flip, random_shift
-from zeroshot_nas.training.base import ImageData, TrainingError, fit_to, load_data, stratified_split
-from zeroshot_nas.training.checkpoint import BEST, LAST, RunFolder, TrainedNetwork, pack, predict, unpack
-from zeroshot_nas.training.recipe import Recipe
-from zeroshot_nas.training.result import EpochRecord, State, TrainResult
+from zeroshot_nas.store import settings_difference
+from zeroshot_nas.training.base import ImageData, fit_to, load_data, stratified_split
+from zeroshot_nas.training.checkpoint import BEST, LAST, RunFolder, TrainedNetwork, load, pack, unpack
+from zeroshot_nas.training.learner import Learner, accuracy, zero_init_residual
+from zeroshot_nas.training.recipe import Recipe, get_recipe
+from zeroshot_nas.training.result import HEADER, EpochRecord, State, TrainResult
 
 DEFAULT_RECIPE = Recipe()
 
@@ -34,9 +37,11 @@ SMALL_STEP = 2_000_000_000
 def train(
     model: Architecture | HasArchitecture | Network,
     data: str | ImageData,
-    recipe: Recipe = DEFAULT_RECIPE,
+    recipe: Recipe | str = DEFAULT_RECIPE,
     *,
+    teacher: nn.Module | str | Path | None = None,
     out: str | Path | None = None,
+    resume: bool = False,
     seed: int = 0,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -45,25 +50,30 @@ def train(
     """Trains a network and measures it on test images that had no part in any choice.
 
     A stratified part of the training images chooses the best epoch; the test images are looked at once, at the end.
-    On one machine's CPU the same seed gives the same weights, whatever the global random state, which stays as it was.
-    Ctrl-C after the first epoch stops with the best weights so far.
+    On one machine's CPU the same seed gives the same weights, whatever the global random state, which stays as it was,
+    and however often the run was stopped and resumed. Ctrl-C after the first epoch stops with the best weights so far.
 
     Args:
         model: An architecture or a candidate of a search, which is built and initialised with ``seed``, or a network,
             whose copy is trained on.
-        data: A name (`list_data`) or images of your own; they are fitted to the network's input size.
-        recipe: Hyper-parameters.
-        out: Folder for ``best.pt``, ``last.pt``, ``architecture.json`` and ``train.json``, which are brought up to date
-            every epoch; None writes nothing.
+        data: A name, with a path where it has one (`load_data`), or images of your own (`from_datasets`); they are
+            fitted to the network's input size.
+        recipe: Hyper-parameters, or the name of a recipe.
+        teacher: A module that takes images in [0, 1], or a finished run's folder, to learn from beside the labels.
+        out: Folder for ``best.pt``, ``last.pt``, ``architecture.json``, ``train.json``, ``train.log`` and ``state.pt``,
+            which are brought up to date every epoch; None writes nothing.
+        resume: Goes on with the run that ``out`` holds, if it holds one.
         seed: Seed of weights, validation part, order and augmentation.
         device: Where to train; default: where the network is, and the CPU for an architecture.
-        progress: Shows a bar on standard error.
+        progress: Shows a bar and a table of epochs on standard error.
         force: Replaces the run that ``out`` holds.
 
     Raises:
-        UnknownNameError: No data set has that name.
-        DataError: The data don't fit the network, or are too few for the recipe.
-        OutputExistsError: ``out`` holds a run, and ``force`` is not set.
+        UnknownNameError: No data set or recipe has that name.
+        DataError: The data don't fit the network or the teacher, or are too few for the recipe.
+        OutputExistsError: ``out`` holds a run, and neither ``resume`` nor ``force`` is set.
+        SettingsChangedError: The run to be resumed has other settings; the message names them.
+        FileFormatError: The run to be resumed is damaged.
         TrainingError: The loss is no longer finite.
         KeyboardInterrupt: Ctrl-C before the end of the first epoch.
 
@@ -73,13 +83,19 @@ def train(
         >>> result.state, result.epochs, result.params
         ('done', 2, 178)
     """
-    source = _plain(model)
+    source, recipe = _plain(model), get_recipe(recipe)
+    if resume and out is None:
+        raise DataError("resume=True goes on with a run in a folder; give it as out")
     with preserved_rng(), _threads_for(source, recipe):
         images = _fit(source, data)
         parts = _split(images, recipe, seed)
-        network = _starting_network(source, images, seed, device)
-        folder = None if out is None else RunFolder(out, force)
-        run = _Run(network, images, parts, recipe, folder, seed)
+        network = _starting_network(source, images, recipe, seed, device)
+        master = load(teacher) if isinstance(teacher, str | Path) else teacher
+        learner = Learner(network, images, parts, recipe, seed, master)
+        folder = None if out is None else RunFolder(out, force, resume)
+        run = _Run(learner, images, folder)
+        if resume:
+            run.load()
         return run.finish(run.train(progress))
 
 
@@ -91,34 +107,45 @@ def _threads_for(source: Architecture | Network, recipe: Recipe) -> AbstractCont
 
 
 class _Run:
-    """One run: its parts, and what it came to so far."""
+    """One run: its learner, and what it came to so far."""
 
-    def __init__(
-        self,
-        network: TrainedNetwork,
-        images: ImageData,
-        parts: tuple[Tensor, Tensor],
-        recipe: Recipe,
-        folder: RunFolder | None,
-        seed: int,
-    ) -> None:
+    def __init__(self, learner: Learner, images: ImageData, folder: RunFolder | None) -> None:
         self.start = time.perf_counter()
-        self.network, self.images, self.parts = network, images, parts
-        self.recipe, self.folder, self.seed = recipe, folder, seed
+        self.learner, self.images, self.folder = learner, images, folder
+        self.network, self.recipe = learner.network, learner.recipe
         self.history: tuple[EpochRecord, ...] = ()
         self.best: dict[str, Any] = {}
 
+    def load(self) -> None:
+        """Goes on where the folder's run is, if it holds one."""
+        state = None if self.folder is None else self.folder.state()
+        if state is None:
+            return
+        if difference := settings_difference(state["settings"], self._settings):
+            raise SettingsChangedError(
+                f"{self.folder.path if self.folder else ''} was begun with other settings, so it is not resumed. "
+                + "; ".join(difference)
+            )
+        self.learner.load_state(state["learner"])
+        self.history = tuple(EpochRecord(**record) for record in state["history"])
+        self.best = state["best"]
+        self.start -= state["seconds"]
+
     def train(self, progress: bool) -> State:
         """Runs the epochs and keeps the best; Ctrl-C cuts them short."""
-        with tqdm(total=self.recipe.epochs, desc="training", unit="epoch", disable=not progress) as bar:
+        done = len(self.history)
+        with tqdm(total=self.recipe.epochs, initial=done, desc="training", unit="epoch", disable=not progress) as bar:
+            if progress:
+                bar.write(HEADER, file=sys.stderr)
             try:
-                for record in _epochs(self.network, self.images, self.parts, self.recipe, self.seed):
+                for record in () if self._is_over() else self.learner.epochs(done):
                     self._take(record)
-                    accuracy = "none" if record.validation_accuracy is None else f"{record.validation_accuracy:.2%}"
-                    bar.set_postfix_str(
-                        f"loss {record.train_loss:.3f}, validation {accuracy}, best epoch {self.best['epoch']}"
-                    )
+                    if progress:
+                        bar.write(record.row(), file=sys.stderr)
+                    bar.set_postfix_str(f"best epoch {self.best['epoch']}")
                     bar.update()
+                    if self._is_over():
+                        break
             except KeyboardInterrupt:
                 if not self.history:
                     raise
@@ -128,26 +155,60 @@ class _Run:
     def finish(self, state: State) -> TrainResult:
         """Looks at the test images, with the best weights as they would be loaded."""
         self.network = unpack(self.best).to(self.network.mean.device)
-        accuracy = _accuracy(self.network, self.images.test_images, self.images.test_labels)
-        result = self._result(state, accuracy)
+        if self.learner.distillation is not None:
+            self.learner.distillation.close()
+        found = accuracy(self.network, self.images.test_images, self.images.test_labels)
+        result = self._result(state, found)
         if self.folder is not None:
             self.folder.save_weights(BEST, self.best)  # again: Ctrl-C may have come before it was written
             self.folder.save_result(result.to_dict())
         return result
 
+    def _is_over(self) -> bool:
+        """Whether there was no better epoch for as long as the recipe is patient."""
+        return bool(self.recipe.patience and self.history) and (
+            len(self.history) - self.best["epoch"] >= self.recipe.patience
+        )
+
     def _take(self, record: EpochRecord) -> None:
-        last = pack(self.network, record.epoch, record.validation_accuracy)
-        accuracy, best = record.validation_accuracy, self.best.get("validation_accuracy")
-        improved = accuracy is None or best is None or accuracy >= best  # of equals the later, which saw more
+        last = pack(self.learner.kept_network(), record.epoch, record.validation_accuracy)
+        found, best = record.validation_accuracy, self.best.get("validation_accuracy")
+        improved = found is None or best is None or found >= best  # of equals the later, which saw more
         if improved:
             self.best = last
         self.history = (*self.history, record)
         if self.folder is None:
             return
+        self.folder.save_state(self._state())  # first: the others follow from it
         if improved:
             self.folder.save_weights(BEST, last)
         self.folder.save_weights(LAST, last)
+        self.folder.save_log("\n".join([HEADER, *(each.row() for each in self.history)]) + "\n")
         self.folder.save_result(self._result("running", math.nan).to_dict())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "settings": self._settings,
+            "learner": self.learner.state(),
+            "history": [asdict(record) for record in self.history],
+            "best": self.best,
+            "seconds": time.perf_counter() - self.start,
+        }
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same when a run goes on."""
+        digest = hashlib.sha256()
+        for tensor in (self.images.train_images, self.images.train_labels):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return {
+            "architecture": self.network.architecture.key,
+            "data": self.images.name,
+            "training images": digest.hexdigest()[:16],
+            "seed": self.learner.seed,
+            "teacher": self.learner.distillation is not None,
+            **self.recipe.to_dict(),
+        }
 
     def _result(self, state: State, test_accuracy: float) -> TrainResult:
         return TrainResult(
@@ -162,63 +223,9 @@ class _Run:
             history=self.history,
             recipe=self.recipe,
             data=self.images.name,
-            seed=self.seed,
+            seed=self.learner.seed,
             network=self.network,
         )
-
-
-def _epochs(
-    network: TrainedNetwork, data: ImageData, parts: tuple[Tensor, Tensor], recipe: Recipe, seed: int
-) -> Iterator[EpochRecord]:
-    """Trains the network in place, and gives a record after every epoch."""
-    kept, held_out = parts
-    device = network.mean.device
-    images, labels = data.train_images.to(device), data.train_labels.to(device)
-    optimizer = _optimizer(network, recipe)
-    generator = torch_generator(seed, 2)
-    for epoch in range(1, recipe.epochs + 1):
-        start = time.perf_counter()
-        order = kept[torch.randperm(len(kept), generator=generator)]
-        batches = [batch for batch in torch.split(order, recipe.batch_size) if len(batch) > 1]  # batch norm needs two
-        total, rate = torch.zeros((), device=device), 0.0
-        network.train()
-        for step, batch in enumerate(batches, start=(epoch - 1) * len(batches)):
-            rate = recipe.learning_rate(step, len(batches))
-            inputs, targets = _augment(images[batch.to(device)], recipe, generator), labels[batch.to(device)]
-            total += _step(network, optimizer, inputs, targets, rate, recipe.label_smoothing) * len(batch)
-        loss = total.item() / sum(map(len, batches))
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} in epoch {epoch}, at a learning rate of {rate:.3g}: that is too high; "
-                f"lower the recipe's learning_rate_per_256, which is {recipe.learning_rate_per_256:g}"
-            )
-        accuracy = _accuracy(network, images[held_out], labels[held_out]) if len(held_out) else None
-        yield EpochRecord(epoch, rate, loss, accuracy, time.perf_counter() - start)
-
-
-def _step(
-    network: Network, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, rate: float, smoothing: float
-) -> Tensor:
-    """One step on one batch; the loss before it."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    loss = F.cross_entropy(network(images), labels, label_smoothing=smoothing)
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return loss.detach()
-
-
-def _augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    images = random_shift(images, recipe.shift, generator)
-    return random_flip(images, generator) if recipe.flip else images
-
-
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    free = [parameter for parameter in network.parameters() if parameter.ndim <= 1]  # biases and batch norm
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
 
 def _split(data: ImageData, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
@@ -236,7 +243,7 @@ def _split(data: ImageData, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
 def _fit(model: Architecture | Network, data: str | ImageData) -> ImageData:
     """The data at the size of the network's input, if their classes are the network's."""
     architecture = model.architecture if isinstance(model, Network) else model
-    images = fit_to(load_data(data), architecture.input_size)
+    images = fit_to(load_data(data, architecture.input_size), architecture.input_size)
     classes = len(images.class_names)
     if architecture.num_classes != classes:
         raise DataError(
@@ -257,18 +264,39 @@ def _plain(model: object) -> Architecture | Network:
 
 
 def _starting_network(
-    model: Architecture | Network, images: ImageData, seed: int, device: str | torch.device | None
+    model: Architecture | Network, images: ImageData, recipe: Recipe, seed: int, device: str | torch.device | None
 ) -> TrainedNetwork:
     """A network of our own with the model's weights, which normalises what the training images are like."""
     source = build(model, seed=seed) if isinstance(model, Architecture) else model
-    mean, std = images.train_images.mean((0, 2, 3)), images.train_images.std((0, 2, 3), correction=0)
-    std[std == 0] = 1  # a channel of one colour
+    mean, std = _channel_statistics(images.train_images)
     network = TrainedNetwork(source.architecture, mean.tolist(), std.tolist(), images.class_names)
     network.load_state_dict(source.state_dict())
+    if recipe.zero_init_residual and isinstance(model, Architecture):
+        zero_init_residual(network)
     network.to(device if device is not None else next(source.parameters()).device)
+    network.to(memory_format=_memory_format(network))  # type: ignore[call-overload]  # torch's stub does not know it
     return network
 
 
-def _accuracy(network: Network, images: Tensor, labels: Tensor) -> float:
-    """Fraction of images classified right."""
-    return (predict(network, images).argmax(1) == labels.cpu()).double().mean().item()
+def _memory_format(network: TrainedNetwork) -> torch.memory_format:
+    """Channels last, which is faster, except where torch 2.13 writes past its buffers.
+
+    On the CPU with several threads, the backward pass of a convolution from one channel corrupts the heap.
+    """
+    on_cpu, one_channel = network.mean.device.type == "cpu", network.architecture.input_size[0] == 1
+    unsafe = on_cpu and one_channel and torch.get_num_threads() > 1
+    return torch.contiguous_format if unsafe else torch.channels_last
+
+
+def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, 1 for a channel of one colour."""
+    if images.dtype == torch.uint8:  # exact, from counts, and without a copy in float
+        values = torch.arange(256, dtype=torch.float64) / 255
+        counts = torch.stack([each.flatten().bincount(minlength=256) for each in images.unbind(1)]).double()
+        shares = counts / counts.sum(1, keepdim=True)
+        mean = shares @ values
+        std = (shares @ values.square() - mean.square()).clamp(min=0).sqrt()
+    else:
+        mean, std = images.mean((0, 2, 3)), images.std((0, 2, 3), correction=0)
+    std[std == 0] = 1
+    return mean, std

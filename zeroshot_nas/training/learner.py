@@ -1,0 +1,206 @@
+"""The steps of training: batches, augmentation, loss, optimiser, moving average, and their state."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zeroshot_nas.network import Network, Residual
+from zeroshot_nas.seeding import derive_seed, torch_generator
+from zeroshot_nas.training.augment import kornia_augmentation, mixup, random_flip, random_shift
+from zeroshot_nas.training.averaging import MovingAverage
+from zeroshot_nas.training.base import ImageData, TrainingError, as_float
+from zeroshot_nas.training.checkpoint import TrainedNetwork, predict
+from zeroshot_nas.training.distillation import Distillation
+from zeroshot_nas.training.recipe import Recipe
+from zeroshot_nas.training.result import EpochRecord
+
+
+class Learner:
+    """A network on its way: trains it in place, an epoch at a time.
+
+    All randomness of an epoch follows from the seed and the epoch's number, so that a run that goes on from `state`
+    ends with the weights of one that was never stopped.
+
+    Args:
+        network: What to train; takes images in [0, 1].
+        data: Images of its input size.
+        parts: Indices of the training images to learn from, and of those to validate on.
+        recipe: Hyper-parameters.
+        seed: Seed of order and augmentation.
+        teacher: A module to learn from; None is none.
+    """
+
+    def __init__(
+        self,
+        network: TrainedNetwork,
+        data: ImageData,
+        parts: tuple[Tensor, Tensor],
+        recipe: Recipe,
+        seed: int,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        self.network, self.recipe, self.seed = network, recipe, seed
+        self.kept, self.held_out = parts
+        self.device = network.mean.device
+        self.images, self.labels = data.train_images.to(self.device), data.train_labels.to(self.device)
+        self.distillation = None
+        if teacher is not None:
+            self.distillation = Distillation(
+                teacher,
+                network,
+                as_float(self.images[:2]),
+                network.architecture.num_classes,
+                recipe.distill_logits,
+                recipe.distill_features,
+            )
+        self.kornia = kornia_augmentation(recipe.auto_augment, recipe.random_erasing)
+        self.precision = self._precision()
+        self.optimizer = _optimizer(network, self.distillation, recipe)
+        self.average = MovingAverage(network, recipe.ema_decay) if recipe.ema_decay else None
+        self._averaged = copy.deepcopy(network) if self.average else None
+
+    def epochs(self, done: int = 0) -> Iterator[EpochRecord]:
+        """Trains, and gives a record after every epoch that is left."""
+        for epoch in range(done + 1, self.recipe.epochs + 1):
+            start = time.perf_counter()
+            rate, loss = self._train_epoch(epoch)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss became {loss} in epoch {epoch}, at a learning rate of {rate:.3g}: that is too high; "
+                    f"lower the recipe's learning_rate_per_256, which is {self.recipe.learning_rate_per_256:g}"
+                )
+            held_out = self.held_out
+            found = (
+                accuracy(self.kept_network(), self.images[held_out], self.labels[held_out]) if len(held_out) else None
+            )
+            yield EpochRecord(epoch, rate, loss, found, time.perf_counter() - start)
+
+    def kept_network(self) -> TrainedNetwork:
+        """The network whose weights count: the moving average's, if there is one."""
+        if self.average is None or self._averaged is None:
+            return self.network
+        self._averaged.load_state_dict(self.average.average)
+        return self._averaged
+
+    def state(self) -> dict[str, Any]:
+        """All that the next epoch depends on: tensors, numbers and text."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "projections": None if self.distillation is None else self.distillation.state_dict(),
+            "precision": self.precision,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state` gave."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.precision = state["precision"]
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        if self.distillation is not None:
+            self.distillation.load_state_dict(state["projections"])
+
+    def _train_epoch(self, epoch: int) -> tuple[float, float]:
+        """Learning rate of the last step, and the mean loss."""
+        generator = torch_generator(self.seed, 2, epoch)
+        torch.manual_seed(derive_seed(self.seed, 3, epoch))  # kornia has no generators; `train` restores the state
+        order = self.kept[torch.randperm(len(self.kept), generator=generator)]
+        batches = [batch for batch in torch.split(order, self.recipe.batch_size) if len(batch) > 1]  # batch norm: two
+        total, rate = torch.zeros((), device=self.device), 0.0
+        self.network.train()
+        for step, batch in enumerate(batches, start=(epoch - 1) * len(batches)):
+            rate = self.recipe.learning_rate(step, len(batches))
+            images, targets = self._batch(batch.to(self.device), generator)
+            total += self._step(images, targets, rate) * len(batch)
+        return rate, total.item() / sum(map(len, batches))
+
+    def _batch(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Augmented images and their targets, classes or where images are mixed probabilities."""
+        recipe, images, targets = self.recipe, as_float(self.images[batch]), self.labels[batch]
+        images = random_shift(images, recipe.shift, generator)
+        if recipe.flip:
+            images = random_flip(images, generator)
+        images = self.kornia(images)
+        if recipe.mixup:
+            classes = F.one_hot(targets, self.network.architecture.num_classes).float()
+            images, targets = mixup(images, classes, recipe.mixup, generator)
+        return images, targets
+
+    def _step(self, images: Tensor, targets: Tensor, rate: float) -> Tensor:
+        """One step on one batch; the loss before it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._loss(images, targets)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.recipe.gradient_clip:
+            parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.recipe.gradient_clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.network)
+        return loss.detach()
+
+    def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            logits = self.network(images)
+            loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+            if self.distillation is not None:
+                loss = loss + self.distillation(images, logits)
+        return loss
+
+    def _precision(self) -> str:
+        """The recipe's precision; of ``"auto"`` the faster one, by the clock."""
+        if self.recipe.precision != "auto":
+            return self.recipe.precision
+        images = as_float(self.images[: self.recipe.batch_size])
+        seconds = {each: _seconds(self.network, images, each == "bfloat16") for each in ("float32", "bfloat16")}
+        return min(seconds, key=lambda each: seconds[each])
+
+
+def accuracy(network: Network, images: Tensor, labels: Tensor) -> float:
+    """Fraction of images classified right."""
+    return (predict(network, images).argmax(1) == labels.cpu()).double().mean().item()
+
+
+@torch.no_grad()
+def zero_init_residual(network: nn.Module) -> None:
+    """Sets the scale of the last batch norm of each residual branch to 0 (Goyal et al., arXiv:1706.02677)."""
+    for residual in network.modules():
+        if isinstance(residual, Residual):
+            norms = [part for part in residual.body.children() if isinstance(part, nn.BatchNorm2d)]
+            if norms:
+                norms[-1].weight.zero_()
+
+
+def _optimizer(network: nn.Module, distillation: nn.Module | None, recipe: Recipe) -> torch.optim.Optimizer:
+    extra = [] if distillation is None else list(distillation.parameters())
+    parameters = [*network.parameters(), *extra]
+    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
+    free = [parameter for parameter in parameters if parameter.ndim <= 1]  # biases and batch norm
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
+
+
+def _seconds(network: nn.Module, images: Tensor, bfloat16: bool) -> float:
+    """Wall seconds of a forward and a backward pass, the best of three."""
+    network, best = copy.deepcopy(network).train(), math.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+            loss = network(images).float().square().mean()
+        loss.backward()
+        if images.device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return best
