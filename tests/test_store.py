@@ -51,6 +51,17 @@ def test_failed_scores_keep_their_reason_and_architectures_their_bits(store):
     assert store.architecture("missing") is None
 
 
+def test_details_come_back_and_an_older_score_has_none(store):
+    detailed = a_score(1.5, details={"P": 3.25, "D": 0.5})
+    store.put_scores([(KEY, detailed)])
+    assert store.score(KEY) == detailed
+    body = {name: value for name, value in detailed.to_dict().items() if name != "details"}
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE scores SET body = ?", (json.dumps(body),))
+    connection.close()
+    assert store.score(KEY) == a_score(1.5)
+
+
 def test_a_score_is_found_only_under_all_that_it_depends_on(store, monkeypatch):
     store.put_scores([(KEY, a_score())])
     for change in ({"architecture": "b"}, {"proxy": "phi"}, {"settings": "{}"}, {"seed": 1}):
