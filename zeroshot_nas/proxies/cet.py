@@ -75,7 +75,7 @@ def cet(network: nn.Module, batch: Batch, /, *, variant: Variant = "u") -> float
     (`zeroshot_nas.meanfield.cet.cet`), which is the mean over weights and images. Any other module is measured
     (`measure_cet`). Both have the same pieces, which the score shows as its ``details``, but the two are not one number
     and not to be mixed in one ranking. On 292 random cells of NAS-Bench-201 (N = 1, batch 8, one repeat) Spearman's
-    correlation between the two is .97 for the score, .93 for P, 1.00 for E and .82 for D (``benchmarks/cet.py``).
+    correlation between the two is .98 for the score, .93 for P, 1.00 for E and .82 for D (``benchmarks/cet.py``).
 
     Args:
         network: Any module that convolves.
