@@ -104,7 +104,7 @@ def accuracies(dataset: str) -> Any:
 
 
 def published(dataset: str, cells: int, proxies: list[str], kept: str | None = None) -> Callable[[bool], Part]:
-    """Cells of seed 0, N = 5, C = 16, batch 32, two worker processes; ``kept`` names a folder of scores to go on from."""
+    """Cells of seed 0, N = 5, C = 16, batch 32, two processes; ``kept`` names a folder of scores to go on from."""
 
     def measure(quick: bool) -> Part:
         start = time.perf_counter()
