@@ -91,7 +91,7 @@ def test_a_killed_calibration_goes_on_where_it_was(monkeypatch, counted, tmp_pat
 def test_a_log_of_other_settings_or_damage_is_told(counted, tmp_path):
     log = tmp_path / "table.json.measured"
     log.write_text(json.dumps({"seed": 5}) + "\n")
-    with pytest.raises(SettingsChangedError, match="begun with other settings.* seed: 5 in the run, 0 asked for"):
+    with pytest.raises(SettingsChangedError, match=r"begun with other settings.* seed: 5 in the run, 0 asked for"):
         run(tmp_path)
     log.write_text("nonsense\n{}\n")
     with pytest.raises(FileFormatError, match="line 1, is damaged"):

@@ -11,7 +11,7 @@ from typing import Any
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.costs.latency import DeviceTable
+from zeroshot_nas.costs.latency import DeviceTable, LatencyTable
 from zeroshot_nas.errors import BudgetError, InfeasibleBudgetError
 from zeroshot_nas.latency.base import measure
 from zeroshot_nas.latency.calibrate import find_table, is_here
@@ -48,7 +48,7 @@ class Deadline:
     """
 
     limit_ms: float
-    table: DeviceTable
+    table: LatencyTable
     here: bool
     limits_ms: list[float] = field(default_factory=list)
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class Deadline:
 
 
 def deadline_of(
-    budget: Budget, space: SearchSpace, table: DeviceTable | str | Path | None, backend: str
+    budget: Budget, space: SearchSpace, table: LatencyTable | str | Path | None, backend: str
 ) -> Deadline | None:
     """What a budget's latency limit is kept by; None where it has none.
 
@@ -168,7 +168,7 @@ def deadline_of(
         return None
     if table is None:
         table = find_table(space, backend)
-    elif not isinstance(table, DeviceTable):
+    elif isinstance(table, str | Path):
         table = DeviceTable.load(table)
     return Deadline(budget.latency_ms, table, is_here(table.fingerprint), [budget.latency_ms])
 

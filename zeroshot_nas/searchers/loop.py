@@ -21,7 +21,7 @@ from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.book import Book
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import Costs, complexity
-from zeroshot_nas.costs.latency import DeviceTable
+from zeroshot_nas.costs.latency import LatencyTable
 from zeroshot_nas.errors import (
     InfeasibleBudgetError,
     ProxyError,
@@ -111,7 +111,7 @@ def search(
     max_repeats: int = 64,
     device: str | None = None,
     backend: str = "onnxruntime",
-    device_table: DeviceTable | str | Path | None = None,
+    device_table: LatencyTable | str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     cache: str | Path | None = None,
@@ -279,7 +279,7 @@ class _Plan:
         return self.whole_budget if self.deadline is None else self.deadline.budget(self.whole_budget)
 
     @property
-    def table(self) -> DeviceTable | None:
+    def table(self) -> LatencyTable | None:
         return None if self.deadline is None else self.deadline.table
 
     def proposer(self, seed: int) -> Proposer:
@@ -627,7 +627,7 @@ class _Run:
         )
 
 
-def _costs(architecture: Architecture, table: DeviceTable | None) -> Costs:
+def _costs(architecture: Architecture, table: LatencyTable | None) -> Costs:
     costs = complexity(architecture)
     return costs if table is None else costs.with_latency(table.latency_ms(architecture))
 
