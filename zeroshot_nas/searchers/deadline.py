@@ -98,14 +98,18 @@ class Deadline:
         ratios = [each["measured_ms"] / each["predicted_ms"] for each in self.tried]
         ratio = statistics.median(ratios) if ratios else 1.0
         if len(self.limits_ms) >= MAX_ROUNDS:
-            nearest = min((each["measured_ms"] for each in self.measured.values()), default=math.nan)
-            raise InfeasibleBudgetError(
-                f"no network was measured within {self.limit_ms:g} ms on {self.table.fingerprint.backend}: "
-                f"{len(self.measured)} finalists of {len(self.limits_ms)} rounds were over it, the nearest at "
-                f"{nearest:.3g} ms. Measure when the machine is idle, calibrate anew, or raise the limit"
-            )
+            raise self.given_up()
         self.tried.clear()
         self.limits_ms.append(min(self.limit_ms / ratio, self.limits_ms[-1] * _LEAST_STEP))
+
+    def given_up(self) -> InfeasibleBudgetError:
+        """The error of a search that found no network within the limit."""
+        nearest = min((each["measured_ms"] for each in self.measured.values()), default=math.nan)
+        return InfeasibleBudgetError(
+            f"no network was measured within {self.limit_ms:g} ms on {self.table.fingerprint.backend}: "
+            f"{len(self.measured)} finalists of {len(self.limits_ms)} rounds were over it, the nearest at "
+            f"{nearest:.3g} ms. Measure when the machine is idle, calibrate anew, or raise the limit"
+        )
 
     def outcome(self, winner: Candidate) -> dict[str, Any]:
         """What a result says of the budget."""

@@ -249,6 +249,7 @@ def search(
             if state == "interrupted":
                 raise InfeasibleBudgetError(f"stopped before any network was measured within {deadline.limit_ms:g} ms")
             deadline.tighten()
+            plan = replace(plan, start=_restart(where, budget, deadline))
         result = run.result(settings, state)
         if deadline is not None:
             assert winner is not None, "the loop ends with one"
@@ -693,6 +694,14 @@ def _starting_point(space: SearchSpace, budget: Budget, deadline: Deadline | Non
         if not budget.violations(_costs(architecture, table), architecture):
             return architecture
     return space.initial()  # each limit alone can be met; whether all can together the search will show
+
+
+def _restart(space: SearchSpace, budget: Budget, deadline: Deadline) -> Architecture:
+    """A network within the budget whose limit on latency was tightened."""
+    try:
+        return _starting_point(space, deadline.budget(budget), deadline)
+    except InfeasibleBudgetError as error:
+        raise deadline.given_up() from error
 
 
 def _limits(budget: Budget) -> str:
