@@ -33,3 +33,14 @@ def test_closed_form(tmp_path):
         assert any(figure["target"] for figure in part["figures"])
     assert results["agreement"]["figures"][0]["figure"] > 0.9
     assert len(results["search_480k"]["details"]["cProfile, 12 by own time"]) == 12
+
+
+def test_latency(tmp_path):
+    out = tmp_path / "results.json"
+    printed = run("latency.py", "--quick", "--only", "prediction", "--out", out)
+    (part,) = json.loads(out.read_text()).values()
+    assert all(each["what"] in printed for each in part["figures"])
+    for space in ("resnet", "mobilenet"):
+        rows = part["details"][space]
+        assert len(rows["predicted_ms"]) == len(rows["measured_ms"]) == len(rows["flops"]) == 4
+        assert min(rows["predicted_ms"]) > 0
