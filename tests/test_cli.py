@@ -229,6 +229,7 @@ def test_a_latency_without_a_number_or_unit_is_one_line(run, text):
     assert err.count("\n") == 1
 
 
+@pytest.mark.filterwarnings("default::zeroshot_nas.searchers.deadline.LatencyWarning")
 def test_calibrate_search_and_measure(run, tmp_path, monkeypatch):
     monkeypatch.setenv("ZEROSHOT_NAS_TABLES", str(tmp_path / "tables"))
     options = ("--space", "resnet", "--input", "3x8x8", "--backend", "torch", "--quiet")
