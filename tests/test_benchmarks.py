@@ -67,3 +67,14 @@ def test_found_vs_hand_goes_on_where_it_was_stopped(tmp_path):
     assert all(n["params"] <= 20e3 and n["flops"] <= 5e5 for n in [*zen["networks"], *hand["networks"]])
     assert "zen - resnet8" in results["details"]["comparisons (Welch's test)"]
     assert "zen - resnet8" in printed
+
+
+def test_latency(tmp_path):
+    out = tmp_path / "results.json"
+    printed = run("latency.py", "--quick", "--only", "prediction", "--out", out)
+    (part,) = json.loads(out.read_text()).values()
+    assert all(each["what"] in printed for each in part["figures"])
+    for space in ("resnet", "mobilenet"):
+        rows = part["details"][space]
+        assert len(rows["predicted_ms"]) == len(rows["measured_ms"]) == len(rows["flops"]) == 4
+        assert min(rows["predicted_ms"]) > 0

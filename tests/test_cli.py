@@ -228,6 +228,51 @@ def test_cet_is_explained(run, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [("4ms", 4.0), ("0.5ms", 0.5), (".5 ms", 0.5), ("1s", 1_000.0), ("300us", 0.3), ("2MS", 2.0)],
+)
+def test_latencies_are_read_with_their_unit(text, milliseconds):
+    assert cli._parse_milliseconds(text, "--max-latency") == pytest.approx(milliseconds)
+
+
+@pytest.mark.parametrize("text", ["4", "ms", "-1ms", "1m", "1e3ms", "nan ms", ""])
+def test_a_latency_without_a_number_or_unit_is_one_line(run, text):
+    code, out, err = run("search", "--max-latency", text, "--quiet")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: Invalid value: --max-latency must be a number with us, ms or s")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("default::zeroshot_nas.searchers.deadline.LatencyWarning")
+def test_calibrate_search_and_measure(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZEROSHOT_NAS_TABLES", str(tmp_path / "tables"))
+    options = ("--space", "resnet", "--input", "3x8x8", "--backend", "torch", "--quiet")
+    search = ("search", *options, "--max-latency", "1s", "--max-layers", "6", "--proposals", "60", "--finalists", "3")
+    code, _, err = run(*search)
+    assert code == 2
+    assert "zeroshot-nas latency calibrate --backend torch --space resnet --input 3x8x8" in err
+    code, out, _ = run("latency", "calibrate", *options, "--networks", "8", "--max-flops", "300k")
+    assert code == 0
+    assert "measured in 8 networks" in out
+    code, _, err = run("latency", "calibrate", *options)
+    assert code == 2
+    assert "--force" in err
+    code, out, err = run(*search, "--repeats", "1", "--out", tmp_path / "run")
+    assert code == 0
+    assert "ms measured on torch" in out
+    assert "the budget is 1000 ms" in out
+    assert "are extrapolated" in err
+    result = zs.SearchResult.from_json((tmp_path / "run" / "result.json").read_text())
+    assert result.latency["measured_ms"] <= 1_000
+    code, out, _ = run(
+        *("latency", "measure", tmp_path / "run" / "best.json", "--backend", "torch,onnxruntime"),
+        *("--seconds", "0.01", "--json"),
+    )
+    assert code == 0
+    assert [each["backend"] for each in json.loads(out)] == ["torch", "onnxruntime"]
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--proxy", "zen", "--explain"], "use --proxy cet"),
@@ -238,6 +283,20 @@ def test_cet_is_explained(run, tmp_path):
 )
 def test_what_is_not_explained(run, arguments, message):
     code, _, err = run("score", NET, "--input", "1x8x8", *arguments)
+
+
+        (("latency", "measure", "none.json"), "neither a file nor a PlainNet string"),
+        (("latency", "measure", NET, "--input", "1x8x8", "--backend", "torhc"), "Did you mean 'torch'"),
+        (("latency", "measure", NET, "--input", "1x8x8", "--threads", "0"), "threads must be a whole number"),
+        (("search", "--max-latency", "1ms", "--backend", "torhc"), "Did you mean 'torch'"),
+        (("search", "--device-table", "none.json"), "a device table needs a limit on latency"),
+        (("search", "--max-latency", "1ms", "--device-table", "none.json"), "can't be read as a device table"),
+        (("latency", "calibrate", "--max-flops", "10"), "max_flops must be at least"),
+    ],
+)
+def test_what_is_wrong_with_latency_is_one_line(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setenv("ZEROSHOT_NAS_TABLES", str(tmp_path))
+    code, _, err = run(*arguments)
     assert code == 2
     assert message in err
     assert err.count("\n") == 1

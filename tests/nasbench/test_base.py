@@ -117,6 +117,7 @@ def test_the_formats_are_found_by_themselves():
     assert list_table_formats() == [
         "csv",
         "hw_nas_bench",
+        "hw_nas_bench_csv",
         "nasbench101",
         "nasbench201",
         "nasbench_macro",

@@ -125,29 +125,21 @@ class _Program:
 
     def chain(self, ops: tuple[Op, ...], tensor: int, joins: bool = False) -> int:
         """Appends a chain that reads ``tensor``; ``joins`` says that a sum takes its output. Returns its output."""
-        position = 0
-        while position < len(ops):
+        position, count = 0, len(ops)
+        while position < count:
             op = ops[position]
-            position += 1
-            if isinstance(op, Repeat):
-                for _ in range(op.times):
-                    tensor = self.chain(op.body, tensor)
+            start = position = position + 1
+            kind = type(op)
+            if kind is Repeat:
+                for _ in range(op.times):  # type: ignore[union-attr]  # a repeat has them
+                    tensor = self.chain(op.body, tensor)  # type: ignore[union-attr]
                 continue
-            if isinstance(op, Conv):
-                taken = self._following(ops, position, BatchNorm)
-                taken += self._following(ops, position + len(taken), Activation)
-            elif isinstance(op, Residual | BatchNorm | Graph):
-                taken = self._following(ops, position, Activation)
-            else:
-                taken = ()
-            position += len(taken)
-            tensor = self._append(op, taken, tensor, joins and position == len(ops))
+            if kind is Conv and position < count and type(ops[position]) is BatchNorm:
+                position += 1
+            if kind in _TAKE_ACTIVATION and position < count and type(ops[position]) is Activation:
+                position += 1
+            tensor = self._append(op, ops[start:position], tensor, joins and position == count)
         return tensor
-
-    @staticmethod
-    def _following(ops: tuple[Op, ...], position: int, kind: type) -> tuple[Op, ...]:
-        here = ops[position : position + 1]
-        return here if here and isinstance(here[0], kind) else ()
 
     def _append(self, op: Op, taken: tuple[Op, ...], tensor: int, joins: bool) -> int:
         """Appends one operation with what it takes in."""
@@ -158,25 +150,27 @@ class _Program:
             return self._join(SCALE, (tensor, self.chain(op.body, tensor)), taken)
         if isinstance(op, Graph):
             return self._graph(op, tensor, taken)
-        channels, height, width = self.shapes[tensor]
-        out = op.output_shape(self.shapes[tensor])
-        activation = next((each.kind for each in (op, *taken) if isinstance(each, Activation)), "")
-        kernel = Kernel(_KIND[type(op)], channels, out[0], height, width, activation=activation, joins=joins)
+        shape = self.shapes[tensor]
+        out = op.output_shape(shape)
+        kind, kernel_size, stride, groups = _KIND[type(op)], 1, 1, 1
         if isinstance(op, Conv):
-            kind = DEPTHWISE if op.groups == op.in_channels > 1 else CONV
-            kernel = kernel._replace(kind=kind, kernel_size=op.kernel_size, stride=op.stride, groups=op.groups)
+            kernel_size, stride, groups = op.kernel_size, op.stride, op.groups
+            kind = DEPTHWISE if groups == op.in_channels > 1 else CONV
         elif isinstance(op, Pool):
-            kernel = kernel._replace(kernel_size=op.kernel_size, stride=op.stride)
+            kernel_size, stride = op.kernel_size, op.stride
         elif isinstance(op, Zero):
-            kernel = kernel._replace(stride=op.stride)
+            stride = op.stride
+        last = taken[-1] if taken else op
+        activation = last.kind if isinstance(last, Activation) else ""
+        kernel = Kernel(kind, shape[0], out[0], shape[1], shape[2], kernel_size, stride, groups, 1, activation, joins)
         return self._add(Instruction(kernel, (op, *taken), (tensor,), out))
 
     def _join(self, kind: str, sources: tuple[int, ...], taken: tuple[Op, ...]) -> int:
         shape = self.shapes[sources[0]]
         if kind == CONCATENATE:
             shape = (sum(self.shapes[source][0] for source in sources), *shape[1:])
-        activation = next((each.kind for each in taken if isinstance(each, Activation)), "")
-        kernel = Kernel(kind, shape[0], shape[0], *shape[1:], inputs=len(sources), activation=activation)
+        activation = taken[-1].kind if taken and isinstance(taken[-1], Activation) else ""
+        kernel = Kernel(kind, shape[0], shape[0], shape[1], shape[2], 1, 1, 1, len(sources), activation)
         return self._add(Instruction(kernel, taken, sources, shape))
 
     def _graph(self, graph: Graph, tensor: int, taken: tuple[Op, ...]) -> int:
@@ -196,6 +190,8 @@ class _Program:
         self.shapes.append(instruction.output_shape)
         return len(self.instructions)
 
+
+_TAKE_ACTIVATION = frozenset((Conv, Residual, BatchNorm, Graph))
 
 _KIND: dict[type, str] = {
     Conv: CONV,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Fingerprint:
 
     Attributes:
         device: Name of the processor or accelerator.
-        cores: Logical processors.
+        cores: Logical processors; None where that is not known.
         system: Operating system.
         backend: Name of the engine.
         backend_version: Its version.
@@ -47,7 +47,7 @@ class Fingerprint:
     """
 
     device: str
-    cores: int
+    cores: int | None
     system: str
     backend: str
     backend_version: str
@@ -65,6 +65,22 @@ class Fingerprint:
         """
         pairs = ((each.name, getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
         return [f"{name} {mine!r} against {theirs!r}" for name, mine, theirs in pairs if mine != theirs]
+
+
+class LatencyTable(Protocol):
+    """What predicts latency in a search: a `DeviceTable`, or anything with these."""
+
+    @property
+    def fingerprint(self) -> Fingerprint: ...
+    @property
+    def space(self) -> str: ...
+    @property
+    def input_size(self) -> Shape: ...
+    @property
+    def largest_ms(self) -> float: ...
+    @property
+    def digest(self) -> str: ...
+    def latency_ms(self, architecture: Architecture, /) -> float: ...
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def find_table(space: SearchSpace, backend: str) -> DeviceTable:
     Raises:
         LatencyError: There is none, or it is that of another machine or engine.
     """
+    info = BACKENDS[backend]
     file = table_file(backend, space.name, space.input_size)
     size = "x".join(map(str, space.input_size))
     again = f"zeroshot-nas latency calibrate --backend {backend} --space {space.name} --input {size}"
@@ -63,7 +64,7 @@ def find_table(space: SearchSpace, backend: str) -> DeviceTable:
             f"no device table for {backend} and {space.name} at {size}; measure this machine once with: {again}"
         )
     table = DeviceTable.load(file)
-    if differences := table.fingerprint.differences(BACKENDS[backend].fingerprint()):
+    if differences := table.fingerprint.differences(info.fingerprint()):
         raise LatencyError(
             f"{file} was measured elsewhere ({'; '.join(differences)}); measure this machine again with: {again} "
             f"--force; or predict for that device with: --device-table {file}"

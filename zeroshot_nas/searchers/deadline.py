@@ -11,7 +11,7 @@ from typing import Any
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.costs.latency import DeviceTable
+from zeroshot_nas.costs.latency import DeviceTable, LatencyTable
 from zeroshot_nas.errors import BudgetError, InfeasibleBudgetError
 from zeroshot_nas.latency.base import measure
 from zeroshot_nas.latency.calibrate import find_table, is_here
@@ -48,7 +48,7 @@ class Deadline:
     """
 
     limit_ms: float
-    table: DeviceTable
+    table: LatencyTable
     here: bool
     limits_ms: list[float] = field(default_factory=list)
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -98,14 +98,18 @@ class Deadline:
         ratios = [each["measured_ms"] / each["predicted_ms"] for each in self.tried]
         ratio = statistics.median(ratios) if ratios else 1.0
         if len(self.limits_ms) >= MAX_ROUNDS:
-            nearest = min((each["measured_ms"] for each in self.measured.values()), default=math.nan)
-            raise InfeasibleBudgetError(
-                f"no network was measured within {self.limit_ms:g} ms on {self.table.fingerprint.backend}: "
-                f"{len(self.measured)} finalists of {len(self.limits_ms)} rounds were over it, the nearest at "
-                f"{nearest:.3g} ms. Measure when the machine is idle, calibrate anew, or raise the limit"
-            )
+            raise self.given_up()
         self.tried.clear()
         self.limits_ms.append(min(self.limit_ms / ratio, self.limits_ms[-1] * _LEAST_STEP))
+
+    def given_up(self) -> InfeasibleBudgetError:
+        """The error of a search that found no network within the limit."""
+        nearest = min((each["measured_ms"] for each in self.measured.values()), default=math.nan)
+        return InfeasibleBudgetError(
+            f"no network was measured within {self.limit_ms:g} ms on {self.table.fingerprint.backend}: "
+            f"{len(self.measured)} finalists of {len(self.limits_ms)} rounds were over it, the nearest at "
+            f"{nearest:.3g} ms. Measure when the machine is idle, calibrate anew, or raise the limit"
+        )
 
     def outcome(self, winner: Candidate) -> dict[str, Any]:
         """What a result says of the budget."""
@@ -147,7 +151,7 @@ class Deadline:
 
 
 def deadline_of(
-    budget: Budget, space: SearchSpace, table: DeviceTable | str | Path | None, backend: str
+    budget: Budget, space: SearchSpace, table: LatencyTable | str | Path | None, backend: str
 ) -> Deadline | None:
     """What a budget's latency limit is kept by; None where it has none.
 
@@ -168,7 +172,7 @@ def deadline_of(
         return None
     if table is None:
         table = find_table(space, backend)
-    elif not isinstance(table, DeviceTable):
+    elif isinstance(table, str | Path):
         table = DeviceTable.load(table)
     return Deadline(budget.latency_ms, table, is_here(table.fingerprint), [budget.latency_ms])
 

@@ -21,7 +21,7 @@ from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.book import Book
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import Costs, complexity
-from zeroshot_nas.costs.latency import DeviceTable
+from zeroshot_nas.costs.latency import LatencyTable
 from zeroshot_nas.errors import (
     InfeasibleBudgetError,
     ProxyError,
@@ -111,7 +111,7 @@ def search(
     max_repeats: int = 64,
     device: str | None = None,
     backend: str = "onnxruntime",
-    device_table: DeviceTable | str | Path | None = None,
+    device_table: LatencyTable | str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     cache: str | Path | None = None,
@@ -249,6 +249,7 @@ def search(
             if state == "interrupted":
                 raise InfeasibleBudgetError(f"stopped before any network was measured within {deadline.limit_ms:g} ms")
             deadline.tighten()
+            plan = replace(plan, start=_restart(where, budget, deadline))
         result = run.result(settings, state)
         if deadline is not None:
             assert winner is not None, "the loop ends with one"
@@ -279,7 +280,7 @@ class _Plan:
         return self.whole_budget if self.deadline is None else self.deadline.budget(self.whole_budget)
 
     @property
-    def table(self) -> DeviceTable | None:
+    def table(self) -> LatencyTable | None:
         return None if self.deadline is None else self.deadline.table
 
     def proposer(self, seed: int) -> Proposer:
@@ -627,7 +628,7 @@ class _Run:
         )
 
 
-def _costs(architecture: Architecture, table: DeviceTable | None) -> Costs:
+def _costs(architecture: Architecture, table: LatencyTable | None) -> Costs:
     costs = complexity(architecture)
     return costs if table is None else costs.with_latency(table.latency_ms(architecture))
 
@@ -693,6 +694,14 @@ def _starting_point(space: SearchSpace, budget: Budget, deadline: Deadline | Non
         if not budget.violations(_costs(architecture, table), architecture):
             return architecture
     return space.initial()  # each limit alone can be met; whether all can together the search will show
+
+
+def _restart(space: SearchSpace, budget: Budget, deadline: Deadline) -> Architecture:
+    """A network within the budget whose limit on latency was tightened."""
+    try:
+        return _starting_point(space, deadline.budget(budget), deadline)
+    except InfeasibleBudgetError as error:
+        raise deadline.given_up() from error
 
 
 def _limits(budget: Budget) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.costs.latency import DeviceTable
+from zeroshot_nas.costs.latency import LatencyTable
 from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
 from zeroshot_nas.searchers.base import Searcher
 from zeroshot_nas.searchers.proposer import Proposer
@@ -51,7 +51,7 @@ class IslandTask:
     index: int
     proposals: int
     finalists: int
-    table: DeviceTable | None = None
+    table: LatencyTable | None = None
 
 
 class Island(NamedTuple):

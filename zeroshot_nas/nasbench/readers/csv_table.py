@@ -33,12 +33,16 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _CODE = re.compile(r"0\d+", re.ASCII)
 _GAPS = ("", "nan", "na", "n/a", "null", "none")
 
+_OTHERS = b"index,c10_edgegpu_latency,"
+"""How a file begins that another reader takes: HW-NAS-Bench's, of figures and no accuracies."""
+
 _CODES = ("op_code", "naslib_code")
 """Columns that are named for the notation of what they hold."""
 
 
 def _is_csv(path: Path, head: bytes) -> bool:
-    return path.name.endswith((".csv", ".csv.gz", ".csv.bz2")) or head.startswith(CSV_MARK.encode())
+    named = path.name.endswith((".csv", ".csv.gz", ".csv.bz2"))
+    return head.startswith(CSV_MARK.encode()) or (named and not head.startswith(_OTHERS))
 
 
 @register_table_format("csv", recognises=_is_csv, source="RFC 4180")

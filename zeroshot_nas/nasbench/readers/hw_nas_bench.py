@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def _column(values: Any, where: str) -> list[float]:
     known = [number for number in numbers if number is not None]
     if len(known) != len(numbers):
         raise FileFormatError(f"{where}: expected a number an architecture, row {numbers.index(None)} has none")
-    return known
+    return [number if number > 0 else math.nan for number in known]  # the file has -1 where nothing was measured
 
 
 def _architectures(configs: Any, count: int, where: str) -> list[str]:

@@ -1,0 +1,66 @@
+"""HW-NAS-Bench as comma-separated text: a column for each data set, device and metric."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+
+from zeroshot_nas.errors import FileFormatError
+from zeroshot_nas.nasbench.base import DAMAGE, FigureTable, choose_dataset, open_stream, register_table_format
+
+PREFIXES = {"cifar10": "c10_", "cifar100": "c100_", "ImageNet16-120": "in16_"}
+"""What the columns of a data set begin with."""
+
+
+_START = b"index,c10_edgegpu_latency,"
+
+
+@register_table_format(
+    "hw_nas_bench_csv",
+    recognises=lambda _, head: head.startswith(_START),
+    source="arXiv:2103.10584; GATECH-EIC/HW-NAS-Bench",
+    splits=(),
+)
+def read_hw_nas_bench_csv(path: Path, /, *, dataset: str | None) -> FigureTable:
+    """Reads ``nb201_hardware.csv.gz``; `load_figures` gives it, it has no accuracies.
+
+    Columns are those of the pickle, without the data set's prefix; rows are NAS-Bench-201's numbers, in the code
+    ``"index"``. What was not measured is -1 in the file and NaN here.
+
+    Args:
+        path: The file.
+        dataset: ``"cifar10"`` unless given, ``"cifar100"`` or ``"ImageNet16-120"``.
+    """
+    try:
+        with open_stream(path) as stream, io.TextIOWrapper(stream, encoding="utf-8", newline="") as text:
+            header, *rows = csv.reader(text, strict=True)
+    except (csv.Error, ValueError) as error:
+        raise FileFormatError(f"{path}: no readable table: {error}") from error
+    except DAMAGE as error:
+        raise FileFormatError(f"{path}: damaged or cut short: {error}") from error
+    held = (name for name, prefix in PREFIXES.items() if any(column.startswith(prefix) for column in header))
+    dataset = choose_dataset(dataset, held, str(path))
+    prefix = PREFIXES[dataset]
+    places = {name.removeprefix(prefix): place for place, name in enumerate(header) if name.startswith(prefix)}
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise FileFormatError(f"{path}: row {number} has {len(row)} fields, the header has {len(header)}")
+    return FigureTable(
+        name="HW-NAS-Bench",
+        space="nasbench201",
+        dataset=dataset,
+        rows=[row[0] for row in rows],
+        code="index",
+        columns={name: [_number(row[place], path) for row in rows] for name, place in places.items()},  # type: ignore[misc]
+        source=f"{path.name}: latency in ms, energy in mJ",
+    )
+
+
+def _number(cell: str, path: Path) -> float:
+    try:
+        value = float(cell or "nan")
+    except ValueError:
+        raise FileFormatError(f"{path}: expected a number, got {cell[:40]!r}") from None
+    return value if value > 0 else math.nan
