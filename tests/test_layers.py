@@ -42,7 +42,7 @@ LEVELS = {
     "runs": 6.5,  # reads stores
     "searchers": 7.0,
     "training": 7.0,
-    "export": 7.0,
+    "export": 7.5,  # reads trained networks
     "report": 8.0,
     "nasbench": 8.5,  # writes reports
     "__init__": 9.0,
@@ -59,6 +59,7 @@ TYING = {
     "proxies.pool",
     "training.trainer",
     "training.learner",
+    "export.exporting",
     "nasbench.correlate",
 }
 """The modules that tie a package together and may import their siblings."""
