@@ -23,6 +23,8 @@ from typing import Any
 
 import torch
 
+from zeroshot_nas.provenance import cpu_model
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -134,7 +136,7 @@ def circumstances() -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "numpy", "zeroshot_nas")},
         },
-        "machine": {"cpu": _cpu_model(), "cores": os.cpu_count(), "system": platform.system()},
+        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.system()},
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # above 1: others used the machine
     }
 
@@ -184,12 +186,3 @@ def _git(*arguments: str) -> str | None:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None  # not a repository, or no git
-
-
-def _cpu_model() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Figure, Part, main
+from common import ROOT, Figure, Part, main
 from scipy.stats import spearmanr
 
 import zeroshot_nas as zs
@@ -33,6 +33,9 @@ PROXIES = [
     *("az_nas", "params", "flops", "layers"),
 ]
 
+DEAR = ["gradsign", "grasp", "te_nas", "vkdnw"]
+"""Proxies that take 0.7 to 7 core seconds a cell; their scores are kept in ``runs/``, so that a run can be stopped."""
+
 COLUMNS = {"cifar10": "c10_test_200", "cifar100": "c100_test_200", "ImageNet16-120": "in16_test_200"}
 
 PUBLISHED: dict[str, dict[str, tuple[float, float, float]]] = {
@@ -44,7 +47,9 @@ PUBLISHED: dict[str, dict[str, tuple[float, float, float]]] = {
         "snip": (0.454, 0.451, 0.400),
         "synflow": (0.571, 0.565, 0.555),
         "naswot": (0.557, 0.579, 0.573),
+        "te_nas": (0.536, 0.535, 0.492),
         "zen": (0.296, 0.283, 0.303),
+        "gradsign": (0.618, 0.594, 0.575),
         "zico": (0.589, 0.590, 0.584),
         "az_nas": (0.741, 0.723, 0.710),
     },
@@ -58,6 +63,8 @@ PUBLISHED: dict[str, dict[str, tuple[float, float, float]]] = {
         "naswot": (0.571, 0.607, 0.605),
         "zen": (0.102, 0.079, 0.091),
         "zico": (0.607, 0.614, 0.587),
+        "te_nas": (0.536, 0.537, 0.523),
+        "vkdnw": (0.618, 0.634, 0.622),
         "az_nas": (0.712, 0.696, 0.673),
         "layers": (0.626, 0.646, 0.623),
     },
@@ -96,13 +103,13 @@ def accuracies(dataset: str) -> Any:
     )
 
 
-def published(dataset: str, cells: int) -> Callable[[bool], Part]:
-    """Cells of seed 0, N = 5, C = 16, batch 32, two worker processes."""
+def published(dataset: str, cells: int, proxies: list[str], kept: str | None = None) -> Callable[[bool], Part]:
+    """Cells of seed 0, N = 5, C = 16, batch 32, two worker processes; ``kept`` names a folder of scores to go on from."""
 
     def measure(quick: bool) -> Part:
         start = time.perf_counter()
         found: Correlation = correlate(
-            PROXIES,
+            proxies,
             accuracies(dataset),
             sample=20 if quick else cells,
             seed=0,
@@ -111,10 +118,12 @@ def published(dataset: str, cells: int) -> Callable[[bool], Part]:
             workers=2,
             progress=False,
             space_options={"num_cells": 1, "channels": 4} if quick else {},
+            out=None if quick or kept is None else ROOT / "runs" / kept,
+            resume=kept is not None and not quick,
         )
         seconds = time.perf_counter() - start
-        what = f"{dataset}: {found.sample:,} cells x {len(PROXIES)} proxies"
-        figures = [Figure(what, [seconds], "s", at_most=900 if cells == 1_000 else None)]
+        what = f"{dataset}: {found.sample:,} cells x {len(proxies)} proxies"
+        figures = [Figure(what, [seconds], "s", at_most=900 if proxies is PROXIES else None)]
         place = list(COLUMNS).index(dataset)
         for each in found.proxies:
             others = {source: taus[each.proxy][place] for source, taus in PUBLISHED.items() if each.proxy in taus}
@@ -221,9 +230,12 @@ if __name__ == "__main__":
         {
             "counts": counts,
             "reference": reference,
-            "cifar10": published("cifar10", 1_000),
-            "cifar100": published("cifar100", 1_000),
-            "imagenet16": published("ImageNet16-120", 1_000),
+            "cifar10": published("cifar10", 1_000, PROXIES),
+            "cifar100": published("cifar100", 1_000, PROXIES),
+            "imagenet16": published("ImageNet16-120", 1_000, PROXIES),
+            "cifar10_dear": published("cifar10", 1_000, DEAR, "nasbench201_cifar10"),
+            "cifar100_dear": published("cifar100", 1_000, DEAR, "nasbench201_cifar100"),
+            "imagenet16_dear": published("ImageNet16-120", 1_000, DEAR, "nasbench201_imagenet16"),
         },
         __doc__,
     )

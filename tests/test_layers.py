@@ -19,6 +19,7 @@ LEVELS = {
     "statistics": 1.0,
     "seeding": 1.0,
     "files": 1.0,
+    "detailed": 1.0,
     "provenance": 1.0,
     "registry": 1.5,  # reads errors
     "ops": 2.0,
@@ -29,6 +30,7 @@ LEVELS = {
     "meanfield": 4.0,
     "network": 4.5,  # refuses what costs calls too large
     "onnx_model": 4.6,
+    "onnx_graph": 4.6,
     "inheritance": 4.7,  # grows networks
     "probes": 4.7,  # reads networks
     "passes": 4.7,  # runs networks
@@ -40,6 +42,7 @@ LEVELS = {
     "store": 6.0,
     "book": 6.5,  # reads stores
     "runs": 6.5,  # reads stores
+    "latency": 6.8,  # reads spaces and stores
     "searchers": 7.0,
     "training": 7.0,
     "export": 7.5,  # reads trained networks
@@ -58,13 +61,14 @@ TYING = {
     "proxies.scoring",
     "proxies.pool",
     "training.trainer",
+    "latency.calibrate",
     "training.learner",
     "export.exporting",
     "nasbench.correlate",
 }
 """The modules that tie a package together and may import their siblings."""
 
-STACKS = {"costs"}
+STACKS = {"costs", "meanfield"}
 """Packages whose modules are one stack and import each other."""
 
 

@@ -43,6 +43,7 @@ Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
 Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cuda.")]
 Repeats = Annotated[int, typer.Option(help="Draws of weights and images a score.")]
 BatchSize = Annotated[int | None, typer.Option(help="Gaussian images a draw.")]
+Backend = Annotated[str, typer.Option(help="Engine that latency is of; see `list`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite a run that is there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
@@ -84,6 +85,13 @@ def search_command(
     max_flops: Annotated[str | None, typer.Option(help="Upper limit on FLOPs (multiply-adds), e.g. 160M.")] = None,
     max_layers: Annotated[str | None, typer.Option(help="Upper limit on layers, as Zen-NAS counts them.")] = None,
     max_activations: Annotated[str | None, typer.Option(help="Upper limit on activations, e.g. 500k.")] = None,
+    max_latency: Annotated[
+        str | None, typer.Option(help="Upper limit on latency on a device, e.g. 4ms; see `latency calibrate`.")
+    ] = None,
+    backend: Backend = "onnxruntime",
+    device_table: Annotated[
+        Path | None, typer.Option(help="Table that predicts latency; default: this machine's for --backend.")
+    ] = None,
     max_depth_to_width: Annotated[float | None, typer.Option(help="Upper bound on DeepMAD's depth over width.")] = None,
     monotone_widths: Annotated[bool, typer.Option("--monotone-widths", help="Widths never shrink.")] = False,
     max_bottleneck_ratio: Annotated[float | None, typer.Option(help="Upper bound on width over bottleneck.")] = None,
@@ -119,12 +127,12 @@ def search_command(
     options = {name: value for name, value in ctx.params.items() if name not in _RUN_OPTIONS}
     folder = resume or out
     if resume is not None:
-        given = [name for name in options if _is_given(ctx, name)]
-        options = _stored_options(resume, {name: options[name] for name in given})
+        given = {name: str(v) if isinstance(v, Path) else v for name, v in options.items() if _is_given(ctx, name)}
+        options = _stored_options(resume, given)
     elif out is not None:
         _refuse_to_overwrite(out, force)
         with open_run(out) as run:
-            run.store.set_fact("options", options)
+            run.store.set_fact("options", {name: str(v) if isinstance(v, Path) else v for name, v in options.items()})
     with get_executor(executor, workers=workers, time_limit=time_limit, scheduler=scheduler) as workforce:
         result = _search(
             options, out=folder, resume=resume is not None, cache=cache, executor=workforce, progress=not quiet
@@ -159,6 +167,11 @@ def _search(options: Mapping[str, Any], **how: Any) -> SearchResult:
         for name in ("params", "flops", "layers", "activations")
         if options[f"max_{name}"] is not None
     }
+    latency: dict[str, Any] = {}
+    if options.get("max_latency") is not None:
+        numbers["latency_ms"] = _parse_milliseconds(options["max_latency"], "--max-latency")
+    if options.get("device_table") is not None or "latency_ms" in numbers:
+        latency = {"backend": options["backend"], "device_table": options["device_table"]}
     shape = ShapeBounds(options["max_depth_to_width"], options["monotone_widths"], options["max_bottleneck_ratio"])
     same = ("searcher", "proposals", "finalists", "islands", "seed", "batch_size", "repeats", "device")
     return search(
@@ -167,6 +180,7 @@ def _search(options: Mapping[str, Any], **how: Any) -> SearchResult:
         Budget(**numbers, shape=shape if shape.limits() else None),
         screen=None if options["no_screen"] else "closed_form",
         **{name: options[name] for name in same},
+        **latency,
         **how,
     )
 
@@ -375,6 +389,86 @@ def train_command(
         raise typer.Exit(130)
 
 
+latency_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+app.add_typer(latency_app, name="latency")
+Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
+Batch = Annotated[int, typer.Option("--batch", help="Images a run.")]
+
+
+@latency_app.command("calibrate")
+def latency_calibrate_command(
+    space: Annotated[str, typer.Option(help="Search space whose networks are to be predicted.")] = "resnet",
+    image: Input = "3x32x32",
+    classes: Classes = 10,
+    squeeze_excite: SqueezeExcite = False,
+    backend: Backend = "onnxruntime",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    networks: Annotated[int | None, typer.Option(help="Networks to measure; default: 160.")] = None,
+    max_flops: Annotated[str, typer.Option(help="FLOPs (multiply-adds) of the largest of them.")] = "300M",
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="The table's file; default: where `search` looks for it.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a table that is there.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure this machine once, so that a search can predict latency; goes on where it was killed."""
+    from zeroshot_nas.latency.calibrate import DEFAULT_NETWORKS, calibrate, table_file
+
+    options = {"image": image, "classes": classes, "squeeze_excite": squeeze_excite, "space": space, "dataset": None}
+    where = _space(options)
+    file = out or table_file(backend, where.name, where.input_size, batch_size=batch, threads=threads)
+    table = calibrate(
+        where,
+        backend,
+        threads=threads,
+        batch_size=batch,
+        networks=networks or DEFAULT_NETWORKS,
+        max_flops=_parse_number(max_flops, "--max-flops"),
+        seed=seed,
+        out=file,
+        force=force,
+        progress=not quiet,
+    )
+    at = table.fingerprint
+    rows = [
+        ("device", f"{at.device}, {at.cores} cores, {at.system}"),
+        ("backend", f"{at.backend} {at.backend_version}, batch {at.batch_size}, threads {at.threads}, {at.dtype}"),
+        ("kernels", f"{len(table.kernels):,} measured in {table.details['networks']} networks"),
+        ("slowest network", f"{table.largest_ms:.3g} ms"),
+        ("fit", f"median error {table.details['median_error']:.1%} on networks left out of it"),
+        ("spread", f"{table.details['median_spread']:.1%} of a network's runs, in the median"),
+        ("time", f"{table.details['seconds']:.0f} s"),
+        ("table", str(file)),
+    ]
+    _print_rows(rows)
+
+
+@latency_app.command("measure")
+def latency_measure_command(
+    model: Model,
+    backend: Annotated[str, typer.Option(help="Engines, separated by commas; see `list`.")] = "onnxruntime",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    image: Input = "3x32x32",
+    classes: Classes = 10,
+    squeeze_excite: SqueezeExcite = False,
+    seconds: Annotated[float, typer.Option(help="How long to measure on each.")] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """How long a network takes on this machine."""
+    from zeroshot_nas.latency.base import measure
+
+    architecture = read_architecture(model, image, classes, squeeze_excite)
+    found = [
+        measure(architecture, name, batch_size=batch, threads=threads, seconds=seconds) for name in backend.split(",")
+    ]
+    if as_json:
+        _print_json([each.to_dict() for each in found])
+        return
+    for each in found:
+        typer.echo(str(each))
+
+
 runs_app = typer.Typer(help="Look into the folders of runs.", no_args_is_help=True)
 app.add_typer(runs_app, name="runs")
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
@@ -451,12 +545,14 @@ def list_command(as_json: AsJson = False) -> None:
     """The names that the other commands take."""
     from zeroshot_nas import list_data, list_proxies, list_searchers, list_spaces
     from zeroshot_nas.architecture import BLOCKS
+    from zeroshot_nas.latency.base import list_backends
 
     names = {
         "proxies": list_proxies(),
         "spaces": list_spaces(),
         "searchers": list_searchers(),
         "data": list_data(),
+        "backends": list_backends(),
         "blocks": list(BLOCKS),
     }
     if as_json:
@@ -509,6 +605,13 @@ def _parse_number(text: str, option: str) -> float:
     return float(match[1]) * _SUFFIXES[match[2].lower()]
 
 
+def _parse_milliseconds(text: str, option: str) -> float:
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?|\.\d+)\s*(us|ms|s)", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise typer.BadParameter(f"{option} must be a number with us, ms or s, e.g. 4ms or 0.5ms; got {text!r}")
+    return float(match[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[match[2].lower()]
+
+
 def _refuse_to_overwrite(folder: Path, force: bool) -> None:
     files = [folder / name for name in (FILE_NAME, "result.json", "best.json")]
     if any(file.exists() for file in files) and not force:
@@ -524,7 +627,24 @@ def _refuse_to_overwrite(folder: Path, force: bool) -> None:
 
 def _cost_rows(costs: Costs) -> list[tuple[str, str]]:
     names = {"flops": "FLOPs (multiply-adds)"}
-    return [(names.get(name, name), f"{value:,}") for name, value in costs.to_dict().items() if value is not None]
+    values = {name: value for name, value in costs.to_dict().items() if value is not None and name != "latency_ms"}
+    return [(names.get(name, name), f"{value:,}") for name, value in values.items()]
+
+
+def _latency_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How a latency budget was kept, in words."""
+    predicted = f"{found['predicted_ms']:.3g} ms predicted"
+    if found["measured_ms"] is None:
+        text = f"{predicted} for {found['device']} with {found['backend']}, which is not here to be measured"
+    else:
+        text = f"{found['measured_ms']:.3g} ms measured on {found['backend']}, {predicted}"
+    rows = [("latency", f"{text}; the budget is {found['limit_ms']:g} ms")]
+    if found["measured_ms"] is not None:
+        limits = [f"{limit:.3g}" for limit in found["prediction_limits_ms"]]
+        count = len(found["measurements"])
+        tightened = f"; predictions tightened to {', '.join(limits[1:])} ms" if len(limits) > 1 else ""
+        rows.append(("finalists measured", f"{count}, {count - 1} of them over the budget{tightened}"))
+    return rows
 
 
 def _architecture_text(result: SearchResult) -> str:
@@ -544,6 +664,7 @@ def _print_search(result: SearchResult, out: Path | None) -> None:
     rows = [
         ("architecture", _architecture_text(result)),
         *_cost_rows(result.best.costs),
+        *(_latency_rows(result.latency) if result.latency else ()),
         *(("score", str(score)) for score in result.best.scores.values()),
         (
             "proposals",
@@ -553,7 +674,8 @@ def _print_search(result: SearchResult, out: Path | None) -> None:
         (
             "time",
             f"{seconds['total']:.1f} s: {seconds['propose']:.1f} proposing, {seconds['cost']:.1f} counting costs, "
-            f"{seconds['screen']:.1f} screening, {seconds['rank']:.1f} ranking",
+            f"{seconds['screen']:.1f} screening, {seconds['rank']:.1f} ranking"
+            + (f", {seconds['measure']:.1f} measuring" if "measure" in seconds else ""),
         ),
         *((f"failed {count} times", reason) for reason, count in result.failures.items()),
     ]

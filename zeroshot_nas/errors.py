@@ -61,6 +61,10 @@ class ExportError(ZeroShotNASError, RuntimeError):
     """A module can't be exported to another format."""
 
 
+class LatencyError(ZeroShotNASError, RuntimeError):
+    """Latency can't be measured or predicted: the engine refuses the network, or the table is another device's."""
+
+
 class FileFormatError(ZeroShotNASError, ValueError):
     """A file that is damaged, or not of the format that it should be."""
 

@@ -86,7 +86,7 @@ class Graph(nn.Module):
     def __init__(self, graph: ops.Graph) -> None:
         super().__init__()
         self.nodes = graph.nodes
-        self.edges = nn.ModuleList(_sequential(edge.ops) for node in graph.nodes for edge in node.edges)
+        self.edges = nn.ModuleList(sequential(edge.ops) for node in graph.nodes for edge in node.edges)
 
     def forward(self, x: Tensor) -> Tensor:
         outputs, edges = [x], iter(self.edges)
@@ -113,8 +113,8 @@ class Network(nn.Module):
         check_buildable(architecture)
         *bodies, head = architecture.lower()
         self.architecture = architecture
-        self.blocks = nn.Sequential(*map(_sequential, bodies))
-        self.head = _sequential(head)
+        self.blocks = nn.Sequential(*map(sequential, bodies))
+        self.head = sequential(head)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The feature map before pooling, ``(N, C, H, W)``."""
@@ -218,7 +218,13 @@ def _pool(op: ops.Pool) -> nn.Module:
     return nn.AvgPool2d(op.kernel_size, op.stride, op.padding, count_include_pad=False)
 
 
-def _sequential(chain: tuple[ops.Op, ...]) -> nn.Sequential:
+def sequential(chain: tuple[ops.Op, ...]) -> nn.Sequential:
+    """The module of a chain of operations, its weights unset.
+
+    Example:
+        >>> sequential((ops.GlobalPool(), ops.Linear(4, 2)))(torch.zeros(1, 4, 8, 8)).shape
+        torch.Size([1, 2])
+    """
     return nn.Sequential(*(_MODULES[type(op)](op) for op in chain))
 
 
@@ -241,7 +247,7 @@ _MODULES: dict[type, Callable[..., nn.Module]] = {
     ops.Graph: Graph,
     ops.GlobalPool: lambda _: GlobalPool(),
     ops.Linear: lambda op: Linear(op.in_features, op.out_features, op.bias),
-    ops.Gate: lambda op: Gate(_sequential(op.body)),
-    ops.Repeat: lambda op: nn.Sequential(*(_sequential(op.body) for _ in range(op.times))),
-    ops.Residual: lambda op: Residual(_sequential(op.body), _sequential(op.shortcut)),
+    ops.Gate: lambda op: Gate(sequential(op.body)),
+    ops.Repeat: lambda op: nn.Sequential(*(sequential(op.body) for _ in range(op.times))),
+    ops.Residual: lambda op: Residual(sequential(op.body), sequential(op.shortcut)),
 }

@@ -29,6 +29,21 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def cpu_model() -> str:
+    """The processor's name as the system gives it, or its architecture.
+
+    Example:
+        >>> cpu_model() != ""
+        True
+    """
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,16 +44,21 @@ def torch_generator(seed: int, *stream: int) -> torch.Generator:
 
 
 @contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Runs torch on one thread: results are the same on every machine of a kind, and small networks run faster."""
+def torch_threads(threads: int) -> Iterator[None]:
+    """Runs torch on so many threads."""
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
+
+
+def one_torch_thread() -> AbstractContextManager[None]:
+    """Runs torch on one thread: results are the same on every machine of a kind, and small networks run faster."""
+    return torch_threads(1)
 
 
 @contextmanager

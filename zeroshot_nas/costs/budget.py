@@ -21,6 +21,7 @@ class Budget:
         flops: FLOPs (multiply-adds) of convolutions and linear layers, for one image.
         layers: Depth as Zen-NAS counts it.
         activations: Outputs of convolutions and linear layers, for one image.
+        latency_ms: Milliseconds of a batch on the device that a search is told of.
         shape: Bounds on depth over width, widths and bottlenecks.
 
     Raises:
@@ -36,6 +37,7 @@ class Budget:
     flops: float | None = None
     layers: float | None = None
     activations: float | None = None
+    latency_ms: float | None = None
     shape: ShapeBounds | None = None
 
     def __post_init__(self) -> None:

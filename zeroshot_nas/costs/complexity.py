@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zeroshot_nas.architecture import Architecture, BlockSpec, head, single_sub_layer, sub_layer_steps
 from zeroshot_nas.errors import ArchitectureError
@@ -18,7 +18,7 @@ MAX_ACTIVATIONS = 1_000_000_000
 """Activations an image beyond which a network is not built: 4 GB an image in single precision."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Costs:
     """What one network costs, for one image.
 
@@ -29,15 +29,27 @@ class Costs:
         layers: Depth as Zen-NAS counts it, the sum of the blocks' sub-layers; None for a module that is not ours.
         activations: Values that convolutions and linear layers put out (Radosavovic et al., arXiv:2003.13678), a better
             predictor of run time than FLOPs.
+        latency_ms: Milliseconds of a batch on the device of a `zeroshot_nas.costs.latency.DeviceTable`, as it predicts;
+            None where no table was asked.
     """
 
     params: int
     flops: int
     layers: int | None
     activations: int
+    latency_ms: float | None = None
 
-    def to_dict(self) -> dict[str, int | None]:
-        return asdict(self)
+    def with_latency(self, latency_ms: float) -> Costs:
+        """The costs with a latency; in a tenth of the time that ``dataclasses.replace`` takes."""
+        return Costs(self.params, self.flops, self.layers, self.activations, latency_ms)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; latency is there where it is known."""
+        values = asdict(self)
+        return values if self.latency_ms is not None else {k: v for k, v in values.items() if k != "latency_ms"}
+
+    def __repr__(self) -> str:
+        return f"Costs({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
 
 
 def complexity(architecture: Architecture) -> Costs:

@@ -110,6 +110,9 @@ class SearchResult:
             pass), ``total``.
         settings: What the search was asked for: space, proxy, budget, seed and the rest.
         state: ``"done"``, or ``"interrupted"`` where it was stopped by the keyboard.
+        latency: How a latency budget was kept: ``limit_ms``, the winner's ``predicted_ms`` and ``measured_ms`` (None on
+            a device that is not here), ``spread``, ``prediction_limits_ms`` round by round, ``measurements``; None
+            without such a budget.
     """
 
     best: Candidate
@@ -119,6 +122,7 @@ class SearchResult:
     seconds: Mapping[str, float]
     settings: Mapping[str, Any]
     state: Literal["done", "interrupted"] = "done"
+    latency: Mapping[str, Any] | None = None
 
     @property
     def front(self) -> tuple[Candidate, ...]:
@@ -157,6 +161,7 @@ class SearchResult:
                 history=tuple(map(Candidate.from_dict, data["history"])),
                 counts=Counts(**data["counts"]),
                 **{name: data[name] for name in ("failures", "seconds", "settings", "state")},
+                latency=data.get("latency"),
             )
         except (KeyError, TypeError) as error:
             raise FileFormatError(f"not a valid search result: {_reason(error)}") from error

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
@@ -19,7 +20,8 @@ from tqdm import tqdm
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.book import Book
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.costs.complexity import Costs, complexity
+from zeroshot_nas.costs.latency import DeviceTable
 from zeroshot_nas.errors import (
     InfeasibleBudgetError,
     ProxyError,
@@ -31,6 +33,7 @@ from zeroshot_nas.proxies.base import Proxy, ProxyFunction, Score, get_proxy
 from zeroshot_nas.proxies.pool import aggregate_scores
 from zeroshot_nas.proxies.scoring import score
 from zeroshot_nas.searchers.base import SEARCHERS, Candidate, Counts, Searcher, SearchResult
+from zeroshot_nas.searchers.deadline import Deadline, LatencyWarning, deadline_of, doubts
 from zeroshot_nas.searchers.proposer import Proposer
 from zeroshot_nas.searchers.screening import Island, IslandTask, merge, screen_island, share_out
 from zeroshot_nas.seeding import python_rng
@@ -107,6 +110,8 @@ def search(
     standard_error: float = 0.15,
     max_repeats: int = 64,
     device: str | None = None,
+    backend: str = "onnxruntime",
+    device_table: DeviceTable | str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     cache: str | Path | None = None,
@@ -125,6 +130,12 @@ def search(
 
     The result is a function of these arguments alone: it does not depend on the executor, on the number of workers, or
     on how often a run was killed and resumed (wall times do, and failures of workers).
+
+    A budget with ``latency_ms`` is kept by a device table's prediction while networks are proposed; then finalists are
+    measured whole on this machine, best first, and the first within the budget wins. If none of
+    `zeroshot_nas.searchers.deadline.MEASURED_A_ROUND` is, the prediction's limit is divided by the ratio of measured to
+    predicted, and the search goes on; no network over its budget is ever returned. Measurements differ from run to run:
+    such a search is a function of its arguments, the table, and what was measured, which the run's store keeps.
 
     Args:
         space: A registered space's name, or a `SearchSpace`.
@@ -147,6 +158,9 @@ def search(
             are those within two standard errors of the best, `LEADERS` at most.
         max_repeats: Where that stops at the latest.
         device: Where to score.
+        backend: Engine whose table of this machine predicts latency, where the budget limits it.
+        device_table: Another table, or its file: of more threads, say, or of a device that is not here, where latency
+            can only be predicted.
         out: Folder for the run: its store, ``result.json`` and ``best.json``. What is in the store is never lost.
         resume: Go on with the run in ``out``; its settings must be these.
         cache: A store of scores that several runs share.
@@ -164,12 +178,14 @@ def search(
         InfeasibleBudgetError: No network of the space fits the budget.
         UnknownNameError: A name that is not registered.
         ProxyError: The proxy is not usable, or failed for every network.
+        LatencyError: There is no device table for this machine, or it is another machine's.
         OutputExistsError: ``out`` holds a run, and ``resume`` is not set.
         SettingsChangedError: The run to resume has other settings.
         StoreError: The store can't be read or written; what was in it is intact.
 
     Warns:
         DepthWarning: The proxy grows with depth, and the budget limits neither layers nor shape.
+        LatencyWarning: The device table is of another device, space or input size, or its networks were all faster.
 
     Example:
         >>> result = search("resnet", "zen", Budget(params=1e5, layers=8), input_size=(1, 8, 8), proposals=300,
@@ -180,7 +196,8 @@ def search(
     ranked_by = get_proxy(proxy)
     budget = budget or Budget()
     where = _space(space, input_size, num_classes)
-    start = _starting_point(where, budget)
+    deadline = deadline_of(budget, where, device_table, backend)
+    start = _starting_point(where, budget, deadline)
     closed_form_only = _is_exact(ranked_by)
     screened = closed_form_only or (screen is not None and _has_closed_form(ranked_by, start))
     proposals = proposals if proposals is not None else DEFAULT_SCREENED_PROPOSALS if screened else DEFAULT_PROPOSALS
@@ -209,36 +226,87 @@ def search(
         "islands": islands if screened else None,
         "seed": seed,
         **vars(precision),
+        **({"device_table": deadline.table.digest} if deadline else {}),
     }
     _warn_of_depth(ranked_by, budget, where)
+    for doubt in doubts(deadline, where) if deadline else ():
+        warnings.warn(doubt, LatencyWarning, stacklevel=2)
     with ExitStack() as stack:
         book = _Book(stack, out, cache, "search", settings, resume, RESULT_FILE)
         workforce = stack.enter_context(get_executor(executor, workers=workers, time_limit=time_limit))
         run = _Run(ranked_by, precision, seed, device, workforce, book, progress)
-        if screened:
-            tasks = [
-                IslandTask(
-                    where,
-                    strategy,
-                    searcher_options,
-                    start,
-                    budget,
-                    ranked_by.bound_closed_form(),
-                    ranked_by.sign,
-                    seed,
-                    index,
-                    share,
-                    finalists,
-                )
-                for index, share in enumerate(share_out(proposals, islands))
-            ]
-            state = run.screen(tasks, finalists)
-        else:
-            made = strategy(where, python_rng(seed, 0), start, **searcher_options)
-            state = run.score_all(Proposer(made, budget), proposals)
-        result = run.result(settings, state, budget)
+        if deadline is not None:
+            book.follow(deadline)
+        plan = _Plan(where, strategy, searcher_options, start, budget, deadline, proposals)
+        while True:
+            state = run.screen(plan, islands, finalists) if screened else run.score_all(plan)
+            run.refuse_if_empty(budget)
+            if deadline is None:
+                break
+            winner, state = run.measured(deadline, state)
+            if winner is not None:
+                break
+            if state == "interrupted":
+                raise InfeasibleBudgetError(f"stopped before any network was measured within {deadline.limit_ms:g} ms")
+            deadline.tighten()
+        result = run.result(settings, state)
+        if deadline is not None:
+            assert winner is not None, "the loop ends with one"
+            result = replace(result, best=winner, latency=deadline.outcome(winner))
         book.finish(result)
     return result
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What every round of a search proposes from; only a latency budget makes for more than one."""
+
+    space: SearchSpace
+    strategy: type[Searcher]
+    options: dict[str, Any]
+    start: Architecture
+    whole_budget: Budget
+    deadline: Deadline | None
+    proposals: int
+
+    @property
+    def round(self) -> int:
+        return 0 if self.deadline is None else len(self.deadline.limits_ms) - 1
+
+    @property
+    def budget(self) -> Budget:
+        """What this round's proposals must keep to."""
+        return self.whole_budget if self.deadline is None else self.deadline.budget(self.whole_budget)
+
+    @property
+    def table(self) -> DeviceTable | None:
+        return None if self.deadline is None else self.deadline.table
+
+    def proposer(self, seed: int) -> Proposer:
+        """Proposals of a round without a screen."""
+        stream = (self.round,) if self.round else ()
+        searcher = self.strategy(self.space, python_rng(seed, 0, *stream), self.start, **self.options)
+        return Proposer(searcher, self.budget, None if self.table is None else self.table.latency_ms)
+
+    def islands(self, proxy: Proxy, seed: int, islands: int, finalists: int) -> list[IslandTask]:
+        """Islands of a round with a screen, numbered on from those before."""
+        return [
+            IslandTask(
+                self.space,
+                self.strategy,
+                self.options,
+                self.start,
+                self.budget,
+                proxy.bound_closed_form(),
+                proxy.sign,
+                seed,
+                self.round * islands + index,
+                share,
+                finalists,
+                self.table,
+            )
+            for index, share in enumerate(share_out(self.proposals, islands))
+        ]
 
 
 class _Book(Book):
@@ -260,6 +328,12 @@ class _Book(Book):
         """Notes that an island is finished."""
         if self.run is not None:
             self.run.log("island", {"index": index, "island": island.to_dict()})
+
+    def follow(self, deadline: Deadline) -> None:
+        """Gives a deadline what was measured before, and keeps what it measures from now on."""
+        if self.run is not None:
+            deadline.remember([entry.body for entry in self.run.journal("latency")])
+            deadline.keep = partial(self.run.log, "latency")
 
     def finish(self, result: SearchResult) -> None:
         """Writes the result's files."""
@@ -319,8 +393,9 @@ class _Run:
     def best(self) -> float:
         return max((each.fitness for each in self.history), default=-math.inf)
 
-    def score_all(self, proposer: Proposer, proposals: int) -> Literal["done", "interrupted"]:
+    def score_all(self, plan: _Plan) -> Literal["done", "interrupted"]:
         """Every proposal that fits is scored by the proxy, and the searcher learns from that."""
+        proposer, proposals = plan.proposer(self.seed), plan.proposals
         state: Literal["done", "interrupted"] = "done"
         with self._bar("search", proposals) as bar:
             try:
@@ -345,25 +420,29 @@ class _Run:
         self._add_seconds(proposer.seconds)
         return state
 
-    def screen(self, tasks: Sequence[IslandTask], finalists: int) -> Literal["done", "interrupted"]:
+    def screen(self, plan: _Plan, islands: int, finalists: int) -> Literal["done", "interrupted"]:
         """The closed form guides the search, the proxy ranks the finalists."""
-        islands = self._islands(tasks)
-        for island in islands:
+        tasks = plan.islands(self.proxy, self.seed, islands, finalists)
+        found = self._islands(tasks)
+        for island in found:
             self.counts.update(island.counts)
             self.failures.update(island.failures)
             self._add_seconds(island.seconds)
+        ranked_before = {candidate.architecture for candidate in self.history}
         candidates = [
-            Candidate(architecture, complexity(architecture), self._closed_form(fitness), fitness)
-            for fitness, architecture in merge(islands, finalists)
+            Candidate(architecture, _costs(architecture, plan.table), self._closed_form(fitness), fitness)
+            for fitness, architecture in merge(found, finalists)
+            if architecture not in ranked_before
         ]
-        if any(island.interrupted for island in islands) or len(islands) < len(tasks):
-            self.history = candidates
+        if any(island.interrupted for island in found) or len(found) < len(tasks):
+            self.history += candidates
             return "interrupted"
         return self._rank(candidates)
 
     def _islands(self, tasks: Sequence[IslandTask]) -> list[Island]:
         """What the islands found, in order; those up to an interruption."""
-        known = self.book.islands()
+        kept = self.book.islands()
+        known = {task.index: kept[task.index] for task in tasks if task.index in kept}
         missing = [task for task in tasks if task.index not in known]
         found = dict(known)
         with self._bar("screening", sum(task.proposals for task in tasks)) as bar:
@@ -397,7 +476,20 @@ class _Run:
             # where workers do not survive it, this process does it: an island is light, and its result is the same
             yield task, outcome.value or screen_island(task)
 
+    def measured(
+        self, deadline: Deadline, state: Literal["done", "interrupted"]
+    ) -> tuple[Candidate | None, Literal["done", "interrupted"]]:
+        """The fittest network so far that keeps to a latency budget, and whether the search was stopped meanwhile."""
+        start = perf_counter()
+        try:
+            return deadline.first_within(self.history), state
+        except KeyboardInterrupt:
+            return deadline.first_within(self.history, measures=False), "interrupted"
+        finally:
+            self.seconds["measure"] += perf_counter() - start
+
     def _rank(self, finalists: list[Candidate]) -> Literal["done", "interrupted"]:
+        ranked_before = len(self.history)
         with self._bar("ranking", len(finalists)) as bar:
             try:
                 for each in self._ranked(finalists):
@@ -407,7 +499,7 @@ class _Run:
                 self._separate_leaders()
             except KeyboardInterrupt:
                 if not math.isfinite(self.best):
-                    self.history += finalists[len(self.history) :]
+                    self.history += finalists[len(self.history) - ranked_before :]
                 return "interrupted"
         return "done"
 
@@ -500,28 +592,32 @@ class _Run:
         text = f"best {self.proxy.sign * best:.5g}" if math.isfinite(best) else "best none yet"
         return text + (f", failed {self.counts['failed']}" if self.counts["failed"] else "")
 
-    def result(self, settings: dict[str, Any], state: Literal["done", "interrupted"], budget: Budget) -> SearchResult:
-        """The search's outcome.
+    def refuse_if_empty(self, budget: Budget) -> None:
+        """Says why there is no network to choose from, where there is none.
 
         Raises:
             ProxyError: Every score failed.
             InfeasibleBudgetError: Nothing fitted the budget.
         """
-        alive = [candidate for candidate in self.history if math.isfinite(candidate.fitness)]
-        if not alive and self.failures:
+        if any(math.isfinite(candidate.fitness) for candidate in self.history):
+            return
+        if self.failures:
             reason, count = self.failures.most_common(1)[0]
             raise ProxyError(
                 f"{self.proxy.key} failed for all {self.counts['failed']} networks that fit the budget; "
                 f"{count} times: {reason}"
             )
-        if not alive:
-            raise InfeasibleBudgetError(
-                f"none of {self.counts['proposed']:,} proposed networks fits the budget "
-                f"{_limits(budget)}; raise a limit or propose more"
-            )
-        seconds = {name: self.seconds[name] for name in ("propose", "cost", "screen", "rank")}
+        raise InfeasibleBudgetError(
+            f"none of {self.counts['proposed']:,} proposed networks fits the budget "
+            f"{_limits(budget)}; raise a limit or propose more"
+        )
+
+    def result(self, settings: dict[str, Any], state: Literal["done", "interrupted"]) -> SearchResult:
+        """The search's outcome."""
+        names = ("propose", "cost", "screen", "rank", *(name for name in ("measure",) if name in self.seconds))
+        seconds = {name: self.seconds[name] for name in names}
         return SearchResult(
-            best=max(alive, key=lambda candidate: candidate.fitness),
+            best=max(self.history, key=lambda candidate: candidate.fitness),
             history=tuple(self.history),
             counts=Counts(**self.counts),
             failures=dict(self.failures),
@@ -529,6 +625,11 @@ class _Run:
             settings=settings,
             state=state,
         )
+
+
+def _costs(architecture: Architecture, table: DeviceTable | None) -> Costs:
+    costs = complexity(architecture)
+    return costs if table is None else costs.with_latency(table.latency_ms(architecture))
 
 
 def _is_exact(proxy: Proxy) -> bool:
@@ -570,25 +671,33 @@ def _space(space: str | SearchSpace, input_size: Sequence[int] | None, num_class
     return space
 
 
-def _starting_point(space: SearchSpace, budget: Budget) -> Architecture:
+def _starting_point(space: SearchSpace, budget: Budget, deadline: Deadline | None) -> Architecture:
     """A network within the budget: the space's initial one, or the cheapest by some cost.
 
     Raises:
         InfeasibleBudgetError: Even the network of least cost is over a limit.
     """
-    cheapest = {name: space.smallest(name) for name in budget.limits()}
+    table = None if deadline is None else deadline.table
+    cheapest = {name: space.smallest(name) for name in budget.limits() if name != "latency_ms"}
+    if table is not None:  # no space knows its fastest network on a device; it is one of these, or near
+        names = ("params", "flops", "layers", "activations")
+        cheapest["latency_ms"] = min(map(space.smallest, names), key=table.latency_ms)
     for name, architecture in cheapest.items():
-        for violation in budget.violations(complexity(architecture)):
+        for violation in budget.violations(_costs(architecture, table)):
             if violation.cost == name:
                 raise InfeasibleBudgetError(
-                    f"no network of the space {space.name!r} fits: the smallest has {violation.value:,} {name}; "
-                    f"the budget is {violation.limit:,.0f}. Raise it, or use a smaller input"
+                    f"no network of the space {space.name!r} fits: the smallest has {_number(violation.value)} {name}; "
+                    f"the budget is {_number(violation.limit)}. Raise it, or use a smaller input"
                 )
     for architecture in (space.initial(), *cheapest.values()):
-        if not budget.violations(complexity(architecture), architecture):
+        if not budget.violations(_costs(architecture, table), architecture):
             return architecture
     return space.initial()  # each limit alone can be met; whether all can together the search will show
 
 
 def _limits(budget: Budget) -> str:
-    return ", ".join(f"{name} {limit:,.0f}" for name, limit in budget.limits().items())
+    return ", ".join(f"{name} {_number(limit)}" for name, limit in budget.limits().items())
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"

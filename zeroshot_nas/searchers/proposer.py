@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 
+from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.searchers.base import Candidate, Searcher
@@ -22,15 +23,19 @@ class Proposer:
     Args:
         searcher: Proposes.
         budget: What a proposal must keep to.
+        latency_ms: Predicts latency, where the budget limits it.
 
     Attributes:
         proposed: Proposals so far.
         seconds: Wall time spent on proposing and on costs.
     """
 
-    def __init__(self, searcher: Searcher, budget: Budget) -> None:
+    def __init__(
+        self, searcher: Searcher, budget: Budget, latency_ms: Callable[[Architecture], float] | None = None
+    ) -> None:
         self.searcher = searcher
         self.budget = budget
+        self.latency_ms = latency_ms
         self.proposed = 0
         self.seconds = {"propose": 0.0, "cost": 0.0}
         self._over_budget = 0
@@ -48,6 +53,7 @@ class Proposer:
         clock = perf_counter
         max_layers = self.budget.layers if self.budget.layers is not None else math.inf
         ask, violations, seconds = self.searcher.ask, self.budget.violations, self.seconds
+        latency_ms = self.latency_ms
         while self.proposed < proposals:
             start = clock()
             asked = ask(min(size, proposals - self.proposed))
@@ -60,6 +66,8 @@ class Proposer:
                     self._over_budget += 1
                     continue
                 costs = complexity(architecture)
+                if latency_ms is not None:
+                    costs = costs.with_latency(latency_ms(architecture))
                 if violations(costs, architecture):
                     self._over_budget += 1
                 elif self._is_new(hash(architecture)):  # 64 bits of numbers alone: no collision in a search

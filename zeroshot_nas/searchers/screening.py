@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
+from zeroshot_nas.costs.latency import DeviceTable
 from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
 from zeroshot_nas.searchers.base import Searcher
 from zeroshot_nas.searchers.proposer import Proposer
@@ -36,6 +37,7 @@ class IslandTask:
         sign: 1 where a higher score is better, -1 where a lower one is.
         proposals: Networks to propose.
         finalists: Networks to keep.
+        table: Predicts latency, where the budget limits it.
     """
 
     space: SearchSpace
@@ -49,6 +51,7 @@ class IslandTask:
     index: int
     proposals: int
     finalists: int
+    table: DeviceTable | None = None
 
 
 class Island(NamedTuple):
@@ -105,7 +108,7 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
     """
     stream = (task.index,) if task.index else ()
     searcher = task.searcher(task.space, python_rng(task.seed, 0, *stream), task.start, **task.searcher_options)
-    proposer = Proposer(searcher, task.budget)
+    proposer = Proposer(searcher, task.budget, None if task.table is None else task.table.latency_ms)
     kept: list[tuple[float, int, Architecture]] = []  # a heap, the worst first
     counts: Counter[str] = Counter()
     failures: Counter[str] = Counter()

@@ -1,0 +1,1 @@
+"""Latency on this machine: backends, measuring, and tables that predict it."""

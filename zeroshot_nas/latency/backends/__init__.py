@@ -1,0 +1,1 @@
+"""Inference engines that latency is measured on."""

@@ -1,0 +1,212 @@
+"""Measuring this machine once: networks such as a search visits, whole and kernel by kernel, into a device table."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from tqdm import tqdm
+
+from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.costs.latency import DeviceTable, Fingerprint
+from zeroshot_nas.errors import FileFormatError, LatencyError, OutputExistsError, SettingsChangedError
+from zeroshot_nas.latency.base import BACKENDS, BackendInfo, measure, warm_up
+from zeroshot_nas.latency.fit import Timed, fit_table
+from zeroshot_nas.latency.visits import visited_networks
+from zeroshot_nas.ops import Shape
+from zeroshot_nas.provenance import provenance
+from zeroshot_nas.spaces.base import SearchSpace
+from zeroshot_nas.store import settings_difference
+
+DEFAULT_NETWORKS = 160
+"""Networks that are measured unless their number is given."""
+
+DEFAULT_MAX_FLOPS = 3e8
+"""FLOPs (multiply-adds) of the largest network that is measured."""
+
+FOLDER_VARIABLE = "ZEROSHOT_NAS_TABLES"
+"""Environment variable that names another folder for device tables."""
+
+_PASSES = 2
+"""How often each network is measured, far apart in time; the quieter counts."""
+
+_SECONDS = 0.15
+_KERNEL_RUNS = (12, 60)
+_WARM_UP_PROFILED = 2
+
+
+def table_file(backend: str, space: str, input_size: Shape, *, batch_size: int = 1, threads: int = 1) -> Path:
+    """Where a device table is kept unless a file is named: in the user's cache folder."""
+    base = os.environ.get(FOLDER_VARIABLE)
+    folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zeroshot_nas"
+    size = "x".join(map(str, input_size))
+    return folder / f"latency-{backend}-{space}-{size}-batch{batch_size}-threads{threads}.json"
+
+
+def find_table(space: SearchSpace, backend: str) -> DeviceTable:
+    """This machine's table for a space, at batch 1 and one thread, as ``calibrate`` left it.
+
+    Raises:
+        LatencyError: There is none, or it is that of another machine or engine.
+    """
+    file = table_file(backend, space.name, space.input_size)
+    size = "x".join(map(str, space.input_size))
+    again = f"zeroshot-nas latency calibrate --backend {backend} --space {space.name} --input {size}"
+    if not file.exists():
+        raise LatencyError(
+            f"no device table for {backend} and {space.name} at {size}; measure this machine once with: {again}"
+        )
+    table = DeviceTable.load(file)
+    if differences := table.fingerprint.differences(BACKENDS[backend].fingerprint()):
+        raise LatencyError(
+            f"{file} was measured elsewhere ({'; '.join(differences)}); measure this machine again with: {again} "
+            f"--force; or predict for that device with: --device-table {file}"
+        )
+    return table
+
+
+def is_here(fingerprint: Fingerprint) -> bool:
+    """Whether a fingerprint is this machine's, so that what it predicts can be measured."""
+    if fingerprint.backend not in BACKENDS:
+        return False
+    info = BACKENDS[fingerprint.backend]
+    try:
+        here = info.fingerprint(batch_size=fingerprint.batch_size, threads=fingerprint.threads)
+    except (LatencyError, ImportError):  # no such device or engine here
+        return False
+    return not fingerprint.differences(here)
+
+
+def calibrate(
+    space: SearchSpace,
+    backend: str = "onnxruntime",
+    *,
+    threads: int = 1,
+    batch_size: int = 1,
+    networks: int = DEFAULT_NETWORKS,
+    max_flops: float = DEFAULT_MAX_FLOPS,
+    seed: int = 0,
+    out: str | Path | None = None,
+    force: bool = False,
+    progress: bool = True,
+) -> DeviceTable:
+    """Measures this machine and fits a device table for a space; minutes, once.
+
+    Every network is measured whole, and kernel by kernel in its place, where caches and memory are as in a real run.
+    Each measurement is kept as soon as it is made, so that a run that was killed goes on where it was.
+
+    Args:
+        space: Whose networks are to be predicted.
+        backend: A registered backend's name.
+        threads: Threads of the engine.
+        batch_size: Images a run.
+        networks: How many to measure.
+        max_flops: FLOPs (multiply-adds) of the largest; beyond it predictions are extrapolated.
+        seed: Seed of the choice of networks.
+        out: The table's file; default: `table_file`.
+        force: Overwrite a table that is there.
+        progress: Whether to show a bar.
+
+    Returns:
+        The table, which is also written to ``out``.
+
+    Raises:
+        LatencyError: A network does not run on the backend, or it can't time kernels.
+        MissingExtraError: The engine or scikit-learn is not installed.
+        OutputExistsError: ``out`` exists, and ``force`` is not set.
+        SettingsChangedError: Measurements that were begun with other settings lie beside ``out``.
+    """
+    info = BACKENDS[backend]
+    fingerprint = info.fingerprint(batch_size=batch_size, threads=threads)
+    where = table_file(backend, space.name, space.input_size, batch_size=batch_size, threads=threads)
+    file = Path(out) if out is not None else where
+    if file.exists() and not force:
+        raise OutputExistsError(f"{file} exists; choose another file with --out, or overwrite it with --force")
+    chosen = visited_networks(space, networks, max_flops, seed)
+    settings = {"fingerprint": asdict(fingerprint), "space": space.name, "networks": networks, "max_flops": max_flops}
+    settings |= {"input_size": list(space.input_size), "num_classes": space.num_classes, "seed": seed}
+    log = _Log(file.with_name(f"{file.name}.measured"), settings)
+    start = perf_counter()
+    with tqdm(total=_PASSES * networks, desc=f"measuring {backend}", unit="net", disable=not progress) as bar:
+        for round_ in range(_PASSES):
+            for index, architecture in enumerate(chosen):
+                if (round_, index) not in log.entries:
+                    log.add(round_, index, _time(architecture, info, batch_size, threads))
+                bar.update()
+    timed = [_quieter(architecture, log.entries, index) for index, architecture in enumerate(chosen)]
+    spread = statistics.median(each.spread for each in timed)
+    details = {**settings, "median_spread": spread, "seconds": perf_counter() - start, **provenance()}
+    table = fit_table(timed, fingerprint, space, details)
+    table.save(file)
+    log.file.unlink()
+    return table
+
+
+def _time(architecture: Architecture, info: BackendInfo, batch_size: int, threads: int) -> dict[str, Any]:
+    """One network measured whole and kernel by kernel."""
+    whole = measure(architecture, info.name, batch_size=batch_size, threads=threads, seconds=_SECONDS, sessions=2)
+    shape = architecture.input_size
+    with info.prepare(architecture, shape, batch_size=batch_size, threads=threads) as prepared:
+        if prepared.kernel_seconds is None:
+            raise LatencyError(f"the backend {info.name} can't time kernels, so no table can be made for it")
+        warm_up(prepared.run)
+        least, most = _KERNEL_RUNS
+        runs = min(most, max(least, round(_SECONDS * 1e3 / whole.latency_ms)))
+        found = prepared.kernel_seconds(runs + _WARM_UP_PROFILED)[_WARM_UP_PROFILED:]
+    quiet = sorted(found, key=sum)[: max(1, len(found) // 4)]
+    kernels_ms = [1e3 * statistics.fmean(values) for values in zip(*quiet, strict=True)]
+    return {"latency_ms": whole.latency_ms, "spread": whole.spread, "kernels_ms": kernels_ms}
+
+
+def _quieter(architecture: Architecture, entries: dict[tuple[int, int], dict[str, Any]], index: int) -> Timed:
+    """The less disturbed of a network's measurements: of the whole, and of its kernels."""
+    passes: Sequence[dict[str, Any]] = [entries[round_, index] for round_ in range(_PASSES)]
+    whole = min(passes, key=lambda entry: float(entry["latency_ms"]))
+    parts = min((entry["kernels_ms"] for entry in passes), key=sum)
+    return Timed(architecture, whole["latency_ms"], whole["spread"], tuple(parts))
+
+
+class _Log:
+    """Measurements so far, a JSON line each, behind a line of settings.
+
+    Raises:
+        SettingsChangedError: The file was begun with other settings.
+        FileFormatError: A line other than the last, which a kill may have cut, can't be read.
+    """
+
+    def __init__(self, file: Path, settings: dict[str, Any]) -> None:
+        self.file = file
+        self.entries: dict[tuple[int, int], dict[str, Any]] = {}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lines = list(_lines(file)) if file.exists() else []
+        if lines:
+            if difference := settings_difference(lines[0], json.loads(json.dumps(settings))):
+                raise SettingsChangedError(
+                    f"{file} holds measurements begun with other settings; delete it, or go on with them. "
+                    f"{'; '.join(difference)}"
+                )
+            self.entries = {(entry["pass"], entry["index"]): entry for entry in lines[1:]}
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines or [settings]), encoding="utf-8")
+
+    def add(self, round_: int, index: int, measured: dict[str, Any]) -> None:
+        """Keeps one measurement."""
+        entry = {"pass": round_, "index": index, **measured}
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
+        self.entries[round_, index] = entry
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    texts = file.read_text(encoding="utf-8").splitlines()
+    for number, text in enumerate(texts, start=1):
+        try:
+            yield json.loads(text)
+        except ValueError:
+            if number < len(texts):
+                raise FileFormatError(f"{file}, line {number}, is damaged; delete the file to measure anew") from None
