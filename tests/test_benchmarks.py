@@ -57,3 +57,11 @@ def test_found_vs_hand_goes_on_where_it_was_stopped(tmp_path):
     assert all(n["params"] <= 20e3 and n["flops"] <= 5e5 for n in [*zen["networks"], *hand["networks"]])
     assert "zen - resnet8" in results["details"]["comparisons (Welch's test)"]
     assert "zen - resnet8" in printed
+
+
+def test_training(tmp_path):
+    out = tmp_path / "results.json"
+    printed = run("training.py", "--quick", "--only", "onnx", "--out", out)
+    (figure,) = json.loads(out.read_text())["onnx"]["figures"]
+    assert figure["met"] is True
+    assert figure["what"] in printed

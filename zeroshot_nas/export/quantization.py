@@ -116,7 +116,8 @@ def _quantizers(file: Path) -> dict[str, tuple[np.ndarray[Any, Any], Any, int]]:
     found = {}
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear":
-            tensor, values = node.input[0], constants[node.input[1]]
+            tensor = node.input[0].removesuffix("_QuantizeLinear_Input")  # so a model's output is renamed
+            values = constants[node.input[1]]
             found[tensor] = (values, constants[node.input[2]].dtype, 1)
         elif node.op_type == "DequantizeLinear" and node.input[0] in constants:
             stored = constants[node.input[0]]
