@@ -78,3 +78,11 @@ def test_latency(tmp_path):
         rows = part["details"][space]
         assert len(rows["predicted_ms"]) == len(rows["measured_ms"]) == len(rows["flops"]) == 4
         assert min(rows["predicted_ms"]) > 0
+
+
+def test_training(tmp_path):
+    out = tmp_path / "results.json"
+    printed = run("training.py", "--quick", "--only", "onnx", "--out", out)
+    (figure,) = json.loads(out.read_text())["onnx"]["figures"]
+    assert figure["met"] is True
+    assert figure["what"] in printed

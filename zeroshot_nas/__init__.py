@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from zeroshot_nas.costs.budget import Budget as Budget
     from zeroshot_nas.costs.complexity import Costs as Costs
     from zeroshot_nas.costs.shape import ShapeBounds as ShapeBounds
+    from zeroshot_nas.export.exporting import ExportReport as ExportReport
+    from zeroshot_nas.export.exporting import export_network as export_network
+    from zeroshot_nas.inheritance import inherit as inherit
     from zeroshot_nas.nasbench.base import BenchmarkTable as BenchmarkTable
     from zeroshot_nas.nasbench.base import load_table as load_table
     from zeroshot_nas.nasbench.correlate import correlate as correlate
@@ -41,12 +44,14 @@ if TYPE_CHECKING:
     from zeroshot_nas.spaces.base import list_spaces as list_spaces
     from zeroshot_nas.spaces.base import register_space as register_space
     from zeroshot_nas.training.base import ImageData as ImageData
+    from zeroshot_nas.training.base import from_datasets as from_datasets
     from zeroshot_nas.training.base import list_data as list_data
     from zeroshot_nas.training.base import load_data as load_data
     from zeroshot_nas.training.base import register_data as register_data
     from zeroshot_nas.training.checkpoint import load as load
     from zeroshot_nas.training.checkpoint import predict as predict
     from zeroshot_nas.training.recipe import Recipe as Recipe
+    from zeroshot_nas.training.recipe import get_recipe as get_recipe
     from zeroshot_nas.training.result import TrainResult as TrainResult
     from zeroshot_nas.training.trainer import train as train
 
@@ -58,6 +63,9 @@ _HOMES = {
     "Budget": "costs.budget",
     "Costs": "costs.complexity",
     "ShapeBounds": "costs.shape",
+    "ExportReport": "export.exporting",
+    "export_network": "export.exporting",
+    "inherit": "inheritance",
     "BenchmarkTable": "nasbench.base",
     "load_table": "nasbench.base",
     "Correlation": "nasbench.correlation",
@@ -83,10 +91,12 @@ _HOMES = {
     "list_spaces": "spaces.base",
     "register_space": "spaces.base",
     "ImageData": "training.base",
+    "from_datasets": "training.base",
     "list_data": "training.base",
     "load_data": "training.base",
     "register_data": "training.base",
     "Recipe": "training.recipe",
+    "get_recipe": "training.recipe",
     "TrainResult": "training.result",
     "load": "training.checkpoint",
     "predict": "training.checkpoint",

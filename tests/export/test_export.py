@@ -1,0 +1,195 @@
+"""Exported files compute what the network does, say what they take, and need nothing of this package."""
+
+import dataclasses
+import json
+import random
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.errors import DataError, ExportError, FileFormatError
+from zeroshot_nas.export import base, exporting, onnx_file, quantization
+from zeroshot_nas.export.exporting import export_network
+from zeroshot_nas.export.standalone import source
+from zeroshot_nas.network import build
+from zeroshot_nas.spaces.base import get_space
+from zeroshot_nas.training.base import ImageData
+from zeroshot_nas.training.checkpoint import TrainedNetwork, load
+from zeroshot_nas.training.recipe import Recipe
+from zeroshot_nas.training.trainer import train
+
+NET = Architecture.from_string(
+    "SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,16,2,8,2)SuperConvK1BNRELU(16,24,1,1)", (1, 8, 8)
+)
+
+
+def trained_network(architecture, seed=0):
+    """Weights that no training made, but batch norms that saw data."""
+    network = build(architecture, seed=seed)
+    network(torch.rand(16, *architecture.input_size))
+    channels = architecture.input_size[0]
+    names = [f"class {index}" for index in range(architecture.num_classes)]
+    ready = TrainedNetwork(architecture, [0.4] * channels, [0.3] * channels, names)
+    ready.load_state_dict(network.state_dict())
+    return ready.eval()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    train(NET, "digits", Recipe(epochs=3, batch_size=32, learning_rate_per_256=0.8), out=folder, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(run):
+    return export_network(run, formats=("onnx", "torch", "python"), int8=True, power_of_two=True)
+
+
+def test_every_file_agrees_with_the_network(report, run):
+    kinds = [each.kind for each in report.files]
+    assert kinds == ["onnx", "onnx int8", "onnx int8, power-of-two scales", "torch.export", "python"]
+    for each in report.files:
+        assert each.file.exists()
+        assert each.size_kb == each.file.stat().st_size / 1000
+        if "int8" not in each.kind:
+            assert each.max_difference < 1e-4
+    floats, int8, shift = report.files[:3]
+    assert floats.accuracy == pytest.approx(report.accuracy)
+    assert int8.accuracy > report.accuracy - 0.03
+    assert shift.accuracy > report.accuracy - 0.05
+    assert 0 < int8.rms_error < 0.2
+    assert 0 < shift.rms_error < 0.3
+    assert int8.latency_ms > 0
+    written = json.loads((run / "export.json").read_text())
+    assert written == json.loads(json.dumps(report.to_dict()))
+    assert written["opset"] == 18
+
+
+def test_the_onnx_file_takes_any_batch_and_says_what_it_is(report):
+    file = report.files[0].file
+    model = onnx.load(str(file))
+    onnx.checker.check_model(model)
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
+    about = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(about["class_names"]) == list("0123456789")
+    assert json.loads(about["normalization"])["mean"] == pytest.approx(load(file.parent).mean.flatten().tolist())
+    assert Architecture.from_json(about["architecture"]) == NET
+    assert not [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    session = onnxruntime.InferenceSession(str(file))
+    for count in (1, 5):
+        images = torch.rand(count, 1, 8, 8)
+        (logits,) = session.run(None, {"images": images.numpy()})
+        np.testing.assert_allclose(logits, load(file.parent)(images).detach().numpy(), atol=1e-4)
+
+
+def test_int8_weights_are_int8_and_power_of_two_scales_are(report):
+    files = {each.kind: each.file for each in report.files}
+    scales = quantization.scales(files["onnx int8, power-of-two scales"])
+    assert len(scales) > 10
+    for values in scales.values():
+        exponents = np.log2(values.astype(np.float64))
+        assert np.array_equal(exponents, np.round(exponents))
+    ordinary = quantization.scales(files["onnx int8"])
+    assert any((np.log2(values) % 1 != 0).any() for values in ordinary.values())
+    for kind in ("onnx int8", "onnx int8, power-of-two scales"):
+        model = onnx.load(str(files[kind]))
+        zeros = [onnx.numpy_helper.to_array(each) for each in model.graph.initializer if "zero_point" in each.name]
+        assert kind == "onnx int8" or all((each == 0).all() for each in zeros)
+        stored = [each.data_type for each in model.graph.initializer if each.name.endswith("weight_quantized")]
+        assert stored == [onnx.TensorProto.INT8] * len(stored)
+
+
+@pytest.mark.parametrize("space", ["resnet", "mobilenet", "nasbench201", "nasbench_macro"])
+def test_networks_of_every_kind_are_exported(space, tmp_path):
+    sizes = {"resnet": (3, 16, 16), "mobilenet": (1, 16, 16)}
+    options = {"squeeze_excite": True} if space == "mobilenet" else {}
+    architecture = get_space(space, input_size=sizes.get(space, (3, 32, 32)), **options).sample(random.Random(1))
+    network = trained_network(architecture)
+    for file in export_network(network, tmp_path, formats=("onnx", "torch", "python")).files:
+        assert file.max_difference < 1e-4
+
+
+def test_the_python_file_runs_where_the_package_is_not(report, tmp_path):
+    file = report.files[-1].file
+    program = f"""
+import sys
+sys.modules["zeroshot_nas"] = None
+sys.path.insert(0, {str(file.parent)!r})
+import torch, model
+torch.manual_seed(0)
+images = torch.rand(3, 1, 8, 8)
+print(model.load()(images).tolist(), model.CLASS_NAMES)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    torch.manual_seed(0)
+    expected = load(file.parent)(torch.rand(3, 1, 8, 8)).tolist()
+    assert done.stdout.strip() == f"{expected} {list('0123456789')}"
+
+
+def test_the_same_network_gives_the_same_source():
+    network = trained_network(NET)
+    assert source(network) == source(network)
+    assert "zeroshot_nas" not in source(network)
+
+
+def test_torchs_file_keeps_the_metadata(report):
+    extra = {"class_names.json": ""}
+    torch.export.load(report.files[3].file, extra_files=extra)
+    assert json.loads(extra["class_names.json"]) == list("0123456789")
+
+
+def test_a_model_that_computes_something_else_is_refused_and_leaves_no_file(monkeypatch, tmp_path):
+    network = trained_network(NET)
+    monkeypatch.setattr(onnx_file, "run", lambda *_: base.run(*_) + 1)
+    with pytest.raises(
+        ExportError, match=r"the ONNX model in ONNX Runtime differs from the network by .*at most 0\.0001"
+    ):
+        export_network(network, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_network_and_the_random_state_are_left_as_they_were(tmp_path):
+    network = trained_network(NET)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    torch.manual_seed(5)
+    expected = torch.rand(())
+    torch.manual_seed(5)
+    export_network(network, tmp_path, formats=("onnx", "torch", "python"))
+    assert torch.rand(()) == expected
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_bad_requests(run, tmp_path):
+    network = trained_network(NET)
+    with pytest.raises(ExportError, match="unknown format 'tflite'; expected some of onnx"):
+        export_network(network, tmp_path, formats=["tflite"])
+    with pytest.raises(ExportError, match="int8 is made of the ONNX model"):
+        export_network(network, tmp_path, formats=["torch"], int8=True)
+    with pytest.raises(ExportError, match="give the folder to write to"):
+        export_network(network)
+    with pytest.raises(DataError, match="int8 needs images to calibrate with"):
+        export_network(network, tmp_path, int8=True)
+    with pytest.raises(DataError, match="are not the network's: expected class 0"):
+        export_network(network, tmp_path, data="digits")
+    with pytest.raises(FileNotFoundError):
+        export_network(tmp_path / "nowhere")
+    (tmp_path / "bad.pt").write_bytes(b"nonsense")
+    with pytest.raises(FileFormatError, match=r"bad\.pt is not a checkpoint"):
+        export_network(tmp_path / "bad.pt")
+
+
+def test_data_of_the_users_own_calibrate(tmp_path):
+    images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 10
+    data = ImageData(images, labels, images, labels, tuple(f"class {n}" for n in range(10)), "noise")
+    report = export_network(trained_network(NET), tmp_path, int8=True, data=data)
+    assert report.accuracy is not None
+    assert [each.kind for each in report.files] == ["onnx", "onnx int8"]
+    assert dataclasses.is_dataclass(exporting.ExportReport)

@@ -1,0 +1,120 @@
+"""What exported files are checked, timed and described with."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zeroshot_nas.errors import ExportError, MissingExtraError
+from zeroshot_nas.seeding import torch_generator
+from zeroshot_nas.training.checkpoint import TrainedNetwork
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+MAX_DIFFERENCE = 1e-4
+"""Largest difference of logits between a network and its float export, over the largest logit where that is above 1."""
+
+_CHECKED = 16
+_TIMED = 50
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """One file, and how it compares with the network.
+
+    Attributes:
+        file: The file.
+        kind: ``"onnx"``, ``"onnx int8"``, ``"onnx int8, power-of-two scales"``, ``"torch.export"`` or ``"python"``.
+        size_kb: Size in 1,000 bytes.
+        max_difference: Largest difference of its logits from the network's, as a share of the largest logit above 1.
+        rms_error: Root mean square of that difference over the network's root mean square logit.
+        latency_ms: Median milliseconds for one image on one thread; None where it is not timed.
+        accuracy: Fraction of the test images that it classifies right; None without test images.
+    """
+
+    file: Path
+    kind: str
+    size_kb: float
+    max_difference: float
+    rms_error: float
+    latency_ms: float | None = None
+    accuracy: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "file": str(self.file)}
+
+
+def metadata(network: TrainedNetwork) -> dict[str, str]:
+    """What a user of the file needs to know, as texts."""
+    return {
+        "input": f"float32 (N, {', '.join(map(str, network.architecture.input_size))}), values in [0, 1]",
+        "normalization": json.dumps({"mean": network.mean.flatten().tolist(), "std": network.std.flatten().tolist()}),
+        "normalization_is_in_the_model": "true",
+        "class_names": json.dumps(list(network.class_names)),
+        "architecture": network.architecture.to_json(),
+    }
+
+
+def check_images(network: TrainedNetwork, images: Tensor | None) -> Tensor:
+    """Images to compare with: some of those given, or noise."""
+    if images is not None:
+        return images[:_CHECKED]
+    return torch.rand(_CHECKED, *network.architecture.input_size, generator=torch_generator(0))
+
+
+@torch.no_grad()
+def compare(network: TrainedNetwork, images: Tensor, logits: Tensor) -> tuple[float, float]:
+    """Largest difference from the network's logits, and the root mean square of it, both as `ExportedFile` says."""
+    own = network(images)
+    difference = (own - logits).abs()
+    largest = difference.max() / own.abs().max().clamp(min=1)
+    return largest.item(), (difference.square().mean().sqrt() / own.square().mean().sqrt()).item()
+
+
+def require_equal(what: str, largest: float) -> None:
+    """Refuses an export that does not compute what the network does.
+
+    Raises:
+        ExportError: The difference is above `MAX_DIFFERENCE`, or not a number.
+    """
+    if not largest <= MAX_DIFFERENCE:
+        raise ExportError(f"{what} differs from the network by {largest:.2g}; expected at most {MAX_DIFFERENCE:g}")
+
+
+def session(file: Path) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on one thread of the CPU."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "onnx") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+def run(model: onnxruntime.InferenceSession, images: Tensor, batch_size: int = 256) -> Tensor:
+    """Logits of a session."""
+    name = model.get_inputs()[0].name
+    outputs = [model.run(None, {name: batch.numpy()})[0] for batch in torch.split(images, batch_size)]
+    return torch.from_numpy(np.concatenate(outputs))
+
+
+def latency_ms(model: onnxruntime.InferenceSession, image: Tensor) -> float:
+    """Median milliseconds for one image."""
+    feed = {model.get_inputs()[0].name: image[None].numpy()}
+    seconds = []
+    for _ in range(_TIMED + 5):
+        start = time.perf_counter()
+        model.run(None, feed)
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds[5:])

@@ -1,0 +1,167 @@
+"""`export_network`: one trained network to the files asked for, each checked, and a report that compares them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zeroshot_nas.errors import DataError, ExportError
+from zeroshot_nas.export.base import ExportedFile, check_images, compare, metadata, require_equal, run, session
+from zeroshot_nas.export.onnx_file import OPSET, export_onnx
+from zeroshot_nas.export.quantization import export_int8
+from zeroshot_nas.export.standalone import export_python
+from zeroshot_nas.files import write_atomically, write_text
+from zeroshot_nas.seeding import preserved_rng
+from zeroshot_nas.training.base import ImageData, as_float, fit_to, load_data
+from zeroshot_nas.training.checkpoint import RESULT, TrainedNetwork, load, predict
+
+FORMATS = ("onnx", "torch", "python")
+"""Formats: ONNX, torch.export's, and one Python file."""
+
+NAMES = {"onnx": "model.onnx", "int8": "model.int8.onnx", "shift": "model.int8.shift.onnx"}
+NAMES |= {"torch": "model.pt2", "python": "model.py"}
+REPORT = "export.json"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported.
+
+    Attributes:
+        accuracy: Fraction of the test images that the network itself classifies right; None without such images.
+        files: The files.
+        opset: ONNX's operator set.
+    """
+
+    accuracy: float | None
+    files: tuple[ExportedFile, ...]
+    opset: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"accuracy": self.accuracy, "opset": self.opset, "files": [each.to_dict() for each in self.files]}
+
+
+def export_network(
+    model: TrainedNetwork | str | Path,
+    out: str | Path | None = None,
+    *,
+    formats: Sequence[str] = ("onnx",),
+    int8: bool = False,
+    power_of_two: bool = False,
+    data: str | ImageData | None = None,
+    opset: int = OPSET,
+) -> ExportReport:
+    """Writes a trained network to files that need nothing of this package.
+
+    Every model takes images ``(N, C, H, W)`` in [0, 1], of any number, and returns logits; it normalises by itself, and
+    its batch norms are folded where the format allows. Every float file is run and compared with the network.
+
+    Args:
+        model: A run's folder, its ``.pt`` file, or what `load` gives.
+        out: Folder for the files and ``export.json``; default: the run's.
+        formats: Some of ``"onnx"``, ``"torch"`` (torch.export) and ``"python"`` (a self-contained file).
+        int8: Also an int8 ONNX file by static quantisation.
+        power_of_two: Also one whose scales are powers of two.
+        data: Data to calibrate int8 with (its training images) and to measure accuracy on (its test images); default:
+            what the run was trained on, where it is known by name.
+        opset: ONNX's operator set.
+
+    Raises:
+        ExportError: A format is unknown, a model can't be exported, or computes something else.
+        DataError: int8 is asked for without data.
+        MissingExtraError: The extra ``onnx`` is not installed.
+    """
+    if unknown := [each for each in formats if each not in FORMATS]:
+        raise ExportError(f"unknown format {unknown[0]!r}; expected some of {', '.join(FORMATS)}")
+    if (int8 or power_of_two) and "onnx" not in formats:
+        raise ExportError("int8 is made of the ONNX model; ask for the format 'onnx' too")
+    network = model if isinstance(model, TrainedNetwork) else load(model)
+    network = network.cpu().eval()
+    folder = _folder(model, out)
+    images = _data(model, data, network)
+    if images is None and (int8 or power_of_two):
+        raise DataError("int8 needs images to calibrate with; give data, e.g. the training images' name or folder")
+    train = None if images is None else as_float(images.train_images[:256])
+    test = None if images is None else (as_float(images.test_images), images.test_labels)
+    folder.mkdir(parents=True, exist_ok=True)
+    files: list[ExportedFile] = []
+    if "onnx" in formats:
+        files.append(export_onnx(network, folder / NAMES["onnx"], train, opset))
+        for wanted, name in ((int8, "int8"), (power_of_two, "shift")):
+            if wanted and train is not None:
+                shift = name == "shift"
+                files.append(export_int8(network, files[0].file, folder / NAMES[name], train, power_of_two=shift))
+        files = [_with_accuracy(each, test) for each in files]
+    if "torch" in formats:
+        files.append(export_torch(network, folder / NAMES["torch"], train))
+    if "python" in formats:
+        files.append(export_python(network, folder / NAMES["python"], train))
+    own = None if test is None else _accuracy(predict(network, test[0]), test[1])
+    report = ExportReport(own, tuple(files), opset)
+    write_text(folder / REPORT, json.dumps(report.to_dict(), indent=2) + "\n")
+    return report
+
+
+def export_torch(network: TrainedNetwork, file: Path, images: Tensor | None = None) -> ExportedFile:
+    """Writes torch.export's file, for any number of images; its extra files hold the metadata of the ONNX file."""
+    checked = check_images(network, images)
+    with torch.no_grad(), preserved_rng():
+        shapes = ({0: torch.export.Dim("batch")},)
+        program = torch.export.export(network, (checked[:2].clone(),), dynamic_shapes=shapes)  # it keeps them
+    write_atomically(file, lambda draft: _save_program(program, draft, metadata(network)))
+    with torch.no_grad():
+        largest, error = compare(network, checked, torch.export.load(file).module()(checked))
+    require_equal("torch.export's file", largest)
+    return ExportedFile(file, "torch.export", file.stat().st_size / 1000, largest, error)
+
+
+def _save_program(program: torch.export.ExportedProgram, draft: Path, about: dict[str, str]) -> None:
+    with draft.open("wb") as file:  # torch warns of paths that don't end in .pt2
+        torch.export.save(program, file, extra_files={f"{name}.json": text for name, text in about.items()})
+
+
+def _folder(model: TrainedNetwork | str | Path, out: str | Path | None) -> Path:
+    if out is not None:
+        return Path(out)
+    if isinstance(model, TrainedNetwork):
+        raise ExportError("a network has no folder of its own; give the folder to write to as out")
+    path = Path(model)
+    return path if path.is_dir() else path.parent
+
+
+def _data(
+    model: TrainedNetwork | str | Path, data: str | ImageData | None, network: TrainedNetwork
+) -> ImageData | None:
+    """The images given, or those of the run."""
+    size = network.architecture.input_size
+    if data is None and not isinstance(model, TrainedNetwork):
+        path = Path(model)
+        result = (path if path.is_dir() else path.parent) / RESULT
+        name = json.loads(result.read_text(encoding="utf-8"))["data"] if result.exists() else None
+        try:
+            data = None if name is None else load_data(name, size)
+        except (KeyError, DataError):  # images of the user's own, or on a disk that is not there
+            data = None
+    if data is None:
+        return None
+    images = fit_to(load_data(data, size), size)
+    if images.class_names != network.class_names:
+        raise DataError(
+            f"the classes of {images.name!r} are not the network's: expected {', '.join(network.class_names[:5])}, … "
+            f"({len(network.class_names)}), got {', '.join(images.class_names[:5])}, … ({len(images.class_names)})"
+        )
+    return images
+
+
+def _with_accuracy(file: ExportedFile, test: tuple[Tensor, Tensor] | None) -> ExportedFile:
+    return file if test is None else replace(file, accuracy=_accuracy(run(session(file.file), test[0]), test[1]))
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    return (logits.argmax(1) == labels).double().mean().item()

@@ -1,0 +1,143 @@
+"""int8 models by ONNX Runtime's static quantisation, with ordinary or power-of-two scales."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zeroshot_nas.errors import ExportError, MissingExtraError
+from zeroshot_nas.export.base import ExportedFile, compare, latency_ms, run, session
+from zeroshot_nas.files import write_atomically
+from zeroshot_nas.training.checkpoint import TrainedNetwork
+
+CALIBRATION_IMAGES = 256
+"""Images that the ranges of activations are measured on."""
+
+_BATCH = 32
+
+
+def export_int8(
+    network: TrainedNetwork, float_file: Path, file: Path, images: Tensor, *, power_of_two: bool = False
+) -> ExportedFile:
+    """Writes an int8 copy of an ONNX file: weights by channel, activations by tensor, in QDQ form.
+
+    Ordinary weights keep to 7 bits, since processors without VNNI would overflow otherwise.
+
+    With ``power_of_two`` every scale is the next power of two that covers the same range, ``2^ceil(log2 s)``, and every
+    zero point is 0, so that a device rescales by shifts alone, as in VTA's hardware-software blueprint
+    (arXiv:1807.04188). What that costs is the ``rms_error`` of the two files.
+
+    Args:
+        network: The network that the file is of, to compare with.
+        float_file: The ONNX file.
+        file: Where to write.
+        images: Calibration images ``(N, C, H, W)`` in [0, 1]; the first `CALIBRATION_IMAGES` are used.
+        power_of_two: Restricts scales to powers of two.
+
+    Raises:
+        ExportError: There are no calibration images, or ONNX Runtime can't quantise the model.
+        MissingExtraError: The extra ``onnx`` is not installed.
+    """
+    images = images[:CALIBRATION_IMAGES]
+    if not len(images):
+        raise ExportError("int8 needs calibration images, got none; give the images that the network was trained on")
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "model.onnx"
+        _quantize(float_file, draft, images, symmetric=power_of_two)
+        if power_of_two:
+            _quantize(float_file, draft, images, symmetric=True, overrides=_power_of_two_scales(draft))
+        content = draft.read_bytes()
+    write_atomically(file, lambda path: path.write_bytes(content))
+    runtime = session(file)
+    largest, error = compare(network, images, run(runtime, images))
+    kind = "onnx int8, power-of-two scales" if power_of_two else "onnx int8"
+    return ExportedFile(file, kind, len(content) / 1000, largest, error, latency_ms(runtime, images[0]))
+
+
+def scales(file: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Every scale of an int8 file, by the name of the tensor that it belongs to; biases are left out."""
+    return {name: values[0] for name, values in _quantizers(file).items()}
+
+
+def _quantize(
+    source: Path, target: Path, images: Tensor, *, symmetric: bool, overrides: dict[str, Any] | None = None
+) -> None:
+    try:
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "onnx") from error
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches: Iterator[Tensor] = iter(torch.split(images, _BATCH))
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"images": batch.numpy()}
+
+    options: dict[str, Any] = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
+    if overrides:
+        options["TensorQuantOverrides"] = overrides
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # its advice to optimise the model first, which the exporter has done
+    try:
+        quantize_static(
+            source,
+            target,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=None,
+            per_channel=True,
+            reduce_range=not symmetric,  # of 7 bits: uint8 times int8 overflows 16 bits on processors without VNNI
+            activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options=options,
+        )
+    except Exception as error:  # the quantiser raises many kinds
+        raise ExportError(f"ONNX Runtime could not quantise {source}: {type(error).__name__}: {error}") from error
+    finally:
+        logging.disable(disabled)
+
+
+def _quantizers(file: Path) -> dict[str, tuple[np.ndarray[Any, Any], Any, int]]:
+    """Of every quantised tensor: scales, the numpy type it is stored in, and the axis of its channels."""
+    import onnx
+
+    model = onnx.load(str(file))
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            tensor = node.input[0].removesuffix("_QuantizeLinear_Input")  # so a model's output is renamed
+            values = constants[node.input[1]]
+            found[tensor] = (values, constants[node.input[2]].dtype, 1)
+        elif node.op_type == "DequantizeLinear" and node.input[0] in constants:
+            stored = constants[node.input[0]]
+            if stored.dtype == np.int8:  # int32 is a bias, whose scale follows from the others
+                tensor = node.input[0].removesuffix("_quantized")
+                axis = next((each.i for each in node.attribute if each.name == "axis"), 1)
+                found[tensor] = (constants[node.input[1]], stored.dtype, axis)
+    return found
+
+
+def _power_of_two_scales(file: Path) -> dict[str, Any]:
+    """The next power of two of every scale, as ONNX Runtime takes it."""
+    from onnxruntime.quantization import QuantType
+
+    chosen: dict[str, Any] = {}
+    for tensor, (values, dtype, axis) in _quantizers(file).items():
+        entries = []
+        for scale in values.reshape(-1):
+            power = np.float32(2.0 ** math.ceil(math.log2(float(scale))))
+            entry = {"quant_type": QuantType.QInt8, "scale": np.array(power), "zero_point": np.array(0, dtype=dtype)}
+            entries.append({**entry, "axis": axis} if values.ndim else entry)
+        chosen[tensor] = entries
+    return chosen

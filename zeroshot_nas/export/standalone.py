@@ -1,0 +1,227 @@
+"""A trained network as one Python file that needs torch alone."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import textwrap
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zeroshot_nas import ops
+from zeroshot_nas.errors import ExportError
+from zeroshot_nas.export.base import ExportedFile, check_images, compare, require_equal
+from zeroshot_nas.files import write_text
+from zeroshot_nas.training.checkpoint import TrainedNetwork
+
+_HEADER = '''"""A convolutional network, its weights included; it needs torch and nothing else.
+
+    from {stem} import load
+    probabilities = load()(images).softmax(1)   # images: {shape}, values in [0, 1]
+
+Architecture: {description}
+"""
+
+import base64
+import io
+import zlib
+
+import torch
+from torch import nn
+
+INPUT_SIZE = {input_size}
+CLASS_NAMES = {class_names}
+MEAN = {mean}
+STD = {std}
+
+
+class GlobalPool(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3), keepdim=True)
+
+
+class Linear(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.flatten(1))
+
+
+class Gate(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return x * self.body(x)
+
+
+class Residual(nn.Module):
+    def __init__(self, body, shortcut):
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x):
+        return self.body(x) + self.shortcut(x)
+
+
+class Zero(nn.Module):
+    def __init__(self, stride):
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x):
+        return x[..., :: self.stride, :: self.stride].mul(0.0)
+
+
+class Graph(nn.Module):
+    """Nodes in order, each the sum or concatenation of its edges, given as (concatenate, sources)."""
+
+    def __init__(self, nodes, *edges):
+        super().__init__()
+        self.nodes, self.edges = nodes, nn.ModuleList(edges)
+
+    def forward(self, x):
+        outputs, edges = [x], iter(self.edges)
+        for concatenate, sources in self.nodes:
+            brought = [next(edges)(outputs[source]) for source in sources]
+            outputs.append(torch.cat(brought, 1) if concatenate else sum(brought[1:], brought[0]))
+        return outputs[-1]
+
+
+class Network(nn.Module):
+    """Takes images (N, C, H, W) in [0, 1], which it normalises itself, and returns logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.Sequential(
+{blocks}
+        )
+        self.head = {head}
+        for name, values in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
+
+    def forward_features(self, x):
+        return self.blocks((x - self.mean) / self.std)
+
+    def forward(self, x):
+        return self.head(self.forward_features(x))
+
+
+def load():
+    """The network with its weights, in eval mode."""
+    network = Network()
+    content = io.BytesIO(zlib.decompress(base64.b85decode(WEIGHTS)))
+    network.load_state_dict(torch.load(content, map_location="cpu", weights_only=True))
+    return network.eval()
+
+
+WEIGHTS = (
+{weights}
+)
+'''
+
+_CHECK = """
+import importlib.util, sys, torch
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "zeroshot_nas":
+            raise ImportError("the file must not need the package that wrote it")
+sys.meta_path.insert(0, Refuse())
+spec = importlib.util.spec_from_file_location("network", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+with torch.no_grad():
+    torch.save(module.load()(torch.load(sys.argv[2], weights_only=True)), sys.argv[3])
+"""
+
+
+def export_python(network: TrainedNetwork, file: Path, images: Tensor | None = None) -> ExportedFile:
+    """Writes one Python file with the module's source and its weights, and checks it in a process without this package.
+
+    Raises:
+        ExportError: The file does not run by itself, or computes something else; then no file is left.
+    """
+    text, checked = source(network, file.stem), check_images(network, images)
+    largest, rms = compare(network, checked, _run_alone(text, checked))
+    require_equal("the Python file", largest)
+    write_text(file, text)
+    return ExportedFile(file, "python", file.stat().st_size / 1000, largest, rms)
+
+
+def source(network: TrainedNetwork, name: str = "network") -> str:
+    """The text of the file.
+
+    Args:
+        network: What to write.
+        name: The module's name in the example that the text begins with.
+    """
+    *bodies, head = network.architecture.lower()
+    weights = io.BytesIO()
+    torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, weights)
+    packed = base64.b85encode(zlib.compress(weights.getvalue(), 9)).decode()
+    return _HEADER.format(
+        stem=name,
+        shape=f"(N, {', '.join(map(str, network.architecture.input_size))})",
+        description=", ".join(block.type_name for block in network.architecture.blocks),
+        input_size=network.architecture.input_size,
+        class_names=json.dumps(list(network.class_names)),
+        mean=network.mean.flatten().tolist(),
+        std=network.std.flatten().tolist(),
+        blocks="\n".join(f"            {_chain(body)}," for body in bodies),
+        head=_chain(head),
+        weights="\n".join(f"    {line!r}" for line in textwrap.wrap(packed, 100)),
+    )
+
+
+def _run_alone(text: str, images: Tensor) -> Tensor:
+    """Logits of the text's network, computed by a process that can't import this package."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, given, got = (Path(folder) / name for name in ("network.py", "images.pt", "logits.pt"))
+        file.write_text(text, encoding="utf-8")
+        torch.save(images.contiguous(), given)
+        command = [sys.executable, "-c", _CHECK, str(file), str(given), str(got)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own file
+        if done.returncode:
+            raise ExportError(f"the Python file does not run by itself: {done.stderr.strip().splitlines()[-1]}")
+        logits: Tensor = torch.load(got, weights_only=True)
+        return logits
+
+
+def _chain(chain: Sequence[ops.Op]) -> str:
+    return f"nn.Sequential({', '.join(map(_module, chain))})"
+
+
+def _module(op: ops.Op) -> str:
+    """The expression that makes an operation's module, as `zeroshot_nas.network` does."""
+    if isinstance(op, ops.Conv):
+        sizes = f"{op.in_channels}, {op.out_channels}, {op.kernel_size}, {op.stride}, {op.padding}, {op.dilation}"
+        return f"nn.Conv2d({sizes}, {op.groups}, {op.bias})"
+    if isinstance(op, ops.BatchNorm):
+        return f"nn.BatchNorm2d({op.channels}, eps={ops.BATCH_NORM_EPSILON})"
+    if isinstance(op, ops.Activation):
+        return "nn.ReLU()" if op.kind == "relu" else "nn.Sigmoid()"
+    if isinstance(op, ops.Pool):
+        kind, more = ("Max", "") if op.kind == "max" else ("Avg", ", count_include_pad=False")
+        return f"nn.{kind}Pool2d({op.kernel_size}, {op.stride}, {op.padding}{more})"
+    if isinstance(op, ops.Zero):
+        return f"Zero({op.stride})"
+    if isinstance(op, ops.GlobalPool):
+        return "GlobalPool()"
+    if isinstance(op, ops.Linear):
+        return f"Linear({op.in_features}, {op.out_features}, {op.bias})"
+    if isinstance(op, ops.Gate):
+        return f"Gate({_chain(op.body)})"
+    if isinstance(op, ops.Residual):
+        return f"Residual({_chain(op.body)}, {_chain(op.shortcut)})"
+    if isinstance(op, ops.Repeat):
+        return f"nn.Sequential({', '.join([_chain(op.body)] * op.times)})"
+    nodes = [(node.join == "concatenation", [edge.source for edge in node.edges]) for node in op.nodes]
+    edges = [_chain(edge.ops) for node in op.nodes for edge in node.edges]
+    return f"Graph({', '.join([repr(nodes), *edges])})"
