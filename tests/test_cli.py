@@ -228,6 +228,22 @@ def test_cet_is_explained(run, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--proxy", "zen", "--explain"], "use --proxy cet"),
+        (["--proxy", "cet,zen", "--explain"], "use --proxy cet"),
+        (["--proxy", "cet", "--plot", "net.png"], "give both"),
+        (["--proxy", "cet", "--explain", "--plot", "net.pdf"], ".png or .svg"),
+    ],
+)
+def test_what_is_not_explained(run, arguments, message):
+    code, _, err = run("score", NET, "--input", "1x8x8", *arguments)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("text", "milliseconds"),
     [("4ms", 4.0), ("0.5ms", 0.5), (".5 ms", 0.5), ("1s", 1_000.0), ("300us", 0.3), ("2MS", 2.0)],
 )
@@ -275,16 +291,6 @@ def test_calibrate_search_and_measure(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--proxy", "zen", "--explain"], "use --proxy cet"),
-        (["--proxy", "cet,zen", "--explain"], "use --proxy cet"),
-        (["--proxy", "cet", "--plot", "net.png"], "give both"),
-        (["--proxy", "cet", "--explain", "--plot", "net.pdf"], ".png or .svg"),
-    ],
-)
-def test_what_is_not_explained(run, arguments, message):
-    code, _, err = run("score", NET, "--input", "1x8x8", *arguments)
-
-
         (("latency", "measure", "none.json"), "neither a file nor a PlainNet string"),
         (("latency", "measure", NET, "--input", "1x8x8", "--backend", "torhc"), "Did you mean 'torch'"),
         (("latency", "measure", NET, "--input", "1x8x8", "--threads", "0"), "threads must be a whole number"),

@@ -22,6 +22,7 @@ _COLUMNS = (
     "state",
     "reason",
     "settings",
+    "details",
 )
 
 
@@ -80,7 +81,6 @@ def export(folder: Path | str, as_format: str) -> str:
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow(
-            {**row, "architecture": json.dumps(row["architecture"]), "settings": json.dumps(row["settings"])}
-        )
+        texts = {name: json.dumps(row[name]) for name in ("architecture", "settings")}
+        writer.writerow({**row, **texts, "details": json.dumps(row.get("details", {}))})
     return text.getvalue()
