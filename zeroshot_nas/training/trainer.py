@@ -281,8 +281,8 @@ def _starting_network(
 def _memory_format(network: TrainedNetwork) -> torch.memory_format:
     """Channels last, which is faster, except where torch 2.13 writes past its buffers.
 
-    On the CPU the backward pass of a convolution from one channel corrupts the heap: often with several threads, and
-    once in some dozens of trainings with one.
+    On the CPU with several threads, the backward pass of a convolution from one channel corrupts the heap. With one
+    thread a training crashed inside torch once; its cause is not known, so one thread is no exception here.
     """
     on_cpu, one_channel = network.mean.device.type == "cpu", network.architecture.input_size[0] == 1
     unsafe = on_cpu and one_channel
