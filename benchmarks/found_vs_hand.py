@@ -296,7 +296,8 @@ def searches(pairs: Sequence[tuple[str, str]], setting: Setting) -> Iterator[Tas
 def work(tasks: Sequence[Task], setting: Setting, runs: Runs, workers: int) -> None:
     """Runs what is missing in worker processes of one thread each; keeps each result as it comes."""
     missing = [task for task in tasks if task not in runs.done]
-    random.Random(0).shuffle(missing)  # so that a part of the table says something about all of it
+    random.Random(0).shuffle(missing)  # so that a part of the table says something about all of it:
+    missing.sort(key=lambda task: task.training_seed or 0)  # every network once before any a second time
     if not missing:
         return
     os.environ["OMP_NUM_THREADS"] = "1"
