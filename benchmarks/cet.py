@@ -31,7 +31,8 @@ from torch import nn
 
 from zeroshot_nas import Architecture, Batch, build, cost
 from zeroshot_nas.errors import UndefinedScoreError
-from zeroshot_nas.meanfield.cet import VARIANTS, CetPieces, cet_pool
+from zeroshot_nas.meanfield.cet import cet_pool
+from zeroshot_nas.meanfield.pieces import VARIANTS, CetPieces
 from zeroshot_nas.proxies.cet import measure_cet
 from zeroshot_nas.proxies.scoring import score
 from zeroshot_nas.seeding import python_rng, torch_generator

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import zeroshot_nas as zs
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.meanfield.cet import VARIANTS, CetPieces, cet, cet_pieces, cet_pool
+from zeroshot_nas.meanfield.cet import cet, cet_pieces, cet_pool
+from zeroshot_nas.meanfield.pieces import VARIANTS, CetPieces
 from zeroshot_nas.meanfield.plan import make_plan
 from zeroshot_nas.meanfield.propagation import LINEAR_SHARE, rectified_correlation
 from zeroshot_nas.meanfield.spectra import (
@@ -50,12 +51,15 @@ def test_spectrum_and_covariance_are_inverse(values):
 def test_a_white_map_spreads_over_its_torus(torus):
     assert effective_modes(white(torus)) == pytest.approx(torus**2)
     if torus > 1:
-        assert np.allclose(spectrum(strided(covariance(white(torus)), 2, wraps=True)), white(torus // 2))
+        assert np.allclose(spectrum(strided(covariance(white(torus)), 2, (torus, torus // 2))), white(torus // 2))
+    assert np.allclose(spectrum(strided(covariance(white(torus)), 2, (torus, torus))), white(torus))
 
 
 def test_stuffing_spreads_the_energy():
-    assert stuffed(covariance(white(8)), 2)[0] == pytest.approx(1 / 4)
-    assert np.allclose(spectrum(stuffed(covariance(white(8)), 2)) * 4, white(16))
+    assert stuffed(covariance(white(8)), 2, 16)[0] == pytest.approx(1 / 4)
+    for torus in (16, 8, 4, 2, 1):  # maps whose torus is as large as the stuffed one's
+        assert np.allclose(spectrum(stuffed(covariance(white(torus)), 2, torus)) * 4, white(torus))
+    assert np.allclose(spectrum(stuffed(covariance(white(8)), 2, 16)) * 4, white(16))
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5, 7])

@@ -16,8 +16,8 @@ from torch.nn import functional
 import zeroshot_nas as zs
 from zeroshot_nas.autograd_graph import AutogradGraph
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.meanfield.cet import GRADIENT_GAIN, LINEAR_LOSS, Layers
 from zeroshot_nas.meanfield.cet import cet as closed_form
+from zeroshot_nas.meanfield.pieces import GRADIENT_GAIN, LINEAR_LOSS, Layers
 from zeroshot_nas.passes import shared_passes
 from zeroshot_nas.proxies.base import Batch, Score
 from zeroshot_nas.proxies.cet import _rank, _Sampler, measure_cet

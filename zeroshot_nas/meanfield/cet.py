@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.detailed import Detailed
-from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.errors import UndefinedScoreError
+from zeroshot_nas.meanfield.chain import propagate_chain
 from zeroshot_nas.meanfield.novelty import novelty
+from zeroshot_nas.meanfield.pieces import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, Variant
 from zeroshot_nas.meanfield.plan import Plan, sub_layer_plan
 from zeroshot_nas.meanfield.propagation import (
-    LINEAR_SHARE,
     Backward,
     Ensemble,
     Field,
@@ -27,184 +26,8 @@ from zeroshot_nas.meanfield.propagation import (
 )
 from zeroshot_nas.meanfield.spectra import MEAN, SIZE, Array, effective_modes, spectrum, torus_side, white
 
-Variant: TypeAlias = Literal["u", "g", "p", "pf", "gm"]
-
-VARIANTS = ("u", "g", "p", "pf", "gm")
-"""What the capacity of `cet` is; see there."""
-
-PLAIN_DEPTH = 20
-"""Depth from which on a plain network degrades: He et al. (arXiv:1512.03385) train plain-20 well and plain-32 worse."""
-
-LINEAR_LOSS = -math.log(LINEAR_SHARE)
-"""What a layer of a plain chain takes from the logarithm of the share of its output that is linear in the image."""
-
-GRADIENT_GAIN = math.log(math.pi / (math.pi - 1))
-"""What a layer of a plain chain adds to the logarithm of the gradient's energy."""
-
 CHUNK = 128
 """Networks that run side by side."""
-
-
-class Layers(NamedTuple):
-    """The convolutions that count, in order; one value each.
-
-    Attributes:
-        out_channels: Output channels.
-        positions: Output positions, height times width.
-        patch_rank: Participation ratio of the input patches' covariance: independent inputs of one output value.
-        novelty: Share of it that no larger convolution on a parallel path repeats, 0 to 1.
-        output_rank: Effective output channels c / (1 + e).
-        output_positions: Effective output positions: exp of the entropy of the power spectrum, as a part of them.
-        gradient_rank: As ``output_rank``, of the output's gradient.
-        gradient_positions: As ``output_positions``, of that gradient.
-        is_stem: 1 where it reads the image, else 0; of the variants "u" alone counts these.
-    """
-
-    out_channels: Array
-    positions: Array
-    patch_rank: Array
-    novelty: Array
-    output_rank: Array
-    output_positions: Array
-    gradient_rank: Array
-    gradient_positions: Array
-    is_stem: Array
-
-    @property
-    def parameters(self) -> Array:
-        """Effective parameters of each."""
-        return self.novelty * self.out_channels * self.patch_rank
-
-    @property
-    def weights(self) -> Array:
-        """Effective weights of each that the head can tell apart."""
-        return self.novelty * self.gradient_rank * self.patch_rank
-
-    @property
-    def outputs(self) -> Array:
-        """Independent values that each emits for an image."""
-        return self.output_rank * self.output_positions
-
-    @property
-    def gradients(self) -> Array:
-        """Independent gradients that reach each for an image."""
-        return self.gradient_rank * self.gradient_positions
-
-    @property
-    def uses(self) -> Array:
-        """Effective uses of the weights of each.
-
-        One product of input and gradient a weight and a position, but no more than there are pairs of an independent
-        output and an independent gradient.
-        """
-        return np.minimum(self.weights * self.positions, self.outputs * self.gradients)
-
-    @property
-    def expressivity(self) -> Array:
-        """Log of the effective output dimension of each, at least 0."""
-        return np.log(np.maximum(self.outputs, 1.0))
-
-    @property
-    def transmission(self) -> Array:
-        """The same of the narrower of output and gradient, and 1 added to it."""
-        return np.log1p(np.minimum(self.outputs, self.gradients))
-
-    def without_stem(self) -> Layers:
-        """The convolutions that do not read the image."""
-        return Layers(*(column[self.is_stem == 0] for column in self))
-
-
-@dataclass(frozen=True)
-class CetPieces:
-    """What CET weighs; all but U, S, H_U and H_S without the convolutions that read the image.
-
-    Attributes:
-        U: Effective uses of the weights.
-        H_U: Entropy of their shares by resolution, in nats.
-        S: Two-sided expressivity.
-        H_S: Entropy of its shares by resolution, in nats.
-        P: Effective parameters.
-        PF: The same, each at its effective output positions: effective FLOPs.
-        W: Effective weights that the head can tell apart.
-        W_L2: The same, each at all its output positions.
-        E: Expressivity.
-        E_m: Two-sided expressivity.
-        D_f: Layers of a plain chain that keeps as small a share of its output linear in the image.
-        D_b: Layers of a plain chain whose gradient grows as much.
-    """
-
-    U: float
-    H_U: float
-    S: float
-    H_S: float
-    P: float
-    PF: float
-    W: float
-    W_L2: float
-    E: float
-    E_m: float
-    D_f: float
-    D_b: float
-
-    @classmethod
-    def of(cls, layers: Layers, depth_forward: float, depth_backward: float) -> CetPieces:
-        """Sums over the convolutions.
-
-        Raises:
-            UndefinedScoreError: There is none.
-        """
-        if not len(layers.out_channels):
-            raise UndefinedScoreError("no convolution lies on a path from the input to the output")
-        inner = layers.without_stem()
-        parameters, weights = inner.parameters, inner.weights
-        return cls(
-            U=float(layers.uses.sum()),
-            H_U=_entropy(layers.uses, layers.positions),
-            S=float(layers.transmission.sum()),
-            H_S=_entropy(layers.transmission, layers.positions),
-            P=float(parameters.sum()),
-            PF=float(parameters @ inner.output_positions),
-            W=float(weights.sum()),
-            W_L2=float(weights @ inner.positions),
-            E=float(inner.expressivity.sum()),
-            E_m=float(inner.transmission.sum()),
-            D_f=depth_forward,
-            D_b=depth_backward,
-        )
-
-    @property
-    def D(self) -> float:  # noqa: N802
-        """Plain-equivalent depth, the larger of the two."""
-        return max(self.D_f, self.D_b)
-
-    def value(self, variant: Variant = "u") -> Detailed:
-        """The score, with the pieces as its details.
-
-        Raises:
-            ProxyError: No variant has that name.
-        """
-        if variant == "u":
-            number = math.log1p(self.U) + self.H_U + math.log(0.5 + self.S) + self.H_S
-            number -= _beyond(self.D_f) + _beyond(self.D_b)
-        else:
-            squares = {"g": self.W * self.W_L2, "p": self.P**2, "pf": self.PF**2, "gm": self.P * self.PF}
-            if variant not in squares:
-                raise ProxyError(f"cet has the variants {', '.join(VARIANTS)}, got {variant!r}")
-            expressivity = self.E_m if variant == "g" else self.E
-            number = math.log1p(math.sqrt(squares[variant])) + math.log(0.5 + expressivity) - _beyond(self.D)
-        return Detailed(number, {**vars(self), "D": self.D})
-
-
-def _beyond(depth: float) -> float:
-    """How far a plain-equivalent depth is beyond what trains."""
-    return max(0.0, depth - PLAIN_DEPTH) / PLAIN_DEPTH
-
-
-def _entropy(values: Array, resolutions: Array) -> float:
-    """Entropy of the shares of a sum by resolution; its exponential is the effective number of resolutions."""
-    totals = np.array([values[resolutions == each].sum() for each in set(resolutions.tolist())])
-    shares = totals[totals > 0] / totals.sum() if totals.any() else np.ones(1)
-    return float(-(shares @ np.log(shares)))
 
 
 def cet(architecture: Architecture, *, variant: Variant = "u") -> Detailed:
@@ -240,6 +63,9 @@ def cet(architecture: Architecture, *, variant: Variant = "u") -> Detailed:
         >>> round(score, 3), round(score.details["P"]), round(score.details["D"], 2)
         (17.336, 6407, 1.55)
     """
+    chain = propagate_chain(architecture) if variant == "u" else None
+    if chain is not None:
+        return Detailed(chain.score(), lambda: chain.pieces().details)
     return cet_pieces(architecture).value(variant)
 
 
@@ -249,6 +75,9 @@ def cet_pieces(architecture: Architecture) -> CetPieces:
     Raises:
         UndefinedScoreError: As `cet`.
     """
+    chain = propagate_chain(architecture)
+    if chain is not None:
+        return chain.pieces()
     (found,) = cet_pool([architecture])
     if isinstance(found, UndefinedScoreError):
         raise found
@@ -272,6 +101,10 @@ def cet_pool(architectures: Iterable[Architecture]) -> list[CetPieces | Undefine
     found: list[CetPieces | UndefinedScoreError | None] = [None] * len(asked)
     ready: list[tuple[_Shape, int, _Course]] = []
     for place, architecture in enumerate(asked):
+        chain = propagate_chain(architecture)
+        if chain is not None:
+            found[place] = chain.pieces()
+            continue
         try:
             course = _course(architecture)
         except UndefinedScoreError as error:

@@ -81,7 +81,7 @@ class Group(NamedTuple):
     Attributes:
         kind: Their kind.
         stride: Their stride.
-        wraps: Whether the stride shrinks the torus.
+        tori: Sides of the torus before and behind them; without a stride the same for all and not told.
         rows: Their rows, without the B of what comes in.
         reads: Tensors that they read.
         gradients: Gradients that reach them.
@@ -91,7 +91,7 @@ class Group(NamedTuple):
 
     kind: Kind
     stride: int
-    wraps: bool
+    tori: tuple[int, int]
     rows: slice
     reads: Terms
     gradients: Terms
@@ -203,7 +203,7 @@ class Ensemble:
         return Group(
             first.kind,
             first.op.stride if first.op is not None else 1,
-            first.torus[1] < first.torus[0],
+            first.torus,
             slice(start, start + len(members)),
             self.terms([(net, stage.reads) for net, stage in members]),
             self.terms([(net, stage.gradient) for net, stage in members]),
@@ -308,7 +308,7 @@ def backward(ensemble: Ensemble, passed: Forward, entered: Field) -> Backward:
         elif group.kind == "norm":
             spectra[behind], excess[behind] = read.spectra / passed.energy[rows, None], read.excess
         elif group.kind == "pool":
-            spread = spectrum(stuffed(covariance(read.spectra), group.stride))
+            spread = spectrum(stuffed(covariance(read.spectra), group.stride, group.tori[0]))
             spectra[behind], excess[behind] = spread * transfer(group.pool) ** 2, read.excess
     left = _field(ensemble.input_gradients, spectra, excess, nothing, entered)
     return Backward(spectra, excess, reached, energy, reached_excess, left)
@@ -344,7 +344,7 @@ def _convolve_back(group: Group, convs: Convolutions, read: Sum, energy: Array) 
     scale = np.where(convs.normalised, 1 / energy, PLAIN_GAIN)[:, None]
     if group.stride == 1:
         return read.spectra * scale, excess
-    return spectrum(stuffed(covariances * scale, group.stride)), excess
+    return spectrum(stuffed(covariances * scale, group.stride, group.tori[0])), excess
 
 
 def _rectify(read: Sum, correlation: Array) -> tuple[Array, Array, Array]:
@@ -355,7 +355,7 @@ def _rectify(read: Sum, correlation: Array) -> tuple[Array, Array, Array]:
 def _pick(spectra: Array, group: Group) -> Array:
     if group.stride == 1:
         return spectra
-    return spectrum(strided(covariance(spectra), group.stride, group.wraps))
+    return spectrum(strided(covariance(spectra), group.stride, group.tori))
 
 
 def _merged(field: Field) -> Array:
@@ -411,10 +411,10 @@ def _field(terms: Terms, spectra: Array, excess: Array, linear: Array, entered: 
     return Field(out, out_excess, np.add.reduceat(squares * linear[terms.sources], terms.starts))
 
 
-def _group_key(stage: Stage) -> tuple[int, Kind, int, bool, int]:
+def _group_key(stage: Stage) -> tuple[int, Kind, int, tuple[int, int], int]:
     stride = stage.op.stride if stage.op is not None else 1
     pool = stage.op.kernel_size if isinstance(stage.op, Pool) else 0
-    return stage.level, stage.kind, stride, stage.torus[1] < stage.torus[0], pool
+    return stage.level, stage.kind, stride, stage.torus if stride > 1 else (0, 0), pool
 
 
 def _convolutions(stages: Sequence[Stage]) -> Convolutions:

@@ -105,40 +105,62 @@ def window(kernel_size: int, dilation: int = 1) -> Array:
     return counts / kernel_size**2
 
 
+@lru_cache(maxsize=1_024)
+def divided_window(kernel_size: int, dilation: int, torus: int) -> tuple[float, ...]:
+    """`window`, summed over displacements by the largest of 1, 2, 4, ..., ``torus`` that divides both of their sides.
+
+    Example:
+        >>> divided_window(3, 1, 4)  # of 9: (0, 0) has 1, the four (0, 2) and (2, 2) together 16/9, the others the rest
+        (5.33..., 2.66..., 1.0)
+    """
+    mass = dict.fromkeys((1 << level for level in range(torus.bit_length())), 0.0)
+    for (dx, dy), weight in zip(_POINTS, window(kernel_size, dilation).tolist(), strict=True):
+        mass[math.gcd(dx, dy, torus)] += weight
+    return tuple(mass.values())
+
+
 @lru_cache(maxsize=256)
-def _strided(stride: int, wraps: bool) -> tuple[NDArray[np.intp], Array]:
+def _strided(stride: int, tori: tuple[int, int]) -> tuple[NDArray[np.intp], Array]:
+    before, after = tori
+    reach = before if after * stride == before else before // 2
     places, kept = np.zeros(SIZE, np.intp), np.ones(SIZE)
     for place, (dx, dy) in enumerate(_POINTS):
-        if wraps or stride * dy <= _REACH:
-            places[place] = _folded(stride * dx, stride * dy)
-        else:
-            kept[place] = 0.0
+        far = [stride * _around(d, after) for d in (dx, dy)]
+        places[place], kept[place] = (_folded(*far), 1.0) if max(far) <= reach else (0, 0.0)
     return places, kept
 
 
-def strided(covariances: Array, stride: int, wraps: bool) -> Array:
+def strided(covariances: Array, stride: int, tori: tuple[int, int]) -> Array:
     """Autocovariances of every ``stride``-th position.
 
     Args:
         covariances: ``(..., 45)``.
         stride: The step.
-        wraps: Whether the torus is the map itself, which shrinks with it; else what lies further than it reaches is 0.
+        tori: Sides of the torus before and behind it. Where it shrinks with the map all is known; else what lies
+            further than it reaches counts as 0.
     """
-    places, kept = _strided(stride, wraps)
+    places, kept = _strided(stride, tori)
     taken: Array = covariances[..., places] * kept
     return taken
 
 
 @lru_cache(maxsize=256)
-def _stuffed(stride: int) -> tuple[NDArray[np.intp], Array]:
-    on_grid = [dx % stride == 0 and dy % stride == 0 for dx, dy in _POINTS]
-    places = [_PLACE[dx // stride, dy // stride] if on else 0 for (dx, dy), on in zip(_POINTS, on_grid, strict=True)]
+def _stuffed(stride: int, torus: int) -> tuple[NDArray[np.intp], Array]:
+    near = [(_around(dx, torus), _around(dy, torus)) for dx, dy in _POINTS]
+    on_grid = [dx % stride == 0 and dy % stride == 0 for dx, dy in near]
+    places = [_folded(dx // stride, dy // stride) if on else 0 for (dx, dy), on in zip(near, on_grid, strict=True)]
     return np.array(places, np.intp), np.array(on_grid) / stride**2
 
 
-def stuffed(covariances: Array, stride: int) -> Array:
-    """Autocovariances of a map with ``stride`` - 1 zeros behind every position, per position of the larger map."""
-    places, kept = _stuffed(stride)
+def stuffed(covariances: Array, stride: int, torus: int) -> Array:
+    """Autocovariances of a map with ``stride`` - 1 zeros behind every position, per position of the larger map.
+
+    Args:
+        covariances: ``(..., 45)``.
+        stride: The step.
+        torus: Side of the larger map's torus.
+    """
+    places, kept = _stuffed(stride, torus)
     taken: Array = covariances[..., places] * kept
     return taken
 
@@ -179,6 +201,11 @@ def effective_modes(spectra: Array) -> Array:
     return modes
 
 
+def _around(d: int, torus: int) -> int:
+    """A displacement the shorter way around a torus."""
+    return min(d % torus, -d % torus)
+
+
 def _folded(dx: int, dy: int) -> int:
-    near = sorted(min(d % SIDE, -d % SIDE) for d in (dx, dy))
+    near = sorted(_around(d, SIDE) for d in (dx, dy))
     return _PLACE[near[0], near[1]]

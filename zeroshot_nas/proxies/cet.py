@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from zeroshot_nas.autograd_graph import AutogradGraph, Node, all_but_channels, energy, random_signs
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.meanfield.cet import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, Variant
 from zeroshot_nas.meanfield.cet import cet as cet_closed_form
+from zeroshot_nas.meanfield.pieces import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, Variant
 from zeroshot_nas.passes import passes
 from zeroshot_nas.proxies.base import Batch, checked_log, register_proxy
 from zeroshot_nas.seeding import torch_generator
