@@ -67,8 +67,9 @@ class Gradient(NamedTuple):
     slope: float
 
 
-class Seen(NamedTuple):
-    """A convolution as combs see it: without its widths.
+@dataclass(frozen=True, eq=False, slots=True)
+class Seen:
+    """A convolution as combs see it: without its widths. One object each, so that it is its own key.
 
     Attributes:
         kernel: Taps along an axis that one input position meets.
@@ -145,6 +146,7 @@ class ForwardBlock:
         constants: ``(4, L)``, as a sub-layer's.
         columns: ``(4, L)``: of each convolution 1 over its patch rank and 1 over the effective dimension of its output
             for an excess of 0, and what each unit of the excess that enters adds to both.
+        runs: Runs of convolutions of one resolution.
     """
 
     out: Signal
@@ -153,6 +155,7 @@ class ForwardBlock:
     energies: Sequence[float]
     constants: Array
     columns: Array
+    runs: Runs
 
 
 class BackwardBlock(NamedTuple):
@@ -176,22 +179,20 @@ class Chain(NamedTuple):
     """A chain's convolutions; see `zeroshot_nas.meanfield.pieces.Layers`.
 
     Attributes:
-        constants: As a sub-layer's, for all.
+        blocks: Its blocks.
         patch_rank: Patch ranks.
         outputs: Effective dimensions of the outputs.
         gradients: Effective dimensions of the gradients that reach them.
         dilution: All positions over the gradient's effective ones.
-        stem: How many convolutions the first sub-layer has, of which some read the image.
         depth_forward: D_f.
         depth_backward: D_b.
     """
 
-    constants: Array
+    blocks: Sequence[ForwardBlock]
     patch_rank: Array
     outputs: Array
     gradients: Array
     dilution: Array
-    stem: int
     depth_forward: float
     depth_backward: float
 
@@ -199,13 +200,14 @@ class Chain(NamedTuple):
         """The variant "u" of CET, without its pieces."""
         uses = self.gradients * np.minimum(self.patch_rank * self.dilution, self.outputs)
         transmission = np.log1p(np.minimum(self.outputs, self.gradients))
-        runs = Runs.of(self.constants[2])
+        runs = Runs.joined([block.runs for block in self.blocks])
         both = *runs.sum_and_entropy(uses), *runs.sum_and_entropy(transmission)
         return score_u(*both, self.depth_forward, self.depth_backward)
 
     def pieces(self) -> CetPieces:
         """What CET weighs."""
-        _, channels, positions, is_stem = self.constants
+        _, channels, positions, is_stem = np.concatenate([block.constants for block in self.blocks], axis=1)
+        is_stem[self.blocks[0].passed[0].constants.shape[1] :] = 0.0  # what others read is not the image
         layers = Layers(
             out_channels=channels,
             positions=positions,
@@ -215,7 +217,7 @@ class Chain(NamedTuple):
             output_positions=positions,
             gradient_rank=self.gradients * self.dilution / positions,
             gradient_positions=positions / self.dilution,
-            is_stem=np.where(np.arange(len(channels)) < self.stem, is_stem, 0.0),
+            is_stem=is_stem,
         )
         return CetPieces.of(layers, self.depth_forward, self.depth_backward)
 
@@ -228,40 +230,39 @@ def propagate_chain(architecture: Architecture) -> Chain | None:
         gates and residual units of these, strides of 1 and 2, or has parallel convolutions that may repeat each other.
     """
     energy, excess, linear = 1.0, 0.0, 1.0
-    forward: list[ForwardBlock] = []
+    blocks: list[ForwardBlock] = []
     entering: list[float] = []
     shape = architecture.input_size
     for block in architecture.blocks:
         passed = forward_block(block, shape, energy)
         if passed is None:
             return None
-        forward.append(passed)
+        blocks.append(passed)
         entering.append(excess)
         shape = passed.shape
         energy, constant, slope, share = passed.out
         excess, linear = constant + slope * excess, linear * share
     growth, combs, excess = 1.0, constant_combs(shape), shape[0] / architecture.num_classes
-    backward: list[BackwardBlock] = []
+    columns: list[Array] = []
     arriving: list[float] = []
-    for passed in reversed(forward):
+    for passed in reversed(blocks):
         came = backward_block(passed, combs)
-        backward.append(came)
+        columns.append(came.columns)
         arriving.append(excess)
         gain, combs, constant, slope = came.out
         growth, excess = growth * gain, constant + slope * excess
     height, width = architecture.input_size[1:]
     growth *= height * width / (shape[1] * shape[2] * energy)
-    constants = np.concatenate([block.constants for block in forward], axis=1)
-    if not constants.size:
+    forward = np.concatenate([block.columns for block in blocks], axis=1)
+    gradient, gradient_slope, dilution = np.concatenate(columns[::-1], axis=1)
+    if not len(gradient):
         return None
-    first, last = forward[0].passed[0], forward[-1].passed[-1].steps
+    x, y = np.repeat(np.array((entering, arriving[::-1])), [block.columns.shape[1] for block in blocks], axis=1)
+    patch_rank, outputs = 1 / (forward[:2] + forward[2:] * x)
+    last = blocks[-1].passed[-1].steps
     rectified = float(bool(last) and last[-1] is None)
-    patch, output, patch_slope, output_slope = np.concatenate([block.columns for block in forward], axis=1)
-    gradient, gradient_slope, dilution = np.concatenate([block.columns for block in backward[::-1]], axis=1)
-    x, y = np.repeat([entering, arriving[::-1]], [block.columns.shape[1] for block in forward], axis=1)
     return Chain(
-        *(constants, 1 / (patch + patch_slope * x), 1 / (output + output_slope * x)),
-        *(1 / (gradient + gradient_slope * y), dilution, first.constants.shape[1]),
+        *(blocks, patch_rank, outputs, 1 / (gradient + gradient_slope * y), dilution),
         -math.log(linear / energy) / LINEAR_LOSS - rectified,
         math.log(growth) / GRADIENT_GAIN - rectified,
     )
@@ -290,7 +291,7 @@ def forward_block(block: BlockSpec, shape: Shape, energy: float) -> ForwardBlock
     ranks, channels, positions, _ = constants
     found = np.array(columns).reshape(-1, 4).T
     found = found / np.array([ranks, channels * positions] * 2)
-    return ForwardBlock(signal, passed[-1].shape, passed, energies, constants, found)
+    return ForwardBlock(signal, passed[-1].shape, passed, energies, constants, found, Runs.of(positions))
 
 
 def _run(steps: Steps, signal: Signal, energies: list[float], columns: list[float]) -> Signal:

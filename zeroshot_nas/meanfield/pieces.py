@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zeroshot_nas.detailed import Detailed
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
@@ -195,16 +194,28 @@ class Runs(NamedTuple):
     Attributes:
         starts: Where each run begins.
         resolutions: Its resolution.
+        length: How many convolutions there are.
     """
 
-    starts: NDArray[np.intp]
+    starts: Sequence[int]
     resolutions: Sequence[float]
+    length: int
 
     @classmethod
     def of(cls, positions: Array) -> Runs:
-        starts = np.flatnonzero(positions[1:] != positions[:-1]) + 1
-        starts = np.concatenate(([0], starts))
-        return cls(starts, positions[starts].tolist())
+        """The runs of these resolutions, in order."""
+        starts = [0, *(np.flatnonzero(positions[1:] != positions[:-1]) + 1).tolist()] if len(positions) else []
+        return cls(starts, positions[starts].tolist(), len(positions))
+
+    @classmethod
+    def joined(cls, parts: Iterable[Runs]) -> Runs:
+        """Several, one behind the other."""
+        starts, resolutions, length = list[int](), list[float](), 0
+        for part in parts:
+            starts += [length + start for start in part.starts]
+            resolutions += part.resolutions
+            length += part.length
+        return cls(starts, resolutions, length)
 
     def sum_and_entropy(self, values: Array) -> tuple[float, float]:
         """A sum, and the entropy of its shares by resolution; exp of it is the effective number of resolutions."""
@@ -212,4 +223,4 @@ class Runs(NamedTuple):
         for resolution, each in zip(self.resolutions, np.add.reduceat(values, self.starts).tolist(), strict=True):
             totals[resolution] += each
         total = sum(totals.values())
-        return total, -sum(each / total * math.log(each / total) for each in totals.values() if each > 0)
+        return total, -sum([each / total * math.log(each / total) for each in totals.values() if each > 0])

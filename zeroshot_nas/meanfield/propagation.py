@@ -32,6 +32,8 @@ CENTRED = 0.5 - 0.5 / math.pi
 LINEAR_SHARE = 0.25 / CENTRED
 """Share of that variance that is linear in z."""
 
+_ONE = 1 - 1e-12  # what is 1 but for rounding: arccos turns an error of 1e-16 there into 1e-8
+
 PLAIN_GAIN = 1 / 3
 """Energy behind a convolution without batch norm over the energy before it: PyTorch's default initialisation."""
 
@@ -272,7 +274,8 @@ def forward(ensemble: Ensemble, entered: Field) -> Forward:
         if group.convolutions is not None:
             given, participation[rows] = _convolve(group, group.convolutions, read)
         elif group.kind == "relu":
-            correlation[rows] = np.clip(covariance(read.spectra) / read.energy[:, None], -1.0, 1.0)
+            found = covariance(read.spectra) / read.energy[:, None]
+            correlation[rows] = np.clip(np.where(found > _ONE, 1.0, found), -1.0, 1.0)
             given = _rectify(read, correlation[rows])
         elif group.kind == "norm":
             given = read.spectra / read.energy[:, None], read.excess, read.linear / read.energy[:, None]

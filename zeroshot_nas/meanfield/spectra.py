@@ -110,8 +110,8 @@ def divided_window(kernel_size: int, dilation: int, torus: int) -> tuple[float, 
     """`window`, summed over displacements by the largest of 1, 2, 4, ..., ``torus`` that divides both of their sides.
 
     Example:
-        >>> divided_window(3, 1, 4)  # of 9: (0, 0) has 1, the four (0, 2) and (2, 2) together 16/9, the others the rest
-        (5.33..., 2.66..., 1.0)
+        >>> [round(9 * each) for each in divided_window(3, 1, 4)]  # of 81 pairs of taps 9 are one tap, 16 are 2 apart
+        [56, 16, 9]
     """
     mass = dict.fromkeys((1 << level for level in range(torus.bit_length())), 0.0)
     for (dx, dy), weight in zip(_POINTS, window(kernel_size, dilation).tolist(), strict=True):
