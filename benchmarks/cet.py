@@ -7,8 +7,13 @@ measured_cost the measured version on a residual network of 0.5 million paramete
 nasbench201   tau of every variant on all 15,625 cells (N = 5, C = 16) with three data sets' accuracies, on the cells
               without dead operations, the regret of the first choice, and milliseconds a cell
 macro         the same on NAS-Bench-Macro's 6,561 networks
+mutation      microseconds for one more mutation of a chain, after some thousands: the closed form of CET as it is, by
+              the general propagation of spectra, and beside it that of Zen-score
+searches      20 searches by CET under each of three budgets in two spaces, with a limit of 40 layers that is there to
+              be run into; how deep the winners are and how wide, beside those of Zen-score's closed form
 
-The last two need tables of the benchmarks: the environment variable ``NASBENCH_TABLES`` names their folder.
+``nasbench201`` and ``macro`` need tables of the benchmarks: the environment variable ``NASBENCH_TABLES`` names their
+folder.
 ``results/cet_tried.jsonl`` lists every form of the score that was tried, with its figures on the part of the tables
 that development saw.
 """
@@ -21,6 +26,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -29,13 +35,16 @@ from common import Figure, Part, main, seconds_of
 from scipy.stats import kendalltau, spearmanr
 from torch import nn
 
-from zeroshot_nas import Architecture, Batch, build, cost
+from zeroshot_nas import Architecture, Batch, Budget, build, cost, get_space, search
 from zeroshot_nas.errors import UndefinedScoreError
-from zeroshot_nas.meanfield.cet import cet_pool
+from zeroshot_nas.meanfield.cet import cet, cet_pool, course_of, pieces_of, propagate
+from zeroshot_nas.meanfield.chain import backward_block, forward_block, sub_layer
 from zeroshot_nas.meanfield.pieces import VARIANTS, CetPieces
+from zeroshot_nas.meanfield.zen import zen_closed_form
 from zeroshot_nas.proxies.cet import measure_cet
 from zeroshot_nas.proxies.scoring import score
 from zeroshot_nas.seeding import python_rng, torch_generator
+from zeroshot_nas.spaces.base import SearchSpace
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 from zeroshot_nas.spaces.nasbench_macro import NASBenchMacro
 
@@ -184,7 +193,108 @@ def macro(quick: bool) -> Part:
     )
 
 
-PARTS = {"measured": measured, "measured_cost": measured_cost, "nasbench201": nasbench201, "macro": macro}
+def walk(space: SearchSpace, budget: Budget, steps: int, seed: int) -> list[Architecture]:
+    """Mutations within a budget of a network that changes now and then, as a search makes them."""
+    rng = python_rng(seed)
+    parent, mutants = space.initial(), list[Architecture]()
+    while len(mutants) < steps:
+        mutant = space.mutate(parent, rng)
+        if not budget.violations(cost(mutant)):
+            mutants.append(mutant)
+            parent = rng.choice((parent, parent, mutant))
+    return mutants
+
+
+def by_spectra(architecture: Architecture) -> None:
+    """The pieces of a chain by the general propagation."""
+    list(pieces_of(propagate([course_of(architecture)], architecture.input_size, [architecture.num_classes])))
+
+
+WALKS = {
+    "resnet, 0.1 M params": ("resnet", (3, 32, 32), Budget(params=100e3, flops=10e6, layers=10)),
+    "mobilenet, 0.1 M params": ("mobilenet", (3, 32, 32), Budget(params=100e3, flops=10e6, layers=10)),
+    "resnet, 1 M params": ("resnet", (3, 32, 32), Budget(params=1e6, flops=60e6, layers=18)),
+    "mobilenet, 1 M params": ("mobilenet", (3, 32, 32), Budget(params=1e6, flops=60e6, layers=18)),
+}
+
+
+def mutation(quick: bool) -> Part:
+    figures, details = [], {}
+    steps = 200 if quick else 2_000
+    for name, (space, size, budget) in WALKS.items():
+        found: dict[str, list[float]] = {"cet": [], "zen_closed_form": [], "by_spectra": []}
+        for seed in range(1 if quick else 5):
+            mutants = walk(get_space(space, input_size=size), budget, 2 * steps, seed)
+            for memo in (forward_block, backward_block, sub_layer):
+                memo.cache_clear()
+            for function in (cet, zen_closed_form, by_spectra):
+                late = mutants[steps:] if function is not by_spectra else mutants[steps : steps + 50]
+                for mutant in mutants[:steps] if function is not by_spectra else ():
+                    function(mutant)
+                seconds = seconds_of(lambda late=late, function=function: [function(each) for each in late])
+                found[function.__name__].append(1e6 * seconds / len(late))
+        figures += [
+            Figure(f"{name}: CET of one more mutation", found["cet"], "us", at_most=100),
+            Figure(f"{name}: by spectra over that", ratios(found["by_spectra"], found["cet"])),
+            Figure(f"{name}: that over Zen-score's closed form", ratios(found["cet"], found["zen_closed_form"])),
+        ]
+        convolutions = [sum(times * len(plan.layers) for plan, times in course_of(each)) for each in mutants[-100:]]
+        details[name] = {"budget": budget.limits(), "median convolutions": statistics.median(convolutions)}
+    return Part(figures, details)
+
+
+def ratios(over: Sequence[float], under: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(over, under, strict=True)]
+
+
+BUDGETS = (
+    Budget(params=100e3, flops=10e6, layers=40),
+    Budget(params=300e3, flops=30e6, layers=40),
+    Budget(params=1e6, flops=60e6, layers=40),
+)
+
+
+def searches(quick: bool) -> Part:
+    proposals = 500 if quick else 20_000
+    figures, details = [], {}
+    for proxy, seeds in (("cet", range(1 if quick else 20)), ("zen_closed_form", range(1 if quick else 3))):
+        at_limit, searched = 0, 0
+        for space in ("resnet", "mobilenet"):
+            for budget in BUDGETS:
+                winners = [
+                    search(space, proxy, budget, proposals=proposals, finalists=1, seed=seed, progress=False).best
+                    for seed in seeds
+                ]
+                layers = [cost(each.architecture).layers for each in winners]
+                at_limit += sum(each > 36 for each in layers)
+                searched += len(winners)
+                what = f"{proxy}, {space}, {budget.params:,.0f} params"
+                figures.append(Figure(f"{what}: layers of the winner", layers))
+                details[what] = [
+                    {
+                        "params": cost(each.architecture).params,
+                        "flops": cost(each.architecture).flops,
+                        "layers": cost(each.architecture).layers,
+                        "widths": [block.out_channels for block in each.architecture.blocks],
+                        "sub_layers": [block.sub_layers for block in each.architecture.blocks],
+                        "architecture": each.architecture.to_string(),
+                    }
+                    for each in winners
+                ]
+                print(what, layers, file=sys.stderr, flush=True)
+        limit = 2 if proxy == "cet" else None
+        figures.append(Figure(f"{proxy}: winners of {searched} with 37 to 40 layers", [at_limit], at_most=limit))
+    return Part(figures, details)
+
+
+PARTS = {
+    "measured": measured,
+    "measured_cost": measured_cost,
+    "nasbench201": nasbench201,
+    "macro": macro,
+    "mutation": mutation,
+    "searches": searches,
+}
 
 if __name__ == "__main__":
     main("cet", PARTS, __doc__ or "")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import zeroshot_nas as zs
 from zeroshot_nas.blocks.layers import Layers as PlainLayers
-from zeroshot_nas.meanfield.cet import _course, _pieces, cet, cet_pool, propagate
+from zeroshot_nas.meanfield.cet import cet, cet_pool, course_of, pieces_of, propagate
 from zeroshot_nas.meanfield.chain import forward_block, propagate_chain
 from zeroshot_nas.meanfield.pieces import CetPieces
 from zeroshot_nas.spaces.nasbench201 import NASBench201
@@ -18,7 +18,7 @@ SIZES = [(3, 32, 32), (1, 28, 28), (3, 224, 224), (3, 15, 15), (1, 8, 8), (3, 5,
 
 def general(network: zs.Architecture) -> CetPieces:
     """By the propagation of spectra."""
-    (found,) = _pieces(propagate([_course(network)], network.input_size, [network.num_classes]))
+    (found,) = pieces_of(propagate([course_of(network)], network.input_size, [network.num_classes]))
     assert isinstance(found, CetPieces)
     return found
 

@@ -99,14 +99,14 @@ def cet_pool(architectures: Iterable[Architecture]) -> list[CetPieces | Undefine
     """
     asked = list(architectures)
     found: list[CetPieces | UndefinedScoreError | None] = [None] * len(asked)
-    ready: list[tuple[_Shape, int, _Course]] = []
+    ready: list[tuple[_Shape, int, Course]] = []
     for place, architecture in enumerate(asked):
         chain = propagate_chain(architecture)
         if chain is not None:
             found[place] = chain.pieces()
             continue
         try:
-            course = _course(architecture)
+            course = course_of(architecture)
         except UndefinedScoreError as error:
             found[place] = error
         else:
@@ -119,12 +119,12 @@ def cet_pool(architectures: Iterable[Architecture]) -> list[CetPieces | Undefine
             passes = propagate(
                 [course for _, _, course in chunk], input_size, [asked[at].num_classes for _, at, _ in chunk]
             )
-            for (_, place, _), pieces in zip(chunk, _pieces(passes), strict=True):
+            for (_, place, _), pieces in zip(chunk, pieces_of(passes), strict=True):
                 found[place] = pieces
     return [each for each in found if each is not None]
 
 
-_Course: TypeAlias = "Sequence[tuple[Plan, int]]"
+Course: TypeAlias = "Sequence[tuple[Plan, int]]"
 _Shape: TypeAlias = "tuple[tuple[int, ...], tuple[int, int, int]]"
 
 
@@ -150,7 +150,7 @@ class Passes(NamedTuple):
     depth_backward: Array
 
 
-def propagate(courses: Sequence[_Course], input_size: tuple[int, int, int], num_classes: Sequence[int]) -> Passes:
+def propagate(courses: Sequence[Course], input_size: tuple[int, int, int], num_classes: Sequence[int]) -> Passes:
     """Runs images forward and gradients backward through networks with as many sub-layers in as many blocks."""
     size, side = len(courses), min(input_size[1:])
     image = np.broadcast_to(white(torus_side(side)), (size, 1, SIZE))
@@ -179,7 +179,7 @@ def propagate(courses: Sequence[_Course], input_size: tuple[int, int, int], num_
     return Passes(steps[::-1], -np.log(share) / LINEAR_LOSS - rectified, np.log(growth) / GRADIENT_GAIN - rectified)
 
 
-def _course(architecture: Architecture) -> _Course:
+def course_of(architecture: Architecture) -> Course:
     """The plans of an architecture's sub-layers, with how often each stands in a row."""
     channels, *sides = architecture.input_size
     resolution = (sides[0], sides[1])
@@ -193,7 +193,8 @@ def _course(architecture: Architecture) -> _Course:
     return course
 
 
-def _pieces(passes: Passes) -> Iterator[CetPieces | UndefinedScoreError]:
+def pieces_of(passes: Passes) -> Iterator[CetPieces | UndefinedScoreError]:
+    """The pieces of each network, or the reason why it has none."""
     nets, layers = layers_of(passes)
     order = np.argsort(nets, kind="stable")
     cuts = np.searchsorted(nets[order], np.arange(len(passes.depth_forward) + 1))
