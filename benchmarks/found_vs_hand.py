@@ -31,6 +31,7 @@ from scipy.stats import ttest_ind
 import zeroshot_nas as zs
 from zeroshot_nas.architecture import BLOCKS, Architecture, BlockSpec
 from zeroshot_nas.errors import UnknownNameError
+from zeroshot_nas.latency.base import measure
 from zeroshot_nas.ops import Shape
 from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.spaces.base import stride_steps
@@ -338,7 +339,7 @@ def deviation(values: Sequence[float]) -> float | None:
 
 
 def describe(networks: Sequence[tuple[Architecture, list[float]]]) -> dict[str, Any]:
-    """One row of the table."""
+    """One row of the table; latencies are measured here, all in one run (ONNX Runtime, one image, one thread)."""
     within = [statistics.variance(values) for _, values in networks if len(values) > 1]
     return {
         "mean": statistics.mean(sample(networks)),
@@ -351,6 +352,7 @@ def describe(networks: Sequence[tuple[Architecture, list[float]]]) -> dict[str, 
                 "widths": [each.out_channels for each in network.blocks],
                 "depths": [each.sub_layers for each in network.blocks],
                 **zs.cost(network).to_dict(),
+                "latency_ms": measure(network, seconds=0.3).latency_ms,
                 "test_accuracies": values,
             }
             for network, values in networks
@@ -405,8 +407,9 @@ def summarize(dataset: str, setting: Setting, runs: Runs) -> Part:
 
 def print_rows(dataset: str, part: Part) -> None:
     """The table of one data set."""
-    print(f"\n{dataset}\n\n| row | accuracy % | between searches | between trainings | params | FLOPs | layers |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"\n{dataset}\n")
+    print("| row | accuracy % | between searches | between trainings | params | FLOPs | layers | latency ms |")
+    print("|---|---|---|---|---|---|---|---|")
     for row, about in part.details["rows"].items():
         spread = [
             "" if about[name] is None else f"{about[name]:.2f}"
@@ -416,6 +419,7 @@ def print_rows(dataset: str, part: Part) -> None:
             f"{statistics.mean(each[name] for each in about['networks']):,.0f}"
             for name in ("params", "flops", "layers")
         ]
+        costs.append(f"{statistics.mean(each['latency_ms'] for each in about['networks']):.3f}")
         print(f"| {row} | {about['mean']:.2f} | {' | '.join(spread)} | {' | '.join(costs)} |")
     for pair, outcome in part.details["comparisons (Welch's test)"].items():
         p_value = "" if outcome["p_value"] is None else f", p = {outcome['p_value']:.3f}"

@@ -274,7 +274,7 @@ def constant_combs(shape: Shape) -> Combs:
     return (1.0, *[0.0] * (levels - 1)) if levels else ()
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=32_768)
 def forward_block(block: BlockSpec, shape: Shape, energy: float) -> ForwardBlock | None:
     """Runs a signal through a block; None where it is not of a chain."""
     single = single_sub_layer(block)
@@ -320,7 +320,7 @@ def _run(steps: Steps, signal: Signal, energies: list[float], columns: list[floa
     return Signal(energy, excess, slope, linear)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=32_768)
 def sub_layer(block: BlockSpec, shape: Shape, is_first: bool) -> SubLayer:
     """A block's first sub-layer, or a following one."""
     layers: list[Layer] = []
@@ -391,7 +391,7 @@ def _seen(kernel_size: int, stride: int, dilation: int, resolution: Resolution) 
     return rank, Seen(max(1, round(kernel / stride)), stride, dilation, (torus, torus_side(min(after)))), after
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=32_768)
 def backward_block(block: ForwardBlock, combs: Combs) -> BackwardBlock:
     """Runs a gradient of energy 1 back through a block."""
     columns: list[float] = []
@@ -426,12 +426,12 @@ def _back(steps: Steps, gradient: Gradient, energies: list[float], columns: list
     return Gradient(energy, combs, excess, slope)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=32_768)
 def _halved(combs: Combs) -> Combs:
     return tuple([each / 2 for each in combs])
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=32_768)
 def _convolved(conv: Seen, combs: Combs) -> tuple[float, float, Combs]:
     """What a convolution makes of combs, whatever its widths.
 
