@@ -110,7 +110,7 @@ def test_side_by_side_is_as_alone():
     nets = [SPACE.sample(rng) for _ in range(6)] + [plain(2), plain(4, side=16)]
     for net, found in zip(nets, cet_pool(nets), strict=True):
         if isinstance(found, CetPieces):
-            assert vars(cet_pieces(net)) == pytest.approx(vars(found), rel=1e-7)  # arccos near 1 loses digits
+            assert vars(cet_pieces(net)) == pytest.approx(vars(found), rel=1e-10)
         else:
             with pytest.raises(UndefinedScoreError):
                 cet(net)

@@ -10,7 +10,7 @@ import numpy as np
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.meanfield.cet import layers_of, propagate
-from zeroshot_nas.meanfield.plan import Layer, Plan, sub_layer_plan
+from zeroshot_nas.meanfield.plan import Layer, Plan, Site, sub_layer_plan
 
 State: TypeAlias = Literal["ok", "redundant", "dead", "stem", "not counted"]
 
@@ -94,7 +94,7 @@ def cet_explain(architecture: Architecture) -> list[LayerShare]:
         2 1x1 16->32 /2 ok 4%
     """
     places = list(_sub_layers(architecture))
-    course = [(plan, 1) for _, _, _, plan in places]
+    course = [(Site(plan), 1) for _, _, _, plan in places]
     passes = propagate([course], architecture.input_size, [architecture.num_classes])
     _, layers = layers_of(passes)
     uses = layers.uses
@@ -102,12 +102,7 @@ def cet_explain(architecture: Architecture) -> list[LayerShare]:
     columns = np.transpose([*layers, weights, uses, uses / uses.sum(), layers.transmission]).tolist()
     names = (*layers._fields, "effective_weights", "effective_uses", "share", "log_term")
     numbers: dict[tuple[int, int], dict[str, float]] = {}
-    counted = (
-        (index, place)
-        for index, step in enumerate(passes.steps)
-        for _, place, _ in step.ensemble.convolutions()
-        if step.ensemble.plans[0].stages[place].counts
-    )
+    counted = ((index, conv.place) for index, step in enumerate(passes.steps) for conv in step.ensemble.layout.counted)
     for key, values in zip(counted, columns, strict=True):
         numbers[key] = dict(zip(names, values, strict=True))
     rows = []
