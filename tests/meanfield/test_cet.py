@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import zeroshot_nas as zs
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.meanfield.cet import VARIANTS, CetPieces, cet, cet_pieces, cet_pool
-from zeroshot_nas.meanfield.plan import make_plan
+from zeroshot_nas.meanfield.plan import trace
 from zeroshot_nas.meanfield.propagation import LINEAR_SHARE, rectified_correlation
 from zeroshot_nas.meanfield.spectra import (
     MEAN,
@@ -130,11 +130,11 @@ def test_what_has_no_score():
     with pytest.raises(UndefinedScoreError, match="no path leads from the input"):
         cet(SPACE.from_string("000000", code="op_code"))
     with pytest.raises(UndefinedScoreError, match="full and for depthwise"):
-        make_plan((Conv(8, 8, 3, groups=2),), (8, 4, 4))
+        trace((Conv(8, 8, 3, groups=2),), (8, 4, 4))
     with pytest.raises(UndefinedScoreError, match="no rule for"):
-        make_plan((Activation("sigmoid"),), (8, 4, 4))
+        trace((Activation("sigmoid"),), (8, 4, 4))
     with pytest.raises(UndefinedScoreError, match="no path"):
-        make_plan((Graph((Node((Edge(0, (Zero(),)),)),)),), (8, 4, 4))
+        trace((Graph((Node((Edge(0, (Zero(),)),)),)),), (8, 4, 4))
     with pytest.raises(ProxyError, match="variants u, g, p, pf, gm"):
         cet(plain(1), variant="x")
 

@@ -258,10 +258,10 @@ class Layout:
         self.outputs = self._terms(enumerate(plan.output for plan in plans))
         self.input_gradients = self._terms(enumerate(plan.input_gradient for plan in plans))
         self.counted = [
-            Counted(net, layer.stage, self.rows[net][layer.stage], _sources(plan.stages[layer.stage].reads) == (0,))
+            Counted(net, place, self.rows[net][place], [source for source, _ in stage.reads] == [0])
             for net, plan in enumerate(plans)
-            for layer in plan.layers
-            if layer.stage is not None and plan.stages[layer.stage].counts
+            for place, stage in enumerate(plan.stages)
+            if stage.kind == "conv" and stage.counts
         ]
         self.pairs = self._pairs(plans)
 
@@ -592,11 +592,7 @@ _GroupKey: TypeAlias = tuple[int, Kind, int, bool, int]
 def _group_key(stage: Stage) -> _GroupKey:
     stride = stage.op.stride if stage.op is not None else 1
     pool = stage.op.kernel_size if isinstance(stage.op, Pool) else 0
-    return stage.level, stage.kind, stride, stage.torus[1] < stage.torus[0], pool
-
-
-def _sources(mix: Mix) -> tuple[int, ...]:
-    return tuple(source for source, _ in mix)
+    return stage.level, stage.kind, stride, stage.wraps, pool
 
 
 def _shape(site: Site, stage: Stage) -> tuple[int, int, int, int]:
