@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, NamedTuple, TypeAlias
@@ -46,6 +46,9 @@ GRADIENT_GAIN = math.log(math.pi / (math.pi - 1))
 
 CHUNK = 128
 """Networks that run side by side."""
+
+_NO_CONVOLUTION = "no convolution lies on a path from the input to the output"
+_TINY = 1e-300
 
 
 class Layers(NamedTuple):
@@ -112,10 +115,6 @@ class Layers(NamedTuple):
         """The same of the narrower of output and gradient, and 1 added to it."""
         return np.log1p(np.minimum(self.outputs, self.gradients))
 
-    def without_stem(self) -> Layers:
-        """The convolutions that do not read the image."""
-        return Layers(*(column[self.is_stem == 0] for column in self))
-
 
 @dataclass(frozen=True)
 class CetPieces:
@@ -156,24 +155,11 @@ class CetPieces:
         Raises:
             UndefinedScoreError: There is none.
         """
-        if not len(layers.out_channels):
-            raise UndefinedScoreError("no convolution lies on a path from the input to the output")
-        inner = layers.without_stem()
-        parameters, weights = inner.parameters, inner.weights
-        return cls(
-            U=float(layers.uses.sum()),
-            H_U=_entropy(layers.uses, layers.positions),
-            S=float(layers.transmission.sum()),
-            H_S=_entropy(layers.transmission, layers.positions),
-            P=float(parameters.sum()),
-            PF=float(parameters @ inner.output_positions),
-            W=float(weights.sum()),
-            W_L2=float(weights @ inner.positions),
-            E=float(inner.expressivity.sum()),
-            E_m=float(inner.transmission.sum()),
-            D_f=depth_forward,
-            D_b=depth_backward,
-        )
+        nets = np.zeros(len(layers.out_channels), np.intp)
+        (found,) = _summed_up(nets, layers, np.array([depth_forward]), np.array([depth_backward]))
+        if isinstance(found, UndefinedScoreError):
+            raise found
+        return found
 
     @property
     def D(self) -> float:  # noqa: N802
@@ -203,11 +189,46 @@ def _beyond(depth: float) -> float:
     return max(0.0, depth - PLAIN_DEPTH) / PLAIN_DEPTH
 
 
-def _entropy(values: Array, resolutions: Array) -> float:
-    """Entropy of the shares of a sum by resolution; its exponential is the effective number of resolutions."""
-    totals = np.array([values[resolutions == each].sum() for each in set(resolutions.tolist())])
-    shares = totals[totals > 0] / totals.sum() if totals.any() else np.ones(1)
-    return float(-(shares @ np.log(shares)))
+def _summed_up(
+    nets: Index, layers: Layers, depth_forward: Array, depth_backward: Array
+) -> list[CetPieces | UndefinedScoreError]:
+    """The pieces of many networks, given for each convolution its network's number, and for each network its depths."""
+    size = len(depth_forward)
+
+    def totals(values: Array) -> Array:
+        return np.bincount(nets, values, size).astype(float)  # of none it is an array of whole numbers
+
+    inner = (layers.is_stem == 0).astype(float)
+    parameters, weights = inner * layers.parameters, inner * layers.weights
+    columns = {
+        "U": totals(layers.uses),
+        "H_U": _entropies(nets, layers.uses, layers.positions, size),
+        "S": totals(layers.transmission),
+        "H_S": _entropies(nets, layers.transmission, layers.positions, size),
+        "P": totals(parameters),
+        "PF": totals(parameters * layers.output_positions),
+        "W": totals(weights),
+        "W_L2": totals(weights * layers.positions),
+        "E": totals(inner * layers.expressivity),
+        "E_m": totals(inner * layers.transmission),
+        "D_f": depth_forward,
+        "D_b": depth_backward,
+    }
+    counts = np.bincount(nets, minlength=size).tolist()
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [
+        CetPieces(**dict(zip(columns, row, strict=True))) if count else UndefinedScoreError(_NO_CONVOLUTION)
+        for row, count in zip(rows, counts, strict=True)
+    ]
+
+
+def _entropies(nets: Index, values: Array, resolutions: Array, size: int) -> Array:
+    """Entropy of the shares of each network's sum by resolution; exp of it is the effective number of resolutions."""
+    each, place = np.unique(resolutions, return_inverse=True)
+    totals = np.bincount(nets * len(each) + place, values, size * len(each)).reshape(size, len(each))
+    shares = totals / np.maximum(totals.sum(1, keepdims=True), _TINY)
+    entropies: Array = -(shares * np.log(np.maximum(shares, _TINY))).sum(1)
+    return entropies
 
 
 def cet(architecture: Architecture, *, variant: Variant = "u") -> Detailed:
@@ -401,19 +422,8 @@ def _course(architecture: Architecture) -> _Course:
     return course
 
 
-def _pieces(passes: Passes) -> Iterator[CetPieces | UndefinedScoreError]:
-    nets, layers = layers_of(passes)
-    order = np.argsort(nets, kind="stable")
-    cuts = np.searchsorted(nets[order], np.arange(len(passes.depth_forward) + 1))
-    columns = [column[order] for column in layers]
-    for net, (depth_forward, depth_backward) in enumerate(
-        zip(passes.depth_forward.tolist(), passes.depth_backward.tolist(), strict=True)
-    ):
-        own = Layers(*(column[cuts[net] : cuts[net + 1]] for column in columns))
-        try:
-            yield CetPieces.of(own, depth_forward, depth_backward)
-        except UndefinedScoreError as error:
-            yield error
+def _pieces(passes: Passes) -> list[CetPieces | UndefinedScoreError]:
+    return _summed_up(*layers_of(passes), passes.depth_forward, passes.depth_backward)
 
 
 def layers_of(passes: Passes) -> tuple[Index, Layers]:

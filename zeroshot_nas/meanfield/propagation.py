@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroshot_nas.meanfield.filters import constant, gains
-from zeroshot_nas.meanfield.plan import Kind, Mix, Plan, Site, Stage, reached_kernel
+from zeroshot_nas.meanfield.plan import Kind, Mix, Plan, Site, Stage
 from zeroshot_nas.meanfield.spectra import (
     MEAN,
     SIZE,
@@ -142,10 +142,12 @@ class Windows(NamedTuple):
     counts: Array
 
     @classmethod
-    def of(cls, kernels: Sequence[int], dilations: Sequence[int]) -> Windows:
-        counts = np.array([window(kernel, dilation) for kernel, dilation in zip(kernels, dilations, strict=True)])
+    def of(cls, kernels: Index, dilations: Index) -> Windows:
+        """The windows of kernels with their dilations."""
+        kinds, place = np.unique(np.stack([kernels, dilations], axis=1), axis=0, return_inverse=True)
+        counts = np.array([window(kernel, dilation) for kernel, dilation in kinds.tolist()])
         lags = np.flatnonzero(counts.any(0))
-        return cls(np.array(kernels, float) ** 2, lags, counts[:, lags])
+        return cls(kernels.astype(float) ** 2, lags, counts[place.ravel()][:, lags])
 
     def taps(self, spectra: Array, energy: Array) -> Array:
         """Sum over displacements of count times correlation squared."""
@@ -216,6 +218,26 @@ class Counted(NamedTuple):
     reads_input: bool
 
 
+class Sizes(NamedTuple):
+    """Sizes of stages as their plans have them, a row each: of the output, and 0 for what is no convolution."""
+
+    channels: Index
+    height: Index
+    width: Index
+    in_channels: Index
+    kernel_size: Index
+    kernel: Index  # as far as the map reaches
+    stride: Index
+    dilation: Index
+    depthwise: Index
+    normalised: Index
+
+    @classmethod
+    def of(cls, stages: Sequence[Stage]) -> Sizes:
+        rows = [(*stage.shape, *_kernel_numbers(stage)) for stage in stages]
+        return cls(*np.array(rows, np.intp).reshape(len(rows), len(cls._fields)).T)
+
+
 class Layout:
     """Plans of B networks, one each, laid out so that stages of one level and kind run together.
 
@@ -226,7 +248,8 @@ class Layout:
         size: B.
         count: Stages of all plans.
         rows: For each plan the row of each stage.
-        members: For each row its network and its stage.
+        nets: For each row its network.
+        sizes: Sizes of the stages.
         groups: Stages that run together, in order.
         outputs: What goes out, forward.
         input_gradients: What goes out, backward.
@@ -248,12 +271,14 @@ class Layout:
         self.rows: list[list[int]] = [[0] * len(plan.stages) for plan in plans]
         for row, (_, net, place) in enumerate(order):
             self.rows[net][place] = row
-        self.members = [(net, plans[net].stages[place]) for _, net, place in order]
+        members = [(net, plans[net].stages[place]) for _, net, place in order]
+        self.nets = np.array([net for net, _ in members], np.intp)
+        self.sizes = Sizes.of([stage for _, stage in members])
         self.groups = []
         start = 0
         for key, entries in itertools.groupby(order, key=lambda entry: entry[0]):
             rows = slice(start, start + len(list(entries)))
-            self.groups.append(self._group(key, rows))
+            self.groups.append(self._group(key, rows, members[rows]))
             start = rows.stop
         self.outputs = self._terms(enumerate(plan.output for plan in plans))
         self.input_gradients = self._terms(enumerate(plan.input_gradient for plan in plans))
@@ -265,8 +290,7 @@ class Layout:
         ]
         self.pairs = self._pairs(plans)
 
-    def _group(self, key: _GroupKey, rows: slice) -> Group:
-        members = self.members[rows]
+    def _group(self, key: _GroupKey, rows: slice, members: Sequence[tuple[int, Stage]]) -> Group:
         _, kind, stride, wraps, pool = key
         reads = self._terms(((net, stage.reads) for net, stage in members), squared=kind != "concatenation")
         return Group(
@@ -340,11 +364,21 @@ class Ensemble:
 
     def __init__(self, layout: Layout, sites: Sequence[Site]) -> None:
         self.layout = layout
-        members = [(sites[net], stage) for net, stage in layout.members]
+        widths = np.array([site.width for site in sites])[layout.nets]
+        resolutions = np.array([site.resolution or (0, 0) for site in sites], np.intp)[layout.nets]
+        sizes = layout.sizes
+        height, width = np.where(resolutions.T, resolutions.T, (sizes.height, sizes.width))
+        sides, place = np.unique(np.minimum(height, width), return_inverse=True)
+        torus = np.array([torus_side(side) for side in sides.tolist()], np.intp)[place]
+        self.shapes = np.stack([sizes.channels * widths, height, width, torus], axis=1).astype(float)
         self.convolutions = [
-            _convolutions(members[group.rows]) if group.kind == "conv" else None for group in layout.groups
+            _convolutions(
+                Sizes(*(column[group.rows] for column in sizes)), widths[group.rows], resolutions[group.rows].min(1)
+            )
+            if group.kind == "conv"
+            else None
+            for group in layout.groups
         ]
-        self.shapes = np.array([_shape(site, stage) for site, stage in members], float).reshape(-1, 4)
 
 
 class Forward(NamedTuple):
@@ -595,26 +629,25 @@ def _group_key(stage: Stage) -> _GroupKey:
     return stage.level, stage.kind, stride, stage.wraps, pool
 
 
-def _shape(site: Site, stage: Stage) -> tuple[int, int, int, int]:
-    channels, height, width = stage.shape
-    if site.resolution is not None:
-        height, width = site.resolution
-    return channels * site.width, height, width, torus_side(min(height, width))
+def _kernel_numbers(stage: Stage) -> tuple[int, ...]:
+    """The last columns of `Sizes`."""
+    conv = stage.op
+    if not isinstance(conv, Conv):
+        return (0,) * 7
+    numbers = (conv.in_channels, conv.kernel_size, stage.kernel, conv.stride, conv.dilation)
+    return (*numbers, conv.groups > 1, stage.normalised)
 
 
-def _convolutions(members: Sequence[tuple[Site, Stage]]) -> Convolutions:
-    convs = [(site, stage, stage.op) for site, stage in members if isinstance(stage.op, Conv)]
-    kernels = [
-        stage.kernel if site.resolution is None else reached_kernel(conv, min(site.resolution))
-        for site, stage, conv in convs
-    ]
-    back = [max(1, round(kernel / conv.stride)) for kernel, (_, _, conv) in zip(kernels, convs, strict=True)]
-    dilations = [conv.dilation for _, _, conv in convs]
+def _convolutions(sizes: Sizes, widths: Index, sides: Index) -> Convolutions:
+    """Numbers of convolutions; ``sides`` are those of the maps, 0 where they are as the plan has them."""
+    reach = np.maximum(1, np.minimum(sizes.kernel_size, sides // sizes.dilation))
+    kernels = np.where(sides, reach, sizes.kernel)
+    back = np.maximum(1, np.rint(kernels / sizes.stride).astype(np.intp))
     return Convolutions(
-        np.array([float(conv.in_channels * site.width) for site, _, conv in convs]),
-        np.array([float(conv.out_channels * site.width) for site, _, conv in convs]),
-        np.array([conv.groups > 1 for _, _, conv in convs]),
-        np.array([stage.normalised for _, stage, _ in convs]),
-        Windows.of(kernels, dilations),
-        Windows.of(back, dilations),
+        (sizes.in_channels * widths).astype(float),
+        (sizes.channels * widths).astype(float),
+        sizes.depthwise == 1,
+        sizes.normalised == 1,
+        Windows.of(kernels, sizes.dilation),
+        Windows.of(back, sizes.dilation),
     )
