@@ -39,6 +39,7 @@ from zeroshot_nas import Architecture, Batch, Budget, build, cost, get_space, se
 from zeroshot_nas.errors import UndefinedScoreError
 from zeroshot_nas.meanfield.cet import cet, cet_pool, course_of, pieces_of, propagate
 from zeroshot_nas.meanfield.chain import backward_block, forward_block, sub_layer
+from zeroshot_nas.meanfield.explain import cet_explain
 from zeroshot_nas.meanfield.pieces import VARIANTS, CetPieces
 from zeroshot_nas.meanfield.zen import zen_closed_form
 from zeroshot_nas.proxies.cet import measure_cet
@@ -238,7 +239,7 @@ def mutation(quick: bool) -> Part:
             Figure(f"{name}: by spectra over that", ratios(found["by_spectra"], found["cet"])),
             Figure(f"{name}: that over Zen-score's closed form", ratios(found["cet"], found["zen_closed_form"])),
         ]
-        convolutions = [sum(times * len(plan.layers) for plan, times in course_of(each)) for each in mutants[-100:]]
+        convolutions = [len(cet_explain(each)) for each in mutants[-100:]]
         details[name] = {"budget": budget.limits(), "median convolutions": statistics.median(convolutions)}
     return Part(figures, details)
 

@@ -85,7 +85,15 @@ class BlockSpec(ABC):
 
     def following(self) -> tuple[Op, ...]:
         """The operations of each further sub-layer, which keeps channels and resolution."""
-        return replace(self, stride=1).first(self.out_channels)
+        return (self if self.stride == 1 else replace(self, stride=1)).first(self.out_channels)
+
+    def outline(self) -> BlockSpec | None:
+        """A block one channel wide that stands for this one where neither resolution nor channels change.
+
+        A further sub-layer of this block is one of the outline with ``out_channels`` times as many channels in all
+        places, but for dead branches. None where there is no such block.
+        """
+        return None
 
     def lower(self, in_channels: int) -> tuple[Op, ...]:
         """All the block's operations."""

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zeroshot_nas as zs
+from zeroshot_nas.blocks.cells import NASBench201Cell, cell_text
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.meanfield.cet import cet, cet_pieces, cet_pool
+from zeroshot_nas.meanfield.explain import cet_explain
 from zeroshot_nas.meanfield.pieces import VARIANTS, CetPieces
-from zeroshot_nas.meanfield.plan import make_plan
+from zeroshot_nas.meanfield.plan import Plan, sub_layer_site, trace
 from zeroshot_nas.meanfield.propagation import LINEAR_SHARE, rectified_correlation
 from zeroshot_nas.meanfield.spectra import (
     MEAN,
@@ -114,10 +116,41 @@ def test_side_by_side_is_as_alone():
     nets = [SPACE.sample(rng) for _ in range(6)] + [plain(2), plain(4, side=16)]
     for net, found in zip(nets, cet_pool(nets), strict=True):
         if isinstance(found, CetPieces):
-            assert vars(cet_pieces(net)) == pytest.approx(vars(found), rel=1e-9)
+            assert vars(cet_pieces(net)) == pytest.approx(vars(found), rel=1e-10)
         else:
             with pytest.raises(UndefinedScoreError):
                 cet(net)
+
+
+def plan_of(*digits: int, width: int = 8) -> Plan:
+    cell = NASBench201Cell(out_channels=width, cell=cell_text(digits))
+    return sub_layer_site(cell, None, (8, 8)).plan
+
+
+@given(st.lists(st.integers(0, 4), min_size=4, max_size=4), st.integers(1, 4), st.integers(1, 64))
+def test_what_is_dead_changes_no_plan(digits, direct, width):
+    """Edges are 01, 02, 12, 03, 13, 23: without 01 nothing comes through node 1, without 23 node 2 leads nowhere."""
+    to_1, to_2, from_1, between = digits
+    assert plan_of(0, to_2, between, direct, from_1, 3) is plan_of(0, to_2, 0, direct, 0, 3, width=width)
+    assert plan_of(to_1, to_2, between, direct, from_1, 0) is plan_of(to_1, 0, 0, direct, from_1, 0, width=width)
+
+
+def test_cells_with_their_inner_nodes_swapped_share_a_plan():
+    assert plan_of(3, 4, 0, 1, 2, 3) is plan_of(4, 3, 0, 1, 3, 2)
+    assert plan_of(3, 4, 0, 1, 2, 3) is not plan_of(3, 4, 0, 1, 3, 2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=6, max_size=6), st.sampled_from([(8, 8), (6, 4), (2, 2)]))
+def test_a_shared_plan_is_that_of_the_cell_itself(digits, resolution):
+    """Traced one channel wide and scaled, or traced as it is."""
+    cell = NASBench201Cell(out_channels=8, sub_layers=2, cell=cell_text(digits))
+    net = zs.Architecture((*plain(1, width=8).blocks[:1], cell), (3, *resolution))
+    (found,) = cet_pool([net])
+    if isinstance(found, CetPieces):
+        rows = cet_explain(net)
+        assert sum(row.effective_uses for row in rows) == pytest.approx(found.U, rel=1e-9)
+        assert sum(row.effective_weights for row in rows) == pytest.approx(found.W, rel=1e-9)
 
 
 def test_a_skip_lets_signal_through():
@@ -134,11 +167,11 @@ def test_what_has_no_score():
     with pytest.raises(UndefinedScoreError, match="no path leads from the input"):
         cet(SPACE.from_string("000000", code="op_code"))
     with pytest.raises(UndefinedScoreError, match="full and for depthwise"):
-        make_plan((Conv(8, 8, 3, groups=2),), (8, 4, 4))
+        trace((Conv(8, 8, 3, groups=2),), (8, 4, 4))
     with pytest.raises(UndefinedScoreError, match="no rule for"):
-        make_plan((Activation("sigmoid"),), (8, 4, 4))
+        trace((Activation("sigmoid"),), (8, 4, 4))
     with pytest.raises(UndefinedScoreError, match="no path"):
-        make_plan((Graph((Node((Edge(0, (Zero(),)),)),)),), (8, 4, 4))
+        trace((Graph((Node((Edge(0, (Zero(),)),)),)),), (8, 4, 4))
     with pytest.raises(ProxyError, match="variants u, g, p, pf, gm"):
         cet(plain(1), variant="x")
 

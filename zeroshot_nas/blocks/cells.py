@@ -132,6 +132,9 @@ class NASBench201Cell(BlockSpec):
     def first(self, in_channels: int) -> tuple[Op, ...]:
         return (_cell_graph(self.cell, in_channels, self.out_channels, self.stride),)
 
+    def outline(self) -> NASBench201Cell:
+        return _outline(_live_operations(self.cell))
+
 
 @register_block("NASBench201Reduction", plainnet_fields=None)
 @dataclass(frozen=True)
@@ -211,6 +214,28 @@ def halving_windows(resolution: Resolution, times: int) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=16_384)
+def _live_operations(cell: str) -> tuple[int, ...]:
+    """A cell's operations, ``none`` on edges that are on no path from its input to its output."""
+    operations = read_cell(cell)
+    reached, left = {0}, {3}
+    for place, (source, target) in zip(operations, EDGES, strict=True):  # in order of their targets
+        if place > 0 and source in reached:
+            reached.add(target)
+    for place, (source, target) in zip(operations[::-1], EDGES[::-1], strict=True):
+        if place > 0 and target in left:
+            left.add(source)
+    return tuple(
+        place if source in reached and target in left else 0
+        for place, (source, target) in zip(operations, EDGES, strict=True)
+    )
+
+
+@lru_cache(maxsize=16_384)
+def _outline(operations: tuple[int, ...]) -> NASBench201Cell:
+    return NASBench201Cell(out_channels=1, cell=cell_text(operations))
+
+
+@lru_cache(maxsize=16_384)
 def _cell_graph(cell: str, in_channels: int, out_channels: int, stride: int) -> Graph:
     operations = read_cell(cell)
     nodes = []
@@ -224,6 +249,7 @@ def _cell_graph(cell: str, in_channels: int, out_channels: int, stride: int) -> 
     return Graph(tuple(nodes))
 
 
+@lru_cache(maxsize=1_024)
 def _edge_ops(place: int, in_channels: int, out_channels: int, stride: int) -> tuple[Op, ...]:
     name = OPERATIONS[place]
     changes = in_channels != out_channels

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.detailed import Detailed
 from zeroshot_nas.errors import UndefinedScoreError
 from zeroshot_nas.meanfield.chain import propagate_chain
 from zeroshot_nas.meanfield.novelty import novelty
-from zeroshot_nas.meanfield.pieces import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, Variant
-from zeroshot_nas.meanfield.plan import Plan, sub_layer_plan
+from zeroshot_nas.meanfield.pieces import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, Variant, summed_up
+from zeroshot_nas.meanfield.plan import Site, sub_layer_site
 from zeroshot_nas.meanfield.propagation import (
     Backward,
     Ensemble,
     Field,
     Forward,
+    Index,
+    Layout,
+    Sources,
     backward,
     forward,
 )
 from zeroshot_nas.meanfield.spectra import MEAN, SIZE, Array, effective_modes, spectrum, torus_side, white
+from zeroshot_nas.ops import Resolution, Shape
 
 CHUNK = 128
 """Networks that run side by side."""
@@ -99,7 +102,8 @@ def cet_pool(architectures: Iterable[Architecture]) -> list[CetPieces | Undefine
     """
     asked = list(architectures)
     found: list[CetPieces | UndefinedScoreError | None] = [None] * len(asked)
-    ready: list[tuple[_Shape, int, Course]] = []
+    alike: dict[_Identity, list[int]] = {}  # places of networks that do the same
+    courses: dict[_Identity, Course] = {}
     for place, architecture in enumerate(asked):
         chain = propagate_chain(architecture)
         if chain is not None:
@@ -110,22 +114,47 @@ def cet_pool(architectures: Iterable[Architecture]) -> list[CetPieces | Undefine
         except UndefinedScoreError as error:
             found[place] = error
         else:
-            ready.append(((tuple(times for _, times in course), architecture.input_size), place, course))
-    ready.sort(key=lambda entry: entry[0])
-    for (_, input_size), group in groupby(ready, key=lambda entry: entry[0]):
-        members = list(group)
+            identity = _identity(architecture, course)
+            courses[identity] = course
+            alike.setdefault(identity, []).append(place)
+    ready = sorted(
+        ((_shape(identity, course), identity) for identity, course in courses.items()), key=lambda entry: entry[0]
+    )
+    for (input_size, *_), group in groupby(ready, key=lambda entry: entry[0]):
+        members = [identity for _, identity in group]
         for start in range(0, len(members), CHUNK):
             chunk = members[start : start + CHUNK]
-            passes = propagate(
-                [course for _, _, course in chunk], input_size, [asked[at].num_classes for _, at, _ in chunk]
-            )
-            for (_, place, _), pieces in zip(chunk, pieces_of(passes), strict=True):
-                found[place] = pieces
+            passes = propagate([courses[each] for each in chunk], input_size, [each.num_classes for each in chunk])
+            for identity, pieces in zip(chunk, pieces_of(passes), strict=True):
+                for place in alike[identity]:
+                    found[place] = pieces
     return [each for each in found if each is not None]
 
 
-Course: TypeAlias = "Sequence[tuple[Plan, int]]"
-_Shape: TypeAlias = "tuple[tuple[int, ...], tuple[int, int, int]]"
+Course: TypeAlias = "Sequence[tuple[Site, int]]"
+
+
+class _Identity(NamedTuple):
+    """What makes a network: plans by identity, for equal ones are one object."""
+
+    input_size: Shape
+    num_classes: int
+    plans: tuple[tuple[int, int, Resolution | None, int], ...]
+
+
+def _identity(architecture: Architecture, course: Course) -> _Identity:
+    plans = tuple((id(site.plan), site.width, site.resolution, times) for site, times in course)
+    return _Identity(architecture.input_size, architecture.num_classes, plans)
+
+
+def _shape(identity: _Identity, course: Course) -> tuple[Shape, tuple[int, ...], bool, bool]:
+    """What networks that run side by side have in common; for speed also which of their sources are kept apart."""
+    return (
+        identity.input_size,
+        tuple(times for _, times in course),
+        any(site.plan.filters_input for site, _ in course),
+        any(site.plan.filters_gradient for site, _ in course),
+    )
 
 
 class Step(NamedTuple):
@@ -153,29 +182,39 @@ class Passes(NamedTuple):
 def propagate(courses: Sequence[Course], input_size: tuple[int, int, int], num_classes: Sequence[int]) -> Passes:
     """Runs images forward and gradients backward through networks with as many sub-layers in as many blocks."""
     size, side = len(courses), min(input_size[1:])
-    image = np.broadcast_to(white(torus_side(side)), (size, 1, SIZE))
-    state = Field(image, np.zeros((size, 1)), image[:, 0])
+    columns = [[course[index][0] for course in courses] for index in range(len(courses[0]))]
+    image = np.broadcast_to(white(torus_side(side)), (size, 2, SIZE))
+    apart = any(site.plan.filters_input for column in columns for site in column)
+    state = Field(image, np.zeros(size), Sources(image[:, :1], np.zeros((size, 1))) if apart else None)
+    layouts: dict[tuple[int, ...], Layout] = {}
     taken: list[tuple[Ensemble, Forward]] = []
-    for index, (_, times) in enumerate(courses[0]):
-        ensemble = Ensemble([course[index][0] for course in courses])
+    for column, (_, times) in zip(columns, courses[0], strict=True):
+        plans = [site.plan for site in column]
+        key = tuple(map(id, plans))
+        if key not in layouts:
+            layouts[key] = Layout(plans)
+        ensemble = Ensemble(layouts[key], column)
         for _ in range(times):
             passed = forward(ensemble, state)
             taken.append((ensemble, passed))
             state = passed.left
-    last = [course[-1][0] for course in courses]
-    rank = np.array([plan.shape[0] / classes for plan, classes in zip(last, num_classes, strict=True)])
+    shapes = [site.shape for site in columns[-1]]
+    rank = np.array([channels / classes for (channels, _, _), classes in zip(shapes, num_classes, strict=True)])
     constant = np.broadcast_to(spectrum(np.ones(SIZE)), (size, 1, SIZE))  # global pooling: the same at all positions
-    gradient = Field(constant, rank[:, None], np.zeros((size, SIZE)))
+    apart = any(site.plan.filters_gradient for column in columns for site in column)
+    gradient = Field(constant, rank, Sources(constant, rank[:, None]) if apart else None)
     steps: list[Step] = []
     for ensemble, passed in reversed(taken):
         came = backward(ensemble, passed, gradient)
         steps.append(Step(ensemble, passed, came))
         gradient = came.left
-    energy = state.spectra.sum(1) @ MEAN
-    share = state.linear @ MEAN / energy
-    positions = np.array([plan.shape[1] * plan.shape[2] for plan in last])
-    growth = (gradient.spectra.sum(1) @ MEAN) * (input_size[1] * input_size[2]) / (positions * energy)
-    rectified = np.array([float(plan.ends_in_relu) for plan in last])  # behind it only the head is left: no layer
+    energy, linear = (state.spectra @ MEAN).T
+    share = linear / energy
+    positions = np.array([height * width for _, height, width in shapes])
+    growth = (gradient.spectra[:, 0] @ MEAN) * (input_size[1] * input_size[2]) / (positions * energy)
+    rectified = np.array(
+        [float(site.plan.ends_in_relu) for site in columns[-1]]
+    )  # behind it only the head is left: no layer
     return Passes(steps[::-1], -np.log(share) / LINEAR_LOSS - rectified, np.log(growth) / GRADIENT_GAIN - rectified)
 
 
@@ -183,57 +222,41 @@ def course_of(architecture: Architecture) -> Course:
     """The plans of an architecture's sub-layers, with how often each stands in a row."""
     channels, *sides = architecture.input_size
     resolution = (sides[0], sides[1])
-    course: list[tuple[Plan, int]] = []
+    course: list[tuple[Site, int]] = []
     for block in architecture.blocks:
-        plan = sub_layer_plan(block, channels, resolution)
-        course.append((plan, 1))
-        channels, resolution = block.out_channels, plan.shape[1:]
-        if block.sub_layers > 1:
-            course.append((sub_layer_plan(block, None, resolution), block.sub_layers - 1))
+        site = sub_layer_site(block, channels, resolution)
+        channels, resolution = block.out_channels, site.shape[1:]
+        following = sub_layer_site(block, None, resolution) if block.sub_layers > 1 else site
+        if following == site:
+            course.append((site, block.sub_layers))
+        else:
+            course += [(site, 1), (following, block.sub_layers - 1)]
     return course
 
 
-def pieces_of(passes: Passes) -> Iterator[CetPieces | UndefinedScoreError]:
+def pieces_of(passes: Passes) -> list[CetPieces | UndefinedScoreError]:
     """The pieces of each network, or the reason why it has none."""
-    nets, layers = layers_of(passes)
-    order = np.argsort(nets, kind="stable")
-    cuts = np.searchsorted(nets[order], np.arange(len(passes.depth_forward) + 1))
-    columns = [column[order] for column in layers]
-    for net, (depth_forward, depth_backward) in enumerate(
-        zip(passes.depth_forward.tolist(), passes.depth_backward.tolist(), strict=True)
-    ):
-        own = Layers(*(column[cuts[net] : cuts[net + 1]] for column in columns))
-        try:
-            yield CetPieces.of(own, depth_forward, depth_backward)
-        except UndefinedScoreError as error:
-            yield error
+    return summed_up(*layers_of(passes), passes.depth_forward, passes.depth_backward)
 
 
-def layers_of(passes: Passes) -> tuple[NDArray[np.intp], Layers]:
+def layers_of(passes: Passes) -> tuple[Index, Layers]:
     """The convolutions that count, of all networks: for each the network's number, and its numbers."""
-    nets: list[int] = []
-    columns: list[list[Array]] = [[] for _ in Layers._fields]
+    nets: list[Index] = []
+    columns: list[Layers] = []
     for index, step in enumerate(passes.steps):
-        counted = [
-            (net, row, stage)
-            for net, place, row in step.ensemble.convolutions()
-            if (stage := step.ensemble.plans[net].stages[place]).counts
-        ]
-        if not counted:
-            continue
-        nets += [net for net, _, _ in counted]
-        rows = np.array([row for _, row, _ in counted])
-        shapes = np.array([(*stage.shape, stage.torus[1]) for _, _, stage in counted], float)
-        stem = np.array([float(index == 0 and set(stage.reads) == {0}) for _, _, stage in counted])
-        values = _numbers(step, rows, shapes, stem)
-        for column, value in zip(columns, values, strict=True):
-            column.append(value)
-    return np.array(nets, np.intp), Layers(*(np.concatenate(column) if column else np.empty(0) for column in columns))
+        counted = step.ensemble.layout.counted
+        if counted:
+            net, _, rows, reads_input = np.array(counted, np.intp).T
+            nets.append(net)
+            columns.append(_numbers(step, rows, (reads_input * (index == 0)).astype(float)))
+    if not nets:
+        return np.empty(0, np.intp), Layers(*(np.empty(0) for _ in Layers._fields))
+    return np.concatenate(nets), Layers(*map(np.concatenate, zip(*columns, strict=True)))
 
 
-def _numbers(step: Step, rows: NDArray[np.intp], shapes: Array, is_stem: Array) -> Layers:
-    channels, height, width, torus = shapes.T
-    behind = rows + step.ensemble.size
+def _numbers(step: Step, rows: Index, is_stem: Array) -> Layers:
+    channels, height, width, torus = step.ensemble.shapes[rows].T
+    behind = rows + step.ensemble.layout.size
     positions = height * width
     scale = positions / torus**2
     return Layers(
@@ -242,7 +265,7 @@ def _numbers(step: Step, rows: NDArray[np.intp], shapes: Array, is_stem: Array) 
         patch_rank=step.forward.participation[rows],
         novelty=novelty(step.ensemble, step.forward, step.backward)[rows],
         output_rank=channels / (1 + step.forward.excess[behind]),
-        output_positions=effective_modes(step.forward.spectra[behind]) * scale,
+        output_positions=effective_modes(step.forward.spectra[behind, 0]) * scale,
         gradient_rank=channels / (1 + step.backward.reached_excess[rows]),
         gradient_positions=effective_modes(step.backward.reached[rows]) * scale,
         is_stem=is_stem,

@@ -10,7 +10,7 @@ import numpy as np
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.meanfield.cet import layers_of, propagate
-from zeroshot_nas.meanfield.plan import Layer, Plan, sub_layer_plan
+from zeroshot_nas.meanfield.plan import Layer, Site, Traced, trace_sub_layer
 
 State: TypeAlias = Literal["ok", "redundant", "dead", "stem", "not counted"]
 
@@ -94,7 +94,7 @@ def cet_explain(architecture: Architecture) -> list[LayerShare]:
         2 1x1 16->32 /2 ok 4%
     """
     places = list(_sub_layers(architecture))
-    course = [(plan, 1) for _, _, _, plan in places]
+    course = [(Site(traced.plan), 1) for _, _, _, traced in places]
     passes = propagate([course], architecture.input_size, [architecture.num_classes])
     _, layers = layers_of(passes)
     uses = layers.uses
@@ -102,29 +102,24 @@ def cet_explain(architecture: Architecture) -> list[LayerShare]:
     columns = np.transpose([*layers, weights, uses, uses / uses.sum(), layers.transmission]).tolist()
     names = (*layers._fields, "effective_weights", "effective_uses", "share", "log_term")
     numbers: dict[tuple[int, int], dict[str, float]] = {}
-    counted = (
-        (index, place)
-        for index, step in enumerate(passes.steps)
-        for _, place, _ in step.ensemble.convolutions()
-        if step.ensemble.plans[0].stages[place].counts
-    )
+    counted = ((index, conv.place) for index, step in enumerate(passes.steps) for conv in step.ensemble.layout.counted)
     for key, values in zip(counted, columns, strict=True):
         numbers[key] = dict(zip(names, values, strict=True))
     rows = []
-    for index, (block, block_type, sub_layer, plan) in enumerate(places):
-        for layer in plan.layers:
+    for index, (block, block_type, sub_layer, traced) in enumerate(places):
+        for layer in traced.layers:
             found = None if layer.stage is None else numbers.get((index, layer.stage))
             rows.append(_row((block, block_type, sub_layer), layer, found))
     return rows
 
 
-def _sub_layers(architecture: Architecture) -> Iterator[tuple[int, str, int, Plan]]:
-    """Block number, block type, sub-layer number and plan of every sub-layer."""
+def _sub_layers(architecture: Architecture) -> Iterator[tuple[int, str, int, Traced]]:
+    """Block number, block type, sub-layer number and trace of every sub-layer."""
     for number, (block, channels, resolution) in enumerate(architecture.inputs(), start=1):
-        plan = sub_layer_plan(block, channels, resolution)
-        yield number, block.type_name, 1, plan
+        traced = trace_sub_layer(block, channels, resolution)
+        yield number, block.type_name, 1, traced
         for sub_layer in range(2, block.sub_layers + 1):
-            yield number, block.type_name, sub_layer, sub_layer_plan(block, None, plan.shape[1:])
+            yield number, block.type_name, sub_layer, trace_sub_layer(block, None, traced.plan.shape[1:])
 
 
 def _row(place: tuple[int, str, int], layer: Layer, found: dict[str, float] | None) -> LayerShare:

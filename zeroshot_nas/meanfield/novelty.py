@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from zeroshot_nas.meanfield.plan import Mix, Pair
-from zeroshot_nas.meanfield.propagation import Backward, Ensemble, Forward, rectified_correlation
-from zeroshot_nas.meanfield.spectra import MEAN, Array
+from zeroshot_nas.meanfield.propagation import (
+    Backward,
+    Ensemble,
+    Forward,
+    Pairs,
+    rectified_correlation,
+    shared_energy,
+)
+from zeroshot_nas.meanfield.spectra import Array
 
 _SMALLEST_PIVOT = 1e-9
 
@@ -18,15 +24,14 @@ def novelty(ensemble: Ensemble, passed: Forward, came: Backward) -> Array:
     correlation of their inputs times that of their output gradients. In order of size, what is left of a convolution
     beside those before it is the squared diagonal of the Cholesky factor of the likenesses.
     """
-    new = np.ones(ensemble.count)
-    pairs = ensemble.pairs
-    if not pairs:
+    new, pairs = np.ones(ensemble.layout.count), ensemble.layout.pairs
+    if pairs is None:
         return new
-    inputs, gradients = _input_correlations(ensemble, passed, pairs), _gradient_correlations(ensemble, came, pairs)
-    net, first, second = ensemble.pair_places.T
-    likeness = np.broadcast_to(np.eye(ensemble.paired), (ensemble.size, ensemble.paired, ensemble.paired)).copy()
-    likeness[net, first, second] = likeness[net, second, first] = inputs * gradients
-    net, place, row = ensemble.paired_rows.T
+    likeness = np.zeros((ensemble.layout.size, pairs.size, pairs.size)) + np.eye(pairs.size)
+    net, first, second = pairs.places.T
+    shared = _input_correlations(passed, pairs) * _gradient_correlations(came, pairs)
+    likeness[net, first, second] = likeness[net, second, first] = shared
+    net, place, row = pairs.members.T
     new[row] = _pivots(likeness)[net, place]
     return new
 
@@ -43,29 +48,16 @@ def _pivots(matrices: Array) -> Array:
     return pivots
 
 
-def _gradient_correlations(ensemble: Ensemble, came: Backward, pairs: list[tuple[int, Pair]]) -> Array:
-    first, second = (np.array([ensemble.rows[net][pair.stages[end]] for net, pair in pairs]) for end in (0, 1))
-    terms = ensemble.terms([(net, pair.gradients) for net, pair in pairs])
-    shared = np.add.reduceat((terms.filters * came.spectra[terms.sources]) @ MEAN, terms.starts)
-    correlations: Array = np.clip(shared / np.sqrt(came.energy[first] * came.energy[second]), -1.0, 1.0)
+def _gradient_correlations(came: Backward, pairs: Pairs) -> Array:
+    shared = shared_energy(pairs.gradients, came.spectra, came.powers)
+    correlations: Array = np.clip(shared / np.sqrt(came.energy[pairs.stages].prod(1)), -1.0, 1.0)
     return correlations
 
 
-def _input_correlations(ensemble: Ensemble, passed: Forward, pairs: list[tuple[int, Pair]]) -> Array:
-    correlations = np.ones(len(pairs))
-    differ: list[int] = []
-    mixes: list[tuple[int, Mix]] = []
-    for place, (net, pair) in enumerate(pairs):
-        if pair.inputs is not None:
-            differ.append(place)
-            mixes.append((net, pair.inputs))
-    if not differ:
-        return correlations
-    read = [(net, pair.rectified or pair.stages) for net, pair in (pairs[place] for place in differ)]
-    first, second = (np.array([ensemble.rows[net][ends[end]] for net, ends in read]) for end in (0, 1))
-    terms = ensemble.terms(mixes)
-    shared = np.add.reduceat((terms.filters * passed.spectra[terms.sources]) @ MEAN, terms.starts)
-    plain = np.clip(shared / np.sqrt(passed.energy[first] * passed.energy[second]), -1.0, 1.0)
-    rectified = np.array([pairs[place][1].rectified is not None for place in differ])
-    correlations[differ] = np.where(rectified, rectified_correlation(plain), plain)
+def _input_correlations(passed: Forward, pairs: Pairs) -> Array:
+    correlations = np.ones(len(pairs.places))
+    if len(pairs.differ):
+        shared = shared_energy(pairs.inputs, passed.spectra[:, 0], passed.powers)
+        plain = np.clip(shared / np.sqrt(passed.energy[pairs.readers].prod(1)), -1.0, 1.0)
+        correlations[pairs.differ] = np.where(pairs.rectified, rectified_correlation(plain), plain)
     return correlations

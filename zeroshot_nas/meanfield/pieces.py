@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zeroshot_nas.detailed import Detailed
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
@@ -27,6 +28,9 @@ LINEAR_LOSS = -math.log(LINEAR_SHARE)
 
 GRADIENT_GAIN = math.log(math.pi / (math.pi - 1))
 """What a layer of a plain chain adds to the logarithm of the gradient's energy."""
+
+_NO_CONVOLUTION = "no convolution lies on a path from the input to the output"
+_TINY = 1e-300
 
 
 class Layers(NamedTuple):
@@ -133,23 +137,11 @@ class CetPieces:
         Raises:
             UndefinedScoreError: There is none.
         """
-        if not len(layers.out_channels):
-            raise UndefinedScoreError("no convolution lies on a path from the input to the output")
-        inner, runs = 1.0 - layers.is_stem, Runs.of(layers.positions)
-        parameters, weights, transmission = inner * layers.parameters, inner * layers.weights, layers.transmission
-        U, H_U = runs.sum_and_entropy(layers.uses)  # noqa: N806
-        S, H_S = runs.sum_and_entropy(transmission)  # noqa: N806
-        return cls(
-            *(U, H_U, S, H_S),
-            P=float(parameters.sum()),
-            PF=float(parameters @ layers.output_positions),
-            W=float(weights.sum()),
-            W_L2=float(weights @ layers.positions),
-            E=float(inner @ layers.expressivity),
-            E_m=float(inner @ transmission),
-            D_f=depth_forward,
-            D_b=depth_backward,
-        )
+        nets = np.zeros(len(layers.out_channels), np.intp)
+        (found,) = summed_up(nets, layers, np.array([depth_forward]), np.array([depth_backward]))
+        if isinstance(found, UndefinedScoreError):
+            raise found
+        return found
 
     @property
     def D(self) -> float:  # noqa: N802
@@ -186,6 +178,48 @@ def score_u(U: float, H_U: float, S: float, H_S: float, D_f: float, D_b: float) 
 def _beyond(depth: float) -> float:
     """How far a plain-equivalent depth is beyond what trains."""
     return max(0.0, depth - PLAIN_DEPTH) / PLAIN_DEPTH
+
+
+def summed_up(
+    nets: NDArray[np.intp], layers: Layers, depth_forward: Array, depth_backward: Array
+) -> list[CetPieces | UndefinedScoreError]:
+    """The pieces of many networks, given for each convolution its network's number, and for each network its depths."""
+    size = len(depth_forward)
+
+    def totals(values: Array) -> Array:
+        return np.bincount(nets, values, size).astype(float)  # of none it is an array of whole numbers
+
+    inner = (layers.is_stem == 0).astype(float)
+    parameters, weights = inner * layers.parameters, inner * layers.weights
+    columns = {
+        "U": totals(layers.uses),
+        "H_U": _entropies(nets, layers.uses, layers.positions, size),
+        "S": totals(layers.transmission),
+        "H_S": _entropies(nets, layers.transmission, layers.positions, size),
+        "P": totals(parameters),
+        "PF": totals(parameters * layers.output_positions),
+        "W": totals(weights),
+        "W_L2": totals(weights * layers.positions),
+        "E": totals(inner * layers.expressivity),
+        "E_m": totals(inner * layers.transmission),
+        "D_f": depth_forward,
+        "D_b": depth_backward,
+    }
+    counts = np.bincount(nets, minlength=size).tolist()
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [
+        CetPieces(**dict(zip(columns, row, strict=True))) if count else UndefinedScoreError(_NO_CONVOLUTION)
+        for row, count in zip(rows, counts, strict=True)
+    ]
+
+
+def _entropies(nets: NDArray[np.intp], values: Array, resolutions: Array, size: int) -> Array:
+    """Entropy of the shares of each network's sum by resolution; exp of it is the effective number of resolutions."""
+    each, place = np.unique(resolutions, return_inverse=True)
+    totals = np.bincount(nets * len(each) + place, values, size * len(each)).reshape(size, len(each))
+    shares = totals / np.maximum(totals.sum(1, keepdims=True), _TINY)
+    entropies: Array = -(shares * np.log(np.maximum(shares, _TINY))).sum(1)
+    return entropies
 
 
 class Runs(NamedTuple):

@@ -6,14 +6,16 @@ Random weights make what a convolution or a ReLU adds independent of all that we
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Literal, NamedTuple, TypeAlias
+from dataclasses import astuple, dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from zeroshot_nas.architecture import BlockSpec
 from zeroshot_nas.errors import UndefinedScoreError
-from zeroshot_nas.meanfield.spectra import UNIT, Array, torus_side, transfer
+from zeroshot_nas.meanfield.filters import UNIT, Filter, added, constant, multiplied, pooling, scaled
+from zeroshot_nas.meanfield.spectra import torus_side
 from zeroshot_nas.ops import (
     Activation,
     BatchNorm,
@@ -31,14 +33,18 @@ from zeroshot_nas.ops import (
     Zero,
 )
 
-Mix: TypeAlias = dict[int, Array]
-"""A tensor: sources with the transfer functions that they come through. Source 0 is the plan's input, source i + 1 what
+Mix: TypeAlias = tuple[tuple[int, Filter], ...]
+"""A tensor: sources, in order, with the filters that they come through. Source 0 is the plan's input, source i + 1 what
 its i-th operation adds; backward, source 0 is the gradient of the plan's output."""
+
+_Mix: TypeAlias = dict[int, Filter]  # the same while it is traced
+
+_LARGE = 64  # a side that cuts no kernel
 
 Kind: TypeAlias = Literal["conv", "relu", "norm", "pool", "merge", "concatenation"]
 
 
-class Stage(NamedTuple):
+class Operation(NamedTuple):
     """An operation that adds a source.
 
     Attributes:
@@ -46,12 +52,31 @@ class Stage(NamedTuple):
             sources into one.
         op: The convolution or the pooling.
         reads: The tensor that it reads; of a concatenation, the share of channels of each part.
-        gradient: The gradient that reaches its output.
         level: Length of the longest path to it from the plan's input.
         shape: Shape of its output.
-        torus: Sides of the torus before and behind it.
-        normalised: Whether a batch norm follows at once.
+        tori: Sides of the torus before and behind it, where it has a stride; else not told.
+        group: Number of the graph that it is in; 0 outside.
         kernel: A convolution's kernel as far as the map reaches.
+        normalised: Whether a batch norm follows at once.
+    """
+
+    kind: Kind
+    op: Conv | Pool | None
+    reads: Mix
+    level: int
+    shape: Shape
+    tori: tuple[int, int]
+    group: int
+    kernel: int
+    normalised: bool
+
+
+class Stage(NamedTuple):
+    """An operation that adds a source, and what becomes of it.
+
+    Attributes:
+        kind: See `Operation`, as for all but the last two.
+        gradient: The gradient that reaches its output.
         counts: Whether a convolution's weights count: a batch norm follows, or further convolutions alone (else its
             output goes into a sum at the size that its initialisation happens to give it).
     """
@@ -59,12 +84,13 @@ class Stage(NamedTuple):
     kind: Kind
     op: Conv | Pool | None
     reads: Mix
-    gradient: Mix
     level: int
     shape: Shape
-    torus: tuple[int, int]
-    normalised: bool
+    tori: tuple[int, int]
+    group: int
     kernel: int
+    normalised: bool
+    gradient: Mix
     counts: bool
 
 
@@ -86,7 +112,7 @@ class Pair(NamedTuple):
     """Two convolutions that may be the same map in part.
 
     Attributes:
-        stages: Their places, the one with more weights first.
+        stages: Their places.
         inputs: Sources that their inputs share, with the product of the filters; None where both read the same tensor.
         rectified: Whether their inputs are ReLUs of tensors that share these.
         gradients: Sources that their output gradients share.
@@ -98,23 +124,21 @@ class Pair(NamedTuple):
     gradients: Mix
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """What a chain does.
+    """What a chain does. Chains that do the same share one, whatever the order of their parallel branches.
 
     Attributes:
         stages: Operations that add a source, each behind what it reads.
-        layers: All convolutions, in order.
         output: The chain's output.
         input_gradient: The gradient that reaches its input.
         shape: Shape of the output.
         pairs: Convolutions of one graph that may be redundant.
-        rivals: Stages that are in a pair, those with more weights first.
+        rivals: Stages that are in a pair, those with more weights first, of equal ones the first in the chain.
         ends_in_relu: Whether the output is a ReLU's.
     """
 
     stages: tuple[Stage, ...]
-    layers: tuple[Layer, ...]
     output: Mix
     input_gradient: Mix
     shape: Shape
@@ -122,61 +146,135 @@ class Plan:
     rivals: tuple[int, ...]
     ends_in_relu: bool
 
+    @cached_property
+    def filters_input(self) -> bool:
+        """Whether what comes in goes through a filter other than a factor."""
+        return _filters_first(*(stage.reads for stage in self.stages), self.output)
+
+    @cached_property
+    def filters_gradient(self) -> bool:
+        """The same of the gradient."""
+        return _filters_first(*(stage.gradient for stage in self.stages), self.input_gradient)
+
+
+def _filters_first(*mixes: Mix) -> bool:
+    """Whether one of them has source 0 behind a filter that is no factor."""
+    return any(mix and mix[0][0] == 0 and constant(mix[0][1]) is None for mix in mixes)
+
+
+class Site(NamedTuple):
+    """A plan where it stands.
+
+    Attributes:
+        plan: The plan.
+        width: Factor on all its channels.
+        resolution: Height and width of all its maps; None where they are as the plan has them.
+    """
+
+    plan: Plan
+    width: int = 1
+    resolution: Resolution | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the output."""
+        shape = self.plan.shape
+        height, width = self.resolution or shape[1:]
+        return shape[0] * self.width, height, width
+
+
+def sub_layer_site(block: BlockSpec, in_channels: int | None, resolution: Resolution) -> Site:
+    """The plan of a block's first sub-layer, or for ``in_channels`` None of a following one.
+
+    Blocks that differ in width alone share it where they say so.
+
+    Raises:
+        UndefinedScoreError: It has no path from input to output, or an operation without a rule.
+    """
+    outline = block.outline()
+    if outline is None or (in_channels is not None and (block.stride > 1 or in_channels != block.out_channels)):
+        return Site(trace_sub_layer(block, in_channels, resolution).plan)
+    return Site(trace_sub_layer(outline, 1, (_LARGE, _LARGE)).plan, block.out_channels, resolution)
+
+
+class Traced(NamedTuple):
+    """A chain of operations.
+
+    Attributes:
+        plan: Its plan.
+        layers: All its convolutions, in order, dead ones among them.
+    """
+
+    plan: Plan
+    layers: tuple[Layer, ...]
+
 
 @lru_cache(maxsize=16_384)
-def sub_layer_plan(block: BlockSpec, in_channels: int | None, resolution: Resolution) -> Plan:
-    """The plan of a block's first sub-layer, or for ``in_channels`` None of a following one.
+def trace_sub_layer(block: BlockSpec, in_channels: int | None, resolution: Resolution) -> Traced:
+    """A block's first sub-layer, or for ``in_channels`` None a following one.
 
     Raises:
         UndefinedScoreError: It has no path from input to output, or an operation without a rule.
     """
     ops = block.following() if in_channels is None else block.first(in_channels)
-    return make_plan(ops, (in_channels or block.out_channels, *resolution))
+    return trace(ops, (in_channels or block.out_channels, *resolution))
 
 
-@lru_cache(maxsize=16_384)
-def make_plan(ops: tuple[Op, ...], shape: Shape) -> Plan:
-    """The plan of a chain of operations.
+def trace(ops: tuple[Op, ...], shape: Shape) -> Traced:
+    """A chain of operations that takes tensors of that shape.
 
     Raises:
         UndefinedScoreError: It has no path from input to output, or an operation without a rule.
 
     Example:
         >>> conv = Conv(4, 4, 3), BatchNorm(4)
-        >>> plan = make_plan((Residual((Activation(), *conv)),), (4, 8, 8))
-        >>> [stage.kind for stage in plan.stages], sorted(plan.output)  # the input itself, and the convolution's source
-        (['relu', 'conv'], [0, 2])
+        >>> plan = trace((Residual((Activation(), *conv)),), (4, 8, 8)).plan
+        >>> [stage.kind for stage in plan.stages]
+        ['relu', 'conv']
+        >>> [source for source, _ in plan.output]  # the input itself, and the convolution's source
+        [0, 2]
     """
-    trace = _Trace()
-    output = trace.chain(ops, _Tensor({0: UNIT}, shape), None)
+    walked = _Trace()
+    output = walked.chain(ops, _Tensor({0: UNIT}, shape), 0)
     if not output.mix:
         raise UndefinedScoreError("no path leads from the input to the output")
-    return trace.plan(output)
+    return walked.traced(output)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Tensor:
-    """A tensor while it is traced."""
+    """A tensor while it is traced, and its ReLU where something reads that."""
 
-    mix: Mix
+    mix: _Mix
     shape: Shape
     rectified: _Tensor | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class _Draft:
-    """A stage while it is traced."""
+    """An operation while it is traced."""
 
     kind: Kind
     op: Conv | Pool | None
-    reads: Mix
+    reads: _Mix
     level: int
     shape: Shape
-    torus: tuple[int, int]
-    group: int | None
+    tori: tuple[int, int]
+    group: int
     kernel: int = 1
     normalised: bool = False
-    gradient: Mix = field(default_factory=dict)
+
+    @property
+    def label(self) -> tuple[Any, ...]:
+        """What it does, to sort by."""
+        return self.level, self.kind, _numbers(self.op), self.normalised, self.group
+
+    def operation(self, number: dict[int, int]) -> Operation:
+        """With the sources that it reads by their numbers."""
+        return Operation(
+            *(self.kind, self.op, _numbered(self.reads, number), self.level, self.shape, self.tori, self.group),
+            *(self.kernel, self.normalised),
+        )
 
 
 class _Trace:
@@ -186,14 +284,13 @@ class _Trace:
         self.drafts: list[_Draft] = []
         self.convolutions: list[tuple[Conv, Resolution, int | None]] = []
         self.groups = 0
-        self._rectified: dict[int, tuple[_Tensor, _Tensor]] = {}
 
-    def chain(self, ops: Iterable[Op], tensor: _Tensor, group: int | None) -> _Tensor:
+    def chain(self, ops: Iterable[Op], tensor: _Tensor, group: int) -> _Tensor:
         for op in ops:
             tensor = self.step(op, tensor, group)
         return tensor
 
-    def step(self, op: Op, tensor: _Tensor, group: int | None) -> _Tensor:
+    def step(self, op: Op, tensor: _Tensor, group: int) -> _Tensor:
         if isinstance(op, Graph):
             return self.graph(op, tensor, group)
         if isinstance(op, Residual):
@@ -217,46 +314,43 @@ class _Trace:
             return self.relu(tensor, group)
         raise UndefinedScoreError(f"the mean field has no rule for {op}")
 
-    def add(
-        self, kind: Kind, op: Conv | Pool | None, reads: Mix, before: Shape, shape: Shape, group: int | None
-    ) -> _Tensor:
-        level = 1 + max((self.drafts[source - 1].level for source in reads if source), default=0)
-        torus = (_torus(before), _torus(shape))
-        self.drafts.append(_Draft(kind, op, reads, level, shape, torus, group))
+    def add(self, kind: Kind, op: Conv | Pool | None, reads: _Mix, before: Shape, shape: Shape, group: int) -> _Tensor:
+        level = 1 + max(self.drafts[source - 1].level if source else 0 for source in reads)
+        tori = (_torus(before), _torus(shape)) if op is not None and op.stride > 1 else (0, 0)
+        self.drafts.append(_Draft(kind, op, reads, level, shape, tori, group))
         return _Tensor({len(self.drafts): UNIT}, shape)
 
-    def convolution(self, op: Conv, tensor: _Tensor, shape: Shape, group: int | None) -> _Tensor:
+    def convolution(self, op: Conv, tensor: _Tensor, shape: Shape, group: int) -> _Tensor:
         if op.groups not in (1, op.in_channels):
             raise UndefinedScoreError(f"the mean field has rules for full and for depthwise convolutions, got {op}")
         if not tensor.mix:
             self.convolutions.append((op, shape[1:], None))
             return _Tensor({}, shape)
         output = self.add("conv", op, tensor.mix, tensor.shape, shape, group)
-        self.drafts[-1].kernel = max(1, min(op.kernel_size, min(tensor.shape[1:]) // op.dilation))
+        self.drafts[-1].kernel = reached_kernel(op, min(tensor.shape[1:]))
         self.convolutions.append((op, shape[1:], len(self.drafts) - 1))
         return output
 
-    def pooling(self, op: Pool, tensor: _Tensor, shape: Shape, group: int | None) -> _Tensor:
+    def pooling(self, op: Pool, tensor: _Tensor, shape: Shape, group: int) -> _Tensor:
         if op.stride > 1:
             return self.add("pool", op, tensor.mix, tensor.shape, shape, group)
-        share = transfer(op.kernel_size)
-        return _Tensor({source: share * filter_ for source, filter_ in tensor.mix.items()}, shape)
+        mean = pooling(op.kernel_size)
+        return _Tensor({source: multiplied(mean, filter_) for source, filter_ in tensor.mix.items()}, shape)
 
-    def batch_norm(self, tensor: _Tensor, group: int | None) -> _Tensor:
+    def batch_norm(self, tensor: _Tensor, group: int) -> _Tensor:
         draft = self.draft_of(tensor)
         if draft is not None and draft.kind == "conv" and draft is self.drafts[-1]:
             draft.normalised = True
             return tensor
         return self.add("norm", None, tensor.mix, tensor.shape, tensor.shape, group)
 
-    def relu(self, tensor: _Tensor, group: int | None) -> _Tensor:
-        if id(tensor) not in self._rectified:
-            output = self.add("relu", None, tensor.mix, tensor.shape, tensor.shape, group)
-            self._rectified[id(tensor)] = tensor, output  # the tensor is kept, so that its id stays its own
-        return self._rectified[id(tensor)][1]
+    def relu(self, tensor: _Tensor, group: int) -> _Tensor:
+        if tensor.rectified is None:
+            tensor.rectified = self.add("relu", None, tensor.mix, tensor.shape, tensor.shape, group)
+        return tensor.rectified
 
-    def graph(self, graph: Graph, tensor: _Tensor, group: int | None) -> _Tensor:
-        if group is None:
+    def graph(self, graph: Graph, tensor: _Tensor, group: int) -> _Tensor:
+        if not group:
             self.groups += 1
             group = self.groups
         outputs = [tensor]
@@ -266,18 +360,18 @@ class _Trace:
             outputs.append(joined)
         return outputs[-1]
 
-    def concatenation(self, parts: Sequence[_Tensor], group: int | None) -> _Tensor:
+    def concatenation(self, parts: Sequence[_Tensor], group: int) -> _Tensor:
         channels = sum(part.shape[0] for part in parts)
         shape = (channels, *parts[0].shape[1:])
-        shares: Mix = {}
+        shares: _Mix = {}
         for part in parts:
             if part.mix:
                 single = part if self.draft_of(part) is not None else self.merge(part, group)
                 (source,) = single.mix
-                shares[source] = shares.get(source, 0.0 * UNIT) + part.shape[0] / channels * UNIT
+                _add(shares, {source: scaled(UNIT, part.shape[0] / channels)})
         return self.add("concatenation", None, shares, shape, shape, group) if shares else _Tensor({}, shape)
 
-    def merge(self, tensor: _Tensor, group: int | None) -> _Tensor:
+    def merge(self, tensor: _Tensor, group: int) -> _Tensor:
         return self.add("merge", None, tensor.mix, tensor.shape, tensor.shape, group)
 
     def draft_of(self, tensor: _Tensor) -> _Draft | None:
@@ -285,36 +379,46 @@ class _Trace:
         if len(tensor.mix) != 1:
             return None
         ((source, filter_),) = tensor.mix.items()
-        return self.drafts[source - 1] if source and filter_ is UNIT else None
+        return self.drafts[source - 1] if source and filter_ == UNIT else None
 
-    def plan(self, output: _Tensor) -> Plan:
-        """Leaves out what does not reach the output, and traces the gradients."""
-        alive = _reached(self.drafts, output.mix)
-        number = {0: 0, **{old + 1: new + 1 for new, old in enumerate(alive)}}
-        drafts = [self.drafts[old] for old in alive]
-        for draft in drafts:
-            draft.reads = _renumbered(draft.reads, number)
-        out = _renumbered(output.mix, number)
-        input_gradient = _trace_gradients(drafts, out)
-        stages = tuple(
-            Stage(
-                *(each.kind, each.op, each.reads, each.gradient, each.level, each.shape, each.torus, each.normalised),
-                *(each.kernel, each.normalised or _read_by_convolutions(drafts, each)),
-            )
-            for each in drafts
-        )
+    def traced(self, output: _Tensor) -> Traced:
+        """Leaves out what does not reach the output, and puts the rest in order."""
+        order = _in_order(self.drafts, _reached(self.drafts, output.mix), output.mix)
+        number = {0: 0, **{old + 1: new + 1 for new, old in enumerate(order)}}
+        operations = tuple(self.drafts[old].operation(number) for old in order)
+        plan = _plan(operations, _numbered(output.mix, number), output.shape)
+        rivals = tuple(sorted(plan.rivals, key=lambda place: (-_weights(operations[place]), order[place])))
         layers = tuple(
             Layer(conv, resolution, number[old + 1] - 1 if old is not None and old + 1 in number else None)
             for conv, resolution, old in self.convolutions
         )
-        last = self.draft_of(output)
-        pairs = tuple(_pairs(drafts))
-        paired = {place for pair in pairs for place in pair.stages}
-        rivals = sorted(paired, key=lambda place: (-_weights(drafts[place]), place))
-        return Plan(
-            *(stages, layers, out, input_gradient, output.shape, pairs, tuple(rivals)),
-            ends_in_relu=last is not None and last.kind == "relu",
-        )
+        return Traced(plan if rivals == plan.rivals else _with_rivals(plan, rivals), layers)
+
+
+@lru_cache(maxsize=16_384)
+def _plan(operations: tuple[Operation, ...], output: Mix, shape: Shape) -> Plan:
+    """The plan of operations in order."""
+    gradients = _trace_gradients(operations, output)
+    stages = tuple(
+        Stage(*each, _mix(gradient), each.normalised or _is_of_convolutions(gradient, operations))
+        for each, gradient in zip(operations, gradients[1:], strict=True)
+    )
+    pairs = tuple(_pairs(stages))
+    return Plan(
+        *(stages, output, _mix(gradients[0]), shape, pairs),
+        rivals=tuple(sorted({place for pair in pairs for place in pair.stages})),
+        ends_in_relu=_alone(output) is not None and stages[-1].kind == "relu",
+    )
+
+
+@lru_cache(maxsize=16_384)
+def _with_rivals(plan: Plan, rivals: tuple[int, ...]) -> Plan:
+    return replace(plan, rivals=rivals)
+
+
+def reached_kernel(conv: Conv, side: int) -> int:
+    """A convolution's kernel as far as a map of that side reaches."""
+    return max(1, min(conv.kernel_size, side // conv.dilation))
 
 
 def _torus(shape: Shape) -> int:
@@ -324,26 +428,38 @@ def _torus(shape: Shape) -> int:
 def _sum(tensors: Sequence[_Tensor]) -> _Tensor:
     if len(tensors) == 1:
         return tensors[0]
-    mix: Mix = {}
+    mix: _Mix = {}
     for tensor in tensors:
         _add(mix, tensor.mix)
     return _Tensor(mix, tensors[0].shape)
 
 
-def _add(mix: Mix, more: Mix) -> None:
+def _mix(traced: _Mix) -> Mix:
+    return tuple(sorted(traced.items()))
+
+
+def _add(mix: _Mix, more: _Mix) -> None:
     for source, filter_ in more.items():
-        mix[source] = mix[source] + filter_ if source in mix else filter_
+        mix[source] = added(mix[source], filter_) if source in mix else filter_
 
 
-def _scaled(mix: Mix, factor: float) -> Mix:
-    return {source: factor * filter_ for source, filter_ in mix.items()}
+def _scaled(mix: _Mix, factor: float) -> _Mix:
+    return {source: scaled(filter_, factor) for source, filter_ in mix.items()}
 
 
-def _renumbered(mix: Mix, number: dict[int, int]) -> Mix:
-    return {number[source]: filter_ for source, filter_ in mix.items()}
+def _numbered(mix: _Mix, number: dict[int, int]) -> Mix:
+    return tuple(sorted([(number[source], filter_) for source, filter_ in mix.items()]))
 
 
-def _reached(drafts: Sequence[_Draft], output: Mix) -> list[int]:
+def _alone(mix: Mix) -> int | None:
+    """The only source of a mix, unfiltered, by its place; None for another mix and for the input."""
+    if len(mix) > 1:
+        return None
+    ((source, filter_),) = mix
+    return source - 1 if source and filter_ == UNIT else None
+
+
+def _reached(drafts: Sequence[_Draft], output: _Mix) -> list[int]:
     """Places of the drafts from which a path leads to the output."""
     reached = set(output)
     for place in range(len(drafts) - 1, -1, -1):
@@ -352,83 +468,117 @@ def _reached(drafts: Sequence[_Draft], output: Mix) -> list[int]:
     return [place for place in range(len(drafts)) if place + 1 in reached]
 
 
-def _trace_gradients(drafts: Sequence[_Draft], output: Mix) -> Mix:
-    """Fills in the gradient that reaches each draft's output; returns the one that reaches the input."""
-    gradients: list[Mix] = [{} for _ in range(len(drafts) + 1)]
+def _in_order(drafts: Sequence[_Draft], alive: Sequence[int], output: _Mix) -> list[int]:
+    """Places that are alive, sorted by what the drafts are, what they read and what reads them.
+
+    Drafts that all this does not tell apart stay in the chain's order.
+    """
+    readers: dict[int, list[tuple[tuple[Any, ...], Filter]]] = {0: [], **{place + 1: [] for place in alive}}
     for source, filter_ in output.items():
-        gradients[source] = {0: filter_}
-    for place in range(len(drafts) - 1, -1, -1):
+        readers[source].append(((), filter_))
+    by_level: dict[int, list[int]] = {}
+    for place in alive:
         draft = drafts[place]
-        draft.gradient = gradients[place + 1]
+        by_level.setdefault(draft.level, []).append(place)
         for source, filter_ in draft.reads.items():
-            _add(gradients[source], _filtered(_passed(draft, place + 1, filter_), filter_, draft.kind))
-    return gradients[0]
+            readers[source].append((draft.label, filter_))
+    order: list[int] = []
+    number = {0: 0}
+    for level in sorted(by_level):
+        places = by_level[level]
+        if len(places) > 1:
+            places.sort(
+                key=lambda place: (
+                    drafts[place].label,
+                    _numbered(drafts[place].reads, number),
+                    sorted(readers[place + 1]),
+                )
+            )
+        order += places
+        number |= {place + 1: len(number) + at for at, place in enumerate(places)}
+    return order
 
 
-def _read_by_convolutions(drafts: Sequence[_Draft], draft: _Draft) -> bool:
-    return all(source and drafts[source - 1].kind == "conv" for source in draft.gradient)
+@lru_cache(maxsize=4_096)
+def _numbers(op: Conv | Pool | None) -> tuple[Any, ...]:
+    return () if op is None else astuple(op)
 
 
-def _passed(draft: _Draft, own: int, filter_: Array) -> Mix:
-    """The gradient behind a draft; ``own`` is the source that it adds to gradients."""
-    if draft.kind == "merge":
-        return draft.gradient
-    if draft.kind == "concatenation":
-        return _scaled(draft.gradient, float(filter_[0]) ** 0.5)  # a slice has its share of the energy
-    if draft.kind == "relu":
-        return {**_scaled(draft.gradient, 0.5), own: UNIT}
+def _trace_gradients(operations: Sequence[Operation], output: Mix) -> list[_Mix]:
+    """The gradient that reaches the input, and those that reach each operation's output."""
+    gradients: list[_Mix] = [{} for _ in range(len(operations) + 1)]
+    for source, filter_ in output:
+        gradients[source] = {0: filter_}
+    for own in range(len(operations), 0, -1):
+        kind, _, reads, *_ = operations[own - 1]
+        for source, filter_ in reads:
+            _add(gradients[source], _filtered(_passed(kind, gradients[own], own, filter_), filter_, kind))
+    return gradients
+
+
+def _is_of_convolutions(gradient: _Mix, operations: Sequence[Operation]) -> bool:
+    """Whether a tensor is read by convolutions alone."""
+    return all(source and operations[source - 1].kind == "conv" for source in gradient)
+
+
+def _passed(kind: Kind, gradient: _Mix, own: int, filter_: Filter) -> _Mix:
+    """The gradient behind an operation; ``own`` is the source that it adds to gradients."""
+    if kind == "merge":
+        return gradient
+    if kind == "concatenation":
+        return _scaled(gradient, _share(filter_) ** 0.5)  # a slice has its share of the energy
+    if kind == "relu":
+        return {**_scaled(gradient, 0.5), own: UNIT}
     return {own: UNIT}
 
 
-def _filtered(mix: Mix, filter_: Array, kind: Kind) -> Mix:
-    if filter_ is UNIT or kind == "concatenation":
+def _share(filter_: Filter) -> float:
+    share = constant(filter_)
+    assert share is not None, "a concatenation reads sources unfiltered"
+    return share
+
+
+def _filtered(mix: _Mix, filter_: Filter, kind: Kind) -> _Mix:
+    if filter_ == UNIT or kind == "concatenation":
         return mix
-    return {source: filter_ * each for source, each in mix.items()}
+    return {source: multiplied(filter_, each) for source, each in mix.items()}
 
 
-def _pairs(drafts: Sequence[_Draft]) -> Iterable[Pair]:
+def _pairs(stages: Sequence[Stage]) -> Iterable[Pair]:
     """Pairs of convolutions of one graph whose inputs and whose output gradients have something in common."""
     groups: dict[int, list[int]] = {}
-    for place, draft in enumerate(drafts):
-        if draft.group is not None and isinstance(draft.op, Conv):
-            groups.setdefault(draft.group, []).append(place)
+    for place, stage in enumerate(stages):
+        if stage.group and stage.kind == "conv":
+            groups.setdefault(stage.group, []).append(place)
     for places in groups.values():
-        places.sort(key=lambda place: (-_weights(drafts[place]), place))
-        for index, first in enumerate(places):
-            for second in places[index + 1 :]:
-                gradients = _shared(drafts[first].gradient, drafts[second].gradient)
-                if not gradients:
-                    continue
-                if _same(drafts[first].reads, drafts[second].reads):
-                    yield Pair((first, second), None, None, gradients)
-                    continue
-                relus = _relu_read(drafts, first), _relu_read(drafts, second)
-                if relus[0] is not None and relus[1] is not None:
-                    inputs = _shared(drafts[relus[0]].reads, drafts[relus[1]].reads)
-                    rectified = relus[0], relus[1]
-                    if inputs:
-                        yield Pair((first, second), inputs, rectified, gradients)
-                elif inputs := _shared(drafts[first].reads, drafts[second].reads):
-                    yield Pair((first, second), inputs, None, gradients)
+        for first, second in itertools.combinations(places, 2):
+            gradients = _shared(stages[first].gradient, stages[second].gradient)
+            if not gradients:
+                continue
+            if stages[first].reads == stages[second].reads:
+                yield Pair((first, second), None, None, gradients)
+                continue
+            relus = _relu_read(stages, first), _relu_read(stages, second)
+            if relus[0] is not None and relus[1] is not None:
+                inputs = _shared(stages[relus[0]].reads, stages[relus[1]].reads)
+                rectified = relus[0], relus[1]
+                if inputs:
+                    yield Pair((first, second), inputs, rectified, gradients)
+            elif inputs := _shared(stages[first].reads, stages[second].reads):
+                yield Pair((first, second), inputs, None, gradients)
 
 
-def _weights(draft: _Draft) -> int:
-    assert isinstance(draft.op, Conv), "pairs are of convolutions"
-    return draft.op.out_channels * draft.op.fan_in
+def _weights(operation: Operation) -> int:
+    assert isinstance(operation.op, Conv), "pairs are of convolutions"
+    return operation.op.out_channels * operation.op.fan_in
 
 
-def _relu_read(drafts: Sequence[_Draft], place: int) -> int | None:
+def _relu_read(stages: Sequence[Stage], place: int) -> int | None:
     """The ReLU whose output, unfiltered, a convolution reads."""
-    reads = drafts[place].reads
-    if len(reads) != 1:
-        return None
-    ((source, filter_),) = reads.items()
-    return source - 1 if source and filter_ is UNIT and drafts[source - 1].kind == "relu" else None
-
-
-def _same(first: Mix, second: Mix) -> bool:
-    return first.keys() == second.keys() and all((first[source] == second[source]).all() for source in first)
+    read = _alone(stages[place].reads)
+    return read if read is not None and stages[read].kind == "relu" else None
 
 
 def _shared(first: Mix, second: Mix) -> Mix:
-    return {source: filter_ * second[source] for source, filter_ in first.items() if source in second}
+    others = dict(second)
+    return tuple([(source, multiplied(filter_, others[source])) for source, filter_ in first if source in others])

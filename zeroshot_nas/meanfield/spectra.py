@@ -53,14 +53,14 @@ UNIT = np.ones(SIZE)
 _TINY = 1e-300
 
 
-def covariance(spectra: Array) -> Array:
-    """Autocovariances ``(..., 45)`` of power spectra.
+def covariance(spectra: Array, lags: NDArray[np.intp] | None = None) -> Array:
+    """Autocovariances ``(..., 45)`` of power spectra, or those at some displacements alone.
 
     Example:
         >>> covariance(UNIT)[:3].round(12).tolist()
         [1.0, 0.0, 0.0]
     """
-    found: Array = spectra @ _TO_COVARIANCE
+    found: Array = spectra @ (_TO_COVARIANCE if lags is None else _TO_COVARIANCE[:, lags])
     return found
 
 
