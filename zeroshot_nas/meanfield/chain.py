@@ -229,43 +229,59 @@ def propagate_chain(architecture: Architecture) -> Chain | None:
         None where the architecture has no convolution or something else than convolutions with batch norms, ReLUs,
         gates and residual units of these, strides of 1 and 2, or has parallel convolutions that may repeat each other.
     """
-    energy, excess, linear = 1.0, 0.0, 1.0
-    blocks: list[ForwardBlock] = []
-    entering: list[float] = []
-    shape = architecture.input_size
-    for block in architecture.blocks:
-        passed = forward_block(block, shape, energy)
-        if passed is None:
-            return None
-        blocks.append(passed)
-        entering.append(excess)
-        shape = passed.shape
-        energy, constant, slope, share = passed.out
-        excess, linear = constant + slope * excess, linear * share
-    growth, combs, excess = 1.0, constant_combs(shape), shape[0] / architecture.num_classes
-    columns: list[Array] = []
-    arriving: list[float] = []
-    for passed in reversed(blocks):
-        came = backward_block(passed, combs)
-        columns.append(came.columns)
-        arriving.append(excess)
-        gain, combs, constant, slope = came.out
-        growth, excess = growth * gain, constant + slope * excess
-    height, width = architecture.input_size[1:]
-    growth *= height * width / (shape[1] * shape[2] * energy)
-    forward = np.concatenate([block.columns for block in blocks], axis=1)
-    gradient, gradient_slope, dilution = np.concatenate(columns[::-1], axis=1)
+    walked = _walk_forward(architecture)
+    if walked is None:
+        return None
+    blocks, entering, energy, linear = walked
+    shape = blocks[-1].shape
+    back, arriving, growth = _walk_back(blocks, shape[0] / architecture.num_classes)
+    gradient, gradient_slope, dilution = np.concatenate([block.columns for block in back], axis=1)
     if not len(gradient):
         return None
-    x, y = np.repeat(np.array((entering, arriving[::-1])), [block.columns.shape[1] for block in blocks], axis=1)
+    forward = np.concatenate([block.columns for block in blocks], axis=1)
+    x, y = np.repeat(np.array((entering, arriving)), [block.columns.shape[1] for block in blocks], axis=1)
     patch_rank, outputs = 1 / (forward[:2] + forward[2:] * x)
+    height, width = architecture.input_size[1:]
+    growth *= height * width / (shape[1] * shape[2] * energy)
     last = blocks[-1].passed[-1].steps
-    rectified = float(bool(last) and last[-1] is None)
+    rectified = float(bool(last) and last[-1] is None)  # behind it only the head is left: no layer
     return Chain(
         *(blocks, patch_rank, outputs, 1 / (gradient + gradient_slope * y), dilution),
         -math.log(linear / energy) / LINEAR_LOSS - rectified,
         math.log(growth) / GRADIENT_GAIN - rectified,
     )
+
+
+def _walk_forward(architecture: Architecture) -> tuple[list[ForwardBlock], list[float], float, float] | None:
+    """An image's way: the blocks, the excess that enters each, the energy behind them and what is linear of it."""
+    energy, excess, linear = 1.0, 0.0, 1.0
+    blocks: list[ForwardBlock] = []
+    entering: list[float] = []
+    shape = architecture.input_size
+    for spec in architecture.blocks:
+        block = forward_block(spec, shape, energy)
+        if block is None:
+            return None
+        blocks.append(block)
+        entering.append(excess)
+        shape = block.shape
+        energy, constant, slope, share = block.out
+        excess, linear = constant + slope * excess, linear * share
+    return blocks, entering, energy, linear
+
+
+def _walk_back(blocks: Sequence[ForwardBlock], excess: float) -> tuple[list[BackwardBlock], list[float], float]:
+    """The way back from a gradient of that excess: the blocks, the excess that arrives at each, the energy's growth."""
+    growth, combs = 1.0, constant_combs(blocks[-1].shape)
+    back: list[BackwardBlock] = []
+    arriving: list[float] = []
+    for block in reversed(blocks):
+        came = backward_block(block, combs)
+        back.append(came)
+        arriving.append(excess)
+        gain, combs, constant, slope = came.out
+        growth, excess = growth * gain, constant + slope * excess
+    return back[::-1], arriving[::-1], growth
 
 
 def constant_combs(shape: Shape) -> Combs:
