@@ -96,9 +96,8 @@ def _rows(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], variant
     rows = torch.zeros(factor.shape[1], len(inputs), len(tensors), dtype=torch.float64, device=factor.device)
     for row, cotangent in enumerate(factor.unbind(1) if targets else ()):
         derivatives.columns.zero_()
-        torch.autograd.grad(
-            logits, targets if row < deep else features, cotangent, retain_graph=True, allow_unused=True
-        )
+        reached = targets if row < deep else features
+        torch.autograd.grad(logits, reached, cotangent, retain_graph=True, allow_unused=True)
         rows[row] = derivatives.columns
     if others:
         rows[:, :, others] = _by_image(network, inputs, [tensors[index] for index in others], factor).double()
