@@ -1,5 +1,6 @@
 """VKDNW against a straightforward implementation, with layers of every kind, and where it is undefined."""
 
+import gc
 import math
 
 import pytest
@@ -183,6 +184,49 @@ def test_the_entropy():
     matrix = draw(12, 30)
     fisher = matrix @ matrix.T
     assert vkdnw._entropy(fisher * 1e-20, 0) == pytest.approx(vkdnw._entropy(fisher, 0), rel=1e-10)
+
+
+@pytest.mark.parametrize("variant", ["paper", "authors"])
+@pytest.mark.parametrize("kind", [Everything, Exotic])
+def test_more_classes_than_features(kind, variant):
+    """Backward passes for the features alone say as much as those for all classes."""
+    module = kind()
+    features = 9 if kind is Everything else 4
+    module.head = nn.Sequential(*list(module.head)[:3]) if kind is Everything else nn.Identity()
+    module = build(nn.Sequential(module, nn.Linear(features, 3 * features)))
+    x = draw(5, 3, 16, 16)
+    result = zs.score(module, "vkdnw", batch=Batch(x), init="keep", variant=variant)
+    tolerance = 1e-8 if variant == "paper" else 1e-2
+    assert result.value == pytest.approx(plain(plain_jacobian(module, x), module(x), variant), rel=tolerance)
+
+
+def test_one_pass_for_each_feature():
+    """Below a classifier of more classes than features."""
+    module, seen = build(nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 20))), []
+
+    class Counted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            seen.append(gradient.abs().max() > 1e-12)
+            return gradient
+
+    class Tap(nn.Module):
+        def forward(self, x):
+            return Counted.apply(x)
+
+    module.insert(1, Tap())
+    vkdnw.vkdnw(module, Batch(draw(5, 6)))
+    assert (len(seen), all(seen)) == (4, True)
+
+
+def test_nothing_stays():
+    """The graph is freed as the score is returned."""
+    zs.score(build(Everything()), "vkdnw", batch=Batch(draw(2, 3, 16, 16)), init="keep")
+    assert not any(type(each) is vkdnw._FirstElements for each in gc.get_objects())
 
 
 @settings(max_examples=8)

@@ -50,7 +50,8 @@ def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") ->
         UndefinedScoreError: F is not finite, or nine tenths of its spectrum are zero (a dead network; every class
             certain; fewer images times classes than a tenth of the tensors).
 
-    Cost: a forward pass, and for each class but one a backward pass down to the layers' outputs. The derivatives for
+    Cost: a forward pass, and for each class but one (with a linear classifier for each of its features, where those are
+    fewer) a backward pass down to the layers' outputs. The derivatives for
     single weights follow from those and the layers' inputs, an image at a time. Where a parameter belongs to anything
     but one convolution, linear layer or batch norm, the derivatives of each image are computed by themselves, which
     takes several times as long.
@@ -87,14 +88,33 @@ def _rows(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], variant
     factor = _factor(logits.detach(), variant)
     others = _in_graph(logits, tensors)
     targets = derivatives.outputs if others else derivatives.sources
+    deep, features = factor.shape[1], targets
+    if derivatives.last_linear is not None and derivatives.last_linear[0] is logits:
+        _, edge, weight = derivatives.last_linear
+        deep, features = min(deep, weight.shape[1]), [edge]
+        factor = _confined(factor, weight)
     rows = torch.zeros(factor.shape[1], len(inputs), len(tensors), dtype=torch.float64, device=factor.device)
     for row, cotangent in enumerate(factor.unbind(1) if targets else ()):
         derivatives.columns.zero_()
-        torch.autograd.grad(logits, targets, cotangent, retain_graph=True, allow_unused=True)
+        reached = targets if row < deep else features
+        torch.autograd.grad(logits, reached, cotangent, retain_graph=True, allow_unused=True)
         rows[row] = derivatives.columns
     if others:
         rows[:, :, others] = _by_image(network, inputs, [tensors[index] for index in others], factor).double()
     return rows.flatten(0, 1)
+
+
+def _confined(factor: Tensor, weight: Tensor) -> Tensor:
+    """A factor of the same products, of which the first rows alone go through a classifier to its features.
+
+    A classifier of more classes than features has a Jacobian of the features' rank, so that a rotation of the rows
+    leaves none of it to those beyond.
+    """
+    if factor.shape[1] <= weight.shape[1]:
+        return factor
+    rotation, _ = torch.linalg.qr(factor.double() @ weight.double(), mode="complete")
+    turned: Tensor = rotation.mT @ factor.double()
+    return turned.to(factor.dtype)
 
 
 def _by_image(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], factor: Tensor) -> Tensor:
@@ -171,6 +191,7 @@ class _FirstElements(TorchFunctionMode):
         sources: Outputs of calls whose input depends on no call before: every gradient ends in one of them, unless
             parameters entered the graph elsewhere.
         outputs: The outputs of all calls.
+        last_linear: The last linear layer whose input depends on a call before: output, input, weight.
         columns: ``(images, parameters)``: what backward passes have added since it was last set to zero.
     """
 
@@ -181,6 +202,7 @@ class _FirstElements(TorchFunctionMode):
         self.images = images
         self.sources: list[Tensor | GradientEdge] = []
         self.outputs: list[Tensor | GradientEdge] = []
+        self.last_linear: tuple[Tensor, GradientEdge, Tensor] | None = None
         self.columns = parameters[0].new_zeros(images, len(parameters))
 
     def __torch_function__(
@@ -234,7 +256,10 @@ class _FirstElements(TorchFunctionMode):
         if not self._is_batch(input):
             return nn.functional.linear(input, weight, bias)
         output = nn.functional.linear(input, _constant(weight), None if bias is None else _constant(bias))
-        return self._attach(output, weight, bias, input[..., 0], [], -1)
+        output = self._attach(output, weight, bias, input[..., 0], [], -1)
+        if input.requires_grad and weight.is_leaf:
+            self.last_linear = output, get_gradient_edge(input), weight.detach()
+        return output
 
     def _batch_norm(
         self,
@@ -281,13 +306,15 @@ class _FirstElements(TorchFunctionMode):
         self.outputs.append(get_gradient_edge(output))
         of_weight, of_bias = (None if each is None else self.index.get(id(each)) for each in (weight, bias))
         factor = factor.detach().clone()
+        # the graph holds the hook: if that held the graph's edges, the whole forward pass would never be freed
+        columns, images = self.columns, self.images
 
         def read(gradient: Tensor) -> None:
             first = gradient.detach().select(axis, 0)
             if of_weight is not None:
-                self.columns[:, of_weight] += (first[:, *places] * factor).reshape(self.images, -1).sum(1)
+                columns[:, of_weight] += (first[:, *places] * factor).reshape(images, -1).sum(1)
             if of_bias is not None:
-                self.columns[:, of_bias] += first.reshape(self.images, -1).sum(1)
+                columns[:, of_bias] += first.reshape(images, -1).sum(1)
 
         if of_weight is not None or of_bias is not None:
             output.register_hook(read)  # type: ignore[no-untyped-call]
