@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -141,19 +142,19 @@ class Windows(NamedTuple):
     lags: Index
     counts: Array
 
-    @classmethod
-    def of(cls, kernels: Index, dilations: Index) -> Windows:
-        """The windows of kernels with their dilations."""
-        kinds, place = np.unique(np.stack([kernels, dilations], axis=1), axis=0, return_inverse=True)
-        counts = np.array([window(kernel, dilation) for kernel, dilation in kinds.tolist()])
-        lags = np.flatnonzero(counts.any(0))
-        return cls(kernels.astype(float) ** 2, lags, counts[place.ravel()][:, lags])
-
     def taps(self, spectra: Array, energy: Array) -> Array:
         """Sum over displacements of count times correlation squared."""
         correlation = covariance(spectra, self.lags) / energy[:, None]
         taps: Array = (correlation**2 * self.counts).sum(1)
         return taps
+
+
+@lru_cache(maxsize=256)
+def _windows(kernels: tuple[int, ...], dilations: tuple[int, ...]) -> Windows:
+    """The windows of kernels with their dilations; stages of a network ask for the same again."""
+    counts = np.array([window(kernel, dilation) for kernel, dilation in zip(kernels, dilations, strict=True)])
+    lags = np.flatnonzero(counts.any(0))
+    return Windows(np.array(kernels, float) ** 2, lags, counts[:, lags])
 
 
 class Convolutions(NamedTuple):
@@ -368,9 +369,8 @@ class Ensemble:
         resolutions = np.array([site.resolution or (0, 0) for site in sites], np.intp)[layout.nets]
         sizes = layout.sizes
         height, width = np.where(resolutions.T, resolutions.T, (sizes.height, sizes.width))
-        sides, place = np.unique(np.minimum(height, width), return_inverse=True)
-        torus = np.array([torus_side(side) for side in sides.tolist()], np.intp)[place]
-        self.shapes = np.stack([sizes.channels * widths, height, width, torus], axis=1).astype(float)
+        torus = [torus_side(side) for side in np.minimum(height, width).tolist()]
+        self.shapes = np.array([sizes.channels * widths, height, width, torus], float).T
         self.convolutions = [
             _convolutions(
                 Sizes(*(column[group.rows] for column in sizes)), widths[group.rows], resolutions[group.rows].min(1)
@@ -442,7 +442,7 @@ def forward(ensemble: Ensemble, entered: Field) -> Forward:
             correlation = _correlation(covariance(spectra[:, 0]), read.energy)
             angles[rows] = np.arccos(correlation)
             rectified = spectrum(read.energy[:, None] * (_moment(correlation, angles[rows]) - 0.5 / math.pi))
-            spectra, excess = np.stack([rectified, spectra[:, 1] / 4], axis=1), LINEAR_SHARE**2 * excess
+            spectra, excess = np.array([rectified, spectra[:, 1] / 4]).swapaxes(0, 1), LINEAR_SHARE**2 * excess
         elif group.kind == "norm":
             spectra = spectra / read.energy[:, None, None]
         elif group.kind == "pool":
@@ -493,7 +493,7 @@ def _moment(correlation: Array, angle: Array) -> Array:
 
 def _correlation(covariances: Array, energy: Array) -> Array:
     """Autocorrelations; 1 where they are so but for rounding, for the arc cosine is steep there."""
-    correlation = np.clip(covariances / energy[:, None], -1.0, 1.0)
+    correlation: Array = np.maximum(covariances / energy[:, None], -1.0)
     correlation[correlation > 1 - _ROUNDING] = 1.0
     return correlation
 
@@ -642,12 +642,13 @@ def _convolutions(sizes: Sizes, widths: Index, sides: Index) -> Convolutions:
     """Numbers of convolutions; ``sides`` are those of the maps, 0 where they are as the plan has them."""
     reach = np.maximum(1, np.minimum(sizes.kernel_size, sides // sizes.dilation))
     kernels = np.where(sides, reach, sizes.kernel)
+    dilations = tuple(sizes.dilation.tolist())
     back = np.maximum(1, np.rint(kernels / sizes.stride).astype(np.intp))
     return Convolutions(
         (sizes.in_channels * widths).astype(float),
         (sizes.channels * widths).astype(float),
         sizes.depthwise == 1,
         sizes.normalised == 1,
-        Windows.of(kernels, sizes.dilation),
-        Windows.of(back, sizes.dilation),
+        _windows(tuple(kernels.tolist()), dilations),
+        _windows(tuple(back.tolist()), dilations),
     )

@@ -165,6 +165,7 @@ def stuffed(covariances: Array, stride: int, torus: int) -> Array:
     return taken
 
 
+@lru_cache(maxsize=1_024)
 def torus_side(side: int) -> int:
     """Side of the torus that stands for a map: half the map's, a power of two, 16 at most.
 
