@@ -221,7 +221,7 @@ WALKS = {
 
 def mutation(quick: bool) -> Part:
     figures, details = [], {}
-    steps = 200 if quick else 2_000
+    steps = 200 if quick else 1_000
     for name, (space, size, budget) in WALKS.items():
         found: dict[str, list[float]] = {"cet": [], "zen_closed_form": [], "by_spectra": []}
         for seed in range(1 if quick else 5):
