@@ -153,10 +153,14 @@ def nasbench201(quick: bool) -> Part:
     alive = np.array([row["index"] in with_scores for row in rows])
     space = NASBench201()
     cells = [space.from_string(row["arch"]) for row in rows]
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.process_time()
     pieces = cet_pool(cells)
     milliseconds = 1e3 * (time.perf_counter() - start) / len(cells)
-    figures = [Figure(f"milliseconds a cell, {len(cells):,} in one run, one core", [milliseconds], "ms", at_most=1.0)]
+    processor = 1e3 * (time.process_time() - worked) / len(cells)  # what others do on the machine counts less
+    figures = [
+        Figure(f"milliseconds a cell, {len(cells):,} in one run, one core", [milliseconds], "ms", at_most=1.0),
+        Figure("the same in processor time", [processor], "ms"),
+    ]
     for variant in VARIANTS:
         scores, regrets = values_of(pieces, variant), []
         for place, (dataset, column) in enumerate(COLUMNS.items()):

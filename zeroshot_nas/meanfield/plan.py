@@ -550,9 +550,10 @@ def _pairs(stages: Sequence[Stage]) -> Iterable[Pair]:
     for place, stage in enumerate(stages):
         if stage.group and stage.kind == "conv":
             groups.setdefault(stage.group, []).append(place)
+    came, read = [dict(stage.gradient) for stage in stages], [dict(stage.reads) for stage in stages]
     for places in groups.values():
         for first, second in itertools.combinations(places, 2):
-            gradients = _shared(stages[first].gradient, stages[second].gradient)
+            gradients = _shared(came[first], came[second])
             if not gradients:
                 continue
             if stages[first].reads == stages[second].reads:
@@ -560,11 +561,11 @@ def _pairs(stages: Sequence[Stage]) -> Iterable[Pair]:
                 continue
             relus = _relu_read(stages, first), _relu_read(stages, second)
             if relus[0] is not None and relus[1] is not None:
-                inputs = _shared(stages[relus[0]].reads, stages[relus[1]].reads)
+                inputs = _shared(read[relus[0]], read[relus[1]])
                 rectified = relus[0], relus[1]
                 if inputs:
                     yield Pair((first, second), inputs, rectified, gradients)
-            elif inputs := _shared(stages[first].reads, stages[second].reads):
+            elif inputs := _shared(read[first], read[second]):
                 yield Pair((first, second), inputs, None, gradients)
 
 
@@ -579,6 +580,7 @@ def _relu_read(stages: Sequence[Stage], place: int) -> int | None:
     return read if read is not None and stages[read].kind == "relu" else None
 
 
-def _shared(first: Mix, second: Mix) -> Mix:
-    others = dict(second)
-    return tuple([(source, multiplied(filter_, others[source])) for source, filter_ in first if source in others])
+def _shared(first: _Mix, second: _Mix) -> Mix:
+    if first.keys().isdisjoint(second):
+        return ()
+    return _mix({source: multiplied(filter_, second[source]) for source, filter_ in first.items() if source in second})
