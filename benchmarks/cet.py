@@ -275,17 +275,7 @@ def searches(quick: bool) -> Part:
                 searched += len(winners)
                 what = f"{proxy}, {space}, {budget.params:,.0f} params"
                 figures.append(Figure(f"{what}: layers of the winner", layers))
-                details[what] = [
-                    {
-                        "params": cost(each.architecture).params,
-                        "flops": cost(each.architecture).flops,
-                        "layers": cost(each.architecture).layers,
-                        "widths": [block.out_channels for block in each.architecture.blocks],
-                        "sub_layers": [block.sub_layers for block in each.architecture.blocks],
-                        "architecture": each.architecture.to_string(),
-                    }
-                    for each in winners
-                ]
+                details[what] = [each.architecture.to_string() for each in winners]
                 print(what, layers, file=sys.stderr, flush=True)
         limit = 2 if proxy == "cet" else None
         figures.append(Figure(f"{proxy}: winners of {searched} with 37 to 40 layers", [at_limit], at_most=limit))
