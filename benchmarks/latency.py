@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from common import Figure, Part, main, run_process
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, wilcoxon
 
 import zeroshot_nas as zs
 from zeroshot_nas.architecture import Architecture
@@ -25,6 +26,7 @@ from zeroshot_nas.latency.base import measure
 from zeroshot_nas.latency.calibrate import calibrate, is_here, table_file
 from zeroshot_nas.latency.visits import visited_networks
 from zeroshot_nas.meanfield.zen import zen_closed_form
+from zeroshot_nas.ops import Shape
 from zeroshot_nas.searchers.base import SearchResult
 from zeroshot_nas.searchers.deadline import LatencyWarning
 from zeroshot_nas.searchers.proposer import Proposer
@@ -35,6 +37,7 @@ BACKEND = "onnxruntime"
 SPACES = ("resnet", "mobilenet")
 INPUT_SIZE = (3, 32, 32)
 MAX_FLOPS = 3e8
+QUICK_MAX_FLOPS = 5e6
 LAYERS = 18
 
 
@@ -49,7 +52,7 @@ class Sizes:
     steps: int
 
 
-FULL = Sizes(networks=160, unseen=60, seconds=0.6, proposals=20_000, searches=20, seeds=3, steps=6)
+FULL = Sizes(networks=160, unseen=60, seconds=0.6, proposals=20_000, searches=20, seeds=10, steps=6)
 QUICK = Sizes(networks=8, unseen=4, seconds=0.02, proposals=500, searches=2, seeds=1, steps=1)
 
 
@@ -58,17 +61,18 @@ def sizes(quick: bool) -> Sizes:
 
 
 @lru_cache
-def table(space: str, quick: bool) -> DeviceTable:
+def table(space: str, quick: bool, backend: str = BACKEND, input_size: Shape = INPUT_SIZE) -> DeviceTable:
     """This machine's table, measured if it is not there."""
-    where = zs.get_space(space, input_size=INPUT_SIZE)
-    file = table_file(BACKEND, space, INPUT_SIZE)
+    where = zs.get_space(space, input_size=input_size)
+    file = table_file(backend, space, input_size)
     if quick:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "table.json"
-            return calibrate(where, BACKEND, networks=8, max_flops=5e6, out=file, progress=False)
+            limit = QUICK_MAX_FLOPS * input_size[1] * input_size[2] / (INPUT_SIZE[1] * INPUT_SIZE[2])
+            return calibrate(where, backend, networks=8, max_flops=limit, out=file, progress=False)
     if file.exists() and is_here(known := DeviceTable.load(file).fingerprint) and known.threads == 1:
         return DeviceTable.load(file)
-    return calibrate(where, BACKEND, networks=FULL.networks, max_flops=MAX_FLOPS, force=True)
+    return calibrate(where, backend, networks=FULL.networks, max_flops=MAX_FLOPS, force=True)
 
 
 def search(space: str, quick: bool, seed: int, **options: object) -> SearchResult:
@@ -91,15 +95,30 @@ def search(space: str, quick: bool, seed: int, **options: object) -> SearchResul
 
 def prediction(quick: bool) -> Part:
     """Predicted against measured, on networks that the fit never saw."""
+    return _predictions(quick, {space: (space, BACKEND, INPUT_SIZE) for space in SPACES}, sizes(quick).unseen)
+
+
+def settings(quick: bool) -> Part:
+    """The same for larger images, and for another engine."""
+    larger = (3, 96, 96)
+    asked = {
+        f"mobilenet at 3x96x96, {BACKEND}": ("mobilenet", BACKEND, larger),
+        "mobilenet at 3x32x32, torch": ("mobilenet", "torch", INPUT_SIZE),
+    }
+    return _predictions(quick, asked, sizes(quick).unseen // 2)
+
+
+def _predictions(quick: bool, asked: dict[str, tuple[str, str, Shape]], count: int) -> Part:
+    """Spearman and median error of so many networks, for each name's space, backend and images."""
     size, figures, details = sizes(quick), [], {}
-    for space in SPACES:
-        device = table(space, quick)
-        where = zs.get_space(space, input_size=INPUT_SIZE)
-        limit = 5e6 if quick else MAX_FLOPS
+    for name, (space, backend, input_size) in asked.items():
+        device = table(space, quick, backend, input_size)
+        where = zs.get_space(space, input_size=input_size)
+        limit = device.details["max_flops"]
         seen = set(visited_networks(where, size.networks, limit, seed=0))
-        others = visited_networks(where, 2 * size.unseen, limit, seed=1_000)
-        unseen = [each for each in others if each not in seen][: size.unseen]
-        measured = [measure(each, BACKEND, seconds=size.seconds) for each in unseen]
+        others = visited_networks(where, 2 * count, limit, seed=1_000)
+        unseen = [each for each in others if each not in seen][:count]
+        measured = [measure(each, backend, seconds=size.seconds) for each in unseen]
         predicted = [device.latency_ms(each) for each in unseen]
         flops = [complexity(each).flops for each in unseen]
         truth = [each.latency_ms for each in measured]
@@ -107,12 +126,12 @@ def prediction(quick: bool) -> Part:
         middle = sorted(errors)[len(errors) // 2]
         figures += [
             Figure(
-                f"{space}: Spearman, predicted and measured, unseen networks", [_rho(predicted, truth)], at_least=0.95
+                f"{name}: Spearman, predicted and measured, unseen networks", [_rho(predicted, truth)], at_least=0.95
             ),
-            Figure(f"{space}: the same, FLOPs and measured", [_rho(flops, truth)]),
-            Figure(f"{space}: median absolute error of the prediction", [100 * middle], "%", at_most=12),
+            Figure(f"{name}: the same, FLOPs and measured", [_rho(flops, truth)]),
+            Figure(f"{name}: median absolute error of the prediction", [100 * middle], "%", at_most=12),
         ]
-        details[space] = {
+        details[name] = {
             "predicted_ms": predicted,
             "measured_ms": truth,
             "flops": flops,
@@ -163,62 +182,79 @@ def budgets(quick: bool) -> Part:
 
 def zen(quick: bool) -> Part:
     """Zen-score under a latency budget, over that under a FLOPs budget whose winner takes as long."""
-    size, gains, rows = sizes(quick), [], []
+    rows = [zen_pair(space, seed, quick) for space in SPACES for seed in range(sizes(quick).seeds)]
+    gains = [row["gain"] for row in rows if row["gain"] is not None]
+    test = "p of their being alike (Wilcoxon's signed-rank test, two-sided)"
+    figures = [
+        Figure("Zen-score under a latency budget less that under FLOPs, same latency", gains or [0.0], at_least=0),
+        Figure(f"such pairs of {len(gains)} where latency's is above", [sum(gain > 0 for gain in gains)]),
+        Figure(test, [float(wilcoxon(gains).pvalue) if len(gains) > 1 else 1.0]),
+    ]
     for space in SPACES:
-        for seed in range(size.seeds):
-            fast = search(space, quick, seed, latency_ms=1.0)
-            assert fast.latency is not None
-            target = fast.latency["measured_ms"]
-            low, high = 1e6, MAX_FLOPS
-            best, tried = None, []
-            for _ in range(size.steps):  # the largest FLOPs budget whose winner is no slower
-                flops = (low * high) ** 0.5
-                winner = search(space, quick, seed, flops=flops).best
-                took = measure(winner.architecture, BACKEND, seconds=size.seconds).latency_ms
-                tried.append([flops, took, winner.fitness])
-                if took <= 1.02 * target:
-                    low, best = flops, max(best or -1e9, winner.fitness)
-                else:
-                    high = flops
-            rows.append({"space": space, "seed": seed, "measured_ms": target, "zen": fast.best.fitness, "flops": tried})
-            if best is not None:
-                gains.append(fast.best.fitness - best)
-    figure = Figure("Zen-score under a latency budget less that under FLOPs, same latency", gains or [0.0], at_least=0)
-    return Part([figure], {"pairs": rows})
+        alone = [row["gain"] for row in rows if row["space"] == space and row["gain"] is not None]
+        figures.append(Figure(f"{space}: the same difference", alone or [0.0]))
+    return Part(figures, {"pairs": rows})
+
+
+def zen_pair(space: str, seed: int, quick: bool) -> dict[str, Any]:
+    """One winner under 1 ms, and the best within the largest FLOPs budget whose winner is no slower than that one."""
+    size = sizes(quick)
+    fast = search(space, quick, seed, latency_ms=1.0)
+    assert fast.latency is not None
+    target = fast.latency["measured_ms"]
+    low, high = 1e6, MAX_FLOPS
+    best, tried = None, []
+    for _ in range(size.steps):
+        flops = (low * high) ** 0.5
+        winner = search(space, quick, seed, flops=flops).best
+        took = measure(winner.architecture, BACKEND, seconds=size.seconds).latency_ms
+        tried.append([flops, took, winner.fitness])
+        if took <= 1.02 * target:
+            low, best = flops, max(best or -1e9, winner.fitness)
+        else:
+            high = flops
+    zen_score = fast.best.fitness
+    gain = None if best is None else zen_score - best
+    return {"space": space, "seed": seed, "measured_ms": target, "zen": zen_score, "gain": gain, "flops": tried}
 
 
 def cost(quick: bool) -> Part:
-    """What one prediction adds to a proposal: of all that a search proposes, memo empty at first, then again."""
+    """What one prediction adds to a proposal: timed within a search, its memos empty at first; then all of it again."""
     figures = []
     for space in SPACES:
         device, cold, warm = table(space, quick), [], []
         for seed in range(1 if quick else 3):
-            networks = _proposed(space, 5 * sizes(quick).proposals, seed)
             fresh = DeviceTable.from_dict(device.to_dict())
-            for runs in (cold, warm):
-                start = perf_counter()
-                for network in networks:
-                    fresh.latency_ms(network)
-                runs.append((perf_counter() - start) / len(networks) * 1e6)
+            networks, seconds = _predicted(space, 5 * sizes(quick).proposals, seed, fresh)
+            cold.append(seconds / len(networks) * 1e6)
+            start = perf_counter()
+            for network in networks:
+                fresh.latency_ms(network)
+            warm.append((perf_counter() - start) / len(networks) * 1e6)
         figures.append(Figure(f"{space}: one prediction in a search of 100,000 proposals", cold, "us", at_most=30))
         figures.append(Figure(f"{space}: the same, every block seen before", warm, "us"))
     return Part(figures)
 
 
-def _proposed(space: str, proposals: int, seed: int) -> list[Architecture]:
-    """What a search by Zen-score in closed form proposes and has to predict."""
+def _predicted(space: str, proposals: int, seed: int, device: DeviceTable) -> tuple[list[Architecture], float]:
+    """What a search by Zen-score in closed form has to predict, and the seconds that its predictions take."""
     where = zs.get_space(space, input_size=INPUT_SIZE)
     networks: list[Architecture] = []
+    seconds = 0.0
 
-    def predicted(architecture: Architecture) -> float:
+    def predict(architecture: Architecture) -> float:
+        nonlocal seconds
         networks.append(architecture)
-        return complexity(architecture).flops / 1e7  # stands for the table, so that its memo stays empty
+        start = perf_counter()
+        latency_ms = device.latency_ms(architecture)
+        seconds += perf_counter() - start
+        return latency_ms
 
     searcher = RegularizedEvolution(where, python_rng(seed), where.initial())
-    proposer = Proposer(searcher, zs.Budget(layers=LAYERS, latency_ms=3.0), predicted)
+    proposer = Proposer(searcher, zs.Budget(layers=LAYERS, latency_ms=3.0), predict)
     for candidates in proposer.batches(proposals, 1):
         proposer.tell([each.with_fitness(zen_closed_form(each.architecture)) for each in candidates])
-    return networks
+    return networks, seconds
 
 
 def _rho(a: list[float], b: list[float]) -> float:
@@ -226,5 +262,5 @@ def _rho(a: list[float], b: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    parts = {"prediction": prediction, "cost": cost, "budgets": budgets, "zen": zen}
+    parts = {"prediction": prediction, "settings": settings, "cost": cost, "budgets": budgets, "zen": zen}
     main("latency", parts, __doc__ or "")

@@ -288,6 +288,24 @@ def test_calibrate_search_and_measure(run, tmp_path, monkeypatch):
     assert [each["backend"] for each in json.loads(out)] == ["torch", "onnxruntime"]
 
 
+@pytest.mark.filterwarnings("default::zeroshot_nas.searchers.deadline.LatencyWarning")
+def test_a_device_of_hw_nas_bench_is_named_behind_its_table(run, tmp_path):
+    rows = [f"{index},{1 + index % 5},3" for index in range(15_625)]
+    file = tmp_path / "hardware.csv"
+    file.write_text("\n".join(["index,c10_edgegpu_latency,c10_raspi4_latency", *rows]))
+    search = ("search", "--space", "nasbench201", "--proxy", "flops", "--proposals", "200", "--quiet")
+    code, out, err = run(*search, "--max-latency", "2ms", "--device-table", f"{file}:edgegpu")
+    assert code == 0
+    assert "ms predicted for NVIDIA Jetson TX2" in out
+    assert "is predicted, not measured" in err
+    code, _, err = run(*search, "--max-latency", "2ms", "--device-table", f"{file}:raspi4")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the smallest has 3 latency_ms" in err
+    code, _, err = run(*search, "--max-latency", "2ms", "--device-table", f"{file}:raspi")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "Did you mean 'raspi4'" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -297,7 +315,10 @@ def test_calibrate_search_and_measure(run, tmp_path, monkeypatch):
         (("search", "--max-latency", "1ms", "--backend", "torhc"), "Did you mean 'torch'"),
         (("search", "--device-table", "none.json"), "a device table needs a limit on latency"),
         (("search", "--max-latency", "1ms", "--device-table", "none.json"), "can't be read as a device table"),
+        (("search", "--max-latency", "1ms", "--device-table", "none.csv:raspi4"), "no such benchmark file: 'none.csv'"),
         (("latency", "calibrate", "--max-flops", "10"), "max_flops must be at least"),
+        (("latency", "calibrate", "--threads", "0"), "threads must be a whole number of 1 or more"),
+        (("latency", "calibrate", "--networks", "7"), "networks must be a whole number of 8 or more"),
     ],
 )
 def test_what_is_wrong_with_latency_is_one_line(run, tmp_path, monkeypatch, arguments, message):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.costs.complexity import Costs
     from zeroshot_nas.meanfield.explain import LayerShare
     from zeroshot_nas.nasbench.base import BenchmarkTable, Split
+    from zeroshot_nas.nasbench.hardware import DeviceCosts
     from zeroshot_nas.searchers.base import SearchResult
     from zeroshot_nas.spaces.base import SearchSpace
 
@@ -92,7 +93,11 @@ def search_command(
     ] = None,
     backend: Backend = "onnxruntime",
     device_table: Annotated[
-        Path | None, typer.Option(help="Table that predicts latency; default: this machine's for --backend.")
+        str | None,
+        typer.Option(
+            help="Table that predicts latency, or a table of HW-NAS-Bench and its device, "
+            "nb201_hardware.csv.gz:raspi4; default: this machine's for --backend."
+        ),
     ] = None,
     max_depth_to_width: Annotated[float | None, typer.Option(help="Upper bound on DeepMAD's depth over width.")] = None,
     monotone_widths: Annotated[bool, typer.Option("--monotone-widths", help="Widths never shrink.")] = False,
@@ -173,7 +178,8 @@ def _search(options: Mapping[str, Any], **how: Any) -> SearchResult:
     if options.get("max_latency") is not None:
         numbers["latency_ms"] = _parse_milliseconds(options["max_latency"], "--max-latency")
     if options.get("device_table") is not None or "latency_ms" in numbers:
-        latency = {"backend": options["backend"], "device_table": options["device_table"]}
+        table = _device_table(options["device_table"], options["dataset"])
+        latency = {"backend": options["backend"], "device_table": table}
     shape = ShapeBounds(options["max_depth_to_width"], options["monotone_widths"], options["max_bottleneck_ratio"])
     same = ("searcher", "proposals", "finalists", "islands", "seed", "batch_size", "repeats", "device")
     return search(
@@ -185,6 +191,16 @@ def _search(options: Mapping[str, Any], **how: Any) -> SearchResult:
         **latency,
         **how,
     )
+
+
+def _device_table(text: str | None, dataset: str | None) -> str | DeviceCosts | None:
+    """What predicts latency: a device table's file, or ``table:device`` of HW-NAS-Bench."""
+    from zeroshot_nas.nasbench.hardware import device_costs
+
+    file, colon, device = (text or "").rpartition(":")
+    if not colon or not re.fullmatch(r"\w+", device) or Path(text or "").exists():
+        return text
+    return device_costs(file, device, dataset=dataset or "cifar10")
 
 
 def _space(options: Mapping[str, Any]) -> SearchSpace:
@@ -521,7 +537,7 @@ def latency_calibrate_command(
     backend: Backend = "onnxruntime",
     threads: Threads = 1,
     batch: Batch = 1,
-    networks: Annotated[int | None, typer.Option(help="Networks to measure; default: 160.")] = None,
+    networks: Annotated[int, typer.Option(help="Networks to measure.")] = 160,
     max_flops: Annotated[str, typer.Option(help="FLOPs (multiply-adds) of the largest of them.")] = "300M",
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The table's file; default: where `search` looks for it.")] = None,
@@ -529,23 +545,27 @@ def latency_calibrate_command(
     quiet: Quiet = False,
 ) -> None:
     """Measure this machine once, so that a search can predict latency; goes on where it was killed."""
-    from zeroshot_nas.latency.calibrate import DEFAULT_NETWORKS, calibrate, table_file
+    from zeroshot_nas.latency.calibrate import calibrate, table_file
 
     options = {"image": image, "classes": classes, "squeeze_excite": squeeze_excite, "space": space, "dataset": None}
     where = _space(options)
     file = out or table_file(backend, where.name, where.input_size, batch_size=batch, threads=threads)
-    table = calibrate(
-        where,
-        backend,
-        threads=threads,
-        batch_size=batch,
-        networks=networks or DEFAULT_NETWORKS,
-        max_flops=_parse_number(max_flops, "--max-flops"),
-        seed=seed,
-        out=file,
-        force=force,
-        progress=not quiet,
-    )
+    try:
+        table = calibrate(
+            where,
+            backend,
+            threads=threads,
+            batch_size=batch,
+            networks=networks,
+            max_flops=_parse_number(max_flops, "--max-flops"),
+            seed=seed,
+            out=file,
+            force=force,
+            progress=not quiet,
+        )
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on where this one stopped", err=True)
+        raise typer.Exit(130) from None
     at = table.fingerprint
     rows = [
         ("device", f"{at.device}, {at.cores} cores, {at.system}"),
@@ -576,9 +596,8 @@ def latency_measure_command(
     from zeroshot_nas.latency.base import measure
 
     architecture = read_architecture(model, image, classes, squeeze_excite)
-    found = [
-        measure(architecture, name, batch_size=batch, threads=threads, seconds=seconds) for name in backend.split(",")
-    ]
+    names = [name.strip() for name in backend.split(",")]
+    found = [measure(architecture, name, batch_size=batch, threads=threads, seconds=seconds) for name in names]
     if as_json:
         _print_json([each.to_dict() for each in found])
         return

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.costs.fused import ADD, CONCATENATE, CONV, DEPTHWISE, LINEAR, SCALE, instructions, kernels
-from zeroshot_nas.ops import Activation, Conv, Residual
+from zeroshot_nas.costs.fused import ADD, CONCATENATE, CONV, DEPTHWISE, LINEAR, SCALE, instructions, kernels, pieces
+from zeroshot_nas.ops import Activation, Conv, Residual, output_shape
 from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.spaces.base import get_space
 
@@ -52,6 +52,20 @@ def test_a_network_is_its_blocks_one_behind_the_other(name, seed):
     for (_, channels, resolution), ops in zip(architecture.inputs(), bodies, strict=True):
         found += [each.kernel for each in instructions((ops,), (channels, *resolution))]
     found += [each.kernel for each in instructions((head,), architecture.feature_shape)]
+    assert found == kernels(architecture)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(SPACES), st.integers(0, 10**6))
+def test_no_kernel_reaches_beyond_its_piece(name, seed):
+    architecture = networks(name, seed)
+    shape, found = architecture.input_size, []
+    for ops in architecture.lower():
+        cut = pieces(ops)
+        assert sum(cut, ()) == ops
+        for piece in cut:
+            found += [each.kernel for each in instructions((piece,), shape)]
+            shape = output_shape(piece, shape)
     assert found == kernels(architecture)
 
 

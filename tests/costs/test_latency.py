@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.latency.device import a_table
+from zeroshot_nas.blocks.base import _unit_ops
 from zeroshot_nas.costs.fused import Kernel, kernels
 from zeroshot_nas.costs.latency import DeviceTable, Fingerprint, Observed, Overhead, features
 from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
@@ -44,6 +45,17 @@ def test_memos_change_nothing():
     for seed in range(30):
         architecture = network(seed)
         assert TABLE.latency_ms(architecture) == TABLE.latency_ms(architecture) == fresh.latency_ms(architecture)
+
+
+def test_a_unit_that_another_block_had_is_not_mixed_up():
+    """Equal units are one object, which is what the memo knows them by; unequal ones are not, whatever is freed."""
+    one, same, other = (network(seed).blocks[2] for seed in (5, 5, 6))
+    assert one.first(8)[0] is same.first(8)[0]
+    assert one != other
+    fresh = pickle.loads(pickle.dumps(TABLE))
+    for seed in range(30):
+        _unit_ops.cache_clear()  # the objects that were known are made anew
+        assert fresh.latency_ms(network(seed)) == pickle.loads(pickle.dumps(TABLE)).latency_ms(network(seed))
 
 
 def test_json_gives_the_same_table(tmp_path):

@@ -12,7 +12,7 @@ from zeroshot_nas.blocks.cells import EDGES
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import DataError, FileFormatError, UnknownNameError
 from zeroshot_nas.nasbench.base import load_figures
-from zeroshot_nas.nasbench.hardware import device_costs, fit_device, sampled
+from zeroshot_nas.nasbench.hardware import DeviceCosts, device_costs, fit_device, sampled
 from zeroshot_nas.searchers.deadline import LatencyWarning
 from zeroshot_nas.searchers.loop import search
 from zeroshot_nas.seeding import python_rng
@@ -132,6 +132,14 @@ def test_a_search_keeps_to_a_device_that_is_not_here(table):
     assert result.latency["device"] == "Xilinx ZC706 FPGA"
     assert costs(result.best.architecture) == result.latency["predicted_ms"] <= 9.0
     assert result.counts.over_budget > 0
+
+
+def test_a_search_starts_from_a_fast_network_though_the_cheapest_is_slow():
+    """What a device prunes, no count of FLOPs or parameters tells."""
+    costs = DeviceCosts("mine", "latency", "cifar10", lambda cell: 1.0 if 3 in cell else 9.0, 1, 9.0)
+    with pytest.warns(LatencyWarning, match="not of this machine"):
+        found = search(SPACE, "flops", Budget(latency_ms=2.0), device_table=costs, proposals=100, progress=False)
+    assert found.latency["predicted_ms"] == 1.0
 
 
 def test_a_spoilt_table_is_told(table, tmp_path):

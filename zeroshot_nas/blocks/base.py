@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from zeroshot_nas.architecture import BlockSpec
 from zeroshot_nas.ops import Activation, BatchNorm, Conv, Gate, GlobalPool, Op, Residual
@@ -47,8 +48,7 @@ def squeeze_and_excitation(channels: int) -> Gate:
     )
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     """One residual unit: convolutions with ReLU between them and a ReLU after the sum.
 
     Attributes:
@@ -64,25 +64,30 @@ class Unit:
     depthwise: bool = False
 
     def lower(self, in_channels: int, stride: int, squeeze_excite: bool, project: bool) -> tuple[Op, ...]:
-        """Operations of the unit.
+        """Operations of the unit; the same objects for the same values.
 
         The shortcut is a projection (1x1 convolution and batch norm, without the authors' redundant bias) where
         ``project`` is set or channels or stride change, else the identity. The gate stands before the last convolution.
         """
-        body: list[Op] = []
-        channels = in_channels
-        for index, (width, kernel_size) in enumerate(zip(self.widths, self.kernels, strict=True)):
-            here = index == self.spatial
-            groups = channels if here and self.depthwise else 1
-            if index > 0:
-                body.append(RELU)
-            if squeeze_excite and index == len(self.widths) - 1:
-                body.append(squeeze_and_excitation(channels))
-            body += conv_bn(channels, width, kernel_size, stride if here else 1, groups)
-            channels = width
-        needs_projection = project or stride != 1 or in_channels != channels
-        shortcut = conv_bn(in_channels, channels, 1, stride) if needs_projection else ()
-        return Residual(tuple(body), shortcut), RELU
+        return _unit_ops(self, in_channels, stride, squeeze_excite, project)
+
+
+@lru_cache(maxsize=16_384)
+def _unit_ops(unit: Unit, in_channels: int, stride: int, squeeze_excite: bool, project: bool) -> tuple[Op, ...]:
+    body: list[Op] = []
+    channels = in_channels
+    for index, (width, kernel_size) in enumerate(zip(unit.widths, unit.kernels, strict=True)):
+        here = index == unit.spatial
+        groups = channels if here and unit.depthwise else 1
+        if index > 0:
+            body.append(RELU)
+        if squeeze_excite and index == len(unit.widths) - 1:
+            body.append(squeeze_and_excitation(channels))
+        body += conv_bn(channels, width, kernel_size, stride if here else 1, groups)
+        channels = width
+    needs_projection = project or stride != 1 or in_channels != channels
+    shortcut = conv_bn(in_channels, channels, 1, stride) if needs_projection else ()
+    return Residual(tuple(body), shortcut), RELU
 
 
 @dataclass(frozen=True)

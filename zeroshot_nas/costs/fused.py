@@ -116,6 +116,27 @@ def kernels(architecture: Architecture) -> list[Kernel]:
     return [each.kernel for each in instructions(architecture.lower(), architecture.input_size)]
 
 
+def pieces(ops: tuple[Op, ...]) -> list[tuple[Op, ...]]:
+    """A chain cut into operations, each with the norm and the activation that it takes in.
+
+    No kernel reaches beyond its piece, so that what is true of a chain is the sum over its pieces.
+
+    Example:
+        >>> [len(piece) for piece in pieces((Conv(3, 8, 3), BatchNorm(8), Activation(), GlobalPool()))]
+        [3, 1]
+    """
+    found, start, count = [], 0, len(ops)
+    while start < count:
+        kind, end = type(ops[start]), start + 1
+        if kind is Conv and end < count and type(ops[end]) is BatchNorm:
+            end += 1
+        if kind in _TAKE_ACTIVATION and end < count and type(ops[end]) is Activation:
+            end += 1
+        found.append(ops[start:end])
+        start = end
+    return found
+
+
 @dataclass
 class _Program:
     """Instructions so far, and the shape of every tensor."""
@@ -125,45 +146,45 @@ class _Program:
 
     def chain(self, ops: tuple[Op, ...], tensor: int, joins: bool = False) -> int:
         """Appends a chain that reads ``tensor``; ``joins`` says that a sum takes its output. Returns its output."""
-        position, count = 0, len(ops)
-        while position < count:
-            op = ops[position]
-            start = position = position + 1
-            kind = type(op)
-            if kind is Repeat:
-                for _ in range(op.times):  # type: ignore[union-attr]  # a repeat has them
-                    tensor = self.chain(op.body, tensor)  # type: ignore[union-attr]
-                continue
-            if kind is Conv and position < count and type(ops[position]) is BatchNorm:
-                position += 1
-            if kind in _TAKE_ACTIVATION and position < count and type(ops[position]) is Activation:
-                position += 1
-            tensor = self._append(op, ops[start:position], tensor, joins and position == count)
+        cut = pieces(ops)
+        last = len(cut) - 1
+        for index, piece in enumerate(cut):
+            tensor = self._append(piece, tensor, joins and index == last)
         return tensor
 
-    def _append(self, op: Op, taken: tuple[Op, ...], tensor: int, joins: bool) -> int:
+    def _append(self, piece: tuple[Op, ...], tensor: int, joins: bool) -> int:
         """Appends one operation with what it takes in."""
+        op = piece[0]
+        kind = _KIND.get(type(op))
+        if kind is None:
+            return self._append_composite(op, piece[1:], tensor)
+        shape = self.shapes[tensor]
+        out = op.output_shape(shape)
+        kernel_size = stride = groups = 1
+        if kind is CONV:
+            kernel_size, stride, groups = op.kernel_size, op.stride, op.groups  # type: ignore[union-attr]
+            kind = DEPTHWISE if groups == op.in_channels > 1 else CONV  # type: ignore[union-attr]
+        elif kind is POOL:
+            kernel_size, stride = op.kernel_size, op.stride  # type: ignore[union-attr]
+        elif kind is ZERO:
+            stride = op.stride  # type: ignore[union-attr]
+        last = piece[-1]
+        activation = last.kind if type(last) is Activation else ""
+        kernel = Kernel(kind, shape[0], out[0], shape[1], shape[2], kernel_size, stride, groups, 1, activation, joins)
+        return self._add(Instruction(kernel, piece, (tensor,), out))
+
+    def _append_composite(self, op: Op, taken: tuple[Op, ...], tensor: int) -> int:
         if isinstance(op, Residual):
             main, side = self.chain(op.body, tensor, joins=True), self.chain(op.shortcut, tensor)
             return self._join(ADD, (main, side), taken)
         if isinstance(op, Gate):
             return self._join(SCALE, (tensor, self.chain(op.body, tensor)), taken)
-        if isinstance(op, Graph):
-            return self._graph(op, tensor, taken)
-        shape = self.shapes[tensor]
-        out = op.output_shape(shape)
-        kind, kernel_size, stride, groups = _KIND[type(op)], 1, 1, 1
-        if isinstance(op, Conv):
-            kernel_size, stride, groups = op.kernel_size, op.stride, op.groups
-            kind = DEPTHWISE if groups == op.in_channels > 1 else CONV
-        elif isinstance(op, Pool):
-            kernel_size, stride = op.kernel_size, op.stride
-        elif isinstance(op, Zero):
-            stride = op.stride
-        last = taken[-1] if taken else op
-        activation = last.kind if isinstance(last, Activation) else ""
-        kernel = Kernel(kind, shape[0], out[0], shape[1], shape[2], kernel_size, stride, groups, 1, activation, joins)
-        return self._add(Instruction(kernel, (op, *taken), (tensor,), out))
+        if isinstance(op, Repeat):
+            for _ in range(op.times):
+                tensor = self.chain(op.body, tensor)
+            return tensor
+        assert isinstance(op, Graph)
+        return self._graph(op, tensor, taken)
 
     def _join(self, kind: str, sources: tuple[int, ...], taken: tuple[Op, ...]) -> int:
         shape = self.shapes[sources[0]]

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from zeroshot_nas.architecture import Architecture, BlockSpec, head, single_sub_layer
-from zeroshot_nas.costs.fused import GLOBAL_POOL, KINDS, LINEAR, Instruction, Kernel, instructions
+from zeroshot_nas.costs.fused import GLOBAL_POOL, KINDS, LINEAR, Kernel, instructions, pieces
 from zeroshot_nas.errors import FileFormatError
 from zeroshot_nas.files import write_text
-from zeroshot_nas.ops import Resolution, Shape
+from zeroshot_nas.ops import Op, Residual, Resolution, Shape
 
 _FORMAT = "zeroshot_nas.device_table"
 _VERSION = 1
@@ -192,6 +192,10 @@ class _Part(NamedTuple):
     resolution: Resolution
 
 
+_Piece: TypeAlias = tuple[tuple[float, ...], Shape]
+"""Milliseconds that each kernel of a piece adds, and the shape behind it."""
+
+
 @dataclass(frozen=True)
 class DeviceTable:
     """Latency of a device: what kernels took in place, and what predicts the others.
@@ -364,15 +368,37 @@ class DeviceTable:
             found = self._sub_layers[key] = self._part(ops, shape)
         return found
 
-    def _part(self, ops: Any, shape: Shape) -> _Part:
-        program: list[Instruction] = instructions((ops,), shape)
-        overhead = self.overhead
+    def _part(self, ops: tuple[Op, ...], shape: Shape) -> _Part:
         total = 0.0
-        for instruction in program:
-            latency_ms = self.kernel_ms(instruction.kernel)
-            if latency_ms > 0:
-                total += max(0.0, overhead.factor * latency_ms + overhead.per_kernel_ms)
-        return _Part(total, (program[-1].output_shape if program else shape)[1:])
+        cut = pieces(ops)
+        for piece in cut:
+            several = len(cut) > 1 and type(piece[0]) is Residual
+            added, shape = self._unit(piece, shape) if several else self._piece(piece, shape)
+            for latency_ms in added:
+                total += latency_ms
+        return _Part(total, shape[1:])
+
+    def _unit(self, piece: tuple[Op, ...], shape: Shape) -> _Piece:
+        """What `_piece` gives, memoised: most new sub-layers consist of residual units that others had.
+
+        The key is the unit's identity, since blocks lower equal units to the same object, and hashing all that is in
+        it takes as long as the rest. An entry keeps its unit alive, so that no other gets its identity.
+        """
+        key = (id(piece[0]), shape)
+        entry = self._units.get(key)
+        if entry is None or entry[0] != piece:
+            if len(self._units) >= _REMEMBERED:
+                self._units.clear()
+            entry = self._units[key] = (piece, self._piece(piece, shape))
+        return entry[1]
+
+    def _piece(self, piece: tuple[Op, ...], shape: Shape) -> _Piece:
+        """What each kernel of a piece adds, and the shape behind it."""
+        factor, per_kernel_ms = self.overhead.factor, self.overhead.per_kernel_ms
+        program = instructions((piece,), shape)
+        alone = [self.kernel_ms(instruction.kernel) for instruction in program]
+        added = tuple(max(0.0, factor * latency_ms + per_kernel_ms) for latency_ms in alone if latency_ms > 0)
+        return added, program[-1].output_shape if program else shape
 
     @cached_property
     def _kernel_ms(self) -> dict[Kernel, float]:
@@ -384,6 +410,10 @@ class DeviceTable:
 
     @cached_property
     def _sub_layers(self) -> dict[tuple[BlockSpec, int | None, Resolution], _Part]:
+        return {}
+
+    @cached_property
+    def _units(self) -> dict[tuple[int, Shape], tuple[tuple[Op, ...], _Piece]]:
         return {}
 
     @cached_property

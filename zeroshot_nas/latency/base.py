@@ -233,9 +233,7 @@ def measure(
     """
     info = BACKENDS[backend]
     shape = _image_shape(target, input_size)
-    for name, value in (("batch_size", batch_size), ("threads", threads), ("sessions", sessions)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
+    check_counts(batch_size=batch_size, threads=threads, sessions=sessions)
     if not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
         raise ValueError(f"seconds must be a number above 0, got {seconds!r}")
     engine_version = info.version
@@ -310,6 +308,13 @@ def warm_up(function: Callable[[], object]) -> float:
 def _clock_overhead_ns() -> float:
     readings = [perf_counter_ns() for _ in range(201)]
     return statistics.median(after - before for before, after in pairwise(readings))
+
+
+def check_counts(least: int = 1, /, **counts: int) -> None:
+    """Refuses what is no whole number of so many or more, by its name."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number of {least} or more, got {value!r}")
 
 
 def _image_shape(target: Target, input_size: Sequence[int] | None) -> Shape:

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.latency import DeviceTable, Fingerprint
 from zeroshot_nas.errors import FileFormatError, LatencyError, OutputExistsError, SettingsChangedError
-from zeroshot_nas.latency.base import BACKENDS, BackendInfo, measure, warm_up
-from zeroshot_nas.latency.fit import Timed, fit_table
+from zeroshot_nas.latency.base import BACKENDS, BackendInfo, check_counts, measure, warm_up
+from zeroshot_nas.latency.fit import LEAST_NETWORKS, Timed, fit_table
 from zeroshot_nas.latency.visits import visited_networks
 from zeroshot_nas.ops import Shape
 from zeroshot_nas.provenance import provenance
@@ -118,12 +118,15 @@ def calibrate(
         The table, which is also written to ``out``.
 
     Raises:
+        ValueError: A number is out of range, or there are too few such networks.
         LatencyError: A network does not run on the backend, or it can't time kernels.
         MissingExtraError: The engine or scikit-learn is not installed.
         OutputExistsError: ``out`` exists, and ``force`` is not set.
         SettingsChangedError: Measurements that were begun with other settings lie beside ``out``.
     """
     info = BACKENDS[backend]
+    check_counts(threads=threads, batch_size=batch_size)
+    check_counts(LEAST_NETWORKS, networks=networks)
     fingerprint = info.fingerprint(batch_size=batch_size, threads=threads)
     where = table_file(backend, space.name, space.input_size, batch_size=batch_size, threads=threads)
     file = Path(out) if out is not None else where
@@ -133,16 +136,18 @@ def calibrate(
     settings = {"fingerprint": asdict(fingerprint), "space": space.name, "networks": networks, "max_flops": max_flops}
     settings |= {"input_size": list(space.input_size), "num_classes": space.num_classes, "seed": seed}
     log = _Log(file.with_name(f"{file.name}.measured"), settings)
-    start = perf_counter()
     with tqdm(total=_PASSES * networks, desc=f"measuring {backend}", unit="net", disable=not progress) as bar:
         for round_ in range(_PASSES):
             for index, architecture in enumerate(chosen):
                 if (round_, index) not in log.entries:
-                    log.add(round_, index, _time(architecture, info, batch_size, threads))
+                    start = perf_counter()
+                    measured = _time(architecture, info, batch_size, threads)
+                    log.add(round_, index, {**measured, "seconds": perf_counter() - start})
                 bar.update()
     timed = [_quieter(architecture, log.entries, index) for index, architecture in enumerate(chosen)]
     spread = statistics.median(each.spread for each in timed)
-    details = {**settings, "median_spread": spread, "seconds": perf_counter() - start, **provenance()}
+    seconds = sum(entry["seconds"] for entry in log.entries.values())
+    details = {**settings, "median_spread": spread, "seconds": seconds, **provenance()}
     table = fit_table(timed, fingerprint, space, details)
     table.save(file)
     log.file.unlink()

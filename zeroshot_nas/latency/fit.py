@@ -20,7 +20,9 @@ _LEAST_MS = 1e-4
 """What a profiler with a resolution of a microsecond calls nothing counts as this in logarithms."""
 
 _RIDGE = 1.0
-_LEAST_NETWORKS = 8
+LEAST_NETWORKS = 8
+"""Fewer networks make no table."""
+
 _LEFT_OUT = 5
 """Every fifth network is left out of a trial fit, which tells the table's error."""
 
@@ -61,8 +63,8 @@ def fit_table(
         LatencyError: There are too few networks.
         MissingExtraError: scikit-learn is not installed.
     """
-    if len(networks) < _LEAST_NETWORKS:
-        raise LatencyError(f"a device table needs at least {_LEAST_NETWORKS} networks, got {len(networks)}")
+    if len(networks) < LEAST_NETWORKS:
+        raise LatencyError(f"a device table needs at least {LEAST_NETWORKS} networks, got {len(networks)}")
     left_out = networks[::_LEFT_OUT]
     trial = _fit([each for index, each in enumerate(networks) if index % _LEFT_OUT], fingerprint, space, {})
     errors = [abs(trial.latency_ms(each.architecture) / each.latency_ms - 1) for each in left_out]
