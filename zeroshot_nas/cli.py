@@ -458,7 +458,8 @@ def export_command(
     if as_json:
         _print_json(report.to_dict())
         return
-    rows = [] if report.accuracy is None else [("network", f"accuracy {report.accuracy:.2%}")]
+    own = f"{report.size_kb:,.0f} kB of weights, {report.latency_ms:.3f} ms an image in torch"
+    rows = [("network", own if report.accuracy is None else f"{own}, accuracy {report.accuracy:.2%}")]
     for each in report.files:
         parts = [
             f"{each.size_kb:,.0f} kB",

@@ -310,6 +310,8 @@ def test_a_loss_that_is_not_finite_stops_with_advice(rate):
         ({"recipe": Recipe(validation_fraction=0.01)}, DataError, "30 training images.*leave 30.*and 0 to validate"),
         ({"recipe": Recipe(validation_fraction=0.99)}, DataError, "leave 1 to train on and 29"),
         ({"seed": -1}, ValueError, "a seed is an integer of 0 or more"),
+        ({"device": "gpu"}, DataError, "device 'gpu' can't be used: .*; expected cpu"),
+        ({"data": "/"}, DataError, "'/' is no data set's name but a folder: give it as folder:/"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, arguments, error, message):
