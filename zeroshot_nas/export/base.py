@@ -125,7 +125,8 @@ def network_latency_ms(network: TrainedNetwork, image: Tensor) -> float:
 
 def network_size_kb(network: TrainedNetwork) -> float:
     """Size of the network's weights and buffers in 1,000 bytes."""
-    return sum(each.numel() * each.element_size() for each in network.state_dict().values()) / 1000
+    tensors: list[Tensor] = list(network.state_dict().values())
+    return sum(each.numel() * each.element_size() for each in tensors) / 1000
 
 
 def _median_ms(call: Callable[[], object]) -> float:
