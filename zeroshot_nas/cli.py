@@ -403,6 +403,9 @@ def train_command(
     squeeze_excite: SqueezeExcite = False,
     seed: Seed = 0,
     device: Device = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of torch; default: one for a small network. More need idle cores.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for weights, architecture, train.json and train.log.")
     ] = None,
@@ -421,8 +424,8 @@ def train_command(
     if new_head:
         images = load_data(data, architecture.input_size)
         architecture = replace(architecture, num_classes=len(images.class_names))
-    how: dict[str, Any] = {"out": out, "resume": resume, "seed": seed, "device": device, "force": force}
-    result = train(architecture, images, chosen, teacher=teacher, progress=not quiet, **how)
+    how: dict[str, Any] = {"out": out, "resume": resume, "seed": seed, "device": device, "threads": threads}
+    result = train(architecture, images, chosen, teacher=teacher, progress=not quiet, force=force, **how)
     by = (
         "the last" if result.validation_accuracy is None else f"by validation accuracy {result.validation_accuracy:.2%}"
     )

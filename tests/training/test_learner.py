@@ -134,6 +134,7 @@ CHANGES = {
     "mixup": ({"recipe": dataclasses.replace(FULL, mixup=0.3)}, r"mixup: 0\.2 in the run, 0\.3 asked for"),
     "epochs": ({"recipe": dataclasses.replace(FULL, epochs=5)}, "epochs: 4 in the run, 5 asked for"),
     "seed": ({"seed": 1}, "seed: 0 in the run, 1 asked for"),
+    "threads": ({"threads": 2}, "threads: None in the run, 2 asked for"),
     "architecture": (
         {"model": WIDER},
         r"block 1: 'SuperConv\(out_channels=8, .* in the run, 'SuperConv\(out_channels=16,",

@@ -20,7 +20,7 @@ from zeroshot_nas.architecture import Architecture, HasArchitecture, architectur
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, DataError, SettingsChangedError
 from zeroshot_nas.network import Network, build
-from zeroshot_nas.seeding import one_torch_thread, preserved_rng, torch_generator
+from zeroshot_nas.seeding import one_torch_thread, preserved_rng, torch_generator, torch_threads
 from zeroshot_nas.store import settings_difference
 from zeroshot_nas.training.base import ImageData, fit_to, load_data, stratified_split
 from zeroshot_nas.training.checkpoint import BEST, LAST, RunFolder, TrainedNetwork, load, pack, unpack
@@ -47,6 +47,7 @@ def train(
     resume: bool = False,
     seed: int = 0,
     device: str | torch.device | None = None,
+    threads: int | None = None,
     progress: bool = True,
     force: bool = False,
 ) -> TrainResult:
@@ -68,6 +69,9 @@ def train(
         resume: Goes on with the run that ``out`` holds, if it holds one.
         seed: Seed of weights, validation part, order and augmentation.
         device: Where to train; default: where the network is, and the CPU for an architecture.
+        threads: Threads of torch. Default: one where a step is small, torch's own number else. Where no other work
+            waits for the cores two are faster for small steps too; where some does they are many times slower, since
+            they wait for each other. Other numbers of threads give slightly other weights.
         progress: Shows a bar and a table of epochs on standard error.
         force: Replaces the run that ``out`` holds.
 
@@ -90,16 +94,18 @@ def train(
     source, recipe = _plain(model), get_recipe(recipe)
     if resume and out is None:
         raise DataError("resume=True goes on with a run in a folder; give it as out")
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise DataError(f"threads must be a whole number of 1 or more, got {threads!r}")
     if resume and force:
         raise DataError("resume goes on with the run in out, force replaces it; give one of them")
-    with preserved_rng(), _threads_for(source, recipe):
+    with preserved_rng(), _threads_for(source, recipe) if threads is None else torch_threads(threads):
         images = _fit(source, data)
         parts = _split(images, recipe, seed)
         network = _starting_network(source, images, recipe, seed, device)
         master = load(teacher) if isinstance(teacher, str | Path) else teacher
         learner = Learner(network, images, parts, recipe, seed, master)
         folder = None if out is None else RunFolder(out, force, resume)
-        run = _Run(learner, images, folder)
+        run = _Run(learner, images, folder, threads)
         if resume:
             run.load()
         return run.finish(run.train(progress))
@@ -115,14 +121,17 @@ def _threads_for(source: Architecture | Network, recipe: Recipe) -> AbstractCont
 class _Run:
     """One run: its learner, and what it came to so far."""
 
-    def __init__(self, learner: Learner, images: ImageData, folder: RunFolder | None) -> None:
+    def __init__(
+        self, learner: Learner, images: ImageData, folder: RunFolder | None, threads: int | None = None
+    ) -> None:
         self.start = time.perf_counter()
         self.learner, self.images, self.folder = learner, images, folder
         self.network, self.recipe = learner.network, learner.recipe
         self.history: tuple[EpochRecord, ...] = ()
         self.best: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
-        self.settings = {} if folder is None else _settings(learner, images)  # before a step changes the weights
+        # Now, before a step changes the weights.
+        self.settings = {} if folder is None else _settings(learner, images, threads)
 
     def load(self) -> None:
         """Goes on where the folder's run is, if it holds one."""
@@ -230,7 +239,7 @@ class _Run:
         )
 
 
-def _settings(learner: Learner, images: ImageData) -> dict[str, Any]:
+def _settings(learner: Learner, images: ImageData, threads: int | None) -> dict[str, Any]:
     """What must be the same when a run goes on."""
     architecture, teacher = learner.network.architecture, learner.teacher
     parts = ("train_images", "train_labels", "test_images", "test_labels")
@@ -243,6 +252,7 @@ def _settings(learner: Learner, images: ImageData) -> dict[str, Any]:
         "class names": list(images.class_names),
         **{name.replace("_", " "): _digest([getattr(images, name)]) for name in parts},
         "seed": learner.seed,
+        "threads": threads,
         **learner.recipe.to_dict(),
     }
 
