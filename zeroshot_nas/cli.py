@@ -419,6 +419,9 @@ def train_command(
     squeeze_excite: SqueezeExcite = False,
     seed: Seed = 0,
     device: Device = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of torch; default: one for a small network. More need idle cores.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for weights, architecture, train.json and train.log.")
     ] = None,
@@ -437,8 +440,8 @@ def train_command(
     if new_head:
         images = load_data(data, architecture.input_size)
         architecture = replace(architecture, num_classes=len(images.class_names))
-    how: dict[str, Any] = {"out": out, "resume": resume, "seed": seed, "device": device, "force": force}
-    result = train(architecture, images, chosen, teacher=teacher, progress=not quiet, **how)
+    how: dict[str, Any] = {"out": out, "resume": resume, "seed": seed, "device": device, "threads": threads}
+    result = train(architecture, images, chosen, teacher=teacher, progress=not quiet, force=force, **how)
     by = (
         "the last" if result.validation_accuracy is None else f"by validation accuracy {result.validation_accuracy:.2%}"
     )
@@ -474,7 +477,8 @@ def export_command(
     if as_json:
         _print_json(report.to_dict())
         return
-    rows = [] if report.accuracy is None else [("network", f"accuracy {report.accuracy:.2%}")]
+    own = f"{report.size_kb:,.0f} kB of weights, {report.latency_ms:.3f} ms an image in torch"
+    rows = [("network", own if report.accuracy is None else f"{own}, accuracy {report.accuracy:.2%}")]
     for each in report.files:
         parts = [
             f"{each.size_kb:,.0f} kB",

@@ -72,6 +72,51 @@ def test_every_file_agrees_with_the_network(report, run):
     assert written["opset"] == 18
 
 
+def test_the_report_says_size_latency_and_accuracy_before_and_after(report, run):
+    state = load(run).state_dict()
+    assert report.size_kb == sum(value.numel() * value.element_size() for value in state.values()) / 1000
+    assert report.latency_ms > 0
+    before, after = json.loads((run / "export.json").read_text())["network"], report.files[1]
+    assert before == {"size_kb": report.size_kb, "latency_ms": report.latency_ms, "accuracy": report.accuracy}
+    assert None not in (after.size_kb, after.latency_ms, after.accuracy)
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """A folder with the run's weights and result."""
+    for name in ("best.pt", "train.json"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    return tmp_path
+
+
+def _change_result(folder, **changes):
+    file = folder / "train.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_run_that_is_not_at_its_end_is_exported_with_a_warning(copy):
+    _change_result(copy, state="running", epochs=2)
+    with pytest.warns(exporting.UnfinishedRunWarning, match="is running, 2 of 3 epochs are done; its best"):
+        export_network(copy)
+
+
+def test_data_that_are_gone_matter_where_they_are_needed(copy):
+    _change_result(copy, data=f"folder:{copy / 'photos'}")
+    assert export_network(copy).accuracy is None
+    with pytest.raises(DataError, match="photos is no folder"):
+        export_network(copy, int8=True)
+    _change_result(copy, data="pictures of my own")
+    with pytest.raises(DataError, match="int8 needs images to calibrate with"):
+        export_network(copy, int8=True)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_a_damaged_result_is_named(copy, text):
+    (copy / "train.json").write_text(text)
+    with pytest.raises(FileFormatError, match=r"train\.json is damaged; resume"):
+        export_network(copy)
+
+
 def test_the_onnx_file_takes_any_batch_and_says_what_it_is(report):
     file = report.files[0].file
     model = onnx.load(str(file))

@@ -1,6 +1,7 @@
 """What recipes ask for: moving averages, clipping, mixing, kornia's augmentations, teachers, patience, going on."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 import time
@@ -10,7 +11,14 @@ import torch
 from torch import nn
 
 from zeroshot_nas.architecture import Architecture
-from zeroshot_nas.errors import DataError, FileFormatError, MissingExtraError, SettingsChangedError, UnknownNameError
+from zeroshot_nas.errors import (
+    DataError,
+    FileFormatError,
+    MissingExtraError,
+    OutputExistsError,
+    SettingsChangedError,
+    UnknownNameError,
+)
 from zeroshot_nas.network import Residual, build
 from zeroshot_nas.training import learner, trainer
 from zeroshot_nas.training.augment import kornia_augmentation, mixup
@@ -61,22 +69,31 @@ def _equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+class _Died(BaseException):
+    """The process is gone, so to say."""
+
+
+def _die_after(patch, epochs):
+    """Lets a run die in the epoch after so many."""
+    original = learner.Learner._train_epoch
+
+    def train_epoch(self, epoch):
+        if epoch == epochs + 1:
+            raise _Died
+        return original(self, epoch)
+
+    patch.setattr(learner.Learner, "_train_epoch", train_epoch)
+
+
 @pytest.mark.parametrize("taught", [False, True])
 def test_a_run_stopped_after_any_epoch_goes_on_to_the_same_weights(tmp_path, monkeypatch, taught):
     teacher = build(dataclasses.replace(NET), seed=9) if taught else None
     whole = _train(teacher=teacher)
     for stop in (1, 3):
         out = tmp_path / str(stop)
-        original = trainer._Run._take
-
-        def take(run, record, stop=stop, original=original):
-            original(run, record)
-            if record.epoch == stop:
-                raise RuntimeError("killed")
-
         with monkeypatch.context() as patch:
-            patch.setattr(trainer._Run, "_take", take)
-            with pytest.raises(RuntimeError, match="killed"):
+            _die_after(patch, stop)
+            with pytest.raises(_Died):
                 _train(teacher=teacher, out=out)
         torch.manual_seed(stop)
         resumed = _train(teacher=teacher, out=out, resume=True)
@@ -109,17 +126,106 @@ train(NET, BARS, dataclasses.replace(FULL, epochs=60), out={str(tmp_path)!r}, pr
     assert len((tmp_path / "train.log").read_text().splitlines()) == 61
 
 
-def test_a_run_is_not_resumed_with_other_settings(tmp_path):
+WIDER = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperResK3K3(16,8,2,8,1)", (3, 8, 8), num_classes=2)
+PATIENT = dataclasses.replace(FULL, patience=1)
+
+CHANGES = {
+    "flip": ({"recipe": dataclasses.replace(FULL, flip=False)}, "flip: True in the run, False asked for"),
+    "mixup": ({"recipe": dataclasses.replace(FULL, mixup=0.3)}, r"mixup: 0\.2 in the run, 0\.3 asked for"),
+    "epochs": ({"recipe": dataclasses.replace(FULL, epochs=5)}, "epochs: 4 in the run, 5 asked for"),
+    "seed": ({"seed": 1}, "seed: 0 in the run, 1 asked for"),
+    "threads": ({"threads": 2}, "threads: None in the run, 2 asked for"),
+    "architecture": (
+        {"model": WIDER},
+        r"block 1: 'SuperConv\(out_channels=8, .* in the run, 'SuperConv\(out_channels=16,",
+    ),
+    "weights": ({"model": build(NET, seed=3)}, "starting weights: '"),
+    "teacher": ({"teacher": build(NET, seed=3)}, "teacher: None in the run, '"),
+    "images": ({"data": dataclasses.replace(BARS, train_images=BARS.train_images / 2)}, "train images: '"),
+    "labels": ({"data": dataclasses.replace(BARS, train_labels=1 - BARS.train_labels)}, "train labels: '"),
+    "test images": ({"data": dataclasses.replace(BARS, test_images=BARS.test_images / 2)}, "test images: '"),
+    "name": ({"data": dataclasses.replace(BARS, name="rods")}, "data: 'bars' in the run, 'rods' asked for"),
+    "classes": (
+        {"data": dataclasses.replace(BARS, class_names=("a", "b"))},
+        r"class names: \['row', 'column'\] in the",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folders of a finished run, one that stopped early, and one that died in its third epoch."""
+    folder = tmp_path_factory.mktemp("runs")
+    _train(out=folder / "finished")
+    with pytest.MonkeyPatch.context() as patch:
+        falling = iter((0.9, 0.8))
+        patch.setattr(learner, "accuracy", lambda *_: next(falling))
+        assert _train(PATIENT, out=folder / "early").epochs == 2
+    with pytest.MonkeyPatch.context() as patch:
+        _die_after(patch, 2)
+        with pytest.raises(_Died):
+            _train(out=folder / "died")
+    return folder
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_run_is_not_resumed_with_other_settings(runs, change):
+    given, message = CHANGES[change]
+    for name in ("finished", "died"):
+        before = {file: file.read_bytes() for file in (runs / name).iterdir()}
+        with pytest.raises(SettingsChangedError, match=message) as caught:
+            _train(out=runs / name, resume=True, **given)
+        assert str(caught.value).count("\n") == 0
+        assert f"{runs / name} was begun with other settings" in str(caught.value)
+        assert "force in place of resume" in str(caught.value)
+        assert {file: file.read_bytes() for file in (runs / name).iterdir()} == before
+
+
+def test_a_run_that_stopped_early_is_not_resumed_with_other_settings_but_with_its_own(runs):
+    early = runs / "early"
+    with pytest.raises(SettingsChangedError, match="flip: True in the run, False asked for"):
+        _train(dataclasses.replace(PATIENT, flip=False), out=early, resume=True)
+    assert _train(PATIENT, out=early, resume=True).epochs == 2
+
+
+def test_of_many_differences_some_are_named(runs):
+    other = Recipe(epochs=9, batch_size=4, flip=False)
+    with pytest.raises(SettingsChangedError, match=r"asked for; and \d+ more\. Give the run's settings"):
+        _train(other, out=runs / "finished", resume=True, seed=7)
+
+
+def test_a_run_whose_state_is_lost_or_damaged_is_not_replaced_on_resume(tmp_path):
     _train(out=tmp_path)
-    with pytest.raises(SettingsChangedError, match=r"mixup: 0\.2 in the run, 0\.3 asked for"):
-        _train(dataclasses.replace(FULL, mixup=0.3), out=tmp_path, resume=True)
-    with pytest.raises(SettingsChangedError, match="seed: 0 in the run, 1 asked for"):
-        _train(out=tmp_path, resume=True, seed=1)
-    with pytest.raises(SettingsChangedError, match="training images"):
-        _train(out=tmp_path, resume=True, data=dataclasses.replace(BARS, train_images=BARS.train_images / 2))
     (tmp_path / "state.pt").write_bytes(b"nonsense")
     with pytest.raises(FileFormatError, match=r"state\.pt is damaged"):
         _train(out=tmp_path, resume=True)
+    (tmp_path / "state.pt").unlink()
+    before = (tmp_path / "best.pt").read_bytes()
+    with pytest.raises(OutputExistsError, match=r"holds a run \(best\.pt, last\.pt, train\.json\) without state\.pt"):
+        _train(out=tmp_path, resume=True)
+    assert (tmp_path / "best.pt").read_bytes() == before
+    with pytest.raises(DataError, match="give one of them"):
+        _train(out=tmp_path, resume=True, force=True)
+
+
+def test_what_was_not_written_before_a_run_died_is_written_on_resume(tmp_path):
+    """The state comes first, so a process may die between it and the others."""
+    whole = _train(out=tmp_path)
+    for name in ("best.pt", "last.pt", "train.log", "train.json"):
+        (tmp_path / name).unlink()
+    again = _train(out=tmp_path, resume=True)
+    assert _equal(dict(load(tmp_path / "best.pt").state_dict()), _weights(whole))
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["epoch"] == FULL.epochs
+    assert len((tmp_path / "train.log").read_text().splitlines()) == FULL.epochs + 1
+    assert json.loads((tmp_path / "train.json").read_text())["test_accuracy"] == again.test_accuracy
+
+
+def test_force_leaves_nothing_of_the_run_it_replaces(tmp_path, monkeypatch):
+    _train(out=tmp_path)
+    _die_after(monkeypatch, 0)
+    with pytest.raises(_Died):
+        _train(out=tmp_path, force=True)
+    assert [file.name for file in tmp_path.glob("*.pt")] == []
 
 
 def test_resume_begins_a_run_where_there_is_none(tmp_path):

@@ -94,6 +94,21 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_global_random_state()
     assert not _equal(_weights(first), _weights(other))
 
 
+def test_threads_are_those_asked_for_and_one_for_a_small_step(monkeypatch):
+    seen, original = [], learner.Learner._train_epoch
+
+    def look(self, epoch):
+        seen.append(torch.get_num_threads())
+        return original(self, epoch)
+
+    monkeypatch.setattr(learner.Learner, "_train_epoch", look)
+    before = torch.get_num_threads()
+    for threads in (None, 1, 2):
+        _train(recipe=Recipe(epochs=1, batch_size=16), threads=threads)
+    assert seen == [1, 1, 2]
+    assert torch.get_num_threads() == before
+
+
 def test_the_global_random_state_is_left_as_it_was():
     for seed in (torch.manual_seed, random.seed, np.random.seed):
         seed(4)
@@ -310,6 +325,9 @@ def test_a_loss_that_is_not_finite_stops_with_advice(rate):
         ({"recipe": Recipe(validation_fraction=0.01)}, DataError, "30 training images.*leave 30.*and 0 to validate"),
         ({"recipe": Recipe(validation_fraction=0.99)}, DataError, "leave 1 to train on and 29"),
         ({"seed": -1}, ValueError, "a seed is an integer of 0 or more"),
+        ({"threads": 0}, DataError, "threads must be a whole number of 1 or more, got 0"),
+        ({"device": "gpu"}, DataError, "device 'gpu' can't be used: .*; expected cpu"),
+        ({"data": "/"}, DataError, "'/' is no data set's name but a folder: give it as folder:/"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, arguments, error, message):

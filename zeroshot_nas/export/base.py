@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zeroshot_nas.errors import ExportError, MissingExtraError
-from zeroshot_nas.seeding import torch_generator
+from zeroshot_nas.seeding import one_torch_thread, torch_generator
 from zeroshot_nas.training.checkpoint import TrainedNetwork
 
 if TYPE_CHECKING:
@@ -112,9 +113,26 @@ def run(model: onnxruntime.InferenceSession, images: Tensor, batch_size: int = 2
 def latency_ms(model: onnxruntime.InferenceSession, image: Tensor) -> float:
     """Median milliseconds for one image."""
     feed = {model.get_inputs()[0].name: image[None].numpy()}
+    return _median_ms(lambda: model.run(None, feed))
+
+
+def network_latency_ms(network: TrainedNetwork, image: Tensor) -> float:
+    """Median milliseconds of the network itself for one image, in torch on one thread."""
+    batch = image[None]
+    with torch.inference_mode(), one_torch_thread():
+        return _median_ms(lambda: network(batch))
+
+
+def network_size_kb(network: TrainedNetwork) -> float:
+    """Size of the network's weights and buffers in 1,000 bytes."""
+    tensors: list[Tensor] = list(network.state_dict().values())
+    return sum(each.numel() * each.element_size() for each in tensors) / 1000
+
+
+def _median_ms(call: Callable[[], object]) -> float:
     seconds = []
     for _ in range(_TIMED + 5):
         start = time.perf_counter()
-        model.run(None, feed)
+        call()
         seconds.append(time.perf_counter() - start)
     return 1000 * statistics.median(seconds[5:])

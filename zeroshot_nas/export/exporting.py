@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zeroshot_nas.errors import DataError, ExportError
-from zeroshot_nas.export.base import ExportedFile, check_images, compare, metadata, require_equal, run, session
+from zeroshot_nas.errors import DataError, ExportError, FileFormatError, UnknownNameError
+from zeroshot_nas.export.base import (
+    ExportedFile,
+    check_images,
+    compare,
+    metadata,
+    network_latency_ms,
+    network_size_kb,
+    require_equal,
+    run,
+    session,
+)
 from zeroshot_nas.export.onnx_file import OPSET, export_onnx
 from zeroshot_nas.export.quantization import export_int8
 from zeroshot_nas.export.standalone import export_python
@@ -29,22 +40,31 @@ NAMES |= {"torch": "model.pt2", "python": "model.py"}
 REPORT = "export.json"
 
 
+class UnfinishedRunWarning(UserWarning):
+    """A run is exported whose training was not at its end."""
+
+
 @dataclass(frozen=True)
 class ExportReport:
-    """What was exported.
+    """What was exported, before and after.
 
     Attributes:
+        size_kb: Size of the network's own weights in 1,000 bytes.
+        latency_ms: Median milliseconds of the network itself for one image, in torch on one thread.
         accuracy: Fraction of the test images that the network itself classifies right; None without such images.
         files: The files.
         opset: ONNX's operator set.
     """
 
+    size_kb: float
+    latency_ms: float
     accuracy: float | None
     files: tuple[ExportedFile, ...]
     opset: int
 
     def to_dict(self) -> dict[str, Any]:
-        return {"accuracy": self.accuracy, "opset": self.opset, "files": [each.to_dict() for each in self.files]}
+        own = {"size_kb": self.size_kb, "latency_ms": self.latency_ms, "accuracy": self.accuracy}
+        return {"network": own, "opset": self.opset, "files": [each.to_dict() for each in self.files]}
 
 
 def export_network(
@@ -74,8 +94,12 @@ def export_network(
 
     Raises:
         ExportError: A format is unknown, a model can't be exported, or computes something else.
-        DataError: int8 is asked for without data.
+        DataError: int8 is asked for without data, or the data's classes are not the network's.
+        FileFormatError: The run's files are damaged.
         MissingExtraError: The extra ``onnx`` is not installed.
+
+    Warns:
+        UnfinishedRunWarning: The run was interrupted or killed, or still goes on.
     """
     if unknown := [each for each in formats if each not in FORMATS]:
         raise ExportError(f"unknown format {unknown[0]!r}; expected some of {', '.join(FORMATS)}")
@@ -84,7 +108,15 @@ def export_network(
     network = model if isinstance(model, TrainedNetwork) else load(model)
     network = network.cpu().eval()
     folder = _folder(model, out)
-    images = _data(model, data, network)
+    result = {} if isinstance(model, TrainedNetwork) else _result(Path(model))
+    if result.get("state", "done") != "done":
+        warnings.warn(
+            f"{model} is {result['state']}, {result['epochs']} of {result['recipe']['epochs']} epochs are done; its "
+            "best weights so far are exported",
+            UnfinishedRunWarning,
+            stacklevel=2,
+        )
+    images = _data(result.get("data"), data, network, needed=int8 or power_of_two)
     if images is None and (int8 or power_of_two):
         raise DataError("int8 needs images to calibrate with; give data, e.g. the training images' name or folder")
     train = None if images is None else as_float(images.train_images[:256])
@@ -103,7 +135,8 @@ def export_network(
     if "python" in formats:
         files.append(export_python(network, folder / NAMES["python"], train))
     own = None if test is None else _accuracy(predict(network, test[0]), test[1])
-    report = ExportReport(own, tuple(files), opset)
+    latency = network_latency_ms(network, check_images(network, train)[0])
+    report = ExportReport(network_size_kb(network), latency, own, tuple(files), opset)
     write_text(folder / REPORT, json.dumps(report.to_dict(), indent=2) + "\n")
     return report
 
@@ -135,19 +168,30 @@ def _folder(model: TrainedNetwork | str | Path, out: str | Path | None) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _data(
-    model: TrainedNetwork | str | Path, data: str | ImageData | None, network: TrainedNetwork
-) -> ImageData | None:
-    """The images given, or those of the run."""
+def _result(path: Path) -> dict[str, Any]:
+    """What a run's ``train.json`` says; nothing of a file that is in no run's folder."""
+    file = (path if path.is_dir() else path.parent) / RESULT
+    if not file.exists():
+        return {}
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+        return {name: result[name] for name in ("state", "epochs", "recipe", "data")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileFormatError(f"{file} is damaged; resume the run to write it again, or remove it") from error
+
+
+def _data(name: str | None, data: str | ImageData | None, network: TrainedNetwork, needed: bool) -> ImageData | None:
+    """The images given, or those of the run by their name, if they are there."""
     size = network.architecture.input_size
-    if data is None and not isinstance(model, TrainedNetwork):
-        path = Path(model)
-        result = (path if path.is_dir() else path.parent) / RESULT
-        name = json.loads(result.read_text(encoding="utf-8"))["data"] if result.exists() else None
+    if data is None and name is not None:
         try:
-            data = None if name is None else load_data(name, size)
-        except (KeyError, DataError):  # images of the user's own, or on a disk that is not there
-            data = None
+            data = load_data(name, size)
+        except UnknownNameError:
+            data = None  # images of the user's own
+        except DataError:
+            if needed:
+                raise
+            data = None  # they are on a disk that is not there
     if data is None:
         return None
     images = fit_to(load_data(data, size), size)

@@ -110,6 +110,8 @@ def load_data(data: str | ImageData, input_size: Sequence[int] | None = None) ->
     if not isinstance(data, str):
         raise DataError(f"data is a name ({', '.join(DATASETS)}) or an ImageData, got {type(data).__name__}")
     name, _, path = data.partition(":")
+    if name not in DATASETS and Path(data).is_dir():
+        raise DataError(f"{data!r} is no data set's name but a folder: give it as folder:{data}, or cifar10:{data}")
     function = DATASETS[name]
     takes = inspect.signature(function).parameters
     if ("path" in takes) != bool(path):

@@ -24,7 +24,7 @@ STATE, LOG = "state.pt", "train.log"
 
 _FORMAT = "zeroshot_nas.checkpoint"
 _VERSION = 1
-_STATE_FORMAT = "zeroshot_nas.training_state.1"
+_STATE_FORMAT = "zeroshot_nas.training_state.2"
 
 
 class TrainedNetwork(Network):
@@ -120,7 +120,9 @@ def load(path: str | Path, device: str | torch.device | None = None) -> TrainedN
     try:
         checkpoint = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on bytes that are not its own
-        raise FileFormatError(f"{file} is not a checkpoint, or is cut short: {_first_line(error)}") from error
+        raise FileFormatError(
+            f"{file} is not a checkpoint, or is cut short; expected a .pt file of a training run"
+        ) from error  # without torch's text, which advises to load it unsafely
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != _FORMAT:
         raise FileFormatError(f"{file} is not a checkpoint of this package: expected format {_FORMAT!r}")
     if checkpoint.get("version") != _VERSION:
@@ -183,32 +185,48 @@ class RunFolder:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise OutputExistsError(f"expected a folder to write to, got the file {self.path}; give another path")
-        held = [name for name in (BEST, LAST, RESULT, STATE) if (self.path / name).exists()]
+        held = self._held()
         if held and not (force or resume):
             raise OutputExistsError(
-                f"{self.path} already holds a run ({', '.join(held)}); give another folder, resume=True to go on with "
-                "it, or force=True to replace it"
+                f"{self.path} already holds a run ({', '.join(held)}); give another folder, resume=True (--resume) to "
+                "go on with it, or force=True (--force) to replace it"
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        if force and not resume:
-            (self.path / STATE).unlink(missing_ok=True)  # of another run, which must not be gone on with
+        if force:
+            for name in held:  # of another run, which must not be gone on with, nor taken for this one's
+                (self.path / name).unlink()
+
+    def _held(self) -> list[str]:
+        return [name for name in (BEST, LAST, RESULT, STATE) if (self.path / name).exists()]
 
     def state(self) -> dict[str, Any] | None:
         """What `save_state` wrote, if there is a run.
 
         Raises:
             FileFormatError: The file is damaged.
+            OutputExistsError: There is a run, but not its state.
         """
         file = self.path / STATE
         if not file.exists():
+            if held := self._held():
+                raise OutputExistsError(
+                    f"{self.path} holds a run ({', '.join(held)}) without {STATE}, so it can't go on; give another "
+                    "folder, or force in place of resume to replace it"
+                )
             return None
         try:
             state = torch.load(io.BytesIO(file.read_bytes()), map_location="cpu", weights_only=True)
             if state["format"] == _STATE_FORMAT:
                 return dict(state)
         except Exception as error:  # torch raises many kinds on bytes that are not its own
-            raise FileFormatError(f"{file} is damaged, so the run can't go on: {_first_line(error)}") from error
-        raise FileFormatError(f"{file} is not the state of a training run of this release")
+            raise FileFormatError(
+                f"{file} is damaged, so the run can't go on; give another folder, or force in place of resume to "
+                "replace it"
+            ) from error
+        raise FileFormatError(
+            f"{file} is not the state of a training run of this release, so the run can't go on; go on with the "
+            "release that began it, or replace it with force in place of resume"
+        )
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Writes all that a run needs to go on."""

@@ -49,6 +49,7 @@ class Learner:
     ) -> None:
         self.network, self.recipe, self.seed = network, recipe, seed
         self.kept, self.held_out = parts
+        self.teacher = teacher
         self.device = network.mean.device
         self.images, self.labels = data.train_images.to(self.device), data.train_labels.to(self.device)
         self.distillation = None

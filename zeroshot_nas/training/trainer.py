@@ -6,9 +6,9 @@ import hashlib
 import math
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from zeroshot_nas.architecture import Architecture, HasArchitecture, architectur
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, DataError, SettingsChangedError
 from zeroshot_nas.network import Network, build
-from zeroshot_nas.seeding import one_torch_thread, preserved_rng, torch_generator
+from zeroshot_nas.seeding import one_torch_thread, preserved_rng, torch_generator, torch_threads
 from zeroshot_nas.store import settings_difference
 from zeroshot_nas.training.base import ImageData, fit_to, load_data, stratified_split
 from zeroshot_nas.training.checkpoint import BEST, LAST, RunFolder, TrainedNetwork, load, pack, unpack
@@ -29,6 +29,9 @@ from zeroshot_nas.training.recipe import Recipe, get_recipe
 from zeroshot_nas.training.result import HEADER, EpochRecord, State, TrainResult
 
 DEFAULT_RECIPE = Recipe()
+
+_SHOWN = 3
+"""Settings that the refusal to resume names."""
 
 SMALL_STEP = 2_000_000_000
 """Multiply-adds of a training step below which it runs on one thread."""
@@ -44,6 +47,7 @@ def train(
     resume: bool = False,
     seed: int = 0,
     device: str | torch.device | None = None,
+    threads: int | None = None,
     progress: bool = True,
     force: bool = False,
 ) -> TrainResult:
@@ -65,13 +69,17 @@ def train(
         resume: Goes on with the run that ``out`` holds, if it holds one.
         seed: Seed of weights, validation part, order and augmentation.
         device: Where to train; default: where the network is, and the CPU for an architecture.
+        threads: Threads of torch. Default: one where a step is small, torch's own number else. Where no other work
+            waits for the cores two are faster for small steps too; where some does they are many times slower, since
+            they wait for each other. Other numbers of threads give slightly other weights.
         progress: Shows a bar and a table of epochs on standard error.
         force: Replaces the run that ``out`` holds.
 
     Raises:
         UnknownNameError: No data set or recipe has that name.
-        DataError: The data don't fit the network or the teacher, or are too few for the recipe.
-        OutputExistsError: ``out`` holds a run, and neither ``resume`` nor ``force`` is set.
+        DataError: The data don't fit the network or the teacher, or are too few for the recipe, or the device is not
+            there.
+        OutputExistsError: ``out`` holds a run, and neither ``resume`` nor ``force`` is set; or it can't go on.
         SettingsChangedError: The run to be resumed has other settings; the message names them.
         FileFormatError: The run to be resumed is damaged.
         TrainingError: The loss is no longer finite.
@@ -86,14 +94,18 @@ def train(
     source, recipe = _plain(model), get_recipe(recipe)
     if resume and out is None:
         raise DataError("resume=True goes on with a run in a folder; give it as out")
-    with preserved_rng(), _threads_for(source, recipe):
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise DataError(f"threads must be a whole number of 1 or more, got {threads!r}")
+    if resume and force:
+        raise DataError("resume goes on with the run in out, force replaces it; give one of them")
+    with preserved_rng(), _threads_for(source, recipe) if threads is None else torch_threads(threads):
         images = _fit(source, data)
         parts = _split(images, recipe, seed)
         network = _starting_network(source, images, recipe, seed, device)
         master = load(teacher) if isinstance(teacher, str | Path) else teacher
         learner = Learner(network, images, parts, recipe, seed, master)
         folder = None if out is None else RunFolder(out, force, resume)
-        run = _Run(learner, images, folder)
+        run = _Run(learner, images, folder, threads)
         if resume:
             run.load()
         return run.finish(run.train(progress))
@@ -109,26 +121,33 @@ def _threads_for(source: Architecture | Network, recipe: Recipe) -> AbstractCont
 class _Run:
     """One run: its learner, and what it came to so far."""
 
-    def __init__(self, learner: Learner, images: ImageData, folder: RunFolder | None) -> None:
+    def __init__(
+        self, learner: Learner, images: ImageData, folder: RunFolder | None, threads: int | None = None
+    ) -> None:
         self.start = time.perf_counter()
         self.learner, self.images, self.folder = learner, images, folder
         self.network, self.recipe = learner.network, learner.recipe
         self.history: tuple[EpochRecord, ...] = ()
         self.best: dict[str, Any] = {}
+        self.last: dict[str, Any] = {}
+        # Now, before a step changes the weights.
+        self.settings = {} if folder is None else _settings(learner, images, threads)
 
     def load(self) -> None:
         """Goes on where the folder's run is, if it holds one."""
         state = None if self.folder is None else self.folder.state()
         if state is None:
             return
-        if difference := settings_difference(state["settings"], self._settings):
+        if difference := settings_difference(state["settings"], self.settings):
+            more = f"; and {len(difference) - _SHOWN} more" if len(difference) > _SHOWN else ""
             raise SettingsChangedError(
                 f"{self.folder.path if self.folder else ''} was begun with other settings, so it is not resumed. "
-                + "; ".join(difference)
+                f"{'; '.join(difference[:_SHOWN])}{more}. Give the run's settings to go on with it, another out for a "
+                "run beside it, or force in place of resume to replace it"
             )
         self.learner.load_state(state["learner"])
         self.history = tuple(EpochRecord(**record) for record in state["history"])
-        self.best = state["best"]
+        self.best, self.last = state["best"], self._packed(self.history[-1])
         self.start -= state["seconds"]
 
     def train(self, progress: bool) -> State:
@@ -160,9 +179,12 @@ class _Run:
         found = accuracy(self.network, self.images.test_images, self.images.test_labels)
         result = self._result(state, found)
         if self.folder is not None:
-            self.folder.save_weights(BEST, self.best)  # again: Ctrl-C may have come before it was written
+            self._write(self.folder)  # again: the process may have died, or Ctrl-C come, before all of it was written
             self.folder.save_result(result.to_dict())
         return result
+
+    def _packed(self, record: EpochRecord) -> dict[str, Any]:
+        return pack(self.learner.kept_network(), record.epoch, record.validation_accuracy)
 
     def _is_over(self) -> bool:
         """Whether there was no better epoch for as long as the recipe is patient."""
@@ -171,43 +193,32 @@ class _Run:
         )
 
     def _take(self, record: EpochRecord) -> None:
-        last = pack(self.learner.kept_network(), record.epoch, record.validation_accuracy)
+        last = self._packed(record)
         found, best = record.validation_accuracy, self.best.get("validation_accuracy")
         improved = found is None or best is None or found >= best  # of equals the later, which saw more
         if improved:
             self.best = last
-        self.history = (*self.history, record)
+        self.last, self.history = last, (*self.history, record)
         if self.folder is None:
             return
         self.folder.save_state(self._state())  # first: the others follow from it
-        if improved:
-            self.folder.save_weights(BEST, last)
-        self.folder.save_weights(LAST, last)
-        self.folder.save_log("\n".join([HEADER, *(each.row() for each in self.history)]) + "\n")
+        self._write(self.folder, improved)
         self.folder.save_result(self._result("running", math.nan).to_dict())
+
+    def _write(self, folder: RunFolder, improved: bool = True) -> None:
+        """Brings the log and the weights up to date, the best ones where they improved."""
+        if improved:
+            folder.save_weights(BEST, self.best)
+        folder.save_weights(LAST, self.last)
+        folder.save_log("\n".join([HEADER, *(each.row() for each in self.history)]) + "\n")
 
     def _state(self) -> dict[str, Any]:
         return {
-            "settings": self._settings,
+            "settings": self.settings,
             "learner": self.learner.state(),
             "history": [asdict(record) for record in self.history],
             "best": self.best,
             "seconds": time.perf_counter() - self.start,
-        }
-
-    @cached_property
-    def _settings(self) -> dict[str, Any]:
-        """What must be the same when a run goes on."""
-        digest = hashlib.sha256()
-        for tensor in (self.images.train_images, self.images.train_labels):
-            digest.update(tensor.contiguous().numpy().tobytes())
-        return {
-            "architecture": self.network.architecture.key,
-            "data": self.images.name,
-            "training images": digest.hexdigest()[:16],
-            "seed": self.learner.seed,
-            "teacher": self.learner.distillation is not None,
-            **self.recipe.to_dict(),
         }
 
     def _result(self, state: State, test_accuracy: float) -> TrainResult:
@@ -226,6 +237,33 @@ class _Run:
             seed=self.learner.seed,
             network=self.network,
         )
+
+
+def _settings(learner: Learner, images: ImageData, threads: int | None) -> dict[str, Any]:
+    """What must be the same when a run goes on."""
+    architecture, teacher = learner.network.architecture, learner.teacher
+    parts = ("train_images", "train_labels", "test_images", "test_labels")
+    return {
+        "input size": list(architecture.input_size),
+        **{f"block {place}": repr(block) for place, block in enumerate(architecture.blocks, start=1)},
+        "starting weights": _digest(learner.network.state_dict().values()),
+        "teacher": None if teacher is None else _digest(teacher.state_dict().values()),
+        "data": images.name,
+        "class names": list(images.class_names),
+        **{name.replace("_", " "): _digest([getattr(images, name)]) for name in parts},
+        "seed": learner.seed,
+        "threads": threads,
+        **learner.recipe.to_dict(),
+    }
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    """16 hexadecimal digits that differ where tensors do."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _split(data: ImageData, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
@@ -248,7 +286,7 @@ def _fit(model: Architecture | Network, data: str | ImageData) -> ImageData:
     if architecture.num_classes != classes:
         raise DataError(
             f"the network has num_classes={architecture.num_classes}, but {images.name!r} has {classes} classes; "
-            f"use dataclasses.replace(architecture, num_classes={classes})"
+            f"use dataclasses.replace(architecture, num_classes={classes}), on the command line --new-head"
         )
     return images
 
@@ -273,7 +311,13 @@ def _starting_network(
     network.load_state_dict(source.state_dict())
     if recipe.zero_init_residual and isinstance(model, Architecture):
         zero_init_residual(network)
-    network.to(device if device is not None else next(source.parameters()).device)
+    try:
+        network.to(device if device is not None else next(source.parameters()).device)
+    except (RuntimeError, AssertionError) as error:  # torch's for an unknown device, and for one that is not there
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"device {str(device)!r} can't be used: {reason}; expected cpu or a device that is here"
+        ) from error
     network.to(memory_format=_memory_format(network))  # type: ignore[call-overload]  # torch's stub does not know it
     return network
 
