@@ -17,6 +17,7 @@ BUDGET = zs.Budget(params=100e3, flops=5e6, layers=10)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--proxy", default="cet", help="what to rank by, cet or zen, say")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--proposals", type=int, default=100_000)
     parser.add_argument("--epochs", type=int, default=30)
@@ -25,7 +26,7 @@ def main() -> None:
 
     start = time.perf_counter()
     result = zs.search(
-        "resnet", "zen", BUDGET, input_size=(1, 16, 16), proposals=arguments.proposals, seed=arguments.seed
+        "resnet", arguments.proxy, BUDGET, input_size=(1, 16, 16), proposals=arguments.proposals, seed=arguments.seed
     )
     best, searched = result.best, time.perf_counter()
     trained = zs.train(
@@ -42,7 +43,7 @@ def main() -> None:
     print(f"params                {best.costs.params:,}")
     print(f"FLOPs (multiply-adds) {best.costs.flops:,}")
     print(f"layers                {best.costs.layers}")
-    print(f"score                 {best.scores['zen']}")
+    print(f"score                 {best.scores[arguments.proxy]}")
     counts = result.counts
     print(f"proposals             {counts.proposed:,}, {counts.screened:,} screened, {counts.ranked:,} ranked")
     print(f"test accuracy         {trained.test_accuracy:.2%}")

@@ -84,7 +84,7 @@ def test_a_screened_and_an_unscreened_search_with_shape_bounds(run, tmp_path):
     bounds = ["--monotone-widths", "--max-bottleneck-ratio", "4", "--max-depth-to-width", "0.9"]
     for screen, expected in (([], "closed_form"), (["--no-screen"], None)):
         out = tmp_path / str(expected)
-        assert run(*SMALL_SEARCH, *bounds, *screen, "--proposals", 40, "--out", out)[0] == 0
+        assert run(*SMALL_SEARCH, "--proxy", "zen", *bounds, *screen, "--proposals", 40, "--out", out)[0] == 0
         result = zs.SearchResult.from_json((out / "result.json").read_text())
         assert result.settings["screen"] == expected
         assert result.settings["budget"]["shape"] == {
@@ -99,7 +99,8 @@ def test_a_search_without_a_limit_on_depth_warns_on_one_line(run):
     with warnings.catch_warnings():  # the command line shows warnings its own way
         warnings.simplefilter("default")
         code, _, err = run(
-            "search", "--input", "1x8x8", "--max-params", "20k", "--proposals", 5, "--repeats", 1, "--quiet"
+            *("search", "--proxy", "zen", "--input", "1x8x8", "--max-params", "20k"),
+            *("--proposals", 5, "--repeats", 1, "--quiet"),
         )
     assert code == 0
     assert err.startswith("warning: zen grows without limit in depth")

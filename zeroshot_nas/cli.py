@@ -81,7 +81,7 @@ def _options(
 def search_command(
     ctx: typer.Context,
     space: Annotated[str, typer.Option(help="Search space; see `list`.")] = "resnet",
-    proxy: Annotated[str, typer.Option(help="What to rank by, e.g. zen or zen:variant=zennas.")] = "zen",
+    proxy: Annotated[str, typer.Option(help="What to rank by, e.g. cet, zen or zen:variant=zennas.")] = "cet",
     image: Input = "3x32x32",
     classes: Classes = 10,
     max_params: Annotated[str | None, typer.Option(help="Upper limit on parameters, e.g. 1M.")] = None,

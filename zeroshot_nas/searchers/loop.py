@@ -94,7 +94,7 @@ class Precision:
 
 def search(
     space: str | SearchSpace,
-    proxy: str | Proxy | ProxyFunction = "zen",
+    proxy: str | Proxy | ProxyFunction = "cet",
     budget: Budget | None = None,
     *,
     input_size: Sequence[int] | None = None,
@@ -139,7 +139,8 @@ def search(
 
     Args:
         space: A registered space's name, or a `SearchSpace`.
-        proxy: What to rank by: a name, a name with options (``"zen:variant=zennas"``) or a function.
+        proxy: What to rank by: a name, a name with options (``"zen:variant=zennas"``) or a function. The default is the
+            one whose winners trained better in ``benchmarks/found_vs_hand.py``.
         budget: Upper limits on costs and shape; None sets none.
         input_size: Shape ``(C, H, W)`` of one image, for a space given by name; default (3, 32, 32).
         num_classes: Outputs of the classifier, for a space given by name; default 10.
@@ -188,8 +189,8 @@ def search(
         LatencyWarning: The device table is of another device, space or input size, or its networks were all faster.
 
     Example:
-        >>> result = search("resnet", "zen", Budget(params=1e5, layers=8), input_size=(1, 8, 8), proposals=300,
-        ...                 finalists=5, progress=False)
+        >>> result = search("resnet", budget=Budget(params=1e5), input_size=(1, 8, 8), proposals=300, finalists=5,
+        ...                 progress=False)
         >>> result.counts.proposed, result.counts.ranked, result.best.costs.params <= 1e5
         (300, 5, True)
     """
