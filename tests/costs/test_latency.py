@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.latency.device import a_table
+from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.blocks.base import _unit_ops
 from zeroshot_nas.costs.fused import Kernel, kernels
 from zeroshot_nas.costs.latency import DeviceTable, Fingerprint, Observed, Overhead, features
@@ -34,8 +35,23 @@ def test_a_networks_latency_is_the_sum_of_its_kernels_and_the_overhead(seed):
     architecture = network(seed)
     parts = [TABLE.kernel_ms(each) for each in kernels(architecture)]
     overhead = TABLE.overhead
-    whole = sum(max(0, overhead.factor * each + overhead.per_kernel_ms) for each in parts if each > 0)
-    assert TABLE.latency_ms(architecture) == pytest.approx(whole + overhead.per_network_ms)
+    running = [each for each in parts if each > 0]
+    whole = sum(max(0, overhead.factor * each + overhead.per_kernel_ms) for each in running)
+    beyond = max(0, len(running) - TABLE.most_kernels)
+    assert TABLE.latency_ms(architecture) == pytest.approx(
+        whole + overhead.per_network_ms + beyond * max(0, -overhead.per_kernel_ms)
+    )
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.floats(-0.01, 0.01))
+def test_kernels_beyond_what_was_measured_get_no_credit(most, sub_layers, per_kernel_ms):
+    overhead = Overhead(1, per_kernel_ms, 0)
+    net = Architecture.from_string(f"SuperConvK3BNRELU(3,8,1,{sub_layers})", (3, 8, 8))
+    ran = sub_layers + 2
+    known = {each: Observed(0.02, 1) for each in kernels(net)}
+    table = DeviceTable(TABLE.fingerprint, "mobilenet", (3, 8, 8), known, {}, overhead, most_kernels=most)
+    credited = ran if per_kernel_ms > 0 else min(ran, most)
+    assert table.latency_ms(net) == pytest.approx(0.02 * ran + per_kernel_ms * credited)
 
 
 def test_memos_change_nothing():

@@ -8,13 +8,16 @@ import pytest
 
 from tests.latency.device import a_table, latency_ms
 from zeroshot_nas.costs.budget import Budget
+from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.costs.latency import DeviceTable
 from zeroshot_nas.errors import BudgetError, InfeasibleBudgetError, LatencyError, SettingsChangedError
 from zeroshot_nas.latency.base import BACKENDS
+from zeroshot_nas.latency.visits import visited_networks
 from zeroshot_nas.searchers import deadline as module
-from zeroshot_nas.searchers.base import SearchResult
+from zeroshot_nas.searchers.base import Candidate, SearchResult
 from zeroshot_nas.searchers.deadline import MAX_ROUNDS, MEASURED_A_ROUND, LatencyWarning
 from zeroshot_nas.searchers.loop import search
+from zeroshot_nas.spaces.base import get_space
 
 pytest.importorskip("sklearn")
 
@@ -82,6 +85,19 @@ def test_every_round_asks_for_less_and_measures_few(machine):
     limits = result.latency["prediction_limits_ms"]
     assert all(after <= 0.98 * before + 1e-12 for before, after in pairwise(limits))
     assert machine.asked <= len(limits) * MEASURED_A_ROUND
+
+
+@pytest.mark.parametrize(("excess", "asked"), [(1.2, MEASURED_A_ROUND), (3.0, 2)])
+def test_a_round_far_over_the_limit_is_given_up_early(monkeypatch, excess, asked):
+    slow = SimpleNamespace(latency_ms=excess * 0.8, spread=0.01, is_stable=True)
+    monkeypatch.setattr(module, "measure", lambda *_, **__: slow)
+    networks = visited_networks(get_space("resnet"), 2 * MEASURED_A_ROUND, max_flops=1e8)
+    candidates = [Candidate(each, complexity(each).with_latency(0.7), {}, 1.0) for each in networks]
+    deadline = module.Deadline(0.8, TABLE, here=True, limits_ms=[0.8])
+    assert deadline.first_within(candidates) is None
+    assert len(deadline.tried) == asked
+    deadline.tighten()
+    assert deadline.limits_ms[-1] == pytest.approx(0.7 / excess)
 
 
 def test_a_search_that_cannot_keep_its_budget_says_so(machine, monkeypatch):

@@ -20,7 +20,7 @@ from zeroshot_nas.files import write_text
 from zeroshot_nas.ops import Op, Residual, Resolution, Shape
 
 _FORMAT = "zeroshot_nas.device_table"
-_VERSION = 1
+_VERSION = 2
 _PRIOR_OBSERVATIONS = 5.0
 """What the regressor's word weighs against a kernel's own measurements."""
 
@@ -186,10 +186,11 @@ class Overhead:
 
 
 class _Part(NamedTuple):
-    """Predicted milliseconds of a part of a network, and height and width behind it."""
+    """Predicted milliseconds of a part of a network, height and width behind it, and how many kernels run in it."""
 
     latency_ms: float
     resolution: Resolution
+    kernels: int
 
 
 _Piece: TypeAlias = tuple[tuple[float, ...], Shape]
@@ -204,6 +205,10 @@ class DeviceTable:
     that was measured has the mean, in logarithms, of its measurements and of five of the regressor's; one that was not
     has the regressor's word alone: a single measurement is noisier than what thousands of others say.
 
+    An overhead a kernel below 0 is what timing kernels one by one costs. Of a network with more kernels than any that
+    was measured it is taken off for so many only: caches no longer hold what each kernel needs, and a search that took
+    the fit's word there would end at hundreds of kernels that seem to cost nothing.
+
     Make one with ``zeroshot_nas.latency.calibrate.calibrate``.
 
     Attributes:
@@ -214,6 +219,7 @@ class DeviceTable:
         models: A regressor for each kind that was met; None for a kind that never took any time of its own.
         overhead: From the sum to the whole.
         largest_ms: Latency of the slowest network measured; beyond it predictions are extrapolated.
+        most_kernels: How many kernels the deepest network measured runs.
         details: How it was made: networks, spread, fit, versions.
 
     Example:
@@ -231,6 +237,7 @@ class DeviceTable:
     models: Mapping[str, KernelModel | None]
     overhead: Overhead = Overhead()
     largest_ms: float = math.inf
+    most_kernels: float = math.inf
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def latency_ms(self, architecture: Architecture) -> float:
@@ -240,7 +247,7 @@ class DeviceTable:
             FileFormatError: The table has nothing to say of a kind of kernel.
         """
         channels, height, width = architecture.input_size
-        resolution, total = (height, width), self.overhead.per_network_ms
+        resolution, total, count = (height, width), self.overhead.per_network_ms, 0
         known = self._blocks
         for block in architecture.blocks:
             key = (block, channels, resolution)
@@ -250,12 +257,17 @@ class DeviceTable:
                     known.clear()
                 part = known[key] = self._block(block, channels, resolution)
             total += part[0]
+            count += part[2]
             channels, resolution = block.out_channels, part[1]
         end = (channels, resolution, architecture.num_classes)
         part = self._heads.get(end)
         if part is None:
             part = self._heads[end] = self._part(head(channels, architecture.num_classes), (channels, *resolution))
-        return total + part[0]
+        total += part[0]
+        count += part[2]
+        if count > self.most_kernels and self.overhead.per_kernel_ms < 0:
+            total -= (count - self.most_kernels) * self.overhead.per_kernel_ms
+        return total
 
     def kernel_ms(self, kernel: Kernel) -> float:
         """Predicted milliseconds of one kernel in place, without overhead; 0 for one that another takes in.
@@ -284,6 +296,7 @@ class DeviceTable:
             "input_size": list(self.input_size),
             "overhead": asdict(self.overhead),
             "largest_ms": self.largest_ms,
+            "most_kernels": self.most_kernels,
             "details": dict(self.details),
             "models": {kind: model and asdict(model) for kind, model in self.models.items()},
             "kernels": [[*kernel, *observed] for kernel, observed in self.kernels.items()],
@@ -310,6 +323,7 @@ class DeviceTable:
                 {str(kind): model and KernelModel.from_dict(model) for kind, model in data["models"].items()},
                 Overhead(**data["overhead"]),
                 float(data["largest_ms"]),
+                float(data["most_kernels"]),
                 data["details"],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -355,7 +369,9 @@ class DeviceTable:
         if block.sub_layers == 1:
             return first
         following = self._sub_layer(single, None, first.resolution)
-        return _Part(first.latency_ms + (block.sub_layers - 1) * following.latency_ms, first.resolution)
+        times = block.sub_layers - 1
+        latency_ms = first.latency_ms + times * following.latency_ms
+        return _Part(latency_ms, first.resolution, first.kernels + times * following.kernels)
 
     def _sub_layer(self, block: BlockSpec, in_channels: int | None, resolution: Resolution) -> _Part:
         key = (block, in_channels, resolution)
@@ -369,14 +385,15 @@ class DeviceTable:
         return found
 
     def _part(self, ops: tuple[Op, ...], shape: Shape) -> _Part:
-        total = 0.0
+        total, count = 0.0, 0
         cut = pieces(ops)
         for piece in cut:
             several = len(cut) > 1 and type(piece[0]) is Residual
             added, shape = self._unit(piece, shape) if several else self._piece(piece, shape)
             for latency_ms in added:
                 total += latency_ms
-        return _Part(total, shape[1:])
+            count += len(added)
+        return _Part(total, shape[1:], count)
 
     def _unit(self, piece: tuple[Op, ...], shape: Shape) -> _Piece:
         """What `_piece` gives, memoised: most new sub-layers consist of residual units that others had.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,8 @@ def _fit(
     largest = max(network.latency_ms for network in networks)
     draft = DeviceTable(fingerprint, space.name, space.input_size, observed, models)
     overhead = _fit_overhead(draft, networks)
-    return DeviceTable(fingerprint, space.name, space.input_size, observed, models, overhead, largest, dict(details))
+    most = max(sum(draft.kernel_ms(each) > 0 for each in kernels(network.architecture)) for network in networks)
+    return replace(draft, overhead=overhead, largest_ms=largest, most_kernels=float(most), details=dict(details))
 
 
 def _fit_kind(members: Sequence[Kernel], observed: Mapping[Kernel, Observed]) -> KernelModel | None:

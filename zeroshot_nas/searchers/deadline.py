@@ -24,6 +24,12 @@ MEASURED_A_ROUND = 8
 MAX_ROUNDS = 6
 """How often a search goes on with a tighter prediction at most, the first round among them."""
 
+HOPELESS = 1.5
+"""How far over the limit the fittest finalists must be, all measured so far, for a round to be given up at once."""
+
+_ENOUGH = 2
+"""Measurements that tell it."""
+
 _LEAST_STEP = 0.98
 """What a tightened limit is multiplied by at most, so that every round asks for less."""
 
@@ -82,12 +88,17 @@ class Deadline:
             if known is None:
                 if not measures:
                     continue
-                if len(self.tried) == MEASURED_A_ROUND:
+                if len(self.tried) == MEASURED_A_ROUND or self._is_hopeless():
                     return None
                 known = self._measure(candidate.architecture, predicted)
             if known["measured_ms"] <= self.limit_ms:
                 return candidate
         return None
+
+    def _is_hopeless(self) -> bool:
+        """Whether what was measured in this round is so slow that the rest will be."""
+        measured = [each["measured_ms"] for each in self.tried]
+        return len(measured) >= _ENOUGH and min(measured) > HOPELESS * self.limit_ms
 
     def tighten(self) -> None:
         """Lowers the prediction's limit by the ratio that measurements have to predictions.
