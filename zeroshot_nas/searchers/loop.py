@@ -139,8 +139,9 @@ def search(
 
     Args:
         space: A registered space's name, or a `SearchSpace`.
-        proxy: What to rank by: a name, a name with options (``"zen:variant=zennas"``) or a function. The default is the
-            one whose winners trained better in ``benchmarks/found_vs_hand.py``.
+        proxy: What to rank by: a name, a name with options (``"zen:variant=zennas"``) or a function. The default
+            needs no limit on depth, and its winners train at least as well as those of ``"zen"`` and run faster
+            (``benchmarks/found_vs_hand.py``).
         budget: Upper limits on costs and shape; None sets none.
         input_size: Shape ``(C, H, W)`` of one image, for a space given by name; default (3, 32, 32).
         num_classes: Outputs of the classifier, for a space given by name; default 10.
