@@ -53,7 +53,7 @@ class Sizes:
     repeats: int
 
 
-FULL = Sizes(networks=160, unseen=60, seconds=0.6, proposals=20_000, searches=20, seeds=10, steps=6, repeats=5)
+FULL = Sizes(networks=160, unseen=60, seconds=0.6, proposals=20_000, searches=20, seeds=10, steps=6, repeats=3)
 QUICK = Sizes(networks=8, unseen=4, seconds=0.02, proposals=500, searches=2, seeds=1, steps=1, repeats=2)
 
 
