@@ -14,12 +14,14 @@ from typing import Any
 def provenance() -> dict[str, Any]:
     """What a run's record says of where it comes from; whatever can't be found out is None.
 
+    The command is named without its folder: records are shared, and where it was installed is nobody else's business.
+
     Example:
         >>> sorted(provenance())
         ['command', 'commit', 'machine', 'versions']
     """
     return {
-        "command": sys.argv,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {
             "python": platform.python_version(),
             **{name: _version(name) for name in ("zeroshot-nas", "torch")},

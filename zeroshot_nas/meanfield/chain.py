@@ -24,6 +24,7 @@ import numpy as np
 
 from zeroshot_nas.architecture import Architecture, BlockSpec, single_sub_layer
 from zeroshot_nas.meanfield.pieces import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, Runs, score_u
+from zeroshot_nas.meanfield.plan import reached_kernel
 from zeroshot_nas.meanfield.propagation import CENTRED, LINEAR_SHARE
 from zeroshot_nas.meanfield.spectra import Array, divided_window, torus_side
 from zeroshot_nas.ops import Activation, BatchNorm, Conv, Gate, Op, Residual, Resolution, Shape
@@ -401,8 +402,9 @@ def _seen(kernel_size: int, stride: int, dilation: int, resolution: Resolution) 
     """Independent taps of a convolution's patches of white maps, what combs see of it, and its output's resolution."""
     if stride > 2:
         raise _NoChainError
-    after = Conv(1, 1, kernel_size, stride, dilation=dilation).output_shape((1, *resolution))[1:]
-    torus, kernel = torus_side(min(resolution)), max(1, min(kernel_size, min(resolution) // dilation))
+    conv = Conv(1, 1, kernel_size, stride, dilation=dilation)
+    after = conv.output_shape((1, *resolution))[1:]
+    torus, kernel = torus_side(min(resolution)), reached_kernel(conv, min(resolution))
     rank = kernel**2 / divided_window(kernel, dilation, torus)[-1]
     return rank, Seen(max(1, round(kernel / stride)), stride, dilation, (torus, torus_side(min(after)))), after
 
