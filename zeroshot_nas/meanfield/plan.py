@@ -44,7 +44,8 @@ _LARGE = 64  # a side that cuts no kernel
 Kind: TypeAlias = Literal["conv", "relu", "norm", "pool", "merge", "concatenation"]
 
 
-class Operation(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Operation:
     """An operation that adds a source.
 
     Attributes:
@@ -71,25 +72,16 @@ class Operation(NamedTuple):
     normalised: bool
 
 
-class Stage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Stage(Operation):
     """An operation that adds a source, and what becomes of it.
 
     Attributes:
-        kind: See `Operation`, as for all but the last two.
         gradient: The gradient that reaches its output.
         counts: Whether a convolution's weights count: a batch norm follows, or further convolutions alone (else its
             output goes into a sum at the size that its initialisation happens to give it).
     """
 
-    kind: Kind
-    op: Conv | Pool | None
-    reads: Mix
-    level: int
-    shape: Shape
-    tori: tuple[int, int]
-    group: int
-    kernel: int
-    normalised: bool
     gradient: Mix
     counts: bool
 
@@ -400,7 +392,10 @@ def _plan(operations: tuple[Operation, ...], output: Mix, shape: Shape) -> Plan:
     """The plan of operations in order."""
     gradients = _trace_gradients(operations, output)
     stages = tuple(
-        Stage(*each, _mix(gradient), each.normalised or _is_of_convolutions(gradient, operations))
+        Stage(
+            *(each.kind, each.op, each.reads, each.level, each.shape, each.tori, each.group, each.kernel),
+            *(each.normalised, _mix(gradient), each.normalised or _is_of_convolutions(gradient, operations)),
+        )
         for each, gradient in zip(operations, gradients[1:], strict=True)
     )
     pairs = tuple(_pairs(stages))
@@ -510,8 +505,9 @@ def _trace_gradients(operations: Sequence[Operation], output: Mix) -> list[_Mix]
     for source, filter_ in output:
         gradients[source] = {0: filter_}
     for own in range(len(operations), 0, -1):
-        kind, _, reads, *_ = operations[own - 1]
-        for source, filter_ in reads:
+        operation = operations[own - 1]
+        kind = operation.kind
+        for source, filter_ in operation.reads:
             _add(gradients[source], _filtered(_passed(kind, gradients[own], own, filter_), filter_, kind))
     return gradients
 
