@@ -107,6 +107,15 @@ def test_a_search_without_a_limit_on_depth_warns_on_one_line(run):
     assert err.count("\n") == 1
 
 
+def test_a_search_ranks_by_cet_unless_told_otherwise_and_needs_no_limit_on_depth(run, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        options = ("--input", "1x8x8", "--max-params", "20k", "--proposals", 20, "--quiet", "--out", tmp_path / "run")
+        assert run("search", *options)[0] == 0
+    result = zs.SearchResult.from_json((tmp_path / "run" / "result.json").read_text())
+    assert list(result.best.scores) == ["cet"]
+
+
 def test_list_names_what_is_registered(run):
     names = json.loads(run("list", "--json")[1])
     assert names["proxies"] == zs.list_proxies()
