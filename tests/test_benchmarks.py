@@ -49,7 +49,7 @@ def test_cet(tmp_path):
 
 def test_found_vs_hand_goes_on_where_it_was_stopped(tmp_path):
     runs, out = tmp_path / "runs.jsonl", tmp_path / "results.json"
-    command = ["found_vs_hand.py", "--quick", "--only", "zen", "resnet8", "--runs", runs, "--out", out, "--workers", 1]
+    command = ["found_vs_hand.py", "--quick", "--only", "cet", "resnet8", "--runs", runs, "--out", out, "--workers", 1]
     run(*command)
     lines = runs.read_text().splitlines(keepends=True)
     assert len(lines) == 3 + 3 * 2  # two searches and one hand-made network, each trained twice
@@ -61,12 +61,13 @@ def test_found_vs_hand_goes_on_where_it_was_stopped(tmp_path):
     assert accuracies[0] == accuracies[1]
     assert len(again) == len(lines)
     results = json.loads(out.read_text())["digits"]
-    zen, hand = (results["details"]["rows"][row] for row in ("zen", "resnet8"))
-    assert (len(zen["networks"]), len(hand["networks"]), zen["trainings"], hand["trainings"]) == (2, 1, 4, 2)
-    assert zen["mean"] == pytest.approx(sum(sum(n["test_accuracies"]) for n in zen["networks"]) / 4, rel=1e-5)
-    assert all(n["params"] <= 20e3 and n["flops"] <= 5e5 for n in [*zen["networks"], *hand["networks"]])
-    assert "zen - resnet8" in results["details"]["comparisons (Welch's test)"]
-    assert "zen - resnet8" in printed
+    found, hand = (results["details"]["rows"][row] for row in ("cet", "resnet8"))
+    assert (len(found["networks"]), len(hand["networks"]), found["trainings"], hand["trainings"]) == (2, 1, 4, 2)
+    assert found["mean"] == pytest.approx(sum(sum(n["test_accuracies"]) for n in found["networks"]) / 4, rel=1e-5)
+    assert all(n["params"] <= 20e3 and n["flops"] <= 5e5 for n in [*found["networks"], *hand["networks"]])
+    assert all(n["latency_ms"] > 0 for n in [*found["networks"], *hand["networks"]])
+    assert "cet - resnet8" in results["details"]["comparisons (Welch's test)"]
+    assert "cet - resnet8" in printed
 
 
 def test_latency(tmp_path):

@@ -154,7 +154,7 @@ def test_int8_weights_are_int8_and_power_of_two_scales_are(report):
 @pytest.mark.parametrize("space", ["resnet", "mobilenet", "nasbench201", "nasbench_macro"])
 def test_networks_of_every_kind_are_exported(space, tmp_path):
     sizes = {"resnet": (3, 16, 16), "mobilenet": (1, 16, 16)}
-    options = {"squeeze_excite": True} if space == "mobilenet" else {}
+    options = {"mobilenet": {"squeeze_excite": True}, "nasbench201": {"num_cells": 1}}.get(space, {})
     architecture = get_space(space, input_size=sizes.get(space, (3, 32, 32)), **options).sample(random.Random(1))
     network = trained_network(architecture)
     for file in export_network(network, tmp_path, formats=("onnx", "torch", "python")).files:

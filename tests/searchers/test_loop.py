@@ -112,7 +112,7 @@ def test_the_closed_form_screens_and_the_forward_pass_decides():
 
 
 def test_the_leaders_are_told_apart():
-    result = screened(finalists=60)
+    result = screened(finalists=30)
     ranked = sorted((each.scores["zen"] for each in result.history), key=lambda score: score.value, reverse=True)
     assert ranked[0].standard_error <= 0.1 or ranked[0].repeats == 64
     repeated = [score for score in ranked if score.repeats > 2]

@@ -163,11 +163,11 @@ def test_a_score_that_hangs_is_a_failure_with_its_reason():
         proposals=8,
         executor="process",
         workers=2,
-        time_limit=10,
+        time_limit=4,
         repeats=1,
     )
     assert result.counts.failed
-    assert all("limit of 10 s" in reason for reason in result.failures)
+    assert all("limit of 4 s" in reason for reason in result.failures)
 
 
 def sleepy(network, batch):
