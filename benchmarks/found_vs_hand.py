@@ -59,7 +59,7 @@ class Setting:
     search_seeds: int = 5
     training_seeds: int = 5
     random_networks: int = 10
-    random_seeds: int = 2
+    random_seeds: int = 1
     proposals: int | None = None
 
 
