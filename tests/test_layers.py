@@ -58,6 +58,8 @@ LEVELS = {
 
 TYING = {
     "searchers.loop",
+    "searchers.rounds",
+    "searchers.start",
     "searchers.screening",
     "proxies.scoring",
     "proxies.pool",
