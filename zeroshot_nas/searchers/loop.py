@@ -14,10 +14,7 @@ from typing import Any, Literal
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.latency import LatencyTable
-from zeroshot_nas.errors import (
-    InfeasibleBudgetError,
-    ZeroShotNASError,
-)
+from zeroshot_nas.errors import InfeasibleBudgetError, ZeroShotNASError
 from zeroshot_nas.execution import get_executor
 from zeroshot_nas.proxies.base import Proxy, ProxyFunction, get_proxy
 from zeroshot_nas.searchers.base import SEARCHERS, Searcher, SearchResult
