@@ -68,7 +68,7 @@ TYING = {
     "training.learner",
     "export.exporting",
     "nasbench.correlate",
-    "nasbench.run",
+    "nasbench.scoring",
 }
 """The modules that tie a package together and may import their siblings."""
 

@@ -20,7 +20,7 @@ from zeroshot_nas.errors import ArchitectureError, DataError, ProxyError, ZeroSh
 from zeroshot_nas.execution import get_executor
 from zeroshot_nas.nasbench.base import DATASETS, NOTATIONS, BenchmarkTable, load_table
 from zeroshot_nas.nasbench.correlation import REPORT_FILE, Correlation, ProxyCorrelation
-from zeroshot_nas.nasbench.run import SMALLEST_SAMPLE, CorrelationBook, Run, reads_graph
+from zeroshot_nas.nasbench.scoring import SMALLEST_SAMPLE, CorrelationBook, Run, reads_graph
 from zeroshot_nas.proxies.base import PROXIES, Proxy, ProxyFunction, Score, get_proxy
 from zeroshot_nas.seeding import derive_seed
 from zeroshot_nas.spaces.base import SearchSpace, get_space
