@@ -25,7 +25,7 @@ import zeroshot_nas as zs
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.errors import ZeroShotNASError
 from zeroshot_nas.execution import get_executor, run_all
-from zeroshot_nas.searchers.loop import compute
+from zeroshot_nas.searchers.rounds import compute
 from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.store import Store, recover
 
@@ -44,9 +44,9 @@ score_list(sys.argv[1], int(sys.argv[2]))
 
 def score_list(folder: str, count: int, workers: int = 2) -> list[float]:
     """Scores a list of networks with worker processes, keeping each in a store as it comes."""
-    from zeroshot_nas.searchers.loop import _Job
+    from zeroshot_nas.searchers.rounds import Job
 
-    jobs = [_Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 4}) for each in networks(count)]
+    jobs = [Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 4}) for each in networks(count)]
     with Store(Path(folder) / "scores.db") as store, get_executor("process", workers=workers) as executor:
         known = {job.keys[0]: store.score(job.keys[0]) for job in jobs}
         missing = [job for job in jobs if known[job.keys[0]] is None]
@@ -173,9 +173,9 @@ def dask_kills(quick: bool) -> Part:
     from distributed import Client, LocalCluster
 
     count, rng = (20, random.Random(2)) if quick else (200, random.Random(2))
-    from zeroshot_nas.searchers.loop import _Job
+    from zeroshot_nas.searchers.rounds import Job
 
-    jobs = [_Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 2}) for each in networks(count)]
+    jobs = [Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 2}) for each in networks(count)]
     expected = [compute(job)[0].value for job in jobs]
     died = 0
     with (
@@ -198,9 +198,9 @@ def dask_kills(quick: bool) -> Part:
 def throughput(quick: bool) -> Part:
     """Scores a second with two worker processes over one."""
     count, runs = (30, 1) if quick else (240, 5)
-    from zeroshot_nas.searchers.loop import _Job
+    from zeroshot_nas.searchers.rounds import Job
 
-    jobs = [(_Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 8}),) for each in networks(count)]
+    jobs = [(Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 8}),) for each in networks(count)]
     times: dict[int, list[float]] = {1: [], 2: []}
     for workers in (1, 2):
         with get_executor("process", workers=workers) as executor:

@@ -215,7 +215,7 @@ def reference(quick: bool) -> Part:
     """Spearman between our scores and NAS-Bench-Suite-Zero's on CIFAR-10, cells with no dead operation."""
     from zeroshot_nas.execution import get_executor, run_all
     from zeroshot_nas.proxies.base import get_proxy
-    from zeroshot_nas.searchers.loop import _Job, compute
+    from zeroshot_nas.searchers.rounds import Job, compute
 
     count = 20 if quick else 300
     texts, chosen = reference_cells(count)
@@ -226,7 +226,7 @@ def reference(quick: bool) -> Part:
         for net, row in zip(nets, chosen, strict=True)
     ]
     proxies = tuple(get_proxy(name) for name in REFERENCE)
-    jobs = [(_Job(net, proxies, 0, {"repeats": 1, "batch_size": 32}),) for net in nets]
+    jobs = [(Job(net, proxies, 0, {"repeats": 1, "batch_size": 32}),) for net in nets]
     with get_executor("process", workers=2) as executor:
         scores = [outcome.value for outcome in run_all(executor, compute, jobs)]
     figures = [

@@ -9,7 +9,7 @@ import pytest
 
 import zeroshot_nas as zs
 from zeroshot_nas import cli
-from zeroshot_nas.searchers import loop
+from zeroshot_nas.searchers import rounds
 
 SEARCH = [
     *("search", "--input", "1x8x8", "--max-params", "20k", "--max-layers", "6", "--proposals", "300"),
@@ -54,12 +54,12 @@ def test_a_run_that_died_is_resumed_by_its_folder_alone(run, tmp_path, monkeypat
             raise SystemExit(9)
         return compute(job)
 
-    compute = loop.compute
-    monkeypatch.setattr(loop, "compute", dying)
+    compute = rounds.compute
+    monkeypatch.setattr(rounds, "compute", dying)
     assert run(*SEARCH, "--out", tmp_path / "run")[0] == 9
     assert "unfinished" in run("runs", "list", tmp_path)[1]
     assert json.loads(run("runs", "best", tmp_path / "run", "--json")[1])["score"]["state"] == "ok"
-    monkeypatch.setattr(loop, "compute", compute)
+    monkeypatch.setattr(rounds, "compute", compute)
     code, _, err = run("search", "--resume", tmp_path / "run", "--quiet")
     assert (code, err) == (0, "")
     results = [zs.SearchResult.from_json((tmp_path / name / "result.json").read_text()) for name in ("whole", "run")]

@@ -58,6 +58,8 @@ LEVELS = {
 
 TYING = {
     "searchers.loop",
+    "searchers.rounds",
+    "searchers.start",
     "searchers.screening",
     "proxies.scoring",
     "proxies.pool",
@@ -66,6 +68,7 @@ TYING = {
     "training.learner",
     "export.exporting",
     "nasbench.correlate",
+    "nasbench.scoring",
 }
 """The modules that tie a package together and may import their siblings."""
 

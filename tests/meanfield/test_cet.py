@@ -17,7 +17,7 @@ from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.meanfield.cet import cet, cet_pieces, cet_pool
 from zeroshot_nas.meanfield.explain import cet_explain
 from zeroshot_nas.meanfield.pieces import VARIANTS, CetPieces
-from zeroshot_nas.meanfield.plan import Plan, sub_layer_site, trace
+from zeroshot_nas.meanfield.plan import Plan
 from zeroshot_nas.meanfield.propagation import LINEAR_SHARE, rectified_correlation
 from zeroshot_nas.meanfield.spectra import (
     MEAN,
@@ -30,6 +30,7 @@ from zeroshot_nas.meanfield.spectra import (
     white,
     window,
 )
+from zeroshot_nas.meanfield.tracing import sub_layer_site, trace
 from zeroshot_nas.ops import Activation, Conv, Edge, Graph, Node, Zero
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 

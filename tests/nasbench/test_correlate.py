@@ -27,8 +27,9 @@ from zeroshot_nas.errors import (
     UnknownNameError,
 )
 from zeroshot_nas.execution import SerialExecutor, WorkerDiedError
-from zeroshot_nas.nasbench import correlate as module
-from zeroshot_nas.nasbench.base import BenchmarkTable, load_table
+from zeroshot_nas.nasbench import correlate as asking
+from zeroshot_nas.nasbench import scoring
+from zeroshot_nas.nasbench.base import DATASETS, BenchmarkTable, load_table
 from zeroshot_nas.nasbench.convert import convert
 from zeroshot_nas.nasbench.correlate import correlate
 from zeroshot_nas.nasbench.correlation import Correlation
@@ -85,7 +86,7 @@ def drawing(task):
 def stopping(monkeypatch, error, after):
     """Makes the computation of scores raise an error at a certain call."""
     calls = []
-    real = module.compute
+    real = scoring.compute
 
     def compute(task):
         if drawing(task):
@@ -94,7 +95,7 @@ def stopping(monkeypatch, error, after):
                 raise error
         return real(task)
 
-    monkeypatch.setattr(module, "compute", compute)
+    monkeypatch.setattr(scoring, "compute", compute)
     return calls
 
 
@@ -159,7 +160,7 @@ def test_scores_are_those_of_score_and_score_pool(unbroken):
 
 
 def test_data_sets_decide_images_and_classes():
-    for dataset, (shape, classes) in module.DATASETS.items():
+    for dataset, (shape, classes) in DATASETS.items():
         if shape[1] < 64:
             found = correlate("params", table(dataset=dataset), progress=False)
             assert (found.input_size, found.num_classes) == (shape, classes)
@@ -214,7 +215,7 @@ def test_isomorphic_cells_are_scored_once_and_counted_each(monkeypatch):
 
 def test_one_call_a_network_but_for_the_timed(monkeypatch):
     calls = stopping(monkeypatch, None, after=0)
-    monkeypatch.setattr(module, "TIMED", 2)
+    monkeypatch.setattr(scoring, "TIMED", 2)
     run()
     timed = [SPACE.from_string(cell, code="op_code") for cell in (CELLS[0], CELLS[-1])]
     parts = ["az_expressivity", "az_progressivity", "az_trainability"]
@@ -242,8 +243,8 @@ def test_all_proxies_that_have_a_score_here():
 
 
 def test_a_part_that_is_left_out_takes_its_aggregate_along(monkeypatch):
-    monkeypatch.setattr(module, "_unscoreable", lambda proxy, _: "no" if proxy.key == "az_complexity" else "")
-    asked, left_out = module._asked("all", SPACE.initial())
+    monkeypatch.setattr(asking, "_unscoreable", lambda proxy, _: "no" if proxy.key == "az_complexity" else "")
+    asked, left_out = asking._asked("all", SPACE.initial())
     assert left_out == {"az_complexity": "no", "az_nas": "its part az_complexity is left out"}
     assert not {"az_complexity", "az_nas"} & {proxy.key for proxy in asked}
 
@@ -306,7 +307,7 @@ class Deadly(SerialExecutor):
 
 @pytest.mark.parametrize("timed", [1, 8])
 def test_a_worker_that_is_killed_costs_one_score_and_not_the_network(tmp_path, monkeypatch, timed):
-    monkeypatch.setattr(module, "TIMED", timed)
+    monkeypatch.setattr(scoring, "TIMED", timed)
     found = run([steady, "naswot"], executor=Deadly(), out=tmp_path)
     assert found["steady"].failed == 1
     assert "SIGKILL" in next(iter(found["steady"].failures))
@@ -320,7 +321,7 @@ def test_another_error_is_raised(monkeypatch):
     def broken(task):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(module, "compute", broken)
+    monkeypatch.setattr(scoring, "compute", broken)
     with pytest.raises(MemoryError, match="no room"):
         run(["naswot"])
 
@@ -330,7 +331,7 @@ def unwilling(network, batch):
 
 
 def test_a_proxy_that_raises_costs_the_others_of_its_call_nothing(monkeypatch):
-    monkeypatch.setattr(module, "TIMED", 1)
+    monkeypatch.setattr(scoring, "TIMED", 1)
     found = run(["naswot", unwilling])
     assert (found["naswot"].failed, found["unwilling"].failed) == (0, 10)
     assert found["unwilling"].failures == {"not with this module": 10}
@@ -368,7 +369,7 @@ def test_results_do_not_depend_on_the_executor(tmp_path, unbroken, plots):
 
 
 def test_ctrl_c_leaves_a_report_of_what_there_is(tmp_path, monkeypatch, unbroken):
-    monkeypatch.setattr(module, "TIMED", 2)
+    monkeypatch.setattr(scoring, "TIMED", 2)
     with monkeypatch.context() as patch:
         stopping(patch, KeyboardInterrupt(), 8)  # three calls for the first network
         found = run(out=tmp_path)
@@ -406,7 +407,7 @@ def test_a_search_and_a_correlation_share_a_cache(tmp_path, monkeypatch):
     scores = run(["naswot"], data=data, cache=tmp_path / "scores.db").scores["naswot"]
     by_row = {row: candidate.fitness for row, candidate in zip(rows, found.history, strict=True)}
     assert [by_row[row] for row in leads.values()] == list(scores)
-    assert inspect.signature(zs.search).parameters["max_repeats"].default == module.MAX_REPEATS
+    assert inspect.signature(zs.search).parameters["max_repeats"].default == asking.MAX_REPEATS
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 import zeroshot_nas as zs
 from zeroshot_nas.errors import OutputExistsError, RunInUseError, SettingsChangedError
-from zeroshot_nas.searchers import loop
+from zeroshot_nas.searchers import rounds
 from zeroshot_nas.searchers.base import SEARCHERS
 from zeroshot_nas.searchers.screening import IslandTask, screen_island
 from zeroshot_nas.store import open_run
@@ -56,11 +56,11 @@ def test_stopped_anywhere_and_resumed(tmp_path, monkeypatch, unbroken, name, set
             raise SystemExit("power cut")
         return compute(job)
 
-    compute = loop.compute
-    monkeypatch.setattr(loop, "compute", dying)
+    compute = rounds.compute
+    monkeypatch.setattr(rounds, "compute", dying)
     with pytest.raises(SystemExit):
         search(settings, out=tmp_path)
-    monkeypatch.setattr(loop, "compute", compute)
+    monkeypatch.setattr(rounds, "compute", compute)
     assert not (tmp_path / "result.json").exists()
     resumed = search(settings, out=tmp_path, resume=True)
     assert outcome(resumed) == unbroken[name]
@@ -69,7 +69,7 @@ def test_stopped_anywhere_and_resumed(tmp_path, monkeypatch, unbroken, name, set
 
 def test_finished_islands_are_not_done_again(tmp_path, monkeypatch, unbroken):
     done = []
-    real = loop.screen_island
+    real = rounds.screen_island
 
     def dying(task, report=None):
         done.append(task.index)
@@ -77,7 +77,7 @@ def test_finished_islands_are_not_done_again(tmp_path, monkeypatch, unbroken):
             raise SystemExit("power cut")
         return real(task, report)
 
-    monkeypatch.setattr(loop, "screen_island", dying)
+    monkeypatch.setattr(rounds, "screen_island", dying)
     with pytest.raises(SystemExit):
         search(SCREENED, out=tmp_path)
     assert outcome(search(SCREENED, out=tmp_path, resume=True)) == unbroken["screened"]
@@ -103,7 +103,7 @@ print(island.kept[0][0])
 
 def test_a_finished_run_resumed_computes_nothing(tmp_path, monkeypatch, unbroken):
     search(SCREENED, out=tmp_path)
-    monkeypatch.setattr(loop, "compute", None)
+    monkeypatch.setattr(rounds, "compute", None)
     assert outcome(search(SCREENED, out=tmp_path, resume=True)) == unbroken["screened"]
 
 
@@ -178,7 +178,7 @@ def sleepy(network, batch):
 
 def test_a_shared_cache_spares_the_second_run_all_scores(tmp_path, monkeypatch, unbroken):
     search(SCREENED, cache=tmp_path / "scores.db")
-    monkeypatch.setattr(loop, "compute", None)
+    monkeypatch.setattr(rounds, "compute", None)
     assert outcome(search(SCREENED, cache=tmp_path / "scores.db")) == unbroken["screened"]
 
 

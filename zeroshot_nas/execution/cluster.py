@@ -13,14 +13,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from zeroshot_nas.errors import MissingExtraError, ZeroShotNASError
-from zeroshot_nas.execution.base import (
-    WorkerDiedError,
-    call_packed,
-    check_workers,
-    packed,
-    register_executor,
-    unpack,
-)
+from zeroshot_nas.execution.base import WorkerDiedError, call_packed, check_workers, packed, register_executor, unpack
 
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer."""

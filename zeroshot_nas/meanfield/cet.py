@@ -12,21 +12,13 @@ from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.detailed import Detailed
 from zeroshot_nas.errors import UndefinedScoreError
 from zeroshot_nas.meanfield.chain import propagate_chain
+from zeroshot_nas.meanfield.layout import Ensemble, Index, Layout
 from zeroshot_nas.meanfield.novelty import novelty
 from zeroshot_nas.meanfield.pieces import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, Variant, summed_up
-from zeroshot_nas.meanfield.plan import Site, sub_layer_site
-from zeroshot_nas.meanfield.propagation import (
-    Backward,
-    Ensemble,
-    Field,
-    Forward,
-    Index,
-    Layout,
-    Sources,
-    backward,
-    forward,
-)
+from zeroshot_nas.meanfield.plan import Site
+from zeroshot_nas.meanfield.propagation import Backward, Field, Forward, Sources, backward, forward
 from zeroshot_nas.meanfield.spectra import MEAN, SIZE, Array, effective_modes, spectrum, torus_side, white
+from zeroshot_nas.meanfield.tracing import sub_layer_site
 from zeroshot_nas.ops import Resolution, Shape
 
 CHUNK = 128

@@ -24,9 +24,9 @@ import numpy as np
 
 from zeroshot_nas.architecture import Architecture, BlockSpec, single_sub_layer
 from zeroshot_nas.meanfield.pieces import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, Runs, score_u
-from zeroshot_nas.meanfield.plan import reached_kernel
 from zeroshot_nas.meanfield.propagation import CENTRED, LINEAR_SHARE
 from zeroshot_nas.meanfield.spectra import Array, divided_window, torus_side
+from zeroshot_nas.meanfield.tracing import reached_kernel
 from zeroshot_nas.ops import Activation, BatchNorm, Conv, Gate, Op, Residual, Resolution, Shape
 
 Combs: TypeAlias = tuple[float, ...]

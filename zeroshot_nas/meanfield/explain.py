@@ -10,7 +10,8 @@ import numpy as np
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.meanfield.cet import layers_of, propagate
-from zeroshot_nas.meanfield.plan import Layer, Site, Traced, trace_sub_layer
+from zeroshot_nas.meanfield.plan import Layer, Site
+from zeroshot_nas.meanfield.tracing import Traced, trace_sub_layer
 
 State: TypeAlias = Literal["ok", "redundant", "dead", "stem", "not counted"]
 

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from zeroshot_nas.meanfield.propagation import (
-    Backward,
-    Ensemble,
-    Forward,
-    Pairs,
-    rectified_correlation,
-    shared_energy,
-)
+from zeroshot_nas.meanfield.layout import Ensemble, Pairs
+from zeroshot_nas.meanfield.propagation import Backward, Forward, rectified_correlation, shared_energy
 from zeroshot_nas.meanfield.spectra import Array
 
 _SMALLEST_PIVOT = 1e-9

@@ -9,13 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from zeroshot_nas.architecture import Architecture, BlockSpec
-from zeroshot_nas.blocks.cells import (
-    NASBench201Cell,
-    PreactivationResidual,
-    cell_expression,
-    cell_text,
-    read_cell,
-)
+from zeroshot_nas.blocks.cells import NASBench201Cell, PreactivationResidual, cell_expression, cell_text, read_cell
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError

@@ -13,14 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from zeroshot_nas.errors import DataError, FileFormatError, did_you_mean
-from zeroshot_nas.nasbench.base import (
-    DAMAGE,
-    BenchmarkTable,
-    Split,
-    TableBuilder,
-    open_stream,
-    register_table_format,
-)
+from zeroshot_nas.nasbench.base import DAMAGE, BenchmarkTable, Split, TableBuilder, open_stream, register_table_format
 from zeroshot_nas.nasbench.convert import CSV_MARK, META
 
 ACCURACY_COLUMNS = ("accuracy", "mean_acc")

@@ -7,13 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.errors import FileFormatError
-from zeroshot_nas.nasbench.base import (
-    BenchmarkTable,
-    TableBuilder,
-    as_number,
-    choose_dataset,
-    register_table_format,
-)
+from zeroshot_nas.nasbench.base import BenchmarkTable, TableBuilder, as_number, choose_dataset, register_table_format
 from zeroshot_nas.nasbench.json_text import load_json
 
 SPACES = {

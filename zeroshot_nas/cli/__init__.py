@@ -1,0 +1,56 @@
+"""The command line: a thin shell over the Python API. A module of this package registers its commands on import."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from typing import Annotated
+
+import typer
+
+# isort: off
+from zeroshot_nas.cli import search, correlate, score, train, latency, runs, names  # noqa: F401  # the help's order
+
+# isort: on
+from zeroshot_nas.cli.base import app
+from zeroshot_nas.errors import ZeroShotNASError
+
+
+def main() -> None:
+    """Entry point: one line and exit code 2 for whatever goes wrong, a traceback with ``--debug``."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    warnings.showwarning = _show_warning
+    try:
+        code = app(arguments, prog_name="zeroshot-nas", standalone_mode=False)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a closed pager is no error
+        code = 0
+    except Exception as error:  # the last line of defence: everything becomes one line here
+        if debug:
+            traceback.print_exc()
+        print(f"error: {_one_line(error)}", file=sys.stderr)  # noqa: T201
+        code = 2
+    sys.exit(code or 0)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")] = False,
+) -> None:
+    """Options of every command; `main` handles them, they stand here for the help text."""
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """A warning of ours on one line; others are for developers."""
+    if category.__module__.startswith("zeroshot_nas"):
+        print(f"warning: {message}", file=sys.stderr)  # noqa: T201
+
+
+def _one_line(error: Exception) -> str:
+    """What went wrong, on one line; a kind of error that is not ours is named."""
+    text = " ".join(str(error.format_message() if isinstance(error, typer.TyperException) else error).split())
+    expected = isinstance(error, ZeroShotNASError | typer.TyperException | ValueError | OSError)
+    return text if expected and text else f"{type(error).__name__}: {text} (run again with --debug for the traceback)"

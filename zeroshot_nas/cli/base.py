@@ -1,0 +1,136 @@
+"""What commands share: the application, their common options, and how they read and print."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from zeroshot_nas.errors import FileFormatError
+
+if TYPE_CHECKING:
+    from zeroshot_nas.architecture import Architecture
+    from zeroshot_nas.costs.complexity import Costs
+    from zeroshot_nas.nasbench.base import BenchmarkTable, Split
+    from zeroshot_nas.spaces.base import SearchSpace
+
+app = typer.Typer(
+    help="Training-free neural architecture search: score, search and train small convolutional networks.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+
+Input = Annotated[str, typer.Option("--input", help="Shape of one image, CxHxW; an architecture file has its own.")]
+Classes = Annotated[int, typer.Option(help="Outputs of the classifier; an architecture file has its own.")]
+SqueezeExcite = Annotated[bool, typer.Option("--squeeze-excite", help="Give residual blocks squeeze-and-excitation.")]
+Model = Annotated[str, typer.Argument(help="A best.json or architecture file, or a PlainNet string.")]
+Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
+Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cuda.")]
+Repeats = Annotated[int, typer.Option(help="Draws of weights and images a score.")]
+BatchSize = Annotated[int | None, typer.Option(help="Gaussian images a draw.")]
+Backend = Annotated[str, typer.Option(help="Engine that latency is of; see `list`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite a run that is there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
+Batch = Annotated[int, typer.Option("--batch", help="Images a run.")]
+
+
+def read_architecture(model: str, image: str, classes: int, squeeze_excite: bool) -> Architecture:
+    """An architecture from a file of ours, a text file with a PlainNet string, or the string itself.
+
+    Raises:
+        FileFormatError: There is no such file, or it holds neither JSON of ours nor a PlainNet string.
+        ArchitectureError: The architecture is malformed.
+    """
+    from zeroshot_nas.architecture import Architecture
+
+    text = model
+    if "(" not in model:
+        path = Path(model)
+        if not path.is_file():
+            raise FileFormatError(
+                f"{model!r} is neither a file nor a PlainNet string such as 'SuperConvK3BNRELU(3,8,1,1)'"
+            )
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise FileFormatError(f"{model} is not a text file") from None
+    if not text.lstrip().startswith("{"):
+        return Architecture.from_string(text, parse_shape(image), classes, squeeze_excite)
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{model} is not valid JSON: {error}") from None
+    return Architecture.from_dict(data.get("architecture", data))
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """``CxHxW``."""
+    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})x(\d{1,6})", text)
+    if match is None:
+        raise typer.BadParameter(f"--input must be CxHxW, e.g. 3x32x32; got {text!r}")
+    channels, height, width = map(int, match.groups())
+    return channels, height, width
+
+
+def parse_number(text: str, option: str) -> float:
+    """A number with an optional k, M or G (B)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d{1,2})?)([kmgb]?)", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise typer.BadParameter(f"{option} must be a number with an optional k, M or G, e.g. 1.5M; got {text!r}")
+    return float(match[1]) * _SUFFIXES[match[2].lower()]
+
+
+def parse_milliseconds(text: str, option: str) -> float:
+    """A latency with its unit, in milliseconds."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?|\.\d+)\s*(us|ms|s)", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise typer.BadParameter(f"{option} must be a number with us, ms or s, e.g. 4ms or 0.5ms; got {text!r}")
+    return float(match[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[match[2].lower()]
+
+
+def space_of(options: Mapping[str, Any]) -> SearchSpace:
+    """The space to search, for the images of the data set where one is named."""
+    from zeroshot_nas import get_space
+    from zeroshot_nas.nasbench.base import DATASETS
+
+    image, classes = parse_shape(options["image"]), options["classes"]
+    if options["dataset"] in DATASETS:
+        image, classes = DATASETS[options["dataset"]]
+    extra = {"squeeze_excite": True} if options["squeeze_excite"] else {}
+    return get_space(options["space"], input_size=image, num_classes=classes, **extra)
+
+
+def load_table(name: str, dataset: str | None, split: str | None, options: dict[str, Any]) -> BenchmarkTable:
+    """A benchmark's table by its name, file or folder."""
+    from zeroshot_nas.nasbench.base import load_table as load
+
+    if split not in (None, "test", "valid"):
+        raise typer.BadParameter(f"--split must be test or valid, got {split!r}")
+    return load(name, dataset=dataset, split=cast("Split | None", split), **options)
+
+
+def cost_rows(costs: Costs) -> list[tuple[str, str]]:
+    """Costs as names and values to print."""
+    names = {"flops": "FLOPs (multiply-adds)"}
+    values = {name: value for name, value in costs.to_dict().items() if value is not None and name != "latency_ms"}
+    return [(names.get(name, name), f"{value:,}") for name, value in values.items()]
+
+
+def print_rows(rows: list[tuple[str, str]]) -> None:
+    """Names and values in two columns."""
+    width = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        typer.echo(f"{name:<{width}}{value}")
+
+
+def print_json(data: Any) -> None:
+    """JSON on the standard output."""
+    typer.echo(json.dumps(data, indent=1))

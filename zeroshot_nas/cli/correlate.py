@@ -1,0 +1,107 @@
+"""`correlate` and `convert`: tables of trained networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zeroshot_nas.cli.base import (
+    BatchSize,
+    Device,
+    Force,
+    Quiet,
+    Repeats,
+    Seed,
+    app,
+    load_table,
+    parse_shape,
+    print_rows,
+)
+from zeroshot_nas.errors import OutputExistsError
+from zeroshot_nas.execution import get_executor
+
+
+@app.command("correlate")
+def correlate_command(
+    proxies: Annotated[str, typer.Option(help="Proxies, separated by commas, or all.")] = "zen,naswot,synflow,az_nas",
+    benchmark: Annotated[str | None, typer.Option(help="A table that a package holds, e.g. nasbench201.")] = None,
+    table: Annotated[str | None, typer.Option(help="A file or folder of a benchmark, or a CSV file.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="What the networks were trained on, e.g. cifar10.")] = None,
+    split: Annotated[str | None, typer.Option(help="test or valid accuracy.")] = None,
+    space: Annotated[str | None, typer.Option(help="Space of a CSV file's architectures.")] = None,
+    arch_column: Annotated[str | None, typer.Option(help="CSV column of the architectures.")] = None,
+    accuracy_column: Annotated[str | None, typer.Option(help="CSV column of the accuracies.")] = None,
+    image: Annotated[
+        str | None, typer.Option("--input", help="Shape of one image, CxHxW; default: the data's.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Outputs of the classifier; default: the data set's.")] = None,
+    space_option: Annotated[list[str] | None, typer.Option(help="Option of the space, e.g. num_cells=1.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Architectures to score; default: all.")] = None,
+    repeats: Repeats = 1,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the run: run.db, report, scores and plots.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="File of scores that several runs share.")] = None,
+    executor: Annotated[str, typer.Option(help="serial, process or dask.")] = "process",
+    workers: Annotated[int | None, typer.Option(help="Worker processes; default: all cores.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds a network may take in a worker process.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """How well proxies order the architectures of a benchmark by their trained accuracy."""
+    from zeroshot_nas.nasbench.correlate import correlate
+    from zeroshot_nas.report.correlation import to_markdown
+
+    if (benchmark is None) == (table is None):
+        raise typer.BadParameter("give either --benchmark (a table in a package) or --table (a file)")
+    columns = {"arch_column": arch_column, "accuracy_column": accuracy_column, "space": space}
+    rows = load_table(benchmark or table or "", dataset, split, {k: v for k, v in columns.items() if v is not None})
+    with get_executor(executor, workers=workers, time_limit=time_limit, scheduler=scheduler) as workforce:
+        found = correlate(
+            "all" if proxies == "all" else proxies.split(","),
+            rows,
+            sample=sample,
+            seed=seed,
+            batch_size=batch_size,
+            repeats=repeats,
+            out=out,
+            resume=resume,
+            cache=cache,
+            executor=workforce,
+            device=device,
+            progress=not quiet,
+            space_options=dict(map(_parse_option, space_option or [])),
+            input_size=None if image is None else parse_shape(image),
+            num_classes=classes,
+        )
+    typer.echo(to_markdown(found))
+    if found.state == "interrupted":
+        raise typer.Exit(130)
+
+
+@app.command("convert")
+def convert_command(
+    table: Annotated[str, typer.Argument(help="A file or folder of a benchmark.")],
+    out: Annotated[Path, typer.Option(help="Compact copy to write, .npz or .csv.")],
+    dataset: Annotated[str | None, typer.Option(help="What the networks were trained on, e.g. cifar10.")] = None,
+    split: Annotated[str | None, typer.Option(help="test or valid accuracy.")] = None,
+    force: Force = False,
+) -> None:
+    """Write a benchmark's accuracies once as a compact table, which later runs read in a moment."""
+    from zeroshot_nas.nasbench.convert import convert
+
+    if out.exists() and not force:
+        raise OutputExistsError(f"{out} exists; choose another --out, or overwrite it with --force")
+    rows = load_table(table, dataset, split, {})
+    print_rows([("written to", str(convert(rows, out))), ("architectures", f"{len(rows):,}"), ("source", rows.source)])
+
+
+def _parse_option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"an option is name=value, got {text!r}")
+    return name, int(value) if value.isdecimal() else value

@@ -1,0 +1,107 @@
+"""`latency`: measuring this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zeroshot_nas.cli.base import (
+    AsJson,
+    Backend,
+    Batch,
+    Classes,
+    Input,
+    Model,
+    Quiet,
+    Seed,
+    SqueezeExcite,
+    Threads,
+    app,
+    parse_number,
+    print_json,
+    print_rows,
+    read_architecture,
+    space_of,
+)
+
+latency_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+app.add_typer(latency_app, name="latency")
+
+
+@latency_app.command("calibrate")
+def latency_calibrate_command(
+    space: Annotated[str, typer.Option(help="Search space whose networks are to be predicted.")] = "resnet",
+    image: Input = "3x32x32",
+    classes: Classes = 10,
+    squeeze_excite: SqueezeExcite = False,
+    backend: Backend = "onnxruntime",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    networks: Annotated[int, typer.Option(help="Networks to measure.")] = 160,
+    max_flops: Annotated[str, typer.Option(help="FLOPs (multiply-adds) of the largest of them.")] = "300M",
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="The table's file; default: where `search` looks for it.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a table that is there.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure this machine once, so that a search can predict latency; goes on where it was killed."""
+    from zeroshot_nas.latency.calibrate import calibrate, table_file
+
+    options = {"image": image, "classes": classes, "squeeze_excite": squeeze_excite, "space": space, "dataset": None}
+    where = space_of(options)
+    file = out or table_file(backend, where.name, where.input_size, batch_size=batch, threads=threads)
+    try:
+        table = calibrate(
+            where,
+            backend,
+            threads=threads,
+            batch_size=batch,
+            networks=networks,
+            max_flops=parse_number(max_flops, "--max-flops"),
+            seed=seed,
+            out=file,
+            force=force,
+            progress=not quiet,
+        )
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on where this one stopped", err=True)
+        raise typer.Exit(130) from None
+    at = table.fingerprint
+    rows = [
+        ("device", f"{at.device}, {at.cores} cores, {at.system}"),
+        ("backend", f"{at.backend} {at.backend_version}, batch {at.batch_size}, threads {at.threads}, {at.dtype}"),
+        ("kernels", f"{len(table.kernels):,} measured in {table.details['networks']} networks"),
+        ("slowest network", f"{table.largest_ms:.3g} ms"),
+        ("fit", f"median error {table.details['median_error']:.1%} on networks left out of it"),
+        ("spread", f"{table.details['median_spread']:.1%} of a network's runs, in the median"),
+        ("time", f"{table.details['seconds']:.0f} s"),
+        ("table", str(file)),
+    ]
+    print_rows(rows)
+
+
+@latency_app.command("measure")
+def latency_measure_command(
+    model: Model,
+    backend: Annotated[str, typer.Option(help="Engines, separated by commas; see `list`.")] = "onnxruntime",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    image: Input = "3x32x32",
+    classes: Classes = 10,
+    squeeze_excite: SqueezeExcite = False,
+    seconds: Annotated[float, typer.Option(help="How long to measure on each.")] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """How long a network takes on this machine."""
+    from zeroshot_nas.latency.base import measure
+
+    architecture = read_architecture(model, image, classes, squeeze_excite)
+    names = [name.strip() for name in backend.split(",")]
+    found = [measure(architecture, name, batch_size=batch, threads=threads, seconds=seconds) for name in names]
+    if as_json:
+        print_json([each.to_dict() for each in found])
+        return
+    for each in found:
+        typer.echo(str(each))

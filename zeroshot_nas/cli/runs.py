@@ -1,0 +1,84 @@
+"""`runs`: looking into the folders of runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zeroshot_nas.cli.base import AsJson, app, print_json, print_rows
+from zeroshot_nas.files import write_text
+from zeroshot_nas.runs import best_so_far, export, summary
+from zeroshot_nas.store import FILE_NAME, recover
+
+runs_app = typer.Typer(help="Look into the folders of runs.", no_args_is_help=True)
+app.add_typer(runs_app, name="runs")
+RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
+
+
+@runs_app.command("list")
+def runs_list_command(
+    folder: Annotated[Path, typer.Argument(help="Where runs are.")] = Path("runs"), as_json: AsJson = False
+) -> None:
+    """Every run in a folder, with its state."""
+    found = [summary(path.parent) for path in sorted(folder.glob(f"**/{FILE_NAME}"))]
+    if as_json:
+        print_json(found)
+    else:
+        print_rows([(each["folder"], f"{each['kind']}, {each['state']}, {each['scores']:,} scores") for each in found])
+
+
+@runs_app.command("show")
+def runs_show_command(folder: RunFolder, as_json: AsJson = False) -> None:
+    """A run's settings, versions, machine and journal."""
+    about = summary(folder)
+    if as_json:
+        print_json(about)
+        return
+    rows = [(name, str(value)) for name, value in about.items() if name not in ("settings", "journal")]
+    rows += [(name, str(value)) for name, value in (about["settings"] or {}).items()]
+    print_rows([*rows, *((time, kind) for time, kind in about["journal"])])
+
+
+@runs_app.command("best")
+def runs_best_command(folder: RunFolder, as_json: AsJson = False) -> None:
+    """The best network of a run: of a finished one the winner, else the best score so far."""
+    from zeroshot_nas import SearchResult
+
+    if (folder / "result.json").exists():
+        best = SearchResult.from_json((folder / "result.json").read_text(encoding="utf-8")).best.to_dict()
+    else:
+        best = best_so_far(folder)
+    if as_json:
+        print_json(best)
+    else:
+        print_rows([(name, json.dumps(value)) for name, value in best.items() if name not in ("format", "version")])
+
+
+@runs_app.command("export")
+def runs_export_command(
+    folder: RunFolder,
+    as_format: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
+    out: Annotated[Path | None, typer.Option(help="File to write; default: print.")] = None,
+) -> None:
+    """All scores of a run."""
+    if as_format not in ("csv", "json"):
+        raise typer.BadParameter(f"--format must be csv or json, got {as_format!r}")
+    text = export(folder, as_format)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
+
+
+@runs_app.command("recover")
+def runs_recover_command(
+    folder: RunFolder,
+    out: Annotated[Path, typer.Option(help="Folder for what can be saved; it must hold no run.")],
+) -> None:
+    """Copy what can be read of a damaged run to a new folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    saved = recover(folder / FILE_NAME, out / FILE_NAME)
+    print_rows([(name, f"{count:,} rows saved") for name, count in saved.items()])
