@@ -1,10 +1,14 @@
 """Settings that every test shares."""
 
 import os
+import signal
 
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: threads cost more than they give; read when torch loads
+
+# a shell that runs the tests in the background has them ignore Ctrl-C, which some of them send
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("default", max_examples=50, deadline=None, derandomize=True)
 settings.load_profile("default")
