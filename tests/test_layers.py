@@ -59,7 +59,6 @@ LEVELS = {
 TYING = {
     "searchers.loop",
     "searchers.rounds",
-    "searchers.start",
     "searchers.screening",
     "proxies.scoring",
     "proxies.pool",

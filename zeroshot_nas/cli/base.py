@@ -15,7 +15,8 @@ from zeroshot_nas.errors import FileFormatError
 if TYPE_CHECKING:
     from zeroshot_nas.architecture import Architecture
     from zeroshot_nas.costs.complexity import Costs
-    from zeroshot_nas.nasbench.base import BenchmarkTable, Split
+    from zeroshot_nas.nasbench.base import BenchmarkTable
+    from zeroshot_nas.nasbench.base import Split as SplitName
     from zeroshot_nas.spaces.base import SearchSpace
 
 app = typer.Typer(
@@ -40,6 +41,12 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite a run that is th
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
 Batch = Annotated[int, typer.Option("--batch", help="Images a run.")]
+Dataset = Annotated[str | None, typer.Option(help="What the networks were trained on, e.g. cifar10.")]
+Split = Annotated[str | None, typer.Option(help="test or valid accuracy.")]
+Cache = Annotated[Path | None, typer.Option(help="File of scores that several runs share.")]
+Executor = Annotated[str, typer.Option(help="serial, process or dask.")]
+Workers = Annotated[int | None, typer.Option(help="Worker processes; default: all cores.")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")]
 
 
 def read_architecture(model: str, image: str, classes: int, squeeze_excite: bool) -> Architecture:
@@ -114,7 +121,7 @@ def load_table(name: str, dataset: str | None, split: str | None, options: dict[
 
     if split not in (None, "test", "valid"):
         raise typer.BadParameter(f"--split must be test or valid, got {split!r}")
-    return load(name, dataset=dataset, split=cast("Split | None", split), **options)
+    return load(name, dataset=dataset, split=cast("SplitName | None", split), **options)
 
 
 def cost_rows(costs: Costs) -> list[tuple[str, str]]:

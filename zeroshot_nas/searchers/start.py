@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import Costs, complexity
 from zeroshot_nas.costs.latency import LatencyTable
 from zeroshot_nas.errors import InfeasibleBudgetError
-from zeroshot_nas.searchers.deadline import Deadline
 from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.spaces.base import SearchSpace
+
+if TYPE_CHECKING:
+    from zeroshot_nas.searchers.deadline import Deadline
 
 _CANDIDATES = 300
 """Random networks of a finite space among which the fastest to start from is looked for."""
