@@ -312,7 +312,9 @@ class DeviceTable:
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
             raise FileFormatError(f"not a device table: expected a JSON object with format {_FORMAT!r}")
         if data.get("version") != _VERSION:
-            raise FileFormatError(f"a device table of version {data.get('version')!r}; this release reads {_VERSION}")
+            raise FileFormatError(
+                f"a device table of version {data.get('version')!r}; this release reads {_VERSION}: calibrate anew"
+            )
         try:
             channels, height, width = map(int, data["input_size"])
             return cls(
