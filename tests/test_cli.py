@@ -96,6 +96,19 @@ def test_a_screened_and_an_unscreened_search_with_shape_bounds(run, tmp_path):
         assert not zs.ShapeBounds(0.9, True, 4).violations(result.best.architecture)
 
 
+def test_a_space_takes_its_options(run, tmp_path):
+    options = ["--space-option", "width_step=2", "--space-option", "max_width=14", "--out", tmp_path]
+    code, out, err = run(*SMALL_SEARCH, "--proposals", 200, *options)
+    assert code == 0, err
+    best = zs.SearchResult.from_json((tmp_path / "result.json").read_text()).best.architecture
+    assert best in zs.get_space("resnet", input_size=best.input_size, width_step=2, max_width=14)
+    assert best not in zs.get_space("resnet", input_size=best.input_size)
+    assert best.to_string() in out
+    code, _, err = run("search", "--resume", tmp_path, "--space-option", "width_step=4")
+    assert code == 2
+    assert "space_option: ['width_step=2', 'max_width=14'] in the run, ['width_step=4'] asked for" in err
+
+
 def test_a_search_without_a_limit_on_depth_warns_on_one_line(run):
     with warnings.catch_warnings():  # the command line shows warnings its own way
         warnings.simplefilter("default")
@@ -155,6 +168,9 @@ def test_text_files_and_architecture_files_are_read(run, tmp_path):
         (["search", "--max-params", "lots"], "a number with an optional k, M or G"),
         (["search", "--max-params", "0"], "must be a number above 0"),
         (["search", "--space", "resnets"], "Did you mean 'resnet'"),
+        (["search", "--space-option", "width_stpe=4"], "Did you mean 'width_step'"),
+        (["search", "--space-option", "width_step"], "an option is name=value, got 'width_step'"),
+        (["search", "--space-option", "width_step=0"], "width_step must be a whole number of 1 or more, got 0"),
         (["search", "--classes", "0"], "whole numbers of 1 or more"),
         (["train", NET, "--input", "1x8x8", "--data", "digit"], "Did you mean 'digits'"),
         (["train", NET, "--input", "1x8x8", "--classes", "3"], "3"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.strategies import blocks, input_sizes
 from zeroshot_nas.architecture import BLOCKS, block_steps
-from zeroshot_nas.blocks.base import conv_bn, round_to_8, squeeze_and_excitation
+from zeroshot_nas.blocks.base import conv_bn, round_width, squeeze_and_excitation
 from zeroshot_nas.blocks.conv import SuperConv
 from zeroshot_nas.blocks.inverted_residual import SuperResIDW
 from zeroshot_nas.blocks.residual import SuperResK1KXK1, SuperResKXKX
@@ -196,16 +196,16 @@ def test_squeeze_excite_adds_gates_and_changes_nothing_else(block, channels):
     ("width", "rounded"),
     [(0, 8), (1, 8), (8, 8), (11, 8), (11.99, 8), (12, 16), (16, 16), (19, 16), (20, 24), (100, 104), (1e6, 1_000_000)],
 )
-def test_round_to_8(width, rounded):
-    assert round_to_8(width) == rounded
+def test_round_width(width, rounded):
+    assert round_width(width) == rounded
 
 
-@given(st.floats(4, 1e7))
-def test_round_to_8_is_the_nearest_multiple(width):
-    rounded = round_to_8(width)
+@given(st.floats(64, 1e7), st.integers(1, 64))
+def test_round_width_is_the_nearest_multiple(width, step):
+    rounded = round_width(width, step)
     assert isinstance(rounded, int)
-    assert rounded % 8 == 0
-    assert -4 < rounded - width <= 4  # halves go up
+    assert rounded % step == 0
+    assert -step / 2 < rounded - width <= step / 2  # halves go up
 
 
 def test_conv_bn():

@@ -164,6 +164,32 @@ def test_size_equals_a_count_by_enumeration():
     assert space.size(3) == 0  # the body alone needs two blocks
 
 
+@given(seed=st.integers(0, 2**32), step=st.integers(1, 48), max_width=st.integers(48, 300))
+def test_every_width_is_a_multiple_of_the_step(seed, step, max_width):
+    space = get_space("resnet", input_size=(1, 8, 8), width_step=step, max_width=max_width)
+    rng = python_rng(seed)
+    made = [space.initial(), space.smallest("params"), space.sample(rng)]
+    made += [space.mutate(made[-1], rng), space.crossover(made[0], made[2], rng)]
+    for architecture in made:
+        assert architecture in space
+        widths = [block.out_channels for block in architecture.blocks]
+        widths += [block.bottleneck_channels for block in architecture.blocks[1:-1]]
+        assert all(width % step == 0 and step <= width <= max_width for width in widths)
+    assert {block.out_channels for block in made[1].blocks} == {step}
+
+
+def test_a_finer_step_holds_what_a_coarser_one_does_not():
+    coarse, fine = (get_space("resnet", input_size=(1, 8, 8), width_step=step) for step in (8, 2))
+    rng, found = python_rng(3), []
+    for _ in range(50):
+        found.append(fine.sample(rng))
+        assert coarse.sample(rng) in fine
+    assert any(architecture not in coarse for architecture in found)
+    assert fine.size(5) > 4**4 * coarse.size(5)  # at least four widths, each four times as many
+    with pytest.raises(ArchitectureError, match="widths in steps of 8 up to 2048"):
+        coarse.to_string(next(each for each in found if each not in coarse))
+
+
 def test_bad_spaces_are_refused():
     with pytest.raises(UnknownNameError, match="Did you mean 'resnet'"):
         get_space("resnt")
@@ -171,7 +197,16 @@ def test_bad_spaces_are_refused():
         get_space("resnet", input_size=(32, 32))
     with pytest.raises(ArchitectureError, match="whole numbers"):
         get_space("resnet", input_size=(3, 0, 32))
-    with pytest.raises(ArchitectureError, match="multiples of 8"):
-        get_space("resnet", max_width=100)
+    with pytest.raises(ArchitectureError, match=r"no option 'max_widht'\. Did you mean 'max_width'"):
+        get_space("resnet", max_widht=100)
+    for name, options, message in (
+        ("resnet", {"max_width": 7}, "max_width must be a whole number of 8 or more, got 7"),
+        ("resnet", {"max_width": "wide"}, "got 'wide'"),
+        ("resnet", {"width_step": 0}, "width_step must be a whole number of 1 or more, got 0"),
+        ("mobilenet", {"last_width": 100}, "last_width must be a multiple of 8 up to 2048, got 100"),
+        ("mobilenet", {"last_width": 4096}, "got 4096"),
+    ):
+        with pytest.raises(ArchitectureError, match=message):
+            get_space(name, **options)
     with pytest.raises(UnknownNameError, match="Did you mean 'SuperResK3K3'"):
         ChainSpace("mine", ("SuperResK3K4",))

@@ -17,14 +17,14 @@ RESIDUAL_FIELDS = ("out_channels", "stride", "bottleneck_channels", "sub_layers"
 """Arguments of Zen-NAS's residual blocks in the PlainNet grammar, after the input channels."""
 
 
-def round_to_8(width: float) -> int:
-    """The nearest multiple of 8, at least 8; halves go up.
+def round_width(width: float, step: int = 8) -> int:
+    """The nearest multiple of ``step``, at least one step; halves go up.
 
     Example:
-        >>> [round_to_8(width) for width in (1, 11.9, 12, 100)]
-        [8, 8, 16, 104]
+        >>> [round_width(width) for width in (1, 11.9, 12, 100)], round_width(11.9, step=2)
+        ([8, 8, 16, 104], 12)
     """
-    return max(8, int(width + 4) // 8 * 8)
+    return max(step, int(width + step / 2) // step * step)
 
 
 @lru_cache(maxsize=16_384)

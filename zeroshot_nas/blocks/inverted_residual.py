@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zeroshot_nas.architecture import register_block
-from zeroshot_nas.blocks.base import RESIDUAL_FIELDS, ResidualBlock, Unit, round_to_8
+from zeroshot_nas.blocks.base import RESIDUAL_FIELDS, ResidualBlock, Unit, round_width
 
 
 @register_block(
@@ -29,5 +29,5 @@ class SuperResIDW(ResidualBlock):
         return self._unit(self.bottleneck_channels), self._unit(self.out_channels)
 
     def _unit(self, width: int) -> Unit:
-        expanded = round_to_8(width * self.expansion)
+        expanded = round_width(width * self.expansion)
         return Unit((expanded, expanded, width), (1, self.kernel_size, 1), spatial=1, depthwise=True)

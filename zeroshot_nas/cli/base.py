@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -31,6 +31,7 @@ Input = Annotated[str, typer.Option("--input", help="Shape of one image, CxHxW; 
 Classes = Annotated[int, typer.Option(help="Outputs of the classifier; an architecture file has its own.")]
 SqueezeExcite = Annotated[bool, typer.Option("--squeeze-excite", help="Give residual blocks squeeze-and-excitation.")]
 Model = Annotated[str, typer.Argument(help="A best.json or architecture file, or a PlainNet string.")]
+SpaceOption = Annotated[list[str] | None, typer.Option(help="Option of the space, name=value, e.g. width_step=4.")]
 Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
 Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cuda.")]
 Repeats = Annotated[int, typer.Option(help="Draws of weights and images a score.")]
@@ -95,6 +96,17 @@ def parse_number(text: str, option: str) -> float:
     return float(match[1]) * _SUFFIXES[match[2].lower()]
 
 
+def parse_options(texts: Sequence[str] | None) -> dict[str, Any]:
+    """``name=value`` as a space takes it."""
+    options: dict[str, Any] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"an option is name=value, got {text!r}")
+        options[name] = int(value) if value.isdecimal() else {"true": True, "false": False}.get(value.lower(), value)
+    return options
+
+
 def parse_milliseconds(text: str, option: str) -> float:
     """A latency with its unit, in milliseconds."""
     match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?|\.\d+)\s*(us|ms|s)", text.strip(), re.IGNORECASE)
@@ -111,7 +123,9 @@ def space_of(options: Mapping[str, Any]) -> SearchSpace:
     image, classes = parse_shape(options["image"]), options["classes"]
     if options["dataset"] in DATASETS:
         image, classes = DATASETS[options["dataset"]]
-    extra = {"squeeze_excite": True} if options["squeeze_excite"] else {}
+    extra = parse_options(options.get("space_option"))
+    if options["squeeze_excite"]:
+        extra["squeeze_excite"] = True
     return get_space(options["space"], input_size=image, num_classes=classes, **extra)
 
 

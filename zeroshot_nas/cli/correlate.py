@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,10 +18,12 @@ from zeroshot_nas.cli.base import (
     Repeats,
     Scheduler,
     Seed,
+    SpaceOption,
     Split,
     Workers,
     app,
     load_table,
+    parse_options,
     parse_shape,
     print_rows,
 )
@@ -43,7 +45,7 @@ def correlate_command(
         str | None, typer.Option("--input", help="Shape of one image, CxHxW; default: the data's.")
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Outputs of the classifier; default: the data set's.")] = None,
-    space_option: Annotated[list[str] | None, typer.Option(help="Option of the space, e.g. num_cells=1.")] = None,
+    space_option: SpaceOption = None,
     sample: Annotated[int | None, typer.Option(help="Architectures to score; default: all.")] = None,
     repeats: Repeats = 1,
     batch_size: BatchSize = None,
@@ -80,7 +82,7 @@ def correlate_command(
             executor=workforce,
             device=device,
             progress=not quiet,
-            space_options=dict(map(_parse_option, space_option or [])),
+            space_options=parse_options(space_option),
             input_size=None if image is None else parse_shape(image),
             num_classes=classes,
         )
@@ -104,10 +106,3 @@ def convert_command(
         raise OutputExistsError(f"{out} exists; choose another --out, or overwrite it with --force")
     rows = load_table(table, dataset, split, {})
     print_rows([("written to", str(convert(rows, out))), ("architectures", f"{len(rows):,}"), ("source", rows.source)])
-
-
-def _parse_option(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"an option is name=value, got {text!r}")
-    return name, int(value) if value.isdecimal() else value

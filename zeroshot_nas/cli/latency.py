@@ -16,6 +16,7 @@ from zeroshot_nas.cli.base import (
     Model,
     Quiet,
     Seed,
+    SpaceOption,
     SqueezeExcite,
     Threads,
     app,
@@ -36,6 +37,7 @@ def latency_calibrate_command(
     image: Input = "3x32x32",
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,
+    space_option: SpaceOption = None,
     backend: Backend = "onnxruntime",
     threads: Threads = 1,
     batch: Batch = 1,
@@ -49,8 +51,8 @@ def latency_calibrate_command(
     """Measure this machine once, so that a search can predict latency; goes on where it was killed."""
     from zeroshot_nas.latency.calibrate import calibrate, table_file
 
-    options = {"image": image, "classes": classes, "squeeze_excite": squeeze_excite, "space": space, "dataset": None}
-    where = space_of(options)
+    shape = {"image": image, "classes": classes, "dataset": None}
+    where = space_of({"space": space, "squeeze_excite": squeeze_excite, "space_option": space_option, **shape})
     file = out or table_file(backend, where.name, where.input_size, batch_size=batch, threads=threads)
     try:
         table = calibrate(

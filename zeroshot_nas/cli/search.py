@@ -22,6 +22,7 @@ from zeroshot_nas.cli.base import (
     Repeats,
     Scheduler,
     Seed,
+    SpaceOption,
     SqueezeExcite,
     Workers,
     app,
@@ -32,13 +33,14 @@ from zeroshot_nas.cli.base import (
     print_rows,
     space_of,
 )
-from zeroshot_nas.errors import FileFormatError, OutputExistsError, SettingsChangedError, ZeroShotNASError
+from zeroshot_nas.errors import FileFormatError, OutputExistsError, SettingsChangedError
 from zeroshot_nas.execution import get_executor
 from zeroshot_nas.store import FILE_NAME, Store, open_run, settings_difference
 
 if TYPE_CHECKING:
     from zeroshot_nas.nasbench.hardware import DeviceCosts
     from zeroshot_nas.searchers.base import SearchResult
+    from zeroshot_nas.spaces.base import SearchSpace
 
 
 @app.command("search")
@@ -67,6 +69,7 @@ def search_command(
     monotone_widths: Annotated[bool, typer.Option("--monotone-widths", help="Widths never shrink.")] = False,
     max_bottleneck_ratio: Annotated[float | None, typer.Option(help="Upper bound on width over bottleneck.")] = None,
     squeeze_excite: SqueezeExcite = False,
+    space_option: SpaceOption = None,
     benchmark: Annotated[
         str | None, typer.Option(help="Table of trained accuracies to look the winner up in, e.g. nasbench201.")
     ] = None,
@@ -108,14 +111,15 @@ def search_command(
         result = _search(
             options, out=folder, resume=resume is not None, cache=cache, executor=workforce, progress=not quiet
         )
-    _print_search(result, folder)
+    where = space_of(options)
+    _print_search(result, where, folder)
     if options["benchmark"] is not None:
         from zeroshot_nas.nasbench.lookup import look_up
 
         columns = {"arch_column": options["arch_column"], "accuracy_column": options["accuracy_column"]}
         named = {name: column for name, column in columns.items() if column is not None}
         rows = load_table(options["benchmark"], options["dataset"], None, named)
-        print_rows(look_up(result.best.architecture, space_of(options), rows).rows())
+        print_rows(look_up(result.best.architecture, where, rows).rows())
     if result.state == "interrupted":
         raise typer.Exit(130)
 
@@ -197,10 +201,10 @@ def _refuse_to_overwrite(folder: Path, force: bool) -> None:
         file.unlink(missing_ok=True)
 
 
-def _print_search(result: SearchResult, out: Path | None) -> None:
+def _print_search(result: SearchResult, space: SearchSpace, out: Path | None) -> None:
     counts, seconds = result.counts, result.seconds
     rows = [
-        ("architecture", _architecture_text(result)),
+        ("architecture", space.to_string(result.best.architecture)),
         *cost_rows(result.best.costs),
         *(_latency_rows(result.latency) if result.latency else ()),
         *(("score", str(score)) for score in result.best.scores.values()),
@@ -236,15 +240,3 @@ def _latency_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         tightened = f"; predictions tightened to {', '.join(limits[1:])} ms" if len(limits) > 1 else ""
         rows.append(("finalists measured", f"{count}, {count - 1} of them over the budget{tightened}"))
     return rows
-
-
-def _architecture_text(result: SearchResult) -> str:
-    """The winner as its space writes it."""
-    from zeroshot_nas import get_space
-
-    best = result.best.architecture
-    space = get_space(result.settings["space"], input_size=best.input_size, num_classes=best.num_classes)
-    try:
-        return space.to_string(best)
-    except ZeroShotNASError:  # a space with options of its own
-        return best.to_json()

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from zeroshot_nas.nasbench.correlation import REPORT_FILE, Correlation, ProxyCor
 from zeroshot_nas.nasbench.scoring import SMALLEST_SAMPLE, CorrelationBook, Run, reads_graph
 from zeroshot_nas.proxies.base import PROXIES, Proxy, ProxyFunction, Score, get_proxy
 from zeroshot_nas.seeding import derive_seed
-from zeroshot_nas.spaces.base import SearchSpace, get_space
+from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
 from zeroshot_nas.statistics import (
     bootstrap_interval,
     kendall,
@@ -139,7 +138,7 @@ def correlate(
     settings = _plain(
         {
             "space": where.name,
-            "space_options": _options(where),
+            "space_options": options_of(where),
             "input_size": list(where.input_size),
             "num_classes": where.num_classes,
             "table": whole.name,
@@ -368,14 +367,6 @@ def _unscoreable(proxy: Proxy, example: Architecture) -> str:
 
 def _known(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def _options(space: SearchSpace) -> dict[str, Any]:
-    """A space's own options, where it is a dataclass."""
-    if not is_dataclass(space):
-        return {}
-    common = ("name", "input_size", "num_classes")
-    return {each.name: getattr(space, each.name) for each in fields(space) if each.name not in common}
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from zeroshot_nas.searchers.deadline import LatencyWarning, deadline_of, doubts
 from zeroshot_nas.searchers.rounds import RESULT_FILE, Plan, Precision, Run, SearchBook, is_exact
 from zeroshot_nas.searchers.start import restart, starting_point
 from zeroshot_nas.seeding import python_rng
-from zeroshot_nas.spaces.base import SearchSpace, get_space
+from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
 
 DEFAULT_PROPOSALS = 2_000
 """Networks that a search proposes where each is scored by a forward pass."""
@@ -168,6 +168,7 @@ def search(
     precision = Precision(batch_size, repeats, standard_error, max_repeats)
     settings = {
         "space": where.name,
+        "space_options": options_of(where),
         "input_size": list(where.input_size),
         "num_classes": where.num_classes,
         "proxy": ranked_by.key,

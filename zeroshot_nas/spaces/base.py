@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property, lru_cache
+from inspect import signature
 from typing import Any, Protocol, TypeVar
 
 from zeroshot_nas.architecture import BLOCKS, Architecture, BlockSpec
-from zeroshot_nas.blocks.base import round_to_8
+from zeroshot_nas.blocks.base import round_width
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.errors import ArchitectureError, did_you_mean
 from zeroshot_nas.ops import Shape
 from zeroshot_nas.registry import Registry
 
 WIDTH_RATIOS = (2.5, 2, 1.5, 1.25, 1, 1 / 1.25, 1 / 1.5, 1 / 2, 1 / 2.5)
-"""Factors that a mutation applies to a width, rounded to multiples of 8 (Zen-NAS)."""
+"""Factors that a mutation applies to a width, rounded to the space's step (Zen-NAS)."""
 
 LAYER_CHANGES = (-2, -1, 0, 1, 2)
 """What a mutation adds to a block's sub-layers (Zen-NAS)."""
@@ -150,7 +152,7 @@ def get_space(
 
     Raises:
         UnknownNameError: No space has that name.
-        ArchitectureError: The input size or the number of classes is not usable.
+        ArchitectureError: The input size, the number of classes or an option is not usable.
 
     Example:
         >>> space = get_space("resnet", input_size=(1, 16, 16), num_classes=10)
@@ -160,7 +162,31 @@ def get_space(
     if len(input_size) != 3:
         raise ArchitectureError(f"expected input_size (C, H, W), got {tuple(input_size)!r}")
     factory: Callable[..., SearchSpace] = SPACES[name]
+    parameters = signature(factory).parameters
+    known = [each for each in parameters if each not in ("input_size", "num_classes")]
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    for option in () if takes_any else options:
+        if option not in known:
+            hint = did_you_mean(option, known)
+            raise ArchitectureError(
+                f"the space {name!r} has no option {option!r}.{hint} Options: {', '.join(known) or 'none'}"
+            )
     return factory(input_size=(input_size[0], input_size[1], input_size[2]), num_classes=num_classes, **options)
+
+
+def options_of(space: SearchSpace) -> dict[str, Any]:
+    """What sets a space apart from others of its name, where it is a dataclass; as JSON has it.
+
+    Example:
+        >>> options_of(get_space("nasbench201", num_cells=1))
+        {'num_cells': 1, 'channels': 16}
+    """
+    if not is_dataclass(space):
+        return {}
+    common = ("name", "input_size", "num_classes")
+    options = {each.name: getattr(space, each.name) for each in fields(space) if each.name not in common}
+    plain: dict[str, Any] = json.loads(json.dumps(options, default=str))
+    return plain
 
 
 def list_spaces() -> list[str]:
@@ -201,8 +227,10 @@ class ChainSpace(SearchSpace):
         input_size: Shape ``(C, H, W)`` of one image.
         num_classes: Outputs of the classifier.
         squeeze_excite: Whether body blocks have squeeze-and-excitation.
-        max_width: Upper limit of every width, a multiple of 8.
+        max_width: Upper limit of every width.
         last_width: Fixes the last convolution's width (Zen-NAS fixes 2048 for ImageNet); None leaves it free.
+        width_step: Every width is a multiple of it (Zen-NAS: 8). A smaller one lets networks of fewer than about 100k
+            parameters use their budget; 16 or 32 suit hardware that computes in tiles of that size.
     """
 
     name: str
@@ -212,17 +240,24 @@ class ChainSpace(SearchSpace):
     squeeze_excite: bool = False
     max_width: int = 2048
     last_width: int | None = None
+    width_step: int = 8
 
     stem_type = "SuperConvK3BNRELU"
     last_type = "SuperConvK1BNRELU"
-    min_width = 8
 
     def __post_init__(self) -> None:
         for name in self.body_types:
             BLOCKS[name]  # an unknown type is said here, with the nearest known one
-        for width in (self.max_width, self.last_width or self.max_width):
-            if width < self.min_width or width % 8:
-                raise ArchitectureError(f"widths are multiples of 8 of at least {self.min_width}, got {width}")
+        if not isinstance(self.width_step, int) or self.width_step < 1:
+            raise ArchitectureError(f"width_step must be a whole number of 1 or more, got {self.width_step!r}")
+        if not isinstance(self.max_width, int) or self.max_width < self.width_step:
+            raise ArchitectureError(
+                f"max_width must be a whole number of {self.width_step} or more, got {self.max_width!r}"
+            )
+        if self.last_width is not None and not self._is_width(self.last_width):
+            raise ArchitectureError(
+                f"last_width must be a multiple of {self.width_step} up to {self.max_width}, got {self.last_width!r}"
+            )
         self.initial()  # refuses an unusable input size
 
     @cached_property
@@ -238,19 +273,19 @@ class ChainSpace(SearchSpace):
     def initial(self) -> Architecture:
         widths = [min(16 * 2**index, 64) for index in range(len(self.body_strides))]
         body = [
-            self._body_block(self.body_types[0], width, stride, width // 2)
+            self._body_block(self.body_types[0], self._round(width), stride, self._round(width // 2))
             for width, stride in zip(widths, self.body_strides, strict=True)
         ]
-        return self._assemble([self._stem(8), *body, self._last(128)])
+        return self._assemble([self._stem(self._round(8)), *body, self._last(self._round(128))])
 
     def smallest(self, cost: str) -> Architecture:
         body: list[BlockSpec] = []
         for stride in self.body_strides:
-            options = [self._body_block(name, self.min_width, stride, self.min_width) for name in self.body_types]
-            chains = [self._assemble([self._stem(8), *body, option]) for option in options]
+            options = [self._body_block(name, self.width_step, stride, self.width_step) for name in self.body_types]
+            chains = [self._assemble([self._stem(self.width_step), *body, option]) for option in options]
             prices = [getattr(complexity(chain), cost) for chain in chains]
             body.append(options[prices.index(min(prices))])
-        return self._assemble([self._stem(8), *body, self._last(self.min_width)])
+        return self._assemble([self._stem(self.width_step), *body, self._last(self.width_step)])
 
     def sample(self, rng: random.Random) -> Architecture:
         """A random walk from the initial network: 1 to 8 mutations a block."""
@@ -298,7 +333,7 @@ class ChainSpace(SearchSpace):
     def size(self, max_layers: int | None = None) -> float:
         if max_layers is None:
             return math.inf
-        widths = self.max_width // 8
+        widths = self.max_width // self.width_step
         per_block = len(self.body_types) * widths**2
         ends = widths * (1 if self.last_width else widths)
         depth = max_layers - 2  # the stem and the last convolution
@@ -319,7 +354,7 @@ class ChainSpace(SearchSpace):
             return f"it has no body, only {len(blocks)} blocks"
         for what, block, wanted in (("stem", blocks[0], self._stem), ("last block", blocks[-1], self._last)):
             if not self._is_width(block.out_channels) or block != wanted(block.out_channels):
-                return f"its {what} is {block}; expected one as {wanted(self.min_width)}, {self._widths}"
+                return f"its {what} is {block}; expected one as {wanted(self.width_step)}, {self._widths}"
         for index, block in enumerate(blocks[1:-1], start=1):
             if not self._is_body_block(block):
                 return (
@@ -331,7 +366,7 @@ class ChainSpace(SearchSpace):
 
     @property
     def _widths(self) -> str:
-        return f"widths in steps of 8 from {self.min_width} to {self.max_width}"
+        return f"widths in steps of {self.width_step} up to {self.max_width}"
 
     def _stem(self, width: int) -> BlockSpec:
         return _end_block(self.stem_type, width, self.stem_stride)
@@ -348,7 +383,10 @@ class ChainSpace(SearchSpace):
         return Architecture(tuple(blocks), self.input_size, self.num_classes)
 
     def _mutate_width(self, width: int, rng: random.Random) -> int:
-        return _pick(_mutated_widths(width, self.max_width), rng)
+        return _pick(_mutated_widths(width, self.width_step, self.max_width), rng)
+
+    def _round(self, width: int) -> int:
+        return _rounded(width, self.width_step, self.max_width)
 
     def _mutate_end(self, block: BlockSpec, index: int, rng: random.Random) -> BlockSpec:
         width = self._mutate_width(block.out_channels, rng)
@@ -376,8 +414,8 @@ class ChainSpace(SearchSpace):
         half = SPLIT_AT // 2
         return [replace(mutant, sub_layers=half), replace(mutant, sub_layers=mutant.sub_layers - half, stride=1)]
 
-    def _is_width(self, width: int) -> bool:
-        return self.min_width <= width <= self.max_width and width % 8 == 0
+    def _is_width(self, width: object) -> bool:
+        return isinstance(width, int) and 0 < width <= self.max_width and width % self.width_step == 0
 
     def _is_body_block(self, block: Any) -> bool:
         return (
@@ -390,8 +428,12 @@ class ChainSpace(SearchSpace):
 
 
 @lru_cache(maxsize=4_096)
-def _mutated_widths(width: int, max_width: int) -> tuple[int, ...]:
-    return tuple(min(round_to_8(width * ratio), max_width) for ratio in WIDTH_RATIOS)
+def _mutated_widths(width: int, step: int, max_width: int) -> tuple[int, ...]:
+    return tuple(_rounded(width * ratio, step, max_width) for ratio in WIDTH_RATIOS)
+
+
+def _rounded(width: float, step: int, max_width: int) -> int:
+    return min(round_width(width, step), max_width // step * step)
 
 
 @lru_cache(maxsize=4_096)
