@@ -8,7 +8,8 @@ white noise plus *combs*: parts that are equal at all positions that are p apart
 
 ReLU takes (b, a) to (b/2 + sum(a)/4, a/4), a stride of 2 spreads a_p to a_2p. Energies and combs depend on the kinds of
 layers alone; excess, where the widths are, passes through a block as an affine map. So a block is worked out once for
-what reaches it, and a network costs an affine step a block and a few sums over its layers.
+what reaches it, and a network costs an affine step a block and a few sums over its layers. With so few numbers plain
+arithmetic is faster than arrays.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from zeroshot_nas.architecture import Architecture, BlockSpec, single_sub_layer
-from zeroshot_nas.meanfield.pieces import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, Runs, score_u
+from zeroshot_nas.meanfield.pieces import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, score_u, sum_and_entropy
 from zeroshot_nas.meanfield.propagation import CENTRED, LINEAR_SHARE
-from zeroshot_nas.meanfield.spectra import Array, divided_window, torus_side
+from zeroshot_nas.meanfield.spectra import divided_window, torus_side
 from zeroshot_nas.meanfield.tracing import reached_kernel
 from zeroshot_nas.ops import Activation, BatchNorm, Conv, Gate, Op, Residual, Resolution, Shape
 
@@ -96,6 +97,7 @@ class Layer(NamedTuple):
         gain: Excess of the output over that of the input, or over 1 more where it is dense.
         gain_back: The same of gradients, of white ones.
         positions: Output positions.
+        size: Values of its output.
         reads_entering: Whether it reads what enters its sub-layer.
     """
 
@@ -106,6 +108,7 @@ class Layer(NamedTuple):
     gain: float
     gain_back: float
     positions: int
+    size: int
     reads_entering: bool
 
 
@@ -126,13 +129,24 @@ class SubLayer(NamedTuple):
     Attributes:
         steps: What it consists of.
         shape: Shape of its output.
-        constants: ``(4, L)``: of each of its L convolutions the patch rank of an input without excess, output channels,
-            output positions, and whether it reads what enters.
+        layers: Its convolutions, in order.
     """
 
     steps: Steps
     shape: Shape
-    constants: Array
+    layers: Sequence[Layer]
+
+
+Affine: TypeAlias = tuple[float, float]
+"""What it is for an excess of 0 where the block begins, and what each unit of that excess adds."""
+
+Passed: TypeAlias = tuple[float, Affine, Affine]
+"""What a signal does to a convolution: energy of its input; 1 over its patch rank; 1 over the effective dimension of its
+output."""
+
+Row: TypeAlias = tuple[Affine, Affine, Affine, float]
+"""A convolution passed both ways: the last two of `Passed`; 1 over the effective dimension of the gradient that reaches it;
+all positions over that gradient's effective ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,21 +156,19 @@ class ForwardBlock:
     Attributes:
         out: The signal behind it.
         shape: Its shape.
-        passed: Its sub-layers.
-        energies: What each convolution read: its energy.
-        constants: ``(4, L)``, as a sub-layer's.
-        columns: ``(4, L)``: of each convolution 1 over its patch rank and 1 over the effective dimension of its output
-            for an excess of 0, and what each unit of the excess that enters adds to both.
-        runs: Runs of convolutions of one resolution.
+        sub_layers: Its sub-layers.
+        passed: Of each convolution, in order.
     """
 
     out: Signal
     shape: Shape
-    passed: Sequence[SubLayer]
-    energies: Sequence[float]
-    constants: Array
-    columns: Array
-    runs: Runs
+    sub_layers: Sequence[SubLayer]
+    passed: Sequence[Passed]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Its convolutions, in order."""
+        return [layer for each in self.sub_layers for layer in each.layers]
 
 
 class BackwardBlock(NamedTuple):
@@ -164,12 +176,11 @@ class BackwardBlock(NamedTuple):
 
     Attributes:
         out: The gradient before it.
-        columns: ``(3, L)``: of each convolution 1 over the effective dimension of the gradient that reaches it, what
-            each unit of the excess that enters adds to it, and all positions over that gradient's effective ones.
+        runs: Positions and rows of convolutions that follow each other at one resolution.
     """
 
     out: Gradient
-    columns: Array
+    runs: Sequence[tuple[int, Sequence[Row]]]
 
 
 class _NoChainError(Exception):
@@ -177,50 +188,65 @@ class _NoChainError(Exception):
 
 
 class Chain(NamedTuple):
-    """A chain's convolutions; see `zeroshot_nas.meanfield.pieces.Layers`.
+    """A chain's blocks as a signal and a gradient passed them.
 
     Attributes:
-        blocks: Its blocks.
-        patch_rank: Patch ranks.
-        outputs: Effective dimensions of the outputs.
-        gradients: Effective dimensions of the gradients that reach them.
-        dilution: All positions over the gradient's effective ones.
+        blocks: The blocks on the way forward.
+        back: The same on the way back, in the chain's order.
+        entering: Excess of the signal that enters each block.
+        arriving: Excess of the gradient that arrives at each block.
         depth_forward: D_f.
         depth_backward: D_b.
     """
 
     blocks: Sequence[ForwardBlock]
-    patch_rank: Array
-    outputs: Array
-    gradients: Array
-    dilution: Array
+    back: Sequence[BackwardBlock]
+    entering: Sequence[float]
+    arriving: Sequence[float]
     depth_forward: float
     depth_backward: float
 
     def score(self) -> float:
         """The variant "u" of CET, without its pieces."""
-        uses = self.gradients * np.minimum(self.patch_rank * self.dilution, self.outputs)
-        transmission = np.log1p(np.minimum(self.outputs, self.gradients))
-        runs = Runs.joined([block.runs for block in self.blocks])
-        both = *runs.sum_and_entropy(uses), *runs.sum_and_entropy(transmission)
-        return score_u(*both, self.depth_forward, self.depth_backward)
+        uses, transmissions = dict[int, float](), dict[int, float]()  # by resolution
+        for block, x, y in zip(self.back, self.entering, self.arriving, strict=True):
+            for positions, rows in block.runs:
+                used = transmitted = 0.0
+                for (rank, rank_slope), (out, out_slope), (grad, grad_slope), dilution in rows:
+                    inputs, output = dilution / (rank + rank_slope * x), 1 / (out + out_slope * x)
+                    gradient = 1 / (grad + grad_slope * y)
+                    used += gradient * (inputs if inputs < output else output)
+                    transmitted += math.log1p(output if output < gradient else gradient)
+                uses[positions] = uses.get(positions, 0.0) + used
+                transmissions[positions] = transmissions.get(positions, 0.0) + transmitted
+        (u, h_u), (s, h_s) = sum_and_entropy(uses.values()), sum_and_entropy(transmissions.values())
+        return score_u(u, h_u, s, h_s, self.depth_forward, self.depth_backward)
 
     def pieces(self) -> CetPieces:
         """What CET weighs."""
-        _, channels, positions, is_stem = np.concatenate([block.constants for block in self.blocks], axis=1)
-        is_stem[self.blocks[0].passed[0].constants.shape[1] :] = 0.0  # what others read is not the image
-        layers = Layers(
-            out_channels=channels,
+        layers = [layer for block in self.blocks for layer in block.layers]
+        found = [
+            (1 / (rank + rank_slope * x), 1 / (out + out_slope * x), 1 / (grad + grad_slope * y), dilution)
+            for block, x, y in zip(self.back, self.entering, self.arriving, strict=True)
+            for _, rows in block.runs
+            for (rank, rank_slope), (out, out_slope), (grad, grad_slope), dilution in rows
+        ]
+        patch_rank, outputs, gradients, dilution = np.array(found).T
+        positions = np.array([layer.positions for layer in layers], float)
+        first = self.blocks[0].sub_layers[0].layers  # what enters later ones is not the image
+        is_stem = [each.reads_entering for each in first] + [False] * (len(layers) - len(first))
+        columns = Layers(
+            out_channels=np.array([layer.out_channels for layer in layers], float),
             positions=positions,
-            patch_rank=self.patch_rank,
-            novelty=np.ones(len(channels)),
-            output_rank=self.outputs / positions,
+            patch_rank=patch_rank,
+            novelty=np.ones(len(layers)),
+            output_rank=outputs / positions,
             output_positions=positions,
-            gradient_rank=self.gradients * self.dilution / positions,
-            gradient_positions=positions / self.dilution,
-            is_stem=is_stem,
+            gradient_rank=gradients * dilution / positions,
+            gradient_positions=positions / dilution,
+            is_stem=np.array(is_stem, float),
         )
-        return CetPieces.of(layers, self.depth_forward, self.depth_backward)
+        return CetPieces.of(columns, self.depth_forward, self.depth_backward)
 
 
 def propagate_chain(architecture: Architecture) -> Chain | None:
@@ -236,18 +262,14 @@ def propagate_chain(architecture: Architecture) -> Chain | None:
     blocks, entering, energy, linear = walked
     shape = blocks[-1].shape
     back, arriving, growth = _walk_back(blocks, shape[0] / architecture.num_classes)
-    gradient, gradient_slope, dilution = np.concatenate([block.columns for block in back], axis=1)
-    if not len(gradient):
+    if not any(block.runs for block in back):
         return None
-    forward = np.concatenate([block.columns for block in blocks], axis=1)
-    x, y = np.repeat(np.array((entering, arriving)), [block.columns.shape[1] for block in blocks], axis=1)
-    patch_rank, outputs = 1 / (forward[:2] + forward[2:] * x)
     height, width = architecture.input_size[1:]
     growth *= height * width / (shape[1] * shape[2] * energy)
-    last = blocks[-1].passed[-1].steps
+    last = blocks[-1].sub_layers[-1].steps
     rectified = float(bool(last) and last[-1] is None)  # behind it only the head is left: no layer
     return Chain(
-        *(blocks, patch_rank, outputs, 1 / (gradient + gradient_slope * y), dilution),
+        *(blocks, back, entering, arriving),
         -math.log(linear / energy) / LINEAR_LOSS - rectified,
         math.log(growth) / GRADIENT_GAIN - rectified,
     )
@@ -301,39 +323,32 @@ def forward_block(block: BlockSpec, shape: Shape, energy: float) -> ForwardBlock
             passed += [sub_layer(single, passed[0].shape, False)] * (block.sub_layers - 1)
     except _NoChainError:
         return None
-    signal, energies, columns = Signal(energy, 0.0, 1.0, 1.0), list[float](), list[float]()
+    signal, through = Signal(energy, 0.0, 1.0, 1.0), list[Passed]()
     for each in passed:
-        signal = _run(each.steps, signal, energies, columns)
-    constants = np.concatenate([each.constants for each in passed], axis=1)
-    ranks, channels, positions, _ = constants
-    found = np.array(columns).reshape(-1, 4).T
-    found = found / np.array([ranks, channels * positions] * 2)
-    return ForwardBlock(signal, passed[-1].shape, passed, energies, constants, found, Runs.of(positions))
+        signal = _run(each.steps, signal, through)
+    return ForwardBlock(signal, passed[-1].shape, passed, through)
 
 
-def _run(steps: Steps, signal: Signal, energies: list[float], columns: list[float]) -> Signal:
-    """The way forward; notes the energy that each convolution reads, and 1 + excess of its input and output."""
+def _run(steps: Steps, signal: Signal, through: list[Passed]) -> Signal:
+    """The way forward; notes what each convolution sees."""
     energy, excess, slope, linear = signal
     for step in steps:
         if step is None:
             energy, excess, slope, linear = energy * CENTRED, excess * RELU_EXCESS, slope * RELU_EXCESS, linear / 4
         elif isinstance(step, Fork):
             reaches = Signal(energy, excess, slope, linear)
-            body = _run(step.body, reaches, energies, columns)
-            side = _run(step.shortcut, reaches, energies, columns)
+            body = _run(step.body, reaches, through)
+            side = _run(step.shortcut, reaches, through) if step.shortcut else reaches
             energy, linear = body.energy + side.energy, body.linear + side.linear
             one, two = (body.energy / energy) ** 2, (side.energy / energy) ** 2
             excess, slope = one * body.excess + two * side.excess, one * body.slope + two * side.slope
         else:
-            energies.append(energy)
-            linear /= energy
-            if step.is_depthwise:
-                energy, excess, slope = 1.0, step.gain * excess, step.gain * slope
-                columns += 1.0, 1.0 + excess, 0.0, slope
-            else:
-                read, read_slope = 1.0 + excess, slope
-                energy, excess, slope = 1.0, step.gain * read, step.gain * slope
-                columns += read, 1.0 + excess, read_slope, slope
+            # a dense convolution reads all channels at once, a depthwise one each alone, without excess
+            read, read_slope = (1.0, 0.0) if step.is_depthwise else (1.0 + excess, slope)
+            excess, slope = step.gain * (excess if step.is_depthwise else read), step.gain * slope
+            size, rank = step.size, step.rank
+            through.append((energy, (read / rank, read_slope / rank), ((1.0 + excess) / size, slope / size)))
+            energy, linear = 1.0, linear / energy
     return Signal(energy, excess, slope, linear)
 
 
@@ -342,8 +357,7 @@ def sub_layer(block: BlockSpec, shape: Shape, is_first: bool) -> SubLayer:
     """A block's first sub-layer, or a following one."""
     layers: list[Layer] = []
     steps, after = _steps(block.first(shape[0]) if is_first else block.following(), shape, True, layers)
-    constants = [(each.rank, each.out_channels, each.positions, each.reads_entering) for each in layers]
-    return SubLayer(steps, after, np.array(constants, float).reshape(-1, 4).T)
+    return SubLayer(steps, after, layers)
 
 
 def _steps(ops: tuple[Op, ...], shape: Shape, entering: bool, layers: list[Layer]) -> tuple[Steps, Shape]:
@@ -394,7 +408,8 @@ def _layer(conv: Conv, shape: Shape, reads_entering: bool) -> tuple[Layer, Shape
     elif conv.groups != conv.in_channels:
         raise _NoChainError
     positions, shape = after[0] * after[1], (conv.out_channels, *after)
-    return Layer(seen, conv.out_channels, is_depthwise, rank, gain, gain_back, positions, reads_entering), shape
+    size = conv.out_channels * positions
+    return Layer(seen, conv.out_channels, is_depthwise, rank, gain, gain_back, positions, size, reads_entering), shape
 
 
 @lru_cache(maxsize=16_384)
@@ -412,19 +427,16 @@ def _seen(kernel_size: int, stride: int, dilation: int, resolution: Resolution) 
 @lru_cache(maxsize=32_768)
 def backward_block(block: ForwardBlock, combs: Combs) -> BackwardBlock:
     """Runs a gradient of energy 1 back through a block."""
-    columns: list[float] = []
-    energies = list(block.energies)
-    gradient = Gradient(1.0, combs, 0.0, 1.0)
-    for each in reversed(block.passed):
-        gradient = _back(each.steps, gradient, energies, columns)
-    _, channels, positions, _ = block.constants
-    found = np.array(columns).reshape(-1, 3)[::-1].T.copy()
-    found[:2] *= found[2] / (channels * positions)
-    return BackwardBlock(gradient, found)
+    gradient, through, rows = Gradient(1.0, combs, 0.0, 1.0), list(block.passed), list[Row]()
+    for each in reversed(block.sub_layers):
+        gradient = _back(each.steps, gradient, through, rows)
+    found = zip(block.layers, reversed(rows), strict=True)
+    runs = [(positions, [row for _, row in run]) for positions, run in groupby(found, lambda each: each[0].positions)]
+    return BackwardBlock(gradient, runs)
 
 
-def _back(steps: Steps, gradient: Gradient, energies: list[float], columns: list[float]) -> Gradient:
-    """The way back; takes the convolutions' energies from the end, and notes the last convolution first."""
+def _back(steps: Steps, gradient: Gradient, through: list[Passed], rows: list[Row]) -> Gradient:
+    """The way back; takes what passed the convolutions from the end, and notes the last convolution first."""
     energy, combs, excess, slope = gradient
     for step in reversed(steps):
         if step is None:
@@ -432,15 +444,17 @@ def _back(steps: Steps, gradient: Gradient, energies: list[float], columns: list
             energy, combs, excess, slope = energy / 2, _halved(combs), excess / 4, slope / 4
         elif isinstance(step, Fork):
             came = Gradient(energy, combs, excess, slope)
-            side = _back(step.shortcut, came, energies, columns)
-            energy, combs, excess, slope = _sum(_back(step.body, came, energies, columns), side)
+            side = _back(step.shortcut, came, through, rows) if step.shortcut else came
+            energy, combs, excess, slope = _sum(_back(step.body, came, through, rows), side)
         else:
             dilution, taps, combs = _convolved(step.seen, combs)
-            columns += 1.0 + excess, slope, dilution
+            entered, rank, out = through.pop()
+            each = dilution / step.size
+            rows.append((rank, out, ((1.0 + excess) * each, slope * each), dilution))
             taps *= step.gain_back
             if not step.is_depthwise:
                 excess += 1.0
-            energy, excess, slope = energy / (energies.pop() * step.seen.stride**2), taps * excess, taps * slope
+            energy, excess, slope = energy / (entered * step.seen.stride**2), taps * excess, taps * slope
     return Gradient(energy, combs, excess, slope)
 
 

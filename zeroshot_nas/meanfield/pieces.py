@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -222,39 +222,7 @@ def _entropies(nets: NDArray[np.intp], values: Array, resolutions: Array, size: 
     return entropies
 
 
-class Runs(NamedTuple):
-    """Convolutions in a row at one resolution.
-
-    Attributes:
-        starts: Where each run begins.
-        resolutions: Its resolution.
-        length: How many convolutions there are.
-    """
-
-    starts: Sequence[int]
-    resolutions: Sequence[float]
-    length: int
-
-    @classmethod
-    def of(cls, positions: Array) -> Runs:
-        """The runs of these resolutions, in order."""
-        starts = [0, *(np.flatnonzero(positions[1:] != positions[:-1]) + 1).tolist()] if len(positions) else []
-        return cls(starts, positions[starts].tolist(), len(positions))
-
-    @classmethod
-    def joined(cls, parts: Iterable[Runs]) -> Runs:
-        """Several, one behind the other."""
-        starts, resolutions, length = list[int](), list[float](), 0
-        for part in parts:
-            starts += [length + start for start in part.starts]
-            resolutions += part.resolutions
-            length += part.length
-        return cls(starts, resolutions, length)
-
-    def sum_and_entropy(self, values: Array) -> tuple[float, float]:
-        """A sum, and the entropy of its shares by resolution; exp of it is the effective number of resolutions."""
-        totals = dict.fromkeys(self.resolutions, 0.0)
-        for resolution, each in zip(self.resolutions, np.add.reduceat(values, self.starts).tolist(), strict=True):
-            totals[resolution] += each
-        total = sum(totals.values())
-        return total, -sum([each / total * math.log(each / total) for each in totals.values() if each > 0])
+def sum_and_entropy(parts: Collection[float]) -> tuple[float, float]:
+    """The sum, and the entropy of the parts' shares; exp of it is the effective number of parts."""
+    total = sum(parts)
+    return total, -sum([each / total * math.log(each / total) for each in parts if each > 0])
