@@ -141,12 +141,12 @@ Affine: TypeAlias = tuple[float, float]
 """What it is for an excess of 0 where the block begins, and what each unit of that excess adds."""
 
 Passed: TypeAlias = tuple[float, Affine, Affine]
-"""What a signal does to a convolution: energy of its input; 1 over its patch rank; 1 over the effective dimension of its
-output."""
+"""What a signal does to a convolution: its input's energy, 1 over its patch rank, 1 over its output's dimension, the
+effective one."""
 
 Row: TypeAlias = tuple[Affine, Affine, Affine, float]
-"""A convolution passed both ways: the last two of `Passed`; 1 over the effective dimension of the gradient that reaches it;
-all positions over that gradient's effective ones."""
+"""A convolution passed both ways: the last two of `Passed`, 1 over its gradient's effective dimension, and all positions
+over that gradient's effective ones."""
 
 
 @dataclass(frozen=True, eq=False)
