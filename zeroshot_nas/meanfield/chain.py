@@ -145,8 +145,8 @@ Passed: TypeAlias = tuple[float, Affine, Affine]
 effective one."""
 
 Row: TypeAlias = tuple[Affine, Affine, Affine, float]
-"""A convolution passed both ways: the last two of `Passed`, 1 over its gradient's effective dimension, and all positions
-over that gradient's effective ones."""
+"""A convolution passed both ways: the last two of `Passed`, 1 over its gradient's effective dimension, and all
+positions over that gradient's effective ones."""
 
 
 @dataclass(frozen=True, eq=False)
