@@ -44,6 +44,7 @@ from zeroshot_nas.meanfield.pieces import VARIANTS, CetPieces
 from zeroshot_nas.meanfield.zen import zen_closed_form
 from zeroshot_nas.proxies.cet import measure_cet
 from zeroshot_nas.proxies.scoring import score
+from zeroshot_nas.searchers.screening import paused_garbage_collection
 from zeroshot_nas.seeding import python_rng, torch_generator
 from zeroshot_nas.spaces.base import SearchSpace
 from zeroshot_nas.spaces.nasbench201 import NASBench201
@@ -236,7 +237,8 @@ def mutation(quick: bool) -> Part:
                 late = mutants[steps:] if function is not by_spectra else mutants[steps : steps + 50]
                 for mutant in mutants[:steps] if function is not by_spectra else ():
                     function(mutant)
-                seconds = seconds_of(lambda late=late, function=function: [function(each) for each in late])
+                with paused_garbage_collection():  # as in a search
+                    seconds = seconds_of(lambda late=late, function=function: [function(each) for each in late])
                 found[function.__name__].append(1e6 * seconds / len(late))
         figures += [
             Figure(f"{name}: CET of one more mutation", found["cet"], "us", at_most=100),

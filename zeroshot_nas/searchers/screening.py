@@ -116,7 +116,7 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
     finalists, closed_form, sign = task.finalists, task.closed_form, task.sign
     reported = 0
     try:
-        with _paused_garbage_collection():
+        with paused_garbage_collection():
             for (candidate,) in proposer.batches(task.proposals, 1):
                 start = perf_counter()
                 try:
@@ -163,7 +163,7 @@ def merge(islands: list[Island], finalists: int) -> list[tuple[float, Architectu
 
 
 @contextmanager
-def _paused_garbage_collection() -> Iterator[None]:
+def paused_garbage_collection() -> Iterator[None]:
     """A search makes millions of small tuples and no cycles; looking for cycles would take half of its time."""
     enabled = gc.isenabled()
     gc.disable()
