@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, groupby
+from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -472,7 +472,10 @@ def _convolved(conv: Seen, combs: Combs) -> tuple[float, float, Combs]:
         the combs that it passes on.
     """
     mass = divided_window(conv.kernel, conv.dilation, conv.tori[1])
-    taps = mass[-1] + sum(each * rho**2 for each, rho in zip(mass, accumulate(combs), strict=False))
+    taps, rho = mass[-1], 0.0
+    for weight, comb in zip(mass, combs, strict=False):
+        rho += comb
+        taps += weight * rho**2
     levels = conv.tori[0].bit_length() - 1  # a comb too wide for the torus is white
     spread = (0.0, *combs)[:levels] if conv.stride > 1 else combs
     return 1 / _effective_share(combs), taps / conv.kernel**2, spread
@@ -493,15 +496,14 @@ def _effective_share(combs: Combs) -> float:
     b + sum over q >= p of a_q (t/q)^2.
     """
     torus = 1 << len(combs)
-    height, before, entropy = 1.0 - sum(combs), torus**2, 0.0
-    steps = []
+    share, count, entropy = (1.0 - sum(combs)) / torus**2, torus**2, 0.0
     for level in range(len(combs) - 1, -1, -1):
-        period = 1 << level
-        steps.append((before - period**2, height))
-        before, height = period**2, height + combs[level] * (torus / period) ** 2
-    steps.append((before, height))
-    for count, value in steps:
-        share = value / torus**2
-        if share > 0:
-            entropy -= count * share * math.log(share)
-    return math.exp(entropy) / torus**2
+        if comb := combs[level]:
+            inner = 1 << 2 * level  # frequencies that this comb has
+            entropy -= (count - inner) * _times_log(share)
+            share, count = share + comb / inner, inner
+    return math.exp(entropy - count * _times_log(share)) / torus**2
+
+
+def _times_log(share: float) -> float:
+    return share * math.log(share) if share > 0 else 0.0
