@@ -80,15 +80,14 @@ QUICK = replace(
 )
 
 
-def searched(proxy: str, shape: zs.ShapeBounds | None = None) -> Callable[[Shape, Setting, int], Architecture]:
+def searched(
+    proxy: str, shape: zs.ShapeBounds | None = None, **options: Any
+) -> Callable[[Shape, Setting, int], Architecture]:
     """The winner of a search by a proxy, with bounds on its shape or none; one architecture a search seed."""
 
     def find(size: Shape, setting: Setting, seed: int) -> Architecture:
-        budget = replace(setting.budget, shape=shape)
-        found = zs.search(
-            "resnet", proxy, budget, input_size=size, proposals=setting.proposals, seed=seed, progress=False
-        )
-        return found.best.architecture
+        budget, space = replace(setting.budget, shape=shape), zs.get_space("resnet", input_size=size, **options)
+        return zs.search(space, proxy, budget, proposals=setting.proposals, seed=seed, progress=False).best.architecture
 
     return find
 
@@ -97,20 +96,24 @@ WALK = 500
 """Steps of a random walk before its networks count as random."""
 
 
-def random_network(size: Shape, setting: Setting, seed: int) -> Architecture:
+def random_network(**options: Any) -> Callable[[Shape, Setting, int], Architecture]:
     """The end of a random walk within the budget, the first with 80 % of its params or FLOPs or more.
 
     A walk, since the space's own draws within so small a budget are hardly more than the network it starts from.
     """
-    space, rng = zs.get_space("resnet", input_size=size), python_rng(seed, 1)
-    network, steps = space.initial(), 0
-    while steps < WALK or used(network, setting.budget) < 0.8:
-        mutant = space.mutate(network, rng)
-        smaller = used(mutant, setting.budget) < used(network, setting.budget)
-        if smaller or not setting.budget.violations(zs.cost(mutant)):
-            network = mutant
-        steps += 1
-    return network
+
+    def walk(size: Shape, setting: Setting, seed: int) -> Architecture:
+        space, rng = zs.get_space("resnet", input_size=size, **options), python_rng(seed, 1)
+        network, steps = space.initial(), 0
+        while steps < WALK or used(network, setting.budget) < 0.8:
+            mutant = space.mutate(network, rng)
+            smaller = used(mutant, setting.budget) < used(network, setting.budget)
+            if smaller or not setting.budget.violations(zs.cost(mutant)):
+                network = mutant
+            steps += 1
+        return network
+
+    return walk
 
 
 def used(network: Architecture, budget: zs.Budget) -> float:
@@ -202,12 +205,14 @@ ROWS: dict[str, Row] = {
     "zen": Row(searched("zen"), "searched", "zen"),
     "cet": Row(searched("cet"), "searched", "cet"),
     "cet_monotone": Row(searched("cet", zs.ShapeBounds(monotone_widths=True)), "searched", "cet"),
+    "cet_basic": Row(searched("cet", zs.ShapeBounds(monotone_widths=True), blocks="basic"), "searched", "cet"),
     "az_nas": Row(searched("az_nas"), "searched", "az_nas"),
     "resnet8": Row(largest(resnet(1)), "hand-made"),
     "resnet20": Row(largest(resnet(3)), "hand-made"),
     "mobilenet_v2": Row(largest(mobilenet_v2(1)), "hand-made"),
     "mobilenet_v2_half_depth": Row(largest(mobilenet_v2(0.5)), "hand-made"),
-    "random": Row(random_network, "random"),
+    "random": Row(random_network(), "random"),
+    "random_basic": Row(random_network(blocks="basic"), "random"),
 }
 
 

@@ -190,6 +190,22 @@ def test_a_finer_step_holds_what_a_coarser_one_does_not():
         coarse.to_string(next(each for each in found if each not in coarse))
 
 
+def test_a_space_of_one_kind_of_block():
+    both, basic, bottleneck = (
+        get_space("resnet", input_size=(1, 8, 8), blocks=kind) for kind in ("both", "basic", "bottleneck")
+    )
+    assert set(basic.body_types) == {"SuperResK3K3", "SuperResK5K5", "SuperResK7K7"}
+    assert set(bottleneck.body_types) == {"SuperResK1K3K1", "SuperResK1K5K1", "SuperResK1K7K1"}
+    assert both == get_space("resnet", input_size=(1, 8, 8))
+    assert both.body_types == basic.body_types + bottleneck.body_types
+    rng = python_rng(0)
+    for space, other in ((basic, bottleneck), (bottleneck, basic)):
+        architecture = space.sample(rng)
+        assert architecture in space
+        assert architecture in both
+        assert architecture not in other
+
+
 def test_bad_spaces_are_refused():
     with pytest.raises(UnknownNameError, match="Did you mean 'resnet'"):
         get_space("resnt")
@@ -203,6 +219,7 @@ def test_bad_spaces_are_refused():
         ("resnet", {"max_width": 7}, "max_width must be a whole number of 8 or more, got 7"),
         ("resnet", {"max_width": "wide"}, "got 'wide'"),
         ("resnet", {"width_step": 0}, "width_step must be a whole number of 1 or more, got 0"),
+        ("resnet", {"blocks": "plain"}, "blocks must be basic, bottleneck or both, got 'plain'"),
         ("mobilenet", {"last_width": 100}, "last_width must be a multiple of 8 up to 2048, got 100"),
         ("mobilenet", {"last_width": 4096}, "got 4096"),
     ):
