@@ -219,6 +219,7 @@ def test_bad_spaces_are_refused():
         ("resnet", {"max_width": 7}, "max_width must be a whole number of 8 or more, got 7"),
         ("resnet", {"max_width": "wide"}, "got 'wide'"),
         ("resnet", {"width_step": 0}, "width_step must be a whole number of 1 or more, got 0"),
+        ("resnet", {"width_step": True}, "width_step must be a whole number of 1 or more, got True"),
         ("resnet", {"blocks": "plain"}, "blocks must be basic, bottleneck or both, got 'plain'"),
         ("mobilenet", {"last_width": 100}, "last_width must be a multiple of 8 up to 2048, got 100"),
         ("mobilenet", {"last_width": 4096}, "got 4096"),

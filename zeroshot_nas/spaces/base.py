@@ -248,7 +248,7 @@ class ChainSpace(SearchSpace):
     def __post_init__(self) -> None:
         for name in self.body_types:
             BLOCKS[name]  # an unknown type is said here, with the nearest known one
-        if not isinstance(self.width_step, int) or self.width_step < 1:
+        if isinstance(self.width_step, bool) or not isinstance(self.width_step, int) or self.width_step < 1:
             raise ArchitectureError(f"width_step must be a whole number of 1 or more, got {self.width_step!r}")
         if not isinstance(self.max_width, int) or self.max_width < self.width_step:
             raise ArchitectureError(
