@@ -80,6 +80,19 @@ def test_another_option_on_resume_is_refused_with_the_difference(run, tmp_path):
     assert run(*SEARCH, "--out", tmp_path / "run", "--force")[0] == 0
 
 
+@pytest.mark.parametrize(
+    "wrong", [("--space-option", "width_step=0"), ("--max-params", "lots"), ("--proxy", "zem"), ("--max-params", "1k")]
+)
+def test_a_search_that_cannot_begin_touches_no_folder(run, tmp_path, wrong):
+    out = tmp_path / "run"
+    assert run(*SEARCH, *wrong, "--out", out)[0] == 2
+    assert not out.exists()
+    assert run(*SEARCH, "--out", out)[0] == 0
+    before = (out / "result.json").read_text()
+    assert run(*SEARCH, *wrong, "--out", out, "--force")[0] == 2
+    assert (out / "result.json").read_text() == before
+
+
 def test_runs_show_best_and_export(run, tmp_path):
     run(*SEARCH, "--out", tmp_path / "run")
     shown = json.loads(run("runs", "show", tmp_path / "run", "--json")[1])

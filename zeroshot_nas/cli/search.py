@@ -98,20 +98,23 @@ def search_command(
     quiet: Quiet = False,
 ) -> None:
     """Search a space for the best network within a budget; trains nothing."""
+    from zeroshot_nas import search
+
     options = {name: value for name, value in ctx.params.items() if name not in _RUN_OPTIONS}
     folder = resume or out
     if resume is not None:
         given = {name: str(v) if isinstance(v, Path) else v for name, v in options.items() if _is_given(ctx, name)}
         options = _stored_options(resume, given)
-    elif out is not None:
+    arguments = _arguments(options)  # refuses what no search can begin with before a folder is touched
+    if resume is None and out is not None:
         _refuse_to_overwrite(out, force)
         with open_run(out) as run:
             run.store.set_fact("options", {name: str(v) if isinstance(v, Path) else v for name, v in options.items()})
     with get_executor(executor, workers=workers, time_limit=time_limit, scheduler=scheduler) as workforce:
-        result = _search(
-            options, out=folder, resume=resume is not None, cache=cache, executor=workforce, progress=not quiet
+        result = search(
+            **arguments, out=folder, resume=resume is not None, cache=cache, executor=workforce, progress=not quiet
         )
-    where = space_of(options)
+    where = arguments["space"]
     _print_search(result, where, folder)
     if options["benchmark"] is not None:
         from zeroshot_nas.nasbench.lookup import look_up
@@ -133,9 +136,14 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _search(options: Mapping[str, Any], **how: Any) -> SearchResult:
-    """A search by the options of the command line."""
-    from zeroshot_nas import Budget, ShapeBounds, search
+def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What `search` is asked for by the options of the command line.
+
+    Raises:
+        ZeroShotNASError: The space, the proxy or the budget is not usable.
+    """
+    from zeroshot_nas import Budget, ShapeBounds, get_proxy
+    from zeroshot_nas.searchers.start import starting_point
 
     numbers: dict[str, Any] = {
         name: parse_number(options[f"max_{name}"], f"--max-{name}")
@@ -150,15 +158,17 @@ def _search(options: Mapping[str, Any], **how: Any) -> SearchResult:
         latency = {"backend": options["backend"], "device_table": table}
     shape = ShapeBounds(options["max_depth_to_width"], options["monotone_widths"], options["max_bottleneck_ratio"])
     same = ("searcher", "proposals", "finalists", "islands", "seed", "batch_size", "repeats", "device")
-    return search(
-        space_of(options),
-        options["proxy"],
-        Budget(**numbers, shape=shape if shape.limits() else None),
-        screen=None if options["no_screen"] else "closed_form",
+    space, budget = space_of(options), Budget(**numbers, shape=shape if shape.limits() else None)
+    if not latency:
+        starting_point(space, budget, None)
+    return {
+        "space": space,
+        "proxy": get_proxy(options["proxy"]),
+        "budget": budget,
+        "screen": None if options["no_screen"] else "closed_form",
         **{name: options[name] for name in same},
         **latency,
-        **how,
-    )
+    }
 
 
 def _device_table(text: str | None, dataset: str | None) -> str | DeviceCosts | None:
