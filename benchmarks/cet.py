@@ -36,16 +36,16 @@ from scipy.stats import kendalltau, spearmanr
 from torch import nn
 
 from zeroshot_nas import Architecture, Batch, Budget, build, cost, get_space, search
+from zeroshot_nas.closed_form.cet.chain import backward_block, forward_block, sub_layer
+from zeroshot_nas.closed_form.cet.explain import cet_explain
+from zeroshot_nas.closed_form.cet.score import cet, cet_pool, course_of, pieces_of, propagate
+from zeroshot_nas.closed_form.cet.terms import VARIANTS, CetPieces
+from zeroshot_nas.closed_form.zen import zen_closed_form
+from zeroshot_nas.core.seeding import python_rng, torch_generator
 from zeroshot_nas.errors import UndefinedScoreError
-from zeroshot_nas.meanfield.cet import cet, cet_pool, course_of, pieces_of, propagate
-from zeroshot_nas.meanfield.chain import backward_block, forward_block, sub_layer
-from zeroshot_nas.meanfield.explain import cet_explain
-from zeroshot_nas.meanfield.pieces import VARIANTS, CetPieces
-from zeroshot_nas.meanfield.zen import zen_closed_form
 from zeroshot_nas.proxies.cet import measure_cet
-from zeroshot_nas.proxies.scoring import score
-from zeroshot_nas.searchers.screening import paused_garbage_collection
-from zeroshot_nas.seeding import python_rng, torch_generator
+from zeroshot_nas.scoring.engine import score
+from zeroshot_nas.searching.screening import paused_garbage_collection
 from zeroshot_nas.spaces.base import SearchSpace
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 from zeroshot_nas.spaces.nasbench_macro import NASBenchMacro

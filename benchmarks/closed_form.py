@@ -31,9 +31,9 @@ from scipy.stats import kendalltau, spearmanr
 from torch import nn
 
 import zeroshot_nas as zs
-from zeroshot_nas.meanfield.zen import zen_closed_form
-from zeroshot_nas.network import without_residual_links
-from zeroshot_nas.seeding import python_rng
+from zeroshot_nas.closed_form.zen import zen_closed_form
+from zeroshot_nas.core.seeding import python_rng
+from zeroshot_nas.network.module import without_residual_links
 
 SMALL = zs.Budget(params=1e6, layers=18)
 """Params and layers of Zen-NAS's smallest searches on CIFAR."""

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from zeroshot_nas.provenance import cpu_model
+from zeroshot_nas.core.provenance import cpu_model
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"

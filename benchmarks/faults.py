@@ -22,12 +22,12 @@ from typing import Any
 from common import Figure, Part, main, run_process
 
 import zeroshot_nas as zs
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import ZeroShotNASError
 from zeroshot_nas.execution import get_executor, run_all
-from zeroshot_nas.searchers.rounds import compute
-from zeroshot_nas.seeding import python_rng
-from zeroshot_nas.store import Store, recover
+from zeroshot_nas.runs.store import Store, recover
+from zeroshot_nas.searching.rounds import compute
 
 SEARCH = """
 import sys, zeroshot_nas as zs
@@ -44,7 +44,7 @@ score_list(sys.argv[1], int(sys.argv[2]))
 
 def score_list(folder: str, count: int, workers: int = 2) -> list[float]:
     """Scores a list of networks with worker processes, keeping each in a store as it comes."""
-    from zeroshot_nas.searchers.rounds import Job
+    from zeroshot_nas.searching.rounds import Job
 
     jobs = [Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 4}) for each in networks(count)]
     with Store(Path(folder) / "scores.db") as store, get_executor("process", workers=workers) as executor:
@@ -132,7 +132,7 @@ def kills_of_scores(quick: bool) -> Part:
 CORRELATION = """
 import sys, numpy as np, zeroshot_nas as zs
 from zeroshot_nas.nasbench.base import BenchmarkTable
-from zeroshot_nas.seeding import python_rng
+from zeroshot_nas.core.seeding import python_rng
 space, rng, rows = zs.get_space("nasbench201"), python_rng(5), {}
 while len(rows) < 500:
     rows[space.to_string(space.sample(rng))] = None
@@ -173,7 +173,7 @@ def dask_kills(quick: bool) -> Part:
     from distributed import Client, LocalCluster
 
     count, rng = (20, random.Random(2)) if quick else (200, random.Random(2))
-    from zeroshot_nas.searchers.rounds import Job
+    from zeroshot_nas.searching.rounds import Job
 
     jobs = [Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 2}) for each in networks(count)]
     expected = [compute(job)[0].value for job in jobs]
@@ -198,7 +198,7 @@ def dask_kills(quick: bool) -> Part:
 def throughput(quick: bool) -> Part:
     """Scores a second with two worker processes over one."""
     count, runs = (30, 1) if quick else (240, 5)
-    from zeroshot_nas.searchers.rounds import Job
+    from zeroshot_nas.searching.rounds import Job
 
     jobs = [(Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 8}),) for each in networks(count)]
     times: dict[int, list[float]] = {1: [], 2: []}

@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 import zeroshot_nas as zs
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.latency.base import measure
-from zeroshot_nas.latency.visits import visited_networks
+from zeroshot_nas.latency.calibration_networks import visited_networks
 from zeroshot_nas.nasbench.hardware import DEVICES, device_costs, fit_device, sampled
 
 PLOT = ROOT / "docs" / "latency.png"

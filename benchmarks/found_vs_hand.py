@@ -29,11 +29,11 @@ from common import RESULTS, Figure, Part, merge, print_table
 from scipy.stats import ttest_ind
 
 import zeroshot_nas as zs
-from zeroshot_nas.architecture import BLOCKS, Architecture, BlockSpec
+from zeroshot_nas.architecture.architecture import BLOCKS, Architecture, BlockSpec
+from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import UnknownNameError
 from zeroshot_nas.latency.base import measure
-from zeroshot_nas.ops import Shape
-from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.spaces.base import stride_steps
 from zeroshot_nas.training.recipe import RECIPES
 

@@ -19,19 +19,19 @@ from common import Figure, Part, main, run_process
 from scipy.stats import spearmanr, wilcoxon
 
 import zeroshot_nas as zs
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.closed_form.zen import zen_closed_form
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.costs.latency import DeviceTable
 from zeroshot_nas.latency.base import measure
 from zeroshot_nas.latency.calibrate import calibrate, is_here, table_file
-from zeroshot_nas.latency.visits import visited_networks
-from zeroshot_nas.meanfield.zen import zen_closed_form
-from zeroshot_nas.ops import Shape
+from zeroshot_nas.latency.calibration_networks import visited_networks
+from zeroshot_nas.latency.device_table import DeviceTable
 from zeroshot_nas.searchers.base import SearchResult
-from zeroshot_nas.searchers.deadline import LatencyWarning
-from zeroshot_nas.searchers.proposer import Proposer
 from zeroshot_nas.searchers.regularized_evolution import RegularizedEvolution
-from zeroshot_nas.seeding import python_rng
+from zeroshot_nas.searching.latency_budget import LatencyWarning
+from zeroshot_nas.searching.proposer import Proposer
 
 BACKEND = "onnxruntime"
 SPACES = ("resnet", "mobilenet")

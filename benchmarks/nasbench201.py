@@ -231,8 +231,8 @@ def reference_cells(count: int) -> tuple[list[str], list[dict[str, str]]]:
 def reference(quick: bool) -> Part:
     """Spearman between our scores and NAS-Bench-Suite-Zero's on CIFAR-10, cells with no dead operation."""
     from zeroshot_nas.execution import get_executor, run_all
-    from zeroshot_nas.proxies.base import get_proxy
-    from zeroshot_nas.searchers.rounds import Job, compute
+    from zeroshot_nas.scoring.proxy import get_proxy
+    from zeroshot_nas.searching.rounds import Job, compute
 
     count = 20 if quick else 300
     texts, chosen = reference_cells(count)

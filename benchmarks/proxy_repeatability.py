@@ -27,8 +27,8 @@ from common import Figure, Part, main, seconds_of
 from scipy.stats import kendalltau, spearmanr
 
 import zeroshot_nas as zs
-from zeroshot_nas.proxies.base import PROXIES
-from zeroshot_nas.seeding import python_rng
+from zeroshot_nas.core.seeding import python_rng
+from zeroshot_nas.scoring.proxy import PROXIES
 
 BUDGET = zs.Budget(params=200e3, layers=14)
 TIMED = 20

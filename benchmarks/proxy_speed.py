@@ -29,11 +29,11 @@ from plain_proxies import PLAIN, outputs_of
 from torch import Tensor, nn
 
 import zeroshot_nas as zs
-from zeroshot_nas.network import initialize
-from zeroshot_nas.passes import shared_passes
-from zeroshot_nas.proxies.base import Proxy
-from zeroshot_nas.proxies.scoring import _batch_statistics
-from zeroshot_nas.seeding import torch_generator
+from zeroshot_nas.core.seeding import torch_generator
+from zeroshot_nas.network.module import initialize
+from zeroshot_nas.scoring.engine import _batch_statistics
+from zeroshot_nas.scoring.passes import shared_passes
+from zeroshot_nas.scoring.proxy import Proxy
 
 INPUT_SIZE = (3, 32, 32)
 BATCH_SIZE = 16

@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 
 import zeroshot_nas as zs
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.export.base import session
 from zeroshot_nas.export.exporting import export_network
 from zeroshot_nas.export.onnx_file import export_onnx

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from zeroshot_nas.proxies.base import PROXIES, ProxyInfo
+from zeroshot_nas.scoring.proxy import PROXIES, ProxyInfo
 
 DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS.parent / "benchmarks" / "results"

@@ -7,7 +7,7 @@ on the way, shared with every other proxy of the same call.
 import torch
 
 import zeroshot_nas as zs
-from zeroshot_nas.passes import passes
+from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.testing import check_proxy
 
 

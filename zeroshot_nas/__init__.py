@@ -9,36 +9,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zeroshot_nas.architecture import Architecture as Architecture
-    from zeroshot_nas.architecture import BlockSpec as BlockSpec
-    from zeroshot_nas.architecture import register_block as register_block
-    from zeroshot_nas.costs import cost as cost
+    from zeroshot_nas.architecture.architecture import Architecture as Architecture
+    from zeroshot_nas.architecture.architecture import BlockSpec as BlockSpec
+    from zeroshot_nas.architecture.architecture import register_block as register_block
+    from zeroshot_nas.core.ranking import rank_aggregate as rank_aggregate
+    from zeroshot_nas.core.score import Score as Score
     from zeroshot_nas.costs.budget import Budget as Budget
     from zeroshot_nas.costs.complexity import Costs as Costs
+    from zeroshot_nas.costs.cost import cost as cost
     from zeroshot_nas.costs.shape import ShapeBounds as ShapeBounds
     from zeroshot_nas.export.exporting import ExportReport as ExportReport
     from zeroshot_nas.export.exporting import export_network as export_network
-    from zeroshot_nas.inheritance import inherit as inherit
     from zeroshot_nas.nasbench.base import BenchmarkTable as BenchmarkTable
     from zeroshot_nas.nasbench.base import load_table as load_table
     from zeroshot_nas.nasbench.correlate import correlate as correlate
     from zeroshot_nas.nasbench.correlation import Correlation as Correlation
-    from zeroshot_nas.network import Network as Network
-    from zeroshot_nas.network import build as build
-    from zeroshot_nas.proxies.base import Batch as Batch
-    from zeroshot_nas.proxies.base import Score as Score
-    from zeroshot_nas.proxies.base import get_proxy as get_proxy
-    from zeroshot_nas.proxies.base import list_proxies as list_proxies
-    from zeroshot_nas.proxies.base import register_proxy as register_proxy
-    from zeroshot_nas.proxies.pool import score_pool as score_pool
-    from zeroshot_nas.proxies.scoring import score as score
-    from zeroshot_nas.ranking import rank_aggregate as rank_aggregate
+    from zeroshot_nas.network.inheritance import inherit as inherit
+    from zeroshot_nas.network.module import Network as Network
+    from zeroshot_nas.network.module import build as build
+    from zeroshot_nas.scoring.engine import score as score
+    from zeroshot_nas.scoring.pool import score_pool as score_pool
+    from zeroshot_nas.scoring.proxy import Batch as Batch
+    from zeroshot_nas.scoring.proxy import get_proxy as get_proxy
+    from zeroshot_nas.scoring.proxy import list_proxies as list_proxies
+    from zeroshot_nas.scoring.proxy import register_proxy as register_proxy
     from zeroshot_nas.searchers.base import Candidate as Candidate
     from zeroshot_nas.searchers.base import Searcher as Searcher
     from zeroshot_nas.searchers.base import SearchResult as SearchResult
     from zeroshot_nas.searchers.base import list_searchers as list_searchers
     from zeroshot_nas.searchers.base import register_searcher as register_searcher
-    from zeroshot_nas.searchers.loop import search as search
+    from zeroshot_nas.searching.loop import search as search
     from zeroshot_nas.spaces.base import SearchSpace as SearchSpace
     from zeroshot_nas.spaces.base import get_space as get_space
     from zeroshot_nas.spaces.base import list_spaces as list_spaces
@@ -56,36 +56,36 @@ if TYPE_CHECKING:
     from zeroshot_nas.training.trainer import train as train
 
 _HOMES = {
-    "Architecture": "architecture",
-    "BlockSpec": "architecture",
-    "register_block": "architecture",
-    "cost": "costs",
+    "Architecture": "architecture.architecture",
+    "BlockSpec": "architecture.architecture",
+    "register_block": "architecture.architecture",
+    "cost": "costs.cost",
     "Budget": "costs.budget",
     "Costs": "costs.complexity",
     "ShapeBounds": "costs.shape",
     "ExportReport": "export.exporting",
     "export_network": "export.exporting",
-    "inherit": "inheritance",
+    "inherit": "network.inheritance",
     "BenchmarkTable": "nasbench.base",
     "load_table": "nasbench.base",
     "Correlation": "nasbench.correlation",
     "correlate": "nasbench.correlate",
-    "Network": "network",
-    "build": "network",
-    "Batch": "proxies.base",
-    "Score": "proxies.base",
-    "get_proxy": "proxies.base",
-    "list_proxies": "proxies.base",
-    "register_proxy": "proxies.base",
-    "score_pool": "proxies.pool",
-    "score": "proxies.scoring",
-    "rank_aggregate": "ranking",
+    "Network": "network.module",
+    "build": "network.module",
+    "Batch": "scoring.proxy",
+    "Score": "core.score",
+    "get_proxy": "scoring.proxy",
+    "list_proxies": "scoring.proxy",
+    "register_proxy": "scoring.proxy",
+    "score_pool": "scoring.pool",
+    "score": "scoring.engine",
+    "rank_aggregate": "core.ranking",
     "Candidate": "searchers.base",
     "SearchResult": "searchers.base",
     "Searcher": "searchers.base",
     "list_searchers": "searchers.base",
     "register_searcher": "searchers.base",
-    "search": "searchers.loop",
+    "search": "searching.loop",
     "SearchSpace": "spaces.base",
     "get_space": "spaces.base",
     "list_spaces": "spaces.base",

@@ -19,14 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zeroshot_nas.architecture import BLOCKS, Architecture
-from zeroshot_nas.costs import cost
+from zeroshot_nas.architecture.architecture import BLOCKS, Architecture
+from zeroshot_nas.core.score import Score
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.network import build
-from zeroshot_nas.proxies.base import Proxy, ProxyFunction, Score, get_proxy
-from zeroshot_nas.proxies.scoring import score
+from zeroshot_nas.costs.cost import cost
+from zeroshot_nas.network.module import build
+from zeroshot_nas.scoring.engine import score
+from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
 from zeroshot_nas.searchers.base import Candidate, Searcher
-from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.spaces.base import SearchSpace
 
 

@@ -7,13 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.strategies import blocks, input_sizes
-from zeroshot_nas.architecture import BLOCKS, block_steps
-from zeroshot_nas.blocks.base import conv_bn, round_width, squeeze_and_excitation
-from zeroshot_nas.blocks.conv import SuperConv
-from zeroshot_nas.blocks.inverted_residual import SuperResIDW
-from zeroshot_nas.blocks.residual import SuperResK1KXK1, SuperResKXKX
-from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.ops import (
+from zeroshot_nas.architecture.architecture import BLOCKS, block_steps
+from zeroshot_nas.architecture.ops import (
     Activation,
     BatchNorm,
     Conv,
@@ -25,6 +20,11 @@ from zeroshot_nas.ops import (
     output_shape,
     walk,
 )
+from zeroshot_nas.blocks.base import conv_bn, round_width, squeeze_and_excitation
+from zeroshot_nas.blocks.conv import SuperConv
+from zeroshot_nas.blocks.inverted_residual import SuperResIDW
+from zeroshot_nas.blocks.residual import SuperResK1KXK1, SuperResKXKX
+from zeroshot_nas.errors import ArchitectureError
 
 RELU = Activation("relu")
 

@@ -10,7 +10,7 @@ from tests import published
 from tests.counting import counted
 from tests.strategies import CHAIN_TYPES, architectures
 from zeroshot_nas import Architecture, Costs, build, cost
-from zeroshot_nas.architecture import BLOCKS
+from zeroshot_nas.architecture.architecture import BLOCKS
 from zeroshot_nas.blocks.conv import SuperConv
 from zeroshot_nas.costs.complexity import MAX_ACTIVATIONS, MAX_PARAMS, check_buildable, complexity
 from zeroshot_nas.errors import ArchitectureError
@@ -136,7 +136,7 @@ def test_absurd_sizes_are_refused_before_memory_is_touched(architecture, monkeyp
         raise AssertionError("a layer was made")
 
     for name in ("Conv2d", "Linear"):
-        monkeypatch.setattr(f"zeroshot_nas.network.{name}", allocate)
+        monkeypatch.setattr(f"zeroshot_nas.network.module.{name}", allocate)
     with pytest.raises(ArchitectureError, match=r"are not built.*Use fewer channels or a smaller input"):
         check_buildable(architecture)
     with pytest.raises(ArchitectureError, match="are not built"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.strategies import architectures
 from zeroshot_nas import Budget, Costs
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.costs.shape import ShapeBounds, Violation, effectiveness
 from zeroshot_nas.errors import BudgetError

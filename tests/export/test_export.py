@@ -12,12 +12,12 @@ import onnxruntime
 import pytest
 import torch
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.errors import DataError, ExportError, FileFormatError
 from zeroshot_nas.export import base, exporting, onnx_file, quantization
 from zeroshot_nas.export.exporting import export_network
 from zeroshot_nas.export.standalone import source
-from zeroshot_nas.network import build
+from zeroshot_nas.network.module import build
 from zeroshot_nas.spaces.base import get_space
 from zeroshot_nas.training.base import ImageData
 from zeroshot_nas.training.checkpoint import TrainedNetwork, load

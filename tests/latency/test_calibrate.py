@@ -7,13 +7,13 @@ from scipy.stats import spearmanr
 
 from tests.latency.device import FINGERPRINT, a_table, latency_ms, timed
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.costs.latency import DeviceTable, Fingerprint
 from zeroshot_nas.errors import FileFormatError, LatencyError, OutputExistsError, SettingsChangedError
 from zeroshot_nas.latency import calibrate as module
 from zeroshot_nas.latency.base import BACKENDS
 from zeroshot_nas.latency.calibrate import calibrate, find_table, is_here, table_file
+from zeroshot_nas.latency.calibration_networks import visited_networks
+from zeroshot_nas.latency.device_table import DeviceTable, Fingerprint
 from zeroshot_nas.latency.fit import fit_table
-from zeroshot_nas.latency.visits import visited_networks
 from zeroshot_nas.spaces.base import get_space
 
 pytest.importorskip("sklearn")

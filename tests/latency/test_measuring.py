@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from zeroshot_nas.architecture import Architecture
-from zeroshot_nas.costs.fused import ADD, kernels
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import LatencyError, MissingExtraError, UnknownNameError
 from zeroshot_nas.latency import base
 from zeroshot_nas.latency.base import BACKENDS, Measurement, list_backends, measure, quiet_median, time_runs
-from zeroshot_nas.seeding import python_rng
+from zeroshot_nas.latency.kernels import ADD, kernels
 from zeroshot_nas.spaces.base import get_space
 
 HERE = ["torch", "torch_channels_last", "onnxruntime"]

@@ -33,8 +33,8 @@ from zeroshot_nas.nasbench.base import DATASETS, BenchmarkTable, load_table
 from zeroshot_nas.nasbench.convert import convert
 from zeroshot_nas.nasbench.correlate import correlate
 from zeroshot_nas.nasbench.correlation import Correlation
+from zeroshot_nas.runs.store import Store, open_run
 from zeroshot_nas.spaces.base import get_space
-from zeroshot_nas.store import Store, open_run
 
 RESULTS = Path(__file__).parent.parent.parent / "../shared/data/nasbench/nb201_results.csv.gz"
 """The trained results of NAS-Bench-201, where they stand beside the checkout."""

@@ -10,9 +10,9 @@ from torch import nn
 
 import zeroshot_nas as zs
 from zeroshot_nas import Architecture, Batch
+from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.proxies.base import get_proxy
-from zeroshot_nas.seeding import torch_generator
+from zeroshot_nas.scoring.proxy import get_proxy
 
 NAMES = ["az_expressivity", "az_progressivity", "az_trainability"]
 TWO = "SuperConvK3BNRELU(3,8,1,1)SuperConvK3BNRELU(8,16,2,1)"

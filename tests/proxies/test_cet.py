@@ -14,14 +14,15 @@ from torch import nn
 from torch.nn import functional
 
 import zeroshot_nas as zs
-from zeroshot_nas.autograd_graph import AutogradGraph
+from zeroshot_nas.closed_form.cet.score import cet as closed_form
+from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, Layers
+from zeroshot_nas.core.score import Score
+from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.meanfield.cet import cet as closed_form
-from zeroshot_nas.meanfield.pieces import GRADIENT_GAIN, LINEAR_LOSS, Layers
-from zeroshot_nas.passes import shared_passes
-from zeroshot_nas.proxies.base import Batch, Score
 from zeroshot_nas.proxies.cet import _rank, _Sampler, measure_cet
-from zeroshot_nas.seeding import torch_generator
+from zeroshot_nas.scoring.autograd_graph import AutogradGraph
+from zeroshot_nas.scoring.passes import shared_passes
+from zeroshot_nas.scoring.proxy import Batch
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 
 

@@ -6,7 +6,7 @@ from torch import nn
 import zeroshot_nas as zs
 from zeroshot_nas import Architecture, Batch
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.proxies.base import get_proxy
+from zeroshot_nas.scoring.proxy import get_proxy
 
 NET = Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,2,4,2)", (3, 8, 8))
 

@@ -11,7 +11,7 @@ import torch
 import zeroshot_nas as zs
 from tests.golden_nets import FOLDERS, Golden, networks, read_index
 from zeroshot_nas import Batch, Score
-from zeroshot_nas.proxies.pool import aggregate_scores
+from zeroshot_nas.scoring.pool import aggregate_scores
 
 
 def labelled(golden: Golden, dtype: torch.dtype) -> Batch:

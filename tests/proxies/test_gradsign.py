@@ -12,8 +12,8 @@ from torch import nn
 
 import zeroshot_nas as zs
 from zeroshot_nas import Batch
+from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.seeding import torch_generator
 
 
 def draw(images=4, shape=(3, 7, 7), classes=5, seed=0):

@@ -8,9 +8,9 @@ from torch import nn
 
 import zeroshot_nas as zs
 from zeroshot_nas import Architecture, Batch
+from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.proxies.base import get_proxy
-from zeroshot_nas.seeding import torch_generator
+from zeroshot_nas.scoring.proxy import get_proxy
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

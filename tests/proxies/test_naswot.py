@@ -13,8 +13,8 @@ from torch import nn
 import zeroshot_nas as zs
 from zeroshot_nas import Batch, get_proxy
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.patterns import shared_units
 from zeroshot_nas.proxies.naswot import naswot
+from zeroshot_nas.scoring.relu_patterns import shared_units
 
 SIZE = (3, 6, 6)
 

@@ -11,8 +11,8 @@ from torch import nn
 import zeroshot_nas as zs
 from zeroshot_nas import Batch
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.proxies.base import PROXIES
 from zeroshot_nas.proxies.ntk import ntk_cond
+from zeroshot_nas.scoring.proxy import PROXIES
 
 SIZE = (3, 6, 6)
 

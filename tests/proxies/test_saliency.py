@@ -13,8 +13,8 @@ from torch import nn
 
 import zeroshot_nas as zs
 from zeroshot_nas import Batch
+from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.seeding import torch_generator
 
 GRADIENT = ["snip", "plain", "grad_norm", "grad_norm:variant=global", "fisher", "fisher:variant=zerocost", "grasp"]
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import zeroshot_nas as zs
-from zeroshot_nas import Batch, patterns
+from zeroshot_nas import Batch
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.patterns import count_images, count_patterns, unit_codes
 from zeroshot_nas.proxies.swap import DEFAULT_MU, layer_swap, linear_regions, swap, swap_reg
+from zeroshot_nas.scoring import relu_patterns
+from zeroshot_nas.scoring.relu_patterns import count_images, count_patterns, unit_codes
 
 SIZE = (3, 6, 6)
 
@@ -87,7 +88,7 @@ def test_every_bit_counts(images):
 def test_table_and_sorting_agree(monkeypatch):
     codes = unit_codes(torch.from_numpy(on_and_off(0, 16, 5000)))
     marked = count_patterns(codes)
-    monkeypatch.setattr(patterns, "_TABLE", 0)
+    monkeypatch.setattr(relu_patterns, "_TABLE", 0)
     assert count_patterns(codes) == marked > 4000
 
 

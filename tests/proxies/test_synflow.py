@@ -13,8 +13,8 @@ from torch import nn
 
 import zeroshot_nas as zs
 from zeroshot_nas import Architecture, Batch, build
+from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.seeding import torch_generator
 
 
 def value(module, proxy="synflow", shape=(3, 8, 8), dtype=torch.float64, **options):

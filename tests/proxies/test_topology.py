@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 import zeroshot_nas as zs
 from zeroshot_nas import Architecture
-from zeroshot_nas.architecture import BLOCKS, BlockSpec
+from zeroshot_nas.architecture.architecture import BLOCKS, BlockSpec
+from zeroshot_nas.architecture.ops import Edge, Gate, Graph, Node, Repeat, Residual
 from zeroshot_nas.blocks.base import RELU, conv_bn
+from zeroshot_nas.closed_form.topology import _units, block_topology, nn_degree, nn_mass
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.meanfield.topology import _units, block_topology, nn_degree, nn_mass
-from zeroshot_nas.ops import Edge, Gate, Graph, Node, Repeat, Residual
-from zeroshot_nas.proxies.base import get_proxy
+from zeroshot_nas.scoring.proxy import get_proxy
 
 STEM = "SuperConvK3BNRELU(3,16,1,1)"
 

@@ -14,10 +14,10 @@ import zeroshot_nas as zs
 from tests import golden_nets
 from tests.golden_nets import Golden
 from zeroshot_nas import Architecture, Batch
+from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.proxies import vkdnw
-from zeroshot_nas.proxies.base import get_proxy
-from zeroshot_nas.seeding import torch_generator
+from zeroshot_nas.scoring.proxy import get_proxy
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 

@@ -15,10 +15,10 @@ from tests import golden_nets
 from tests.golden_nets import Golden
 from tests.strategies import architectures
 from zeroshot_nas import Architecture, Batch, build
+from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.network import Residual
-from zeroshot_nas.probes import BatchNormVariances, feature_map
-from zeroshot_nas.seeding import torch_generator
+from zeroshot_nas.network.module import Residual
+from zeroshot_nas.scoring.feature_map import BatchNormVariances, feature_map
 
 KEYS = {
     "zen_g": ("g", "zennas", True),

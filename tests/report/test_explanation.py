@@ -5,8 +5,8 @@ import sys
 import pytest
 from matplotlib.image import imread
 
+from zeroshot_nas.closed_form.cet.explain import cet_explain
 from zeroshot_nas.errors import MissingExtraError, ProxyError
-from zeroshot_nas.meanfield.explain import cet_explain
 from zeroshot_nas.report.explanation import explanation_table, plot_explanation, write_explanation
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 

@@ -1,10 +1,10 @@
 """Zen-NAS's evolution, with made-up scores."""
 
 from zeroshot_nas import get_space
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.searchers.base import Candidate
 from zeroshot_nas.searchers.evolution import Evolution
-from zeroshot_nas.seeding import python_rng
 
 SPACE = get_space("resnet", input_size=(1, 8, 8))
 

@@ -3,10 +3,10 @@
 import pytest
 
 from zeroshot_nas import get_space
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.searchers.base import Candidate
 from zeroshot_nas.searchers.regularized_evolution import RegularizedEvolution
-from zeroshot_nas.seeding import python_rng
 
 SPACE = get_space("resnet", input_size=(1, 8, 8))
 

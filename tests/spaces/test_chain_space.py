@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.published import NETWORKS, architecture_of
 from zeroshot_nas import Architecture, get_space
-from zeroshot_nas.architecture import BLOCKS
+from zeroshot_nas.architecture.architecture import BLOCKS
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import ArchitectureError, UnknownNameError
-from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.spaces.base import SPLIT_AT, ChainSpace, stride_steps
 
 SPACES = [get_space(name, input_size=(1, 16, 16)) for name in ("resnet", "mobilenet")]

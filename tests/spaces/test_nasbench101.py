@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.counting import counted
 from tests.spaces.test_nasbench201 import naslib_flops, samples
 from zeroshot_nas import Architecture, build, get_space
+from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Edge, Graph, Node, Pool
 from zeroshot_nas.blocks.nasbench101 import (
     OPERATIONS,
     NASBench101Cell,
@@ -22,10 +23,9 @@ from zeroshot_nas.blocks.nasbench101 import (
     spec_text,
     vertex_channels,
 )
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, UnknownNameError
-from zeroshot_nas.ops import Activation, BatchNorm, Conv, Edge, Graph, Node, Pool
-from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.spaces.nasbench101 import MATRICES, MAX_EDGES, module_hash
 from zeroshot_nas.testing import check_space
 

@@ -13,21 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeroshot_nas import Architecture, get_space
-from zeroshot_nas.architecture import block_steps, head
-from zeroshot_nas.blocks.cells import (
-    BEST_CIFAR100,
-    NASBench201Cell,
-    NASBench201Reduction,
-    PreactivationResidual,
-    cell_expression,
-    cell_text,
-    halving_windows,
-    read_cell,
-)
-from zeroshot_nas.blocks.layers import Layers
-from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.errors import ArchitectureError, UnknownNameError
-from zeroshot_nas.ops import (
+from zeroshot_nas.architecture.architecture import block_steps, head
+from zeroshot_nas.architecture.ops import (
     Activation,
     BatchNorm,
     Conv,
@@ -43,7 +30,20 @@ from zeroshot_nas.ops import (
     Zero,
     walk,
 )
-from zeroshot_nas.seeding import python_rng
+from zeroshot_nas.blocks.cells import (
+    BEST_CIFAR100,
+    NASBench201Cell,
+    NASBench201Reduction,
+    PreactivationResidual,
+    cell_expression,
+    cell_text,
+    halving_windows,
+    read_cell,
+)
+from zeroshot_nas.blocks.layers import Layers
+from zeroshot_nas.core.seeding import python_rng
+from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.errors import ArchitectureError, UnknownNameError
 from zeroshot_nas.testing import check_space
 
 DATA = Path(__file__).parent.parent / "data/nasbench_samples.json"

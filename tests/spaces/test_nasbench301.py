@@ -12,11 +12,11 @@ from torch import nn
 from tests.counting import counted
 from tests.spaces.test_nasbench201 import naslib_flops, samples
 from zeroshot_nas import Architecture, build, get_space
+from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Edge, Graph, Node, Pool
 from zeroshot_nas.blocks.darts import OPERATIONS, DARTSNetwork, Genotype, genotype_text, make_genotype, read_genotype
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, UnknownNameError
-from zeroshot_nas.ops import Activation, BatchNorm, Conv, Edge, Graph, Node, Pool
-from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.testing import check_space
 
 SPACE = get_space("nasbench301")

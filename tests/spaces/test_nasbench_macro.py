@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from tests.counting import counted
 from tests.spaces.test_nasbench201 import samples
 from zeroshot_nas import Architecture, get_space
+from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Repeat, Residual
 from zeroshot_nas.blocks.mobilenet_v2 import MobileNetV2, Shortcut
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.ops import Activation, BatchNorm, Conv, Repeat, Residual
-from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.testing import check_space
 
 TABLE = Path(__file__).parent.parent.parent / "../shared/data/nasbench/nbmacro_results.csv.gz"

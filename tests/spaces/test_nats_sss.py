@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.counting import counted
 from zeroshot_nas import Architecture, get_space
 from zeroshot_nas.blocks.cells import BEST_CIFAR100
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, UnknownNameError
-from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.testing import check_space
 
 SPACE = get_space("nats_sss")

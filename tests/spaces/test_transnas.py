@@ -10,9 +10,9 @@ from tests.counting import counted
 from tests.spaces.test_nasbench201 import naslib_flops, samples
 from zeroshot_nas import Architecture, get_space
 from zeroshot_nas.blocks.cells import NASBench201Cell, PreactivationResidual, cell_expression, cell_text
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, UnknownNameError
-from zeroshot_nas.seeding import python_rng
 from zeroshot_nas.testing import check_space
 
 MICRO, MACRO = get_space("transnas_micro"), get_space("transnas_macro")

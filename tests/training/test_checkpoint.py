@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zeroshot_nas.architecture import Architecture
-from zeroshot_nas.costs import cost
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.files import write_atomically
+from zeroshot_nas.costs.cost import cost
 from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError
-from zeroshot_nas.files import write_atomically
-from zeroshot_nas.network import build
+from zeroshot_nas.network.module import build
 from zeroshot_nas.training.checkpoint import (
     RunFolder,
     TrainedNetwork,

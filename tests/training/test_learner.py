@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.errors import (
     DataError,
     FileFormatError,
@@ -19,7 +19,7 @@ from zeroshot_nas.errors import (
     SettingsChangedError,
     UnknownNameError,
 )
-from zeroshot_nas.network import Residual, build
+from zeroshot_nas.network.module import Residual, build
 from zeroshot_nas.training import learner, trainer
 from zeroshot_nas.training.augment import kornia_augmentation, mixup
 from zeroshot_nas.training.averaging import MovingAverage

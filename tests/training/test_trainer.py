@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from zeroshot_nas.architecture import Architecture
-from zeroshot_nas.costs import cost
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.costs.cost import cost
 from zeroshot_nas.errors import ArchitectureError, DataError, OutputExistsError, UnknownNameError
-from zeroshot_nas.network import build
+from zeroshot_nas.network.module import build
 from zeroshot_nas.training import learner, trainer
 from zeroshot_nas.training.base import ImageData, TrainingError
 from zeroshot_nas.training.checkpoint import load, predict
@@ -288,7 +288,7 @@ def test_a_killed_process_leaves_valid_files(tmp_path):
     program = f"""
 import torch
 from zeroshot_nas.training.trainer import Recipe, train
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
 net = Architecture.from_string("SuperConvK3BNRELU(1,8,1,1)", (1, 8, 8), 10)
 train(net, "digits", Recipe(epochs=10_000, batch_size=512), out={str(tmp_path)!r}, progress=False)
 """

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from zeroshot_nas.architecture import BlockSpec
-from zeroshot_nas.ops import Activation, BatchNorm, Conv, Gate, GlobalPool, Op, Residual
+from zeroshot_nas.architecture.architecture import BlockSpec
+from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Gate, GlobalPool, Op, Residual
 
 RELU = Activation()
 """The one activation of Zen-NAS's blocks."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from zeroshot_nas.architecture import BlockSpec, register_block
+from zeroshot_nas.architecture.architecture import BlockSpec, register_block
+from zeroshot_nas.architecture.ops import Conv, Edge, Graph, Node, Op, Pool, Residual, Resolution, Zero
 from zeroshot_nas.blocks.base import RELU, conv_bn
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
-from zeroshot_nas.ops import Conv, Edge, Graph, Node, Op, Pool, Residual, Resolution, Zero
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """What an edge can carry; a genotype holds places in this list."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zeroshot_nas.architecture import BlockSpec, register_block
+from zeroshot_nas.architecture.architecture import BlockSpec, register_block
+from zeroshot_nas.architecture.ops import Op
 from zeroshot_nas.blocks.base import RELU, conv_bn
-from zeroshot_nas.ops import Op
 
 
 @register_block(

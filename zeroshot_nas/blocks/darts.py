@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from zeroshot_nas.architecture import MAX_LAYERS, BlockSpec, register_block
+from zeroshot_nas.architecture.architecture import MAX_LAYERS, BlockSpec, register_block
+from zeroshot_nas.architecture.ops import Conv, Edge, Graph, Node, Op, Pool
 from zeroshot_nas.blocks.base import RELU, conv_bn
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
-from zeroshot_nas.ops import Conv, Edge, Graph, Node, Op, Pool
 
 OPERATIONS = (
     "max_pool_3x3",

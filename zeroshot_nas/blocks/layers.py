@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from zeroshot_nas.architecture import BlockSpec, register_block
+from zeroshot_nas.architecture.architecture import BlockSpec, register_block
+from zeroshot_nas.architecture.ops import BatchNorm, Conv, Op
 from zeroshot_nas.blocks.base import RELU
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.ops import BatchNorm, Conv, Op
 
 _MAX_TEXT = 100
 _LAYER = re.compile(r"conv[1357]|bn|relu")

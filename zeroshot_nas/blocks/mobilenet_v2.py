@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zeroshot_nas.architecture import BlockSpec, register_block
+from zeroshot_nas.architecture.architecture import BlockSpec, register_block
+from zeroshot_nas.architecture.ops import Op, Residual
 from zeroshot_nas.blocks.base import RELU, conv_bn
-from zeroshot_nas.ops import Op, Residual
 
 
 @register_block("MobileNetV2E{expansion}K{kernel_size}", plainnet_fields=None, expansion=(3, 6), kernel_size=(3, 5))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from zeroshot_nas.architecture import BlockSpec, register_block
+from zeroshot_nas.architecture.architecture import BlockSpec, register_block
+from zeroshot_nas.architecture.ops import Edge, Graph, Node, Op, Pool
 from zeroshot_nas.blocks.base import RELU, conv_bn
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
-from zeroshot_nas.ops import Edge, Graph, Node, Op, Pool
 
 OPERATIONS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
 """What a vertex between input and output can do, in the benchmark's order."""

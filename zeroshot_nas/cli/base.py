@@ -13,7 +13,7 @@ import typer
 from zeroshot_nas.errors import FileFormatError
 
 if TYPE_CHECKING:
-    from zeroshot_nas.architecture import Architecture
+    from zeroshot_nas.architecture.architecture import Architecture
     from zeroshot_nas.costs.complexity import Costs
     from zeroshot_nas.nasbench.base import BenchmarkTable
     from zeroshot_nas.nasbench.base import Split as SplitName
@@ -57,7 +57,7 @@ def read_architecture(model: str, image: str, classes: int, squeeze_excite: bool
         FileFormatError: There is no such file, or it holds neither JSON of ours nor a PlainNet string.
         ArchitectureError: The architecture is malformed.
     """
-    from zeroshot_nas.architecture import Architecture
+    from zeroshot_nas.architecture.architecture import Architecture
 
     text = model
     if "(" not in model:

@@ -62,7 +62,7 @@ def correlate_command(
 ) -> None:
     """How well proxies order the architectures of a benchmark by their trained accuracy."""
     from zeroshot_nas.nasbench.correlate import correlate
-    from zeroshot_nas.report.correlation import to_markdown
+    from zeroshot_nas.nasbench.report import to_markdown
 
     if (benchmark is None) == (table is None):
         raise typer.BadParameter("give either --benchmark (a table in a package) or --table (a file)")

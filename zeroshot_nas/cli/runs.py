@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from zeroshot_nas.cli.base import AsJson, app, print_json, print_rows
-from zeroshot_nas.files import write_text
-from zeroshot_nas.runs import best_so_far, export, summary
-from zeroshot_nas.store import FILE_NAME, recover
+from zeroshot_nas.core.files import write_text
+from zeroshot_nas.runs.inspect import best_so_far, export, summary
+from zeroshot_nas.runs.store import FILE_NAME, recover
 
 runs_app = typer.Typer(help="Look into the folders of runs.", no_args_is_help=True)
 app.add_typer(runs_app, name="runs")

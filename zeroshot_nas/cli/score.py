@@ -26,8 +26,8 @@ from zeroshot_nas.cli.base import (
 )
 
 if TYPE_CHECKING:
-    from zeroshot_nas.architecture import Architecture
-    from zeroshot_nas.meanfield.explain import LayerShare
+    from zeroshot_nas.architecture.architecture import Architecture
+    from zeroshot_nas.closed_form.cet.explain import LayerShare
 
 
 @app.command("score")
@@ -81,7 +81,7 @@ def score_command(
 
 def _explained(architecture: Architecture, title: str, plot: Path | None) -> list[LayerShare]:
     """What each convolution adds to the network's CET; drawn too, where a file is named."""
-    from zeroshot_nas.meanfield.explain import cet_explain
+    from zeroshot_nas.closed_form.cet.explain import cet_explain
     from zeroshot_nas.report.explanation import write_explanation
 
     rows = cet_explain(architecture)

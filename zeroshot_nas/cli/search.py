@@ -35,7 +35,7 @@ from zeroshot_nas.cli.base import (
 )
 from zeroshot_nas.errors import FileFormatError, OutputExistsError, SettingsChangedError
 from zeroshot_nas.execution import get_executor
-from zeroshot_nas.store import FILE_NAME, Store, open_run, settings_difference
+from zeroshot_nas.runs.store import FILE_NAME, Store, open_run, settings_difference
 
 if TYPE_CHECKING:
     from zeroshot_nas.nasbench.hardware import DeviceCosts
@@ -143,7 +143,7 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         ZeroShotNASError: The space, the proxy or the budget is not usable.
     """
     from zeroshot_nas import Budget, ShapeBounds, get_proxy
-    from zeroshot_nas.searchers.start import starting_point
+    from zeroshot_nas.searching.start import starting_point
 
     numbers: dict[str, Any] = {
         name: parse_number(options[f"max_{name}"], f"--max-{name}")

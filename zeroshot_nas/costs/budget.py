@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from functools import cached_property
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.costs.shape import ShapeBounds
 from zeroshot_nas.costs.shape import Violation as Violation

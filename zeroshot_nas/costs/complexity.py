@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from zeroshot_nas.architecture import Architecture, BlockSpec, head, single_sub_layer, sub_layer_steps
+from zeroshot_nas.architecture.architecture import Architecture, BlockSpec, head, single_sub_layer, sub_layer_steps
+from zeroshot_nas.architecture.ops import BatchNorm, Conv, Linear, Resolution, Step, walk
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.ops import BatchNorm, Conv, Linear, Resolution, Step, walk
 
 MAX_PARAMS = 2_000_000_000
 """Parameters beyond which a network is not built: 8 GB of weights in single precision."""
@@ -29,8 +29,8 @@ class Costs:
         layers: Depth as Zen-NAS counts it, the sum of the blocks' sub-layers; None for a module that is not ours.
         activations: Values that convolutions and linear layers put out (Radosavovic et al., arXiv:2003.13678), a better
             predictor of run time than FLOPs.
-        latency_ms: Milliseconds of a batch on the device of a `zeroshot_nas.costs.latency.DeviceTable`, as it predicts;
-            None where no table was asked.
+        latency_ms: Milliseconds of a batch on the device of a `zeroshot_nas.latency.device_table.DeviceTable`, as it
+            predicts; None where no table was asked.
     """
 
     params: int

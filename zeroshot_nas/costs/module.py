@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from zeroshot_nas.core.seeding import preserved_rng
 from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.seeding import preserved_rng
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts a loss of its own on import

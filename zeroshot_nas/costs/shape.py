@@ -8,9 +8,9 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from zeroshot_nas.architecture import Architecture, BlockSpec, block_steps
+from zeroshot_nas.architecture.architecture import Architecture, BlockSpec, block_steps
+from zeroshot_nas.architecture.ops import Conv, Resolution
 from zeroshot_nas.errors import BudgetError
-from zeroshot_nas.ops import Conv, Resolution
 
 
 class Violation(NamedTuple):

@@ -19,8 +19,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.errors import ZeroShotNASError
-from zeroshot_nas.registry import Registry
 
 DEFAULT_IN_FLIGHT = 32
 """Tasks that `run_all` keeps submitted where it can't tell the number of workers."""

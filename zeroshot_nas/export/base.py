@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zeroshot_nas.core.seeding import one_torch_thread, torch_generator
 from zeroshot_nas.errors import ExportError, MissingExtraError
-from zeroshot_nas.seeding import one_torch_thread, torch_generator
 from zeroshot_nas.training.checkpoint import TrainedNetwork
 
 if TYPE_CHECKING:

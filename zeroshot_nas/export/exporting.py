@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zeroshot_nas.core.files import write_atomically, write_text
+from zeroshot_nas.core.seeding import preserved_rng
 from zeroshot_nas.errors import DataError, ExportError, FileFormatError, UnknownNameError
 from zeroshot_nas.export.base import (
     ExportedFile,
@@ -27,8 +29,6 @@ from zeroshot_nas.export.base import (
 from zeroshot_nas.export.onnx_file import OPSET, export_onnx
 from zeroshot_nas.export.quantization import export_int8
 from zeroshot_nas.export.standalone import export_python
-from zeroshot_nas.files import write_atomically, write_text
-from zeroshot_nas.seeding import preserved_rng
 from zeroshot_nas.training.base import ImageData, as_float, fit_to, load_data
 from zeroshot_nas.training.checkpoint import RESULT, TrainedNetwork, load, predict
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from zeroshot_nas.core.files import write_atomically
 from zeroshot_nas.errors import MissingExtraError
 from zeroshot_nas.export.base import (
     ExportedFile,
@@ -17,8 +18,7 @@ from zeroshot_nas.export.base import (
     run,
     session,
 )
-from zeroshot_nas.files import write_atomically
-from zeroshot_nas.onnx_model import onnx_model
+from zeroshot_nas.network.to_onnx import onnx_model
 from zeroshot_nas.training.checkpoint import TrainedNetwork
 
 OPSET = 18

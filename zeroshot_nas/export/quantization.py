@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zeroshot_nas.core.files import write_atomically
 from zeroshot_nas.errors import ExportError, MissingExtraError
 from zeroshot_nas.export.base import ExportedFile, compare, latency_ms, run, session
-from zeroshot_nas.files import write_atomically
 from zeroshot_nas.training.checkpoint import TrainedNetwork
 
 CALIBRATION_IMAGES = 256

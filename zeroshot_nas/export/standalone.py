@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zeroshot_nas import ops
+from zeroshot_nas.architecture import ops
+from zeroshot_nas.core.files import write_text
 from zeroshot_nas.errors import ExportError
 from zeroshot_nas.export.base import ExportedFile, check_images, compare, require_equal
-from zeroshot_nas.files import write_text
 from zeroshot_nas.training.checkpoint import TrainedNetwork
 
 _HEADER = '''"""A convolutional network, its weights included; it needs torch and nothing else.
@@ -199,7 +199,7 @@ def _chain(chain: Sequence[ops.Op]) -> str:
 
 
 def _module(op: ops.Op) -> str:
-    """The expression that makes an operation's module, as `zeroshot_nas.network` does."""
+    """The expression that makes an operation's module, as `zeroshot_nas.network.module` does."""
     if isinstance(op, ops.Conv):
         sizes = f"{op.in_channels}, {op.out_channels}, {op.kernel_size}, {op.stride}, {op.padding}, {op.dilation}"
         return f"nn.Conv2d({sizes}, {op.groups}, {op.bias})"

@@ -14,11 +14,11 @@ from itertools import pairwise
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from zeroshot_nas.architecture import Architecture
-from zeroshot_nas.costs.latency import Fingerprint
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.errors import LatencyError, MissingExtraError
-from zeroshot_nas.ops import Shape
-from zeroshot_nas.registry import Registry
+from zeroshot_nas.latency.device_table import Fingerprint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,7 +49,7 @@ class Prepared:
     Attributes:
         run: Runs it once on the same images, and returns when it is done.
         kernel_seconds: Runs it so often and gives, for every run, the seconds of each kernel of
-            `zeroshot_nas.costs.fused.kernels` in place, 0 for one that another took in; None where it can't.
+            `zeroshot_nas.latency.kernels.kernels` in place, 0 for one that another took in; None where it can't.
     """
 
     run: Callable[[], object]
@@ -128,7 +128,7 @@ def register_backend(
         device: Names what it runs on; default: the processor.
         convert: ``(target, image_shape, batch_size)`` to what the function takes, where that is slow to make.
     """
-    from zeroshot_nas.provenance import cpu_model
+    from zeroshot_nas.core.provenance import cpu_model
 
     def register(prepare: _Backend) -> _Backend:
         BACKENDS.add(name, BackendInfo(name, prepare, package, extra, device or cpu_model, convert))

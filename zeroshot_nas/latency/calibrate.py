@@ -13,16 +13,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from zeroshot_nas.architecture import Architecture
-from zeroshot_nas.costs.latency import DeviceTable, Fingerprint
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.core.provenance import provenance
 from zeroshot_nas.errors import FileFormatError, LatencyError, OutputExistsError, SettingsChangedError
 from zeroshot_nas.latency.base import BACKENDS, BackendInfo, check_counts, measure, warm_up
+from zeroshot_nas.latency.calibration_networks import visited_networks
+from zeroshot_nas.latency.device_table import DeviceTable, Fingerprint
 from zeroshot_nas.latency.fit import LEAST_NETWORKS, Timed, fit_table
-from zeroshot_nas.latency.visits import visited_networks
-from zeroshot_nas.ops import Shape
-from zeroshot_nas.provenance import provenance
+from zeroshot_nas.runs.store import settings_difference
 from zeroshot_nas.spaces.base import SearchSpace
-from zeroshot_nas.store import settings_difference
 
 DEFAULT_NETWORKS = 160
 """Networks that are measured unless their number is given."""

@@ -19,10 +19,10 @@ from typing import Any, BinaryIO, Literal, Protocol, TypeAlias, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.core.registry import Registry
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import DataError, FileFormatError, UnknownNameError, did_you_mean
-from zeroshot_nas.ops import Shape
-from zeroshot_nas.registry import Registry
-from zeroshot_nas.seeding import python_rng
 
 Split: TypeAlias = Literal["test", "valid"]
 """Which images an accuracy was measured on."""

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from zeroshot_nas.core.files import write_atomically
 from zeroshot_nas.errors import DataError
-from zeroshot_nas.files import write_atomically
 from zeroshot_nas.nasbench.base import BenchmarkTable
 
 META = ("name", "space", "dataset", "code", "source")

@@ -14,16 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.score import Score
+from zeroshot_nas.core.seeding import derive_seed
 from zeroshot_nas.errors import ArchitectureError, DataError, ProxyError, ZeroShotNASError
 from zeroshot_nas.execution import get_executor
-from zeroshot_nas.nasbench.base import DATASETS, NOTATIONS, BenchmarkTable, load_table
-from zeroshot_nas.nasbench.correlation import REPORT_FILE, Correlation, ProxyCorrelation
-from zeroshot_nas.nasbench.scoring import SMALLEST_SAMPLE, CorrelationBook, Run, reads_graph
-from zeroshot_nas.proxies.base import PROXIES, Proxy, ProxyFunction, Score, get_proxy
-from zeroshot_nas.seeding import derive_seed
-from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
-from zeroshot_nas.statistics import (
+from zeroshot_nas.nasbench.agreement import (
     bootstrap_interval,
     kendall,
     ndcg,
@@ -33,6 +29,11 @@ from zeroshot_nas.statistics import (
     spearman_at_top,
     top_k_accuracy,
 )
+from zeroshot_nas.nasbench.base import DATASETS, NOTATIONS, BenchmarkTable, load_table
+from zeroshot_nas.nasbench.correlation import REPORT_FILE, Correlation, ProxyCorrelation
+from zeroshot_nas.nasbench.scoring import SMALLEST_SAMPLE, CorrelationBook, Run, reads_graph
+from zeroshot_nas.scoring.proxy import PROXIES, Proxy, ProxyFunction, get_proxy
+from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
 
 LEVEL = 0.95
 """The share of the bootstrap's values inside of an interval."""

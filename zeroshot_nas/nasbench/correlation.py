@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.errors import FileFormatError
-from zeroshot_nas.ops import Shape
 
 REPORT_FILE = "report.json"
 SCORES_FILE = "scores.csv"
@@ -27,14 +27,14 @@ State: TypeAlias = Literal["done", "interrupted"]
 class ProxyCorrelation:
     """How well one proxy orders the sample; None stands where a figure is undefined, as for a constant score.
 
-    The figures are those of `zeroshot_nas.statistics`. Scores of proxies whose lower values are better are negated
-    first, so a positive correlation is always a good one, and a failed score is worse than all others.
+    The figures are those of `zeroshot_nas.nasbench.agreement`. Scores of proxies whose lower values are better are
+    negated first, so a positive correlation is always a good one, and a failed score is worse than all others.
 
     Attributes:
         proxy: The proxy with its options, as in ``"zen:variant=zennas"``.
         baseline: Whether it was not asked for and stands here to be compared with.
         direction: Whether ``"higher"`` or ``"lower"`` scores are better.
-        cost: What it costs; see `zeroshot_nas.proxies.base.CostClass`.
+        cost: What it costs; see `zeroshot_nas.scoring.proxy.CostClass`.
         init: Initialisation of the weights; None where none are drawn, or the parts of an aggregate differ.
         batch_size: Gaussian images a repeat; None likewise.
         kendall: Kendall's tau-b with accuracy.

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.cells import EDGES, OPERATIONS
-from zeroshot_nas.costs.latency import Fingerprint
+from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import DataError, MissingExtraError, UnknownNameError
-from zeroshot_nas.genotypes import Digits
+from zeroshot_nas.latency.device_table import Fingerprint
 from zeroshot_nas.nasbench.base import DATASETS, load_figures
-from zeroshot_nas.ops import Shape
-from zeroshot_nas.seeding import python_rng
+from zeroshot_nas.spaces.genotypes import Digits
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 
 DEVICES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.errors import ArchitectureError, DataError
 from zeroshot_nas.nasbench.base import NOTATIONS, BenchmarkTable
 from zeroshot_nas.spaces.base import SearchSpace

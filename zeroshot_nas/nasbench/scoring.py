@@ -10,18 +10,19 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from zeroshot_nas.architecture import Architecture
-from zeroshot_nas.book import Book
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.files import write_text
+from zeroshot_nas.core.score import Score
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.execution import Outcome, run_all, worker_failed
-from zeroshot_nas.files import write_text
 from zeroshot_nas.nasbench.correlation import REPORT_FILE, SCORES_FILE, Correlation, State
-from zeroshot_nas.proxies.base import Proxy, Score, get_proxy
-from zeroshot_nas.proxies.pool import aggregate_scores
-from zeroshot_nas.proxies.scoring import score
-from zeroshot_nas.report.correlation import write_report
+from zeroshot_nas.nasbench.report import write_report
+from zeroshot_nas.runs.session import Book
+from zeroshot_nas.runs.store import ScoreKey, canonical
+from zeroshot_nas.scoring.engine import score
+from zeroshot_nas.scoring.pool import aggregate_scores
+from zeroshot_nas.scoring.proxy import Proxy, get_proxy
 from zeroshot_nas.spaces.base import SearchSpace
-from zeroshot_nas.store import ScoreKey, canonical
 
 BASELINES = ("params", "flops", "layers")
 """What stands beside every proxy: one that orders no better than these has found out nothing else."""

@@ -1,6 +1,6 @@
 """Published aggregates: functions of a pool of networks."""
 
-from zeroshot_nas.proxies.base import register_aggregate
+from zeroshot_nas.scoring.proxy import register_aggregate
 
 register_aggregate(
     "az_nas",

@@ -14,10 +14,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.passes import Passes, passes
-from zeroshot_nas.proxies.base import Batch, register_proxy
-from zeroshot_nas.seeding import torch_generator
+from zeroshot_nas.scoring.passes import Passes, passes
+from zeroshot_nas.scoring.proxy import Batch, register_proxy
 
 
 @register_proxy("az_expressivity", reads=("features",), source="arXiv:2403.19232", grows_with_depth=True)
@@ -35,7 +35,7 @@ def az_expressivity(network: nn.Module, batch: Batch, /, *, features: str | Sequ
         network: A module with at least one feature map.
         batch: ``inputs`` (N, C, H, W).
         features: Names of the modules whose outputs are the feature maps, comma-separated or a sequence. Default: what
-            the network's blocks return (`zeroshot_nas.passes.Forward.features`).
+            the network's blocks return (`zeroshot_nas.scoring.passes.Forward.features`).
 
     Raises:
         ProxyError: No module of a given name ran.

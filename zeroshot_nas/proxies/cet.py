@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zeroshot_nas.autograd_graph import AutogradGraph, Node, all_but_channels, energy, random_signs
+from zeroshot_nas.closed_form.cet.score import cet as cet_closed_form
+from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, Variant
+from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.meanfield.cet import cet as cet_closed_form
-from zeroshot_nas.meanfield.pieces import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, Variant
-from zeroshot_nas.passes import passes
-from zeroshot_nas.proxies.base import Batch, checked_log, register_proxy
-from zeroshot_nas.seeding import torch_generator
+from zeroshot_nas.scoring.autograd_graph import AutogradGraph, Node, all_but_channels, energy, random_signs
+from zeroshot_nas.scoring.passes import passes
+from zeroshot_nas.scoring.proxy import Batch, checked_log, register_proxy
 
 CLASSES = 10
 """Random linear outputs that stand in for logits where a module returns a feature map."""
@@ -72,7 +72,7 @@ def cet(network: nn.Module, batch: Batch, /, *, variant: Variant = "u") -> float
     """CET, capacity x expressivity x trainability; in closed form for architectures of ours; higher is better.
 
     An architecture, and a module that `zeroshot_nas.build` made of one, has the closed form
-    (`zeroshot_nas.meanfield.cet.cet`), which is the mean over weights and images. Any other module is measured
+    (`zeroshot_nas.closed_form.cet.score.cet`), which is the mean over weights and images. Any other module is measured
     (`measure_cet`). Both have the same pieces, which the score shows as its ``details``, but the two are not one number
     and not to be mixed in one ranking. On 292 random cells of NAS-Bench-201 (N = 1, batch 8, one repeat) Spearman's
     correlation between the two is .98 for the score, .93 for P, 1.00 for E and .82 for D (``benchmarks/cet.py``).

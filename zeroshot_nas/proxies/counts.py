@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from zeroshot_nas.architecture import Architecture
-from zeroshot_nas.costs import cost
+from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.costs.cost import cost
 from zeroshot_nas.errors import ArchitectureError, ProxyError
-from zeroshot_nas.proxies.base import Batch, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, register_proxy
 
 
 def architecture_params(architecture: Architecture) -> int:

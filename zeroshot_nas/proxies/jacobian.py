@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.passes import passes
-from zeroshot_nas.proxies.base import Batch, register_proxy
+from zeroshot_nas.scoring.passes import passes
+from zeroshot_nas.scoring.proxy import Batch, register_proxy
 
 _GUARD = 1e-5
 """What both sources add before a logarithm or a reciprocal."""

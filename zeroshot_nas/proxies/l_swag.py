@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.passes import passes
-from zeroshot_nas.patterns import count_patterns, relu_units, unit_codes
-from zeroshot_nas.proxies.base import Batch, checked_log, register_proxy
+from zeroshot_nas.scoring.passes import passes
+from zeroshot_nas.scoring.proxy import Batch, checked_log, register_proxy
+from zeroshot_nas.scoring.relu_patterns import count_patterns, relu_units, unit_codes
 
 _Layer = TypeVar("_Layer")
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.passes import passes
-from zeroshot_nas.patterns import duplicates, relu_units, shared_units
-from zeroshot_nas.proxies.base import Batch, register_proxy
+from zeroshot_nas.scoring.passes import passes
+from zeroshot_nas.scoring.proxy import Batch, register_proxy
+from zeroshot_nas.scoring.relu_patterns import duplicates, relu_units, shared_units
 
 
 @register_proxy("naswot", reads=("relus",), source="arXiv:2006.04647", real_data=True, grows_with_depth=True)

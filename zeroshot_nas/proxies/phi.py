@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.probes import WithoutBatchNorm, feature_map
-from zeroshot_nas.proxies.base import Batch, checked_log, register_proxy
+from zeroshot_nas.scoring.feature_map import WithoutBatchNorm, feature_map
+from zeroshot_nas.scoring.proxy import Batch, checked_log, register_proxy
 
 
 @register_proxy(

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.passes import passes
-from zeroshot_nas.patterns import count_images, count_patterns, relu_units, unit_codes
-from zeroshot_nas.proxies.base import Batch, register_proxy
+from zeroshot_nas.scoring.passes import passes
+from zeroshot_nas.scoring.proxy import Batch, register_proxy
+from zeroshot_nas.scoring.relu_patterns import count_images, count_patterns, relu_units, unit_codes
 
 DEFAULT_MU = 1000.0
 """Thousands of parameters that `swap_reg` favours unless the caller says otherwise."""

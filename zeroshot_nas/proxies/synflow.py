@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.passes import Forward
-from zeroshot_nas.probes import WithoutBatchNorm
-from zeroshot_nas.proxies.base import Batch, checked_log, register_proxy
+from zeroshot_nas.scoring.feature_map import WithoutBatchNorm
+from zeroshot_nas.scoring.passes import Forward
+from zeroshot_nas.scoring.proxy import Batch, checked_log, register_proxy
 
 Variant: TypeAlias = Literal["paper", "bn", "zennas"]
 

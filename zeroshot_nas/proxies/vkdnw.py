@@ -11,8 +11,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.probes import running_statistics
-from zeroshot_nas.proxies.base import Batch, register_proxy
+from zeroshot_nas.scoring.feature_map import running_statistics
+from zeroshot_nas.scoring.proxy import Batch, register_proxy
 
 Variant: TypeAlias = Literal["paper", "authors"]
 

@@ -7,12 +7,12 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.closed_form.zen import zen_closed_form
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.meanfield.zen import zen_closed_form
-from zeroshot_nas.perturbation import perturbed_pass
-from zeroshot_nas.probes import BatchNormVariances, feature_map
-from zeroshot_nas.proxies.base import Batch, checked_log, register_proxy
+from zeroshot_nas.scoring.feature_map import BatchNormVariances, feature_map
+from zeroshot_nas.scoring.perturbed_pass import perturbed_pass
+from zeroshot_nas.scoring.proxy import Batch, checked_log, register_proxy
 
 Variant: TypeAlias = Literal["paper", "l1", "zennas"]
 

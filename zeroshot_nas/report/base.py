@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zeroshot_nas.core.files import write_atomically
 from zeroshot_nas.errors import MissingExtraError
-from zeroshot_nas.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

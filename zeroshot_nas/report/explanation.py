@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zeroshot_nas.closed_form.cet.explain import LayerShare, State
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.meanfield.explain import LayerShare, State
 from zeroshot_nas.report.base import KINDS, figure_class, save_plot
 
 if TYPE_CHECKING:

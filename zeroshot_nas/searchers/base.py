@@ -8,17 +8,15 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.ranking import pareto_front
+from zeroshot_nas.core.registry import Registry
+from zeroshot_nas.core.score import Score
 from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
-from zeroshot_nas.ranking import pareto_front
-from zeroshot_nas.registry import Registry
 from zeroshot_nas.spaces.base import SearchSpace
-
-if TYPE_CHECKING:
-    from zeroshot_nas.proxies.base import Score
 
 _CANDIDATE_FORMAT = "zeroshot_nas.candidate"
 _RESULT_FORMAT = "zeroshot_nas.search_result"
@@ -64,8 +62,6 @@ class Candidate:
         Raises:
             FileFormatError: The data is not a candidate.
         """
-        from zeroshot_nas.proxies.base import Score  # here: proxies load torch
-
         _expect_format(data, _CANDIDATE_FORMAT)
         try:
             scores = {str(key): Score.from_dict(value) for key, value in data["scores"].items()}

@@ -6,7 +6,7 @@ import random
 from collections import deque
 from collections.abc import Sequence
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.searchers.base import Candidate, Searcher, register_searcher
 from zeroshot_nas.spaces.base import SearchSpace
 

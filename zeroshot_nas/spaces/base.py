@@ -12,12 +12,12 @@ from functools import cached_property, lru_cache
 from inspect import signature
 from typing import Any, Protocol, TypeVar
 
-from zeroshot_nas.architecture import BLOCKS, Architecture, BlockSpec
+from zeroshot_nas.architecture.architecture import BLOCKS, Architecture, BlockSpec
+from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.base import round_width
+from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
-from zeroshot_nas.ops import Shape
-from zeroshot_nas.registry import Registry
 
 WIDTH_RATIOS = (2.5, 2, 1.5, 1.25, 1, 1 / 1.25, 1 / 1.5, 1 / 2, 1 / 2.5)
 """Factors that a mutation applies to a width, rounded to the space's step (Zen-NAS)."""

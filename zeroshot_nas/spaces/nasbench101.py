@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.cells import halving_windows
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.blocks.nasbench101 import OPERATIONS, Matrix, NASBench101Cell, Spec, prune, read_spec, spec_text
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.genotypes import GenotypeMoves, check_code, read_numbers
-from zeroshot_nas.ops import Shape
 from zeroshot_nas.spaces.base import SearchSpace, register_space
+from zeroshot_nas.spaces.genotypes import GenotypeMoves, check_code, read_numbers
 
 MAX_VERTICES, MAX_EDGES = 7, 9
 """Bounds of a cell, its input and output counted among the vertices."""

@@ -7,7 +7,8 @@ import random
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from zeroshot_nas.architecture import Architecture, BlockSpec
+from zeroshot_nas.architecture.architecture import Architecture, BlockSpec
+from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.cells import (
     OPERATIONS,
     NASBench201Cell,
@@ -19,9 +20,8 @@ from zeroshot_nas.blocks.cells import (
 )
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.genotypes import DigitMoves, Digits, check_code, read_choices, read_digits
-from zeroshot_nas.ops import Shape
 from zeroshot_nas.spaces.base import SearchSpace, register_space
+from zeroshot_nas.spaces.genotypes import DigitMoves, Digits, check_code, read_choices, read_digits
 
 CODES = ("arch", "op_code", "naslib_code", "naslib", "index")
 """Notations of a cell; see `NASBench201.from_string`."""

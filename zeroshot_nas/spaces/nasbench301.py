@@ -8,7 +8,8 @@ import random
 from dataclasses import dataclass
 from functools import lru_cache
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.darts import (
     OPERATIONS,
     STEPS,
@@ -21,9 +22,8 @@ from zeroshot_nas.blocks.darts import (
 )
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.genotypes import GenotypeMoves, check_code
-from zeroshot_nas.ops import Shape
 from zeroshot_nas.spaces.base import SearchSpace, register_space
+from zeroshot_nas.spaces.genotypes import GenotypeMoves, check_code
 
 CODES = ("genotype", "naslib")
 """Notations of a network; see `NASBench301.from_string`."""

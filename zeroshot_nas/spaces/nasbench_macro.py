@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zeroshot_nas.architecture import Architecture, BlockSpec
+from zeroshot_nas.architecture.architecture import Architecture, BlockSpec
+from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.blocks.mobilenet_v2 import MobileNetV2, Shortcut
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.genotypes import DigitMoves, Digits, read_digits
-from zeroshot_nas.ops import Shape
 from zeroshot_nas.spaces.base import SearchSpace, register_space
+from zeroshot_nas.spaces.genotypes import DigitMoves, Digits, read_digits
 
 STAGES = (2, 3, 3)
 """Layers of each stage; the first of a stage halves the resolution and doubles the channels."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.cells import BEST_CIFAR100, NASBench201Cell, NASBench201Reduction, halving_windows
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.genotypes import DigitMoves, Digits, check_code
-from zeroshot_nas.ops import Shape
 from zeroshot_nas.spaces.base import SearchSpace, register_space
+from zeroshot_nas.spaces.genotypes import DigitMoves, Digits, check_code
 
 WIDTHS = tuple(range(8, 65, 8))
 """What each width can be; a genotype holds places in this list."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.ops import Shape
 from zeroshot_nas.spaces.base import ChainSpace, register_space
 
 

@@ -8,12 +8,14 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from zeroshot_nas.architecture import Architecture, BlockSpec
+from zeroshot_nas.architecture.architecture import Architecture, BlockSpec
+from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.cells import NASBench201Cell, PreactivationResidual, cell_expression, cell_text, read_cell
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.genotypes import (
+from zeroshot_nas.spaces.base import SearchSpace, register_space
+from zeroshot_nas.spaces.genotypes import (
     DigitMoves,
     Digits,
     GenotypeMoves,
@@ -22,8 +24,6 @@ from zeroshot_nas.genotypes import (
     read_digits,
     read_numbers,
 )
-from zeroshot_nas.ops import Shape
-from zeroshot_nas.spaces.base import SearchSpace, register_space
 
 CODES = ("transnas", "naslib")
 """Notations of a network; see the spaces' ``from_string``."""

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.errors import DataError, ZeroShotNASError
-from zeroshot_nas.registry import Registry
 
 
 class RecipeError(ZeroShotNASError, ValueError):

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zeroshot_nas.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.files import write_atomically, write_text
 from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError
-from zeroshot_nas.files import write_atomically, write_text
-from zeroshot_nas.network import Network
+from zeroshot_nas.network.module import Network
 from zeroshot_nas.training.base import as_float
 
 BEST, LAST, ARCHITECTURE, RESULT = "best.pt", "last.pt", "architecture.json", "train.json"
@@ -149,7 +149,7 @@ def predict(network: Network, images: Tensor, *, batch_size: int = 512) -> Tenso
         DataError: The images are not of the network's input size.
 
     Example:
-        >>> from zeroshot_nas.network import build
+        >>> from zeroshot_nas.network.module import build
         >>> network = build(Architecture.from_string("SuperConvK3BNRELU(1,8,1,1)", (1, 4, 4), num_classes=3))
         >>> predict(network, torch.zeros(2, 1, 4, 4)).shape
         torch.Size([2, 3])

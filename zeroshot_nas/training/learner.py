@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zeroshot_nas.network import Network, Residual
-from zeroshot_nas.seeding import derive_seed, torch_generator
+from zeroshot_nas.core.seeding import derive_seed, torch_generator
+from zeroshot_nas.network.module import Network, Residual
 from zeroshot_nas.training.augment import kornia_augmentation, mixup, random_flip, random_shift
 from zeroshot_nas.training.averaging import MovingAverage
 from zeroshot_nas.training.base import ImageData, TrainingError, as_float

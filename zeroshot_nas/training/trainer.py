@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from zeroshot_nas.architecture import Architecture, HasArchitecture, architecture_of
+from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
+from zeroshot_nas.core.seeding import one_torch_thread, preserved_rng, torch_generator, torch_threads
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, DataError, SettingsChangedError
-from zeroshot_nas.network import Network, build
-from zeroshot_nas.seeding import one_torch_thread, preserved_rng, torch_generator, torch_threads
-from zeroshot_nas.store import settings_difference
+from zeroshot_nas.network.module import Network, build
+from zeroshot_nas.runs.store import settings_difference
 from zeroshot_nas.training.base import ImageData, fit_to, load_data, stratified_split
 from zeroshot_nas.training.checkpoint import BEST, LAST, RunFolder, TrainedNetwork, load, pack, unpack
 from zeroshot_nas.training.learner import Learner, accuracy, zero_init_residual

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zeroshot_nas.architecture import Architecture
-from zeroshot_nas.costs.fused import kernels
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.errors import ExportError, MissingExtraError
 from zeroshot_nas.latency.base import Prepared, Target, failing, register_backend
-from zeroshot_nas.onnx_graph import kernel_index, onnx_graph
-from zeroshot_nas.ops import Shape
+from zeroshot_nas.latency.kernels import kernels
+from zeroshot_nas.latency.onnx_graph import kernel_index, onnx_graph
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -30,7 +30,7 @@ def _export(target: Target, image_shape: Shape, batch_size: int) -> Any:
     """A module as an ONNX model, which takes torch seconds; an architecture stays itself."""
     if isinstance(target, Architecture):
         return target
-    from zeroshot_nas.onnx_model import onnx_model  # here: torch is needed for a module only
+    from zeroshot_nas.network.to_onnx import onnx_model  # here: torch is needed for a module only
 
     try:
         return onnx_model(target, image_shape, batch_size=batch_size)

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zeroshot_nas.architecture import Architecture
-from zeroshot_nas.costs.fused import ADD, CONCATENATE, SCALE, instructions
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.core.seeding import torch_generator, torch_threads
 from zeroshot_nas.errors import LatencyError
 from zeroshot_nas.latency.base import Prepared, Target, failing, register_backend
-from zeroshot_nas.network import build, initialize, sequential
-from zeroshot_nas.ops import Shape
-from zeroshot_nas.seeding import torch_generator, torch_threads
+from zeroshot_nas.latency.kernels import ADD, CONCATENATE, SCALE, instructions
+from zeroshot_nas.network.module import build, initialize, sequential
 
 
 @register_backend("torch", package="torch")

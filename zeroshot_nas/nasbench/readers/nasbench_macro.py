@@ -6,7 +6,7 @@ from pathlib import Path
 
 from zeroshot_nas.errors import FileFormatError, UnknownNameError
 from zeroshot_nas.nasbench.base import BenchmarkTable, TableBuilder, as_number, register_table_format
-from zeroshot_nas.nasbench.json_text import load_json
+from zeroshot_nas.nasbench.formats.json_text import load_json
 
 
 def _is_macro(_: Path, head: bytes) -> bool:

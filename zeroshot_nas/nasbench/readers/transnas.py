@@ -17,7 +17,7 @@ from zeroshot_nas.nasbench.base import (
     field_of,
     register_table_format,
 )
-from zeroshot_nas.nasbench.unpickling import load_torch
+from zeroshot_nas.nasbench.formats.unpickling import load_torch
 
 METRICS = {
     "class_scene": "top1",

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from zeroshot_nas.core.files import write_text
+from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import DataError, FileFormatError
-from zeroshot_nas.files import write_text
-from zeroshot_nas.seeding import torch_generator
 from zeroshot_nas.training.base import ImageData, register_data, stratified_split
 from zeroshot_nas.training.images import SUFFIXES, read_image
 

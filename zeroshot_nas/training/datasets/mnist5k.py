@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import MissingExtraError
-from zeroshot_nas.seeding import torch_generator
 from zeroshot_nas.training.base import ImageData, register_data, stratified_split
 
 TEST_FRACTION = 0.2

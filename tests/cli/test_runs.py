@@ -1,0 +1,198 @@
+"""Runs on the command line: resume, a look inside, recovery; correlation and the look-up of a winner."""
+
+import csv
+import io
+import json
+import sys
+
+import pytest
+
+import zeroshot_nas as zs
+from zeroshot_nas import cli
+from zeroshot_nas.searching import rounds
+
+SEARCH = [
+    *("search", "--input", "1x8x8", "--max-params", "20k", "--max-layers", "6", "--proposals", "300"),
+    *("--repeats", "1", "--finalists", "6", "--quiet"),
+]
+CELLS = {
+    "|none~0|+|none~0|nor_conv_3x3~1|+|nor_conv_3x3~0|skip_connect~1|nor_conv_1x1~2|": 88.5,
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|": 94.37,
+    "|nor_conv_1x1~0|+|none~0|avg_pool_3x3~1|+|nor_conv_1x1~0|none~1|none~2|": 80.25,
+    "|skip_connect~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|none~2|": 60.0,
+}
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command line in this process; gives exit code, output and error output."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["zeroshot-nas", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("cell,top1\n" + "".join(f"{cell},{accuracy}\n" for cell, accuracy in CELLS.items()))
+    return path
+
+
+def test_a_run_that_died_is_resumed_by_its_folder_alone(run, tmp_path, monkeypatch):
+    run(*SEARCH, "--out", tmp_path / "whole")
+    calls = []
+
+    def dying(job):
+        calls.append(job)
+        if len(calls) == 4:
+            raise SystemExit(9)
+        return compute(job)
+
+    compute = rounds.compute
+    monkeypatch.setattr(rounds, "compute", dying)
+    assert run(*SEARCH, "--out", tmp_path / "run")[0] == 9
+    assert "unfinished" in run("runs", "list", tmp_path)[1]
+    assert json.loads(run("runs", "best", tmp_path / "run", "--json")[1])["score"]["state"] == "ok"
+    monkeypatch.setattr(rounds, "compute", compute)
+    code, _, err = run("search", "--resume", tmp_path / "run", "--quiet")
+    assert (code, err) == (0, "")
+    results = [zs.SearchResult.from_json((tmp_path / name / "result.json").read_text()) for name in ("whole", "run")]
+    assert results[0].best.architecture == results[1].best.architecture
+    assert [each.fitness for each in results[0].history] == [each.fitness for each in results[1].history]
+    assert results[0].counts == results[1].counts
+
+
+def test_another_option_on_resume_is_refused_with_the_difference(run, tmp_path):
+    run(*SEARCH, "--out", tmp_path / "run")
+    code, _, err = run("search", "--resume", tmp_path / "run", "--seed", "4", "--max-params", "20k")
+    assert code == 2
+    assert "seed: 0 in the run, 4 asked for" in err
+    assert "max_params" not in err
+    code, _, err = run(*SEARCH, "--out", tmp_path / "run")
+    assert code == 2
+    assert "go on with it by --resume" in err
+    assert run(*SEARCH, "--out", tmp_path / "run", "--force")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--space-option", "width_step=0"), ("--max-params", "lots"), ("--proxy", "zem"), ("--max-params", "1k")]
+)
+def test_a_search_that_cannot_begin_touches_no_folder(run, tmp_path, wrong):
+    out = tmp_path / "run"
+    assert run(*SEARCH, *wrong, "--out", out)[0] == 2
+    assert not out.exists()
+    assert run(*SEARCH, "--out", out)[0] == 0
+    before = (out / "result.json").read_text()
+    assert run(*SEARCH, *wrong, "--out", out, "--force")[0] == 2
+    assert (out / "result.json").read_text() == before
+
+
+def test_runs_show_best_and_export(run, tmp_path):
+    run(*SEARCH, "--out", tmp_path / "run")
+    shown = json.loads(run("runs", "show", tmp_path / "run", "--json")[1])
+    assert (shown["kind"], shown["state"], shown["settings"]["seed"]) == ("search", "done", 0)
+    assert shown["begun_with"]["versions"]["python"]
+    assert "finalists" in run("runs", "show", tmp_path / "run")[1]
+    best = json.loads((tmp_path / "run" / "best.json").read_text())
+    assert json.loads(run("runs", "best", tmp_path / "run", "--json")[1])["architecture"] == best["architecture"]
+    rows = list(csv.DictReader(io.StringIO(run("runs", "export", tmp_path / "run")[1])))
+    assert max(float(row["value"]) for row in rows) == best["fitness"]
+    assert zs.Architecture.from_dict(json.loads(rows[0]["architecture"]))
+    run("runs", "export", tmp_path / "run", "--format", "json", "--out", tmp_path / "scores.json")
+    assert len(json.loads((tmp_path / "scores.json").read_text())) == len(rows)
+    assert run("runs", "export", tmp_path / "run", "--format", "xml")[0] == 2
+
+
+def test_a_damaged_run_is_named_and_recovered(run, tmp_path):
+    run(*SEARCH, "--out", tmp_path / "run")
+    path = tmp_path / "run" / "run.db"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 4])
+    code, _, err = run("runs", "show", tmp_path / "run")
+    assert code == 2
+    assert "is damaged" in err
+    assert run("runs", "recover", tmp_path / "run", "--out", tmp_path / "saved")[0] == 0
+    assert (tmp_path / "saved" / "run.db").exists()
+    assert run("runs", "show", tmp_path / "nowhere")[0] == 2
+
+
+def test_correlate_with_a_table_of_ones_own(run, table, tmp_path):
+    arguments = [
+        *(
+            "correlate",
+            "--table",
+            table,
+            "--space",
+            "nasbench201",
+            "--arch-column",
+            "cell",
+            "--accuracy-column",
+            "top1",
+        ),
+        *("--dataset", "cifar10", "--proxies", "naswot,params", "--space-option", "num_cells=1", "--batch-size", "4"),
+        *("--space-option", "channels=4", "--executor", "serial", "--quiet"),
+    ]
+    code, out, err = run(*arguments, "--out", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert "| `naswot` |" in out
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert {each["proxy"] for each in report["proxies"]} >= {"naswot", "params", "flops", "layers"}
+    assert (tmp_path / "run" / "scores.csv").exists()
+    code, again, _ = run(*arguments, "--out", tmp_path / "run", "--resume")
+    assert code == 0
+    assert again.splitlines()[:8] == out.splitlines()[:8]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "give either --benchmark"),
+        (["--table", "none.csv"], "none.csv"),
+        (["--benchmark", "nasbench20"], "Did you mean 'nasbench201'"),
+        (["--table", "TABLE", "--accuracy-column", "top2"], "top2"),
+        (["--table", "TABLE", "--split", "train"], "--split must be test or valid"),
+        (["--table", "TABLE", "--space-option", "num_cells"], "an option is name=value"),
+        (["--table", "TABLE", "--proxies", "zem"], "Did you mean 'zen'"),
+    ],
+)
+def test_bad_correlations_are_one_line_and_exit_code_2(run, table, arguments, expected):
+    given = [table if each == "TABLE" else each for each in arguments]
+    columns = ["--space", "nasbench201", "--arch-column", "cell", "--dataset", "cifar10", "--executor", "serial"]
+    if "--accuracy-column" not in given:
+        columns += ["--accuracy-column", "top1"]
+    code, _, err = run("correlate", *given, *(columns if table in given else []))
+    assert code == 2
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+def test_a_winner_is_looked_up(run, table, monkeypatch):
+    wanted = zs.get_space("nasbench201").from_string(list(CELLS)[2])
+    monkeypatch.setattr(type(zs.get_space("nasbench201")), "initial", lambda self: wanted)
+    code, out, _ = run(
+        *("search", "--space", "nasbench201", "--proxy", "params", "--proposals", "1", "--quiet"),
+        *("--benchmark", table, "--dataset", "cifar10", "--arch-column", "cell", "--accuracy-column", "top1"),
+    )
+    assert code == 0
+    rows = dict(line.split(maxsplit=1) for line in out.splitlines() if line.startswith(("regret", "rank")))
+    assert rows["regret"].startswith("14.12 points below the best, 94.37%")
+    assert rows["rank"] == "3 of 4"
+    assert "80.25%" in out
+
+
+def test_a_table_is_converted_once_and_read_again(run, tmp_path):
+    rows = {"02012100": {"test_acc": [91.0, 92.0, 93.0], "mean_acc": 92.0, "std": 0.8, "params": 5, "flops": 7}}
+    (tmp_path / "nas-bench-macro_cifar10.json").write_text(json.dumps(rows))
+    code, out, _ = run("convert", tmp_path / "nas-bench-macro_cifar10.json", "--out", tmp_path / "macro.npz")
+    assert code == 0
+    assert "architectures" in out
+    assert zs.load_table(tmp_path / "macro.npz").accuracy_of("02012100") == 92.0
+    code, _, err = run("convert", tmp_path / "nas-bench-macro_cifar10.json", "--out", tmp_path / "macro.npz")
+    assert code == 2
+    assert "overwrite it with --force" in err

@@ -1,0 +1,185 @@
+"""Device tables: sums of kernels, memos, JSON, and what a table does not know."""
+
+import json
+import math
+import pickle
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.latency.device import a_table
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.blocks.base import _unit_ops
+from zeroshot_nas.core.seeding import python_rng
+from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
+from zeroshot_nas.latency.device_table import DeviceTable, Fingerprint, Observed, Overhead, features
+from zeroshot_nas.latency.kernels import Kernel, kernels
+from zeroshot_nas.spaces.base import get_space
+
+TABLE = a_table("mobilenet")
+
+
+def network(seed):
+    space = get_space("mobilenet", input_size=(3, 32, 32))
+    rng = python_rng(seed)
+    architecture = space.initial()
+    for _ in range(seed % 40):
+        architecture = space.mutate(architecture, rng)
+    return architecture
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_networks_latency_is_the_sum_of_its_kernels_and_the_overhead(seed):
+    architecture = network(seed)
+    parts = [TABLE.kernel_ms(each) for each in kernels(architecture)]
+    overhead = TABLE.overhead
+    running = [each for each in parts if each > 0]
+    whole = sum(max(0, overhead.factor * each + overhead.per_kernel_ms) for each in running)
+    beyond = max(0, len(running) - TABLE.most_kernels)
+    assert TABLE.latency_ms(architecture) == pytest.approx(
+        whole + overhead.per_network_ms + beyond * max(0, -overhead.per_kernel_ms)
+    )
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.floats(-0.01, 0.01))
+def test_kernels_beyond_what_was_measured_get_no_credit(most, sub_layers, per_kernel_ms):
+    overhead = Overhead(1, per_kernel_ms, 0)
+    net = Architecture.from_string(f"SuperConvK3BNRELU(3,8,1,{sub_layers})", (3, 8, 8))
+    ran = sub_layers + 2
+    known = {each: Observed(0.02, 1) for each in kernels(net)}
+    table = DeviceTable(TABLE.fingerprint, "mobilenet", (3, 8, 8), known, {}, overhead, most_kernels=most)
+    credited = ran if per_kernel_ms > 0 else min(ran, most)
+    assert table.latency_ms(net) == pytest.approx(0.02 * ran + per_kernel_ms * credited)
+
+
+def test_memos_change_nothing():
+    fresh = pickle.loads(pickle.dumps(TABLE))
+    assert fresh == TABLE
+    assert not fresh._blocks
+    for seed in range(30):
+        architecture = network(seed)
+        assert TABLE.latency_ms(architecture) == TABLE.latency_ms(architecture) == fresh.latency_ms(architecture)
+
+
+def test_a_unit_that_another_block_had_is_not_mixed_up():
+    """Equal units are one object, which is what the memo knows them by; unequal ones are not, whatever is freed."""
+    one, same, other = (network(seed).blocks[2] for seed in (5, 5, 6))
+    assert one.first(8)[0] is same.first(8)[0]
+    assert one != other
+    fresh = pickle.loads(pickle.dumps(TABLE))
+    for seed in range(30):
+        _unit_ops.cache_clear()  # the objects that were known are made anew
+        assert fresh.latency_ms(network(seed)) == pickle.loads(pickle.dumps(TABLE)).latency_ms(network(seed))
+
+
+def test_json_gives_the_same_table(tmp_path):
+    TABLE.save(tmp_path / "table.json")
+    read = DeviceTable.load(tmp_path / "table.json")
+    assert read == TABLE
+    assert read.digest == TABLE.digest
+    assert hash(read) == hash(TABLE)
+    assert read.latency_ms(network(7)) == TABLE.latency_ms(network(7))
+
+
+def test_another_overhead_is_another_digest():
+    data = TABLE.to_dict()
+    data["overhead"]["factor"] = 2.0
+    assert DeviceTable.from_dict(data).digest != TABLE.digest
+
+
+def test_measurements_outweigh_the_regressor_the_more_there_are():
+    kernel = Kernel("conv", 8, 8, 16, 16, 3, activation="relu")
+    guess = TABLE.models["conv"](kernel)
+
+    def with_observations(count):
+        data = {**TABLE.kernels, kernel: Observed(3 * guess, count)}
+        return DeviceTable(TABLE.fingerprint, "mobilenet", (3, 32, 32), data, TABLE.models).kernel_ms(kernel)
+
+    values = [with_observations(count) for count in (1, 5, 50, 5_000)]
+    assert guess < values[0] < values[1] < values[2] < values[3] < 3 * guess
+    assert values[-1] == pytest.approx(3 * guess, rel=0.01)
+    assert math.log(values[1] / guess) == pytest.approx(math.log(3) / 2)  # five against the prior's five
+
+
+def test_a_kernel_that_another_takes_in_costs_nothing():
+    kernel = Kernel("add", 8, 8, 4, 4, inputs=2)
+    models = {**TABLE.models, "add": None}
+    table = DeviceTable(
+        TABLE.fingerprint, "mobilenet", (3, 32, 32), {kernel: Observed(0.0, 4)}, models, Overhead(1, 1, 0)
+    )
+    assert table.kernel_ms(kernel) == 0
+    seen = Kernel("conv", 8, 8, 4, 4)
+    zero = DeviceTable(TABLE.fingerprint, "mobilenet", (3, 32, 32), {seen: Observed(0.0, 4)}, TABLE.models)
+    assert zero.kernel_ms(seen) == 0
+
+
+def test_the_regressor_is_not_followed_far_beyond_what_was_measured():
+    model = TABLE.models["conv"]
+    enormous = Kernel("conv", 10**6, 10**6, 500, 500, 7)
+    assert model(enormous) <= math.exp(model.high + 1) * (1 + 1e-9)
+
+
+def test_an_unknown_kind_is_told():
+    with pytest.raises(FileFormatError, match="holds no pool; calibrate on a space that has it"):
+        TABLE.kernel_ms(Kernel("pool", 8, 8, 4, 4))
+
+
+@given(
+    st.sampled_from(["conv", "depthwise", "linear", "global_pool", "add", "scale"]),
+    st.integers(1, 64),
+    st.integers(1, 64),
+)
+def test_features_are_finite(kind, channels, side):
+    kernel = Kernel(kind, channels, channels, side, side, groups=channels if kind == "depthwise" else 1)
+    assert all(map(math.isfinite, features(kernel)))
+
+
+def test_fingerprints_tell_their_differences():
+    here = Fingerprint("EPYC", 2, "Linux", "torch", "2.13", 1, 1)
+    assert here.differences(here) == []
+    there = Fingerprint("M1", 2, "Linux", "torch", "2.13", 1, 4)
+    assert here.differences(there) == ["device 'EPYC' against 'M1'", "threads 1 against 4"]
+
+
+def spoilt(change):
+    data = json.loads(json.dumps(TABLE.to_dict()))
+    change(data)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "expected a JSON object with format"),
+        ({"format": "zeroshot_nas.device_table", "version": 9}, "of version 9"),
+        (spoilt(lambda data: data.pop("kernels")), "KeyError: 'kernels'"),
+        (spoilt(lambda data: data["kernels"].append(["conv", 1])), "not a valid device table"),
+        (spoilt(lambda data: data["kernels"][0].__setitem__(-2, -1.0)), "not a kernel's row"),
+        (spoilt(lambda data: data["kernels"][0].__setitem__(0, "nonsense")), "not a kernel's row"),
+        (spoilt(lambda data: data["fingerprint"].pop("device")), "TypeError"),
+        (spoilt(lambda data: data["models"]["conv"].pop("mean")), "KeyError: 'mean'"),
+        (spoilt(lambda data: data.update(input_size=[3])), "ValueError"),
+    ],
+)
+def test_a_spoilt_table_is_told(data, message, tmp_path):
+    file = tmp_path / "table.json"
+    file.write_text(json.dumps(data))
+    with pytest.raises(FileFormatError, match=message) as caught:
+        DeviceTable.load(file)
+    assert str(file) in str(caught.value)
+    assert isinstance(caught.value, ZeroShotNASError)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_json_is_told(content, tmp_path):
+    file = tmp_path / "table.json"
+    file.write_bytes(content)
+    with pytest.raises(FileFormatError, match="can't be read as a device table"):
+        DeviceTable.load(file)
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(FileFormatError, match="can't be read as a device table"):
+        DeviceTable.load(tmp_path / "none.json")

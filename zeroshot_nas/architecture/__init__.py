@@ -1,0 +1,1 @@
+"""Architectures as data: operations, block specifications, the PlainNet text."""

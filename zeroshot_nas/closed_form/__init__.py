@@ -1,0 +1,1 @@
+"""Scores that follow from the graph of an architecture alone: nothing is built, drawn or run."""

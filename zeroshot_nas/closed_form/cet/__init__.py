@@ -1,0 +1,1 @@
+"""CET, capacity x expressivity x trainability of a graph: from its trace to its terms."""

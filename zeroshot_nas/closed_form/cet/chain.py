@@ -1,0 +1,509 @@
+"""The mean field of chains without pooling, in a few numbers a layer: the same values as the general propagation.
+
+Without pooling all forward maps are white: independent from position to position. Of a tensor there is left its energy,
+its excess and the energy of what is linear in the image. A gradient, which starts constant at the global pooling, is
+white noise plus *combs*: parts that are equal at all positions that are p apart,
+
+    K(d) = b [d = 0] + sum of a_p over the p that divide d,    p = 1, 2, 4, ...
+
+ReLU takes (b, a) to (b/2 + sum(a)/4, a/4), a stride of 2 spreads a_p to a_2p. Energies and combs depend on the kinds of
+layers alone; excess, where the widths are, passes through a block as an affine map. So a block is worked out once for
+what reaches it, and a network costs an affine step a block and a few sums over its layers. With so few numbers plain
+arithmetic is faster than arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from zeroshot_nas.architecture.architecture import Architecture, BlockSpec, single_sub_layer
+from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Gate, Op, Residual, Resolution, Shape
+from zeroshot_nas.closed_form.cet.propagation import CENTRED, LINEAR_SHARE
+from zeroshot_nas.closed_form.cet.spectra import divided_window, torus_side
+from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, score_u, sum_and_entropy
+from zeroshot_nas.closed_form.cet.tracing import reached_kernel
+
+Combs: TypeAlias = tuple[float, ...]
+"""a_1, a_2, a_4, ... as parts of the energy; the rest of it is white."""
+
+RELU_EXCESS = LINEAR_SHARE**2
+"""What a ReLU leaves of excess."""
+
+
+class Signal(NamedTuple):
+    """A tensor on its way forward.
+
+    Attributes:
+        energy: Its energy.
+        excess: Its excess is ``excess + slope * x`` for the excess x of what enters the block.
+        slope: See there.
+        linear: Energy of what is linear in the image, over that of what enters.
+    """
+
+    energy: float
+    excess: float
+    slope: float
+    linear: float
+
+
+class Gradient(NamedTuple):
+    """A tensor on its way back.
+
+    Attributes:
+        energy: Its energy, over that of what enters.
+        combs: Its combs.
+        excess: As a signal's.
+        slope: As a signal's.
+    """
+
+    energy: float
+    combs: Combs
+    excess: float
+    slope: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Seen:
+    """A convolution as combs see it: without its widths. One object each, so that it is its own key.
+
+    Attributes:
+        kernel: Taps along an axis that one input position meets.
+        stride: Its stride.
+        dilation: Its dilation.
+        tori: Sides of the torus before and behind it.
+    """
+
+    kernel: int
+    stride: int
+    dilation: int
+    tori: tuple[int, int]
+
+
+class Layer(NamedTuple):
+    """A convolution with batch norm, where it stands.
+
+    Attributes:
+        seen: What combs see of it.
+        out_channels: Output channels.
+        is_depthwise: Whether it is depthwise.
+        rank: Patch rank of an input without excess.
+        gain: Excess of the output over that of the input, or over 1 more where it is dense.
+        gain_back: The same of gradients, of white ones.
+        positions: Output positions.
+        size: Values of its output.
+        reads_entering: Whether it reads what enters its sub-layer.
+    """
+
+    seen: Seen
+    out_channels: int
+    is_depthwise: bool
+    rank: float
+    gain: float
+    gain_back: float
+    positions: int
+    size: int
+    reads_entering: bool
+
+
+class Fork(NamedTuple):
+    """A residual unit: the sum of two chains."""
+
+    body: Steps
+    shortcut: Steps
+
+
+Steps: TypeAlias = "tuple[Layer | Fork | None, ...]"
+"""What a signal passes, in order; None is a ReLU."""
+
+
+class SubLayer(NamedTuple):
+    """A sub-layer, whatever reaches it.
+
+    Attributes:
+        steps: What it consists of.
+        shape: Shape of its output.
+        layers: Its convolutions, in order.
+    """
+
+    steps: Steps
+    shape: Shape
+    layers: Sequence[Layer]
+
+
+Affine: TypeAlias = tuple[float, float]
+"""What it is for an excess of 0 where the block begins, and what each unit of that excess adds."""
+
+Passed: TypeAlias = tuple[float, Affine, Affine]
+"""What a signal does to a convolution: its input's energy, 1 over its patch rank, 1 over its output's dimension, the
+effective one."""
+
+Row: TypeAlias = tuple[Affine, Affine, Affine, float]
+"""A convolution passed both ways: the last two of `Passed`, 1 over its gradient's effective dimension, and all
+positions over that gradient's effective ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardBlock:
+    """A block that a signal passed.
+
+    Attributes:
+        out: The signal behind it.
+        shape: Its shape.
+        sub_layers: Its sub-layers.
+        passed: Of each convolution, in order.
+    """
+
+    out: Signal
+    shape: Shape
+    sub_layers: Sequence[SubLayer]
+    passed: Sequence[Passed]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Its convolutions, in order."""
+        return [layer for each in self.sub_layers for layer in each.layers]
+
+
+class BackwardBlock(NamedTuple):
+    """A block that a gradient passed.
+
+    Attributes:
+        out: The gradient before it.
+        runs: Positions and rows of convolutions that follow each other at one resolution.
+    """
+
+    out: Gradient
+    runs: Sequence[tuple[int, Sequence[Row]]]
+
+
+class _NoChainError(Exception):
+    """A block has operations that are not of a chain as this module knows them."""
+
+
+class Chain(NamedTuple):
+    """A chain's blocks as a signal and a gradient passed them.
+
+    Attributes:
+        blocks: The blocks on the way forward.
+        back: The same on the way back, in the chain's order.
+        entering: Excess of the signal that enters each block.
+        arriving: Excess of the gradient that arrives at each block.
+        depth_forward: D_f.
+        depth_backward: D_b.
+    """
+
+    blocks: Sequence[ForwardBlock]
+    back: Sequence[BackwardBlock]
+    entering: Sequence[float]
+    arriving: Sequence[float]
+    depth_forward: float
+    depth_backward: float
+
+    def score(self) -> float:
+        """The variant "u" of CET, without its pieces."""
+        uses, transmissions = dict[int, float](), dict[int, float]()  # by resolution
+        for block, x, y in zip(self.back, self.entering, self.arriving, strict=True):
+            for positions, rows in block.runs:
+                used = transmitted = 0.0
+                for (rank, rank_slope), (out, out_slope), (grad, grad_slope), dilution in rows:
+                    inputs, output = dilution / (rank + rank_slope * x), 1 / (out + out_slope * x)
+                    gradient = 1 / (grad + grad_slope * y)
+                    used += gradient * (inputs if inputs < output else output)
+                    transmitted += math.log1p(output if output < gradient else gradient)
+                uses[positions] = uses.get(positions, 0.0) + used
+                transmissions[positions] = transmissions.get(positions, 0.0) + transmitted
+        (u, h_u), (s, h_s) = sum_and_entropy(uses.values()), sum_and_entropy(transmissions.values())
+        return score_u(u, h_u, s, h_s, self.depth_forward, self.depth_backward)
+
+    def pieces(self) -> CetPieces:
+        """What CET weighs."""
+        layers = [layer for block in self.blocks for layer in block.layers]
+        found = [
+            (1 / (rank + rank_slope * x), 1 / (out + out_slope * x), 1 / (grad + grad_slope * y), dilution)
+            for block, x, y in zip(self.back, self.entering, self.arriving, strict=True)
+            for _, rows in block.runs
+            for (rank, rank_slope), (out, out_slope), (grad, grad_slope), dilution in rows
+        ]
+        patch_rank, outputs, gradients, dilution = np.array(found).T
+        positions = np.array([layer.positions for layer in layers], float)
+        first = self.blocks[0].sub_layers[0].layers  # what enters later ones is not the image
+        is_stem = [each.reads_entering for each in first] + [False] * (len(layers) - len(first))
+        columns = Layers(
+            out_channels=np.array([layer.out_channels for layer in layers], float),
+            positions=positions,
+            patch_rank=patch_rank,
+            novelty=np.ones(len(layers)),
+            output_rank=outputs / positions,
+            output_positions=positions,
+            gradient_rank=gradients * dilution / positions,
+            gradient_positions=positions / dilution,
+            is_stem=np.array(is_stem, float),
+        )
+        return CetPieces.of(columns, self.depth_forward, self.depth_backward)
+
+
+def propagate_chain(architecture: Architecture) -> Chain | None:
+    """The convolutions of a chain, with the numbers that the general propagation gives them.
+
+    Returns:
+        None where the architecture has no convolution or something else than convolutions with batch norms, ReLUs,
+        gates and residual units of these, strides of 1 and 2, or has parallel convolutions that may repeat each other.
+    """
+    walked = _walk_forward(architecture)
+    if walked is None:
+        return None
+    blocks, entering, energy, linear = walked
+    shape = blocks[-1].shape
+    back, arriving, growth = _walk_back(blocks, shape[0] / architecture.num_classes)
+    if not any(block.runs for block in back):
+        return None
+    height, width = architecture.input_size[1:]
+    growth *= height * width / (shape[1] * shape[2] * energy)
+    last = blocks[-1].sub_layers[-1].steps
+    rectified = float(bool(last) and last[-1] is None)  # behind it only the head is left: no layer
+    return Chain(
+        *(blocks, back, entering, arriving),
+        -math.log(linear / energy) / LINEAR_LOSS - rectified,
+        math.log(growth) / GRADIENT_GAIN - rectified,
+    )
+
+
+def _walk_forward(architecture: Architecture) -> tuple[list[ForwardBlock], list[float], float, float] | None:
+    """An image's way: the blocks, the excess that enters each, the energy behind them and what is linear of it."""
+    energy, excess, linear = 1.0, 0.0, 1.0
+    blocks: list[ForwardBlock] = []
+    entering: list[float] = []
+    shape = architecture.input_size
+    for spec in architecture.blocks:
+        block = forward_block(spec, shape, energy)
+        if block is None:
+            return None
+        blocks.append(block)
+        entering.append(excess)
+        shape = block.shape
+        energy, constant, slope, share = block.out
+        excess, linear = constant + slope * excess, linear * share
+    return blocks, entering, energy, linear
+
+
+def _walk_back(blocks: Sequence[ForwardBlock], excess: float) -> tuple[list[BackwardBlock], list[float], float]:
+    """The way back from a gradient of that excess: the blocks, the excess that arrives at each, the energy's growth."""
+    growth, combs = 1.0, constant_combs(blocks[-1].shape)
+    back: list[BackwardBlock] = []
+    arriving: list[float] = []
+    for block in reversed(blocks):
+        came = backward_block(block, combs)
+        back.append(came)
+        arriving.append(excess)
+        gain, combs, constant, slope = came.out
+        growth, excess = growth * gain, constant + slope * excess
+    return back[::-1], arriving[::-1], growth
+
+
+def constant_combs(shape: Shape) -> Combs:
+    """The combs of what is the same at all positions."""
+    levels = torus_side(min(shape[1:])).bit_length() - 1
+    return (1.0, *[0.0] * (levels - 1)) if levels else ()
+
+
+@lru_cache(maxsize=32_768)
+def forward_block(block: BlockSpec, shape: Shape, energy: float) -> ForwardBlock | None:
+    """Runs a signal through a block; None where it is not of a chain."""
+    single = single_sub_layer(block)
+    try:
+        passed = [sub_layer(single, shape, True)]
+        if block.sub_layers > 1:
+            passed += [sub_layer(single, passed[0].shape, False)] * (block.sub_layers - 1)
+    except _NoChainError:
+        return None
+    signal, through = Signal(energy, 0.0, 1.0, 1.0), list[Passed]()
+    for each in passed:
+        signal = _run(each.steps, signal, through)
+    return ForwardBlock(signal, passed[-1].shape, passed, through)
+
+
+def _run(steps: Steps, signal: Signal, through: list[Passed]) -> Signal:
+    """The way forward; notes what each convolution sees."""
+    energy, excess, slope, linear = signal
+    for step in steps:
+        if step is None:
+            energy, excess, slope, linear = energy * CENTRED, excess * RELU_EXCESS, slope * RELU_EXCESS, linear / 4
+        elif isinstance(step, Fork):
+            reaches = Signal(energy, excess, slope, linear)
+            body = _run(step.body, reaches, through)
+            side = _run(step.shortcut, reaches, through) if step.shortcut else reaches
+            energy, linear = body.energy + side.energy, body.linear + side.linear
+            one, two = (body.energy / energy) ** 2, (side.energy / energy) ** 2
+            excess, slope = one * body.excess + two * side.excess, one * body.slope + two * side.slope
+        else:
+            # a dense convolution reads all channels at once, a depthwise one each alone, without excess
+            read, read_slope = (1.0, 0.0) if step.is_depthwise else (1.0 + excess, slope)
+            excess, slope = step.gain * (excess if step.is_depthwise else read), step.gain * slope
+            size, rank = step.size, step.rank
+            through.append((energy, (read / rank, read_slope / rank), ((1.0 + excess) / size, slope / size)))
+            energy, linear = 1.0, linear / energy
+    return Signal(energy, excess, slope, linear)
+
+
+@lru_cache(maxsize=32_768)
+def sub_layer(block: BlockSpec, shape: Shape, is_first: bool) -> SubLayer:
+    """A block's first sub-layer, or a following one."""
+    layers: list[Layer] = []
+    steps, after = _steps(block.first(shape[0]) if is_first else block.following(), shape, True, layers)
+    return SubLayer(steps, after, layers)
+
+
+def _steps(ops: tuple[Op, ...], shape: Shape, entering: bool, layers: list[Layer]) -> tuple[Steps, Shape]:
+    """Operations from a shape on, which may be what ``entering`` the sub-layer has; notes convolutions in order."""
+    steps: list[Layer | Fork | None] = []
+    normalises = False
+    for op in ops:
+        if isinstance(op, BatchNorm) != normalises:
+            raise _NoChainError
+        normalises = isinstance(op, Conv)
+        if isinstance(op, Conv):
+            layer, shape = _layer(op, shape, entering and not steps)
+            layers.append(layer)
+            steps.append(layer)
+        elif isinstance(op, Activation) and op.kind == "relu":
+            steps.append(None)
+        elif isinstance(op, Residual):
+            fork, shape = _fork(op, shape, entering and not steps, layers)
+            steps.append(fork)
+        elif not isinstance(op, BatchNorm | Gate):
+            raise _NoChainError
+    if normalises:
+        raise _NoChainError
+    return tuple(steps), shape
+
+
+def _fork(op: Residual, shape: Shape, entering: bool, layers: list[Layer]) -> tuple[Fork, Shape]:
+    """A residual unit with at most one convolution in the shortcut, and more in the body: none repeats another."""
+    before = len(layers)
+    body, after = _steps(op.body, shape, entering, layers)
+    between = len(layers)
+    side, _ = _steps(op.shortcut, shape, entering, layers)
+    in_body, in_shortcut = between - before, len(layers) - between
+    is_nested = any(isinstance(each, Fork) for each in body + side)
+    if is_nested or in_shortcut > 1 or in_body <= in_shortcut:
+        raise _NoChainError
+    return Fork(body, side), after
+
+
+def _layer(conv: Conv, shape: Shape, reads_entering: bool) -> tuple[Layer, Shape]:
+    resolution = shape[1:]
+    rank, seen, after = _seen(conv.kernel_size, conv.stride, conv.dilation, resolution)
+    gain, gain_back = 1 / rank, 1.0
+    is_depthwise = conv.groups > 1
+    if not is_depthwise:
+        rank *= conv.in_channels
+        gain, gain_back = conv.out_channels / rank, conv.in_channels / conv.out_channels
+    elif conv.groups != conv.in_channels:
+        raise _NoChainError
+    positions, shape = after[0] * after[1], (conv.out_channels, *after)
+    size = conv.out_channels * positions
+    return Layer(seen, conv.out_channels, is_depthwise, rank, gain, gain_back, positions, size, reads_entering), shape
+
+
+@lru_cache(maxsize=16_384)
+def _seen(kernel_size: int, stride: int, dilation: int, resolution: Resolution) -> tuple[float, Seen, Resolution]:
+    """Independent taps of a convolution's patches of white maps, what combs see of it, and its output's resolution."""
+    if stride > 2:
+        raise _NoChainError
+    conv = Conv(1, 1, kernel_size, stride, dilation=dilation)
+    after = conv.output_shape((1, *resolution))[1:]
+    torus, kernel = torus_side(min(resolution)), reached_kernel(conv, min(resolution))
+    rank = kernel**2 / divided_window(kernel, dilation, torus)[-1]
+    return rank, Seen(max(1, round(kernel / stride)), stride, dilation, (torus, torus_side(min(after)))), after
+
+
+@lru_cache(maxsize=32_768)
+def backward_block(block: ForwardBlock, combs: Combs) -> BackwardBlock:
+    """Runs a gradient of energy 1 back through a block."""
+    gradient, through, rows = Gradient(1.0, combs, 0.0, 1.0), list(block.passed), list[Row]()
+    for each in reversed(block.sub_layers):
+        gradient = _back(each.steps, gradient, through, rows)
+    found = zip(block.layers, reversed(rows), strict=True)
+    runs = [(positions, [row for _, row in run]) for positions, run in groupby(found, lambda each: each[0].positions)]
+    return BackwardBlock(gradient, runs)
+
+
+def _back(steps: Steps, gradient: Gradient, through: list[Passed], rows: list[Row]) -> Gradient:
+    """The way back; takes what passed the convolutions from the end, and notes the last convolution first."""
+    energy, combs, excess, slope = gradient
+    for step in reversed(steps):
+        if step is None:
+            # a quarter of the energy passes coherently; the mask's fluctuations make as much white noise of no excess
+            energy, combs, excess, slope = energy / 2, _halved(combs), excess / 4, slope / 4
+        elif isinstance(step, Fork):
+            came = Gradient(energy, combs, excess, slope)
+            side = _back(step.shortcut, came, through, rows) if step.shortcut else came
+            energy, combs, excess, slope = _sum(_back(step.body, came, through, rows), side)
+        else:
+            dilution, taps, combs = _convolved(step.seen, combs)
+            entered, rank, out = through.pop()
+            each = dilution / step.size
+            rows.append((rank, out, ((1.0 + excess) * each, slope * each), dilution))
+            taps *= step.gain_back
+            if not step.is_depthwise:
+                excess += 1.0
+            energy, excess, slope = energy / (entered * step.seen.stride**2), taps * excess, taps * slope
+    return Gradient(energy, combs, excess, slope)
+
+
+@lru_cache(maxsize=32_768)
+def _halved(combs: Combs) -> Combs:
+    return tuple([each / 2 for each in combs])
+
+
+@lru_cache(maxsize=32_768)
+def _convolved(conv: Seen, combs: Combs) -> tuple[float, float, Combs]:
+    """What a convolution makes of combs, whatever its widths.
+
+    Returns:
+        All positions over the effective ones of what reaches it; the mean of squared correlations over pairs of taps;
+        the combs that it passes on.
+    """
+    mass = divided_window(conv.kernel, conv.dilation, conv.tori[1])
+    taps, rho = mass[-1], 0.0
+    for weight, comb in zip(mass, combs, strict=False):
+        rho += comb
+        taps += weight * rho**2
+    levels = conv.tori[0].bit_length() - 1  # a comb too wide for the torus is white
+    spread = (0.0, *combs)[:levels] if conv.stride > 1 else combs
+    return 1 / _effective_share(combs), taps / conv.kernel**2, spread
+
+
+def _sum(one: Gradient, two: Gradient) -> Gradient:
+    energy = one.energy + two.energy
+    first, second = one.energy / energy, two.energy / energy
+    combs = tuple([first * a + second * b for a, b in zip(one.combs, two.combs, strict=True)])
+    first, second = first**2, second**2
+    return Gradient(energy, combs, first * one.excess + second * two.excess, first * one.slope + second * two.slope)
+
+
+def _effective_share(combs: Combs) -> float:
+    """Effective positions of a map with these combs, over all its positions: exp of its spectrum's entropy.
+
+    On a torus of side t the spectrum has at the multiples of t/p, p^2 frequencies, what the combs of p and more bring:
+    b + sum over q >= p of a_q (t/q)^2.
+    """
+    torus = 1 << len(combs)
+    share, count, entropy = (1.0 - sum(combs)) / torus**2, torus**2, 0.0
+    for level in range(len(combs) - 1, -1, -1):
+        if comb := combs[level]:
+            inner = 1 << 2 * level  # frequencies that this comb has
+            entropy -= (count - inner) * _times_log(share)
+            share, count = share + comb / inner, inner
+    return math.exp(entropy - count * _times_log(share)) / torus**2
+
+
+def _times_log(share: float) -> float:
+    return share * math.log(share) if share > 0 else 0.0

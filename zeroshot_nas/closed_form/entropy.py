@@ -1,0 +1,156 @@
+"""Structure entropy: how much a chain of convolutions can express, from its widths and kernels alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from zeroshot_nas.architecture.architecture import Architecture, BlockSpec, block_steps
+from zeroshot_nas.architecture.ops import Conv, Graph, Resolution
+from zeroshot_nas.errors import ArchitectureError, ProxyError
+
+
+class LogWidths(NamedTuple):
+    """Sums over the convolutions of one block's main chain; together they are the sum of log fan-in.
+
+    Attributes:
+        channels: Sum of log(in_channels / groups).
+        kernels: Sum of log(kernel_size^2).
+    """
+
+    channels: float
+    kernels: float
+
+
+class Stage(NamedTuple):
+    """A run of blocks at one resolution.
+
+    Attributes:
+        channels: Channels of its output.
+        positions: Height times width of its output.
+        entropy: Sum of 1/2 log fan-in over all convolutions from the image to its end.
+    """
+
+    channels: int
+    positions: int
+    entropy: float
+
+
+def entropy_maedet(architecture: Architecture, *, stage_weights: Sequence[float] = (0, 0, 1, 1, 6)) -> float:
+    r"""Multi-scale structure entropy (Sun et al., "MAE-DET", ICML 2022, arXiv:2111.13336); higher is better.
+
+    .. math:: \sum_s w_s (\log C_s + H_s), \qquad H_s = \sum_{l \le s} \tfrac12 \log \frac{C_{in}}{g} k^2
+
+    H_s sums over every convolution of the main chain from the image to the end of stage s; shortcuts and gates are left
+    out. A stage ends just before each later block whose stride is above 1, and at the end.
+
+    Args:
+        architecture: Any architecture.
+        stage_weights: Weight of each stage, first to last. They are aligned at the end: an architecture with fewer
+            stages takes the last weights; where it has more, its first stages all take the first weight.
+
+    Raises:
+        ProxyError: ``stage_weights`` is empty, or holds something else than finite numbers.
+
+    Example:
+        >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperConvK3BNRELU(16,32,2,1)", (3, 8, 8))
+        >>> round(entropy_maedet(net), 3)  # (log 16 + log(27) / 2) + 6 (log 32 + log(27) / 2 + log(144) / 2)
+        50.012
+    """
+    stages = _stages(architecture, 1.0, 1.0)
+    weights = _aligned(stage_weights, len(stages))
+    return sum(
+        weight * (math.log(stage.channels) + stage.entropy) for weight, stage in zip(weights, stages, strict=True)
+    )
+
+
+def entropy_deepmad(
+    architecture: Architecture,
+    *,
+    stage_weights: Sequence[float] = (1, 1, 1, 1, 8),
+    alpha1: float = 1.0,
+    alpha2: float = 1.0,
+) -> float:
+    r"""Structure entropy of DeepMAD (Shen et al., CVPR 2023, arXiv:2303.02165); higher is better.
+
+    .. math:: \sum_s w_s \log(C_s H_s W_s) \sum_{l \le s} \tfrac12 \log\left((C_{in}/g)^{\alpha_1} k^{2\alpha_2}\right)
+
+    Stages, chain and alignment of the weights are as in `entropy_maedet`: early convolutions count again in every later
+    stage. It grows with depth without limit, so DeepMAD bounds depth over width beside it
+    (`zeroshot_nas.costs.shape.ShapeBounds`).
+
+    Args:
+        architecture: Any architecture.
+        stage_weights: Weight of each stage, first to last, aligned at the end.
+        alpha1: Exponent of the channels.
+        alpha2: Exponent of the kernel's area.
+
+    Raises:
+        ProxyError: ``stage_weights`` is empty, or it or an exponent is no finite number.
+
+    Example:
+        >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperConvK3BNRELU(16,32,2,1)", (3, 8, 8))
+        >>> round(entropy_deepmad(net), 3)  # log(16 64) log(27) / 2 + 8 log(32 16) (log(27) / 2 + log(144) / 2)
+        217.678
+    """
+    _expect_finite("alpha1 and alpha2", (alpha1, alpha2))
+    stages = _stages(architecture, alpha1, alpha2)
+    weights = _aligned(stage_weights, len(stages))
+    return sum(
+        weight * math.log(stage.channels * stage.positions) * stage.entropy
+        for weight, stage in zip(weights, stages, strict=True)
+    )
+
+
+@lru_cache(maxsize=65_536)
+def block_log_widths(block: BlockSpec, in_channels: int, resolution: Resolution) -> LogWidths:
+    """The sums of one block, memoised: in a search most blocks are those of the parent.
+
+    Example:
+        >>> from zeroshot_nas.blocks.conv import SuperConv
+        >>> [round(value, 3) for value in block_log_widths(SuperConv(out_channels=8), 16, (4, 4))]  # log 16, log 9
+        [2.773, 2.197]
+    """
+    channels = kernels = 0.0
+    for op, _, _, times, in_main_chain in block_steps(block, in_channels, resolution).steps:
+        if in_main_chain and isinstance(op, Graph):
+            raise ArchitectureError(f"the structure entropies are defined for chains, and {block.type_name} is a graph")
+        if in_main_chain and isinstance(op, Conv):
+            channels += times * math.log(op.in_channels // op.groups)
+            kernels += times * 2 * math.log(op.kernel_size)
+    return LogWidths(channels, kernels)
+
+
+def _stages(architecture: Architecture, alpha1: float, alpha2: float) -> list[Stage]:
+    stages = []
+    entropy = 0.0
+    channels, height, width = architecture.input_size
+    for index, block in enumerate(architecture.blocks):
+        if index > 0 and block.stride > 1:
+            stages.append(Stage(channels, height * width, entropy))
+        widths = block_log_widths(block, channels, (height, width))
+        entropy += 0.5 * (alpha1 * widths.channels + alpha2 * widths.kernels)
+        height, width = block_steps(block, channels, (height, width)).resolution
+        channels = block.out_channels
+    stages.append(Stage(channels, height * width, entropy))
+    return stages
+
+
+def _aligned(stage_weights: Sequence[float], stages: int) -> tuple[float, ...]:
+    """The weights of so many stages: the last ones, or the first one repeated in front."""
+    _expect_finite("stage_weights", stage_weights)
+    missing = stages - len(stage_weights)
+    if missing <= 0:
+        return tuple(stage_weights[-stages:])
+    return (*[stage_weights[0]] * missing, *stage_weights)
+
+
+def _expect_finite(what: str, values: Sequence[float]) -> None:
+    if (
+        not isinstance(values, list | tuple)
+        or not values
+        or not all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    ):
+        raise ProxyError(f"{what} must be finite numbers, as in (0, 0, 1, 1, 6) or 1.0; got {values!r}")

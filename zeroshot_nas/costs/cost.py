@@ -1,0 +1,46 @@
+"""What a network costs, and limits on it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
+from zeroshot_nas.costs.complexity import Costs, complexity
+from zeroshot_nas.errors import ArchitectureError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def cost(model: Architecture | HasArchitecture | nn.Module, *, input_size: Sequence[int] | None = None) -> Costs:
+    """Parameters, FLOPs (multiply-adds), layers and activations of a network.
+
+    Args:
+        model: An architecture or a candidate of a search (closed form, no torch), or any ``nn.Module`` (counted by
+            fvcore on one forward pass; see `zeroshot_nas.costs.module.module_costs` for its warnings).
+        input_size: Shape ``(C, H, W)`` of one input; needed for a module (an architecture has its own).
+
+    Raises:
+        ArchitectureError: ``input_size`` is missing or not the architecture's, or the module does not run on it.
+
+    Example:
+        >>> cost(Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)", input_size=(3, 4, 4)))
+        Costs(params=322, flops=3536, layers=1, activations=138)
+    """
+    torch = sys.modules.get("torch")  # what was never imported has made no module
+    if torch is None or not isinstance(model, torch.nn.Module):
+        architecture = architecture_of(model)
+        if architecture is None:
+            raise ArchitectureError(f"expected an Architecture or a torch.nn.Module, got {type(model).__name__}")
+        if input_size is not None and tuple(input_size) != architecture.input_size:
+            raise ArchitectureError(
+                f"the architecture has input_size {architecture.input_size}, got {tuple(input_size)}"
+            )
+        return complexity(architecture)
+    if input_size is None:
+        raise ArchitectureError(f"cost of a {type(model).__name__} needs input_size=(C, H, W)")
+    from zeroshot_nas.costs.module import module_costs  # here: an architecture's costs must not load torch
+
+    return module_costs(model, input_size)

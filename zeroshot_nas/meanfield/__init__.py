@@ -1,1 +1,0 @@
-"""What random networks do on average, in closed form from their operations. No torch here."""

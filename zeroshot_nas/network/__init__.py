@@ -1,0 +1,1 @@
+"""The torch side of an architecture: the module, inherited weights, ONNX."""

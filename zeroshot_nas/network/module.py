@@ -1,0 +1,253 @@
+"""From operations to a ``torch.nn.Module``, and its weights' initialisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from zeroshot_nas.architecture import ops
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.seeding import torch_generator
+from zeroshot_nas.costs.complexity import check_buildable
+
+Init: TypeAlias = Literal["kaiming", "gaussian", "keep"]
+"""``kaiming``: for training; ``gaussian``: weights N(0, 1), for Zen-score; ``keep``: as they are."""
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution whose weights wait for `initialize`: torch's own draw would cost time and touch the global RNG."""
+
+    def reset_parameters(self) -> None:
+        return None
+
+
+class Linear(nn.Linear):
+    """A linear layer on a pooled ``(N, C, 1, 1)`` tensor, whose weights wait for `initialize`."""
+
+    def reset_parameters(self) -> None:
+        return None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1))
+
+
+class GlobalPool(nn.Module):
+    """The mean over height and width, ``(N, C, H, W)`` to ``(N, C, 1, 1)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
+class Gate(nn.Module):
+    """``x * body(x)``."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights: Tensor = self.body(x)
+        return x * weights
+
+
+class Residual(nn.Module):
+    """``body(x) + shortcut(x)``, or ``body(x)`` alone while the link is off (see `without_residual_links`)."""
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut
+        self.link = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        main: Tensor = self.body(x)
+        return main + self.shortcut(x) if self.link else main
+
+
+class Zero(nn.Module):
+    """Zeros of the input's channels, at the resolution that a stride leaves."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., :: self.stride, :: self.stride].mul(0.0)
+
+
+class Graph(nn.Module):
+    """Nodes in order, each the sum or concatenation of its edges; returns the last."""
+
+    def __init__(self, graph: ops.Graph) -> None:
+        super().__init__()
+        self.nodes = graph.nodes
+        self.edges = nn.ModuleList(sequential(edge.ops) for node in graph.nodes for edge in node.edges)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs, edges = [x], iter(self.edges)
+        for node in self.nodes:
+            brought = [next(edges)(outputs[edge.source]) for edge in node.edges]
+            outputs.append(torch.cat(brought, 1) if node.join == "concatenation" else _sum(brought))
+        return outputs[-1]
+
+
+class Network(nn.Module):
+    """The module of an architecture: ``blocks`` in order, then ``head``.
+
+    Build it with `build`, or load a trained one with ``zeroshot_nas.load``.
+
+    Args:
+        architecture: What to build; kept as ``.architecture``.
+
+    Raises:
+        ArchitectureError: The architecture would not fit in memory.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        check_buildable(architecture)
+        *bodies, head = architecture.lower()
+        self.architecture = architecture
+        self.blocks = nn.Sequential(*map(sequential, bodies))
+        self.head = sequential(head)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The feature map before pooling, ``(N, C, H, W)``."""
+        features: Tensor = self.blocks(x)
+        return features
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Logits ``(N, num_classes)`` from the feature map."""
+        logits: Tensor = self.head(features)
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(N, num_classes)`` for images ``(N, C, H, W)``."""
+        return self.forward_head(self.forward_features(x))
+
+
+def build(architecture: Architecture, *, init: Init = "kaiming", seed: int = 0) -> Network:
+    """Builds and initialises the network of an architecture.
+
+    Args:
+        architecture: What to build.
+        init: The weights' initialisation; ``"keep"`` leaves them unset.
+        seed: Seed of the draw; the global random state is not touched.
+
+    Raises:
+        ArchitectureError: The architecture would not fit in memory.
+
+    Example:
+        >>> network = build(Architecture.from_string("SuperConvK3BNRELU(3,8,2,1)", input_size=(3, 8, 8)))
+        >>> network(torch.zeros(2, 3, 8, 8)).shape, network.forward_features(torch.zeros(2, 3, 8, 8)).shape
+        (torch.Size([2, 10]), torch.Size([2, 8, 4, 4]))
+    """
+    network = Network(architecture)
+    initialize(network, init, torch_generator(seed))
+    return network
+
+
+@torch.no_grad()
+def initialize(module: nn.Module, init: Init, generator: torch.Generator) -> None:
+    """Draws the weights of every convolution and linear layer anew; biases become 0, batch norms 1 and 0.
+
+    Args:
+        module: Any module; parameters of other layers stay as they are.
+        init: ``"gaussian"`` draws weights from N(0, 1). ``"kaiming"`` draws from N(0, 2 / fan_out) for convolutions
+            (He et al., arXiv:1502.01852) and N(0, 1 / fan_in) for linear layers. ``"keep"`` changes nothing.
+        generator: A generator on the CPU: the draw is the same on every device.
+    """
+    if init == "keep":
+        return
+    if init not in ("gaussian", "kaiming"):
+        raise ValueError(f"init must be 'kaiming', 'gaussian' or 'keep', got {init!r}")
+    for part in module.modules():
+        if isinstance(part, nn.modules.conv._ConvNd | nn.Linear):
+            deviation = 1.0 if init == "gaussian" else _kaiming_deviation(part)
+            _draw_normal(part.weight, deviation, generator)
+            if part.bias is not None:
+                part.bias.zero_()
+        elif isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.reset_parameters()
+
+
+@contextmanager
+def without_residual_links(module: nn.Module) -> Iterator[None]:
+    """Switches the shortcuts of our own networks off, as Zen-NAS does before it scores."""
+    residuals = [part for part in module.modules() if isinstance(part, Residual)]
+    before = [residual.link for residual in residuals]
+    for residual in residuals:
+        residual.link = False
+    try:
+        yield
+    finally:
+        for residual, link in zip(residuals, before, strict=True):
+            residual.link = link
+
+
+def _kaiming_deviation(part: nn.modules.conv._ConvNd | nn.Linear) -> float:
+    if isinstance(part, nn.Linear):
+        return math.sqrt(1 / part.in_features)
+    fan_out = part.out_channels * math.prod(part.kernel_size) / part.groups
+    return math.sqrt(2 / fan_out)
+
+
+def _draw_normal(tensor: Tensor, deviation: float, generator: torch.Generator) -> None:
+    if tensor.device.type == "cpu" and tensor.is_contiguous():
+        tensor.normal_(0.0, deviation, generator=generator)
+    else:
+        draw = torch.empty(tensor.shape, dtype=tensor.dtype).normal_(0.0, deviation, generator=generator)
+        tensor.copy_(draw)
+
+
+def _sum(tensors: list[Tensor]) -> Tensor:
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = total + tensor
+    return total
+
+
+def _pool(op: ops.Pool) -> nn.Module:
+    if op.kind == "max":
+        return nn.MaxPool2d(op.kernel_size, op.stride, op.padding)
+    return nn.AvgPool2d(op.kernel_size, op.stride, op.padding, count_include_pad=False)
+
+
+def sequential(chain: tuple[ops.Op, ...]) -> nn.Sequential:
+    """The module of a chain of operations, its weights unset.
+
+    Example:
+        >>> sequential((ops.GlobalPool(), ops.Linear(4, 2)))(torch.zeros(1, 4, 8, 8)).shape
+        torch.Size([1, 2])
+    """
+    return nn.Sequential(*(_MODULES[type(op)](op) for op in chain))
+
+
+def _activation(op: ops.Activation) -> nn.Module:
+    return nn.ReLU() if op.kind == "relu" else nn.Sigmoid()
+
+
+def _conv(op: ops.Conv) -> nn.Module:
+    return Conv2d(
+        op.in_channels, op.out_channels, op.kernel_size, op.stride, op.padding, op.dilation, op.groups, op.bias
+    )
+
+
+_MODULES: dict[type, Callable[..., nn.Module]] = {
+    ops.Conv: _conv,
+    ops.BatchNorm: lambda op: nn.BatchNorm2d(op.channels, eps=ops.BATCH_NORM_EPSILON),
+    ops.Activation: _activation,
+    ops.Pool: _pool,
+    ops.Zero: lambda op: Zero(op.stride),
+    ops.Graph: Graph,
+    ops.GlobalPool: lambda _: GlobalPool(),
+    ops.Linear: lambda op: Linear(op.in_features, op.out_features, op.bias),
+    ops.Gate: lambda op: Gate(sequential(op.body)),
+    ops.Repeat: lambda op: nn.Sequential(*(sequential(op.body) for _ in range(op.times))),
+    ops.Residual: lambda op: Residual(sequential(op.body), sequential(op.shortcut)),
+}

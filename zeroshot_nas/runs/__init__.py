@@ -1,0 +1,1 @@
+"""Folders of runs: their store, writing one, reading them."""

@@ -1,0 +1,85 @@
+"""`score_pool`: several networks at once, which is what an aggregate needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture
+from zeroshot_nas.core.ranking import rank_aggregate
+from zeroshot_nas.core.score import Score
+from zeroshot_nas.errors import ProxyError
+from zeroshot_nas.scoring.engine import score
+from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
+
+
+def score_pool(
+    models: Iterable[Architecture | HasArchitecture | nn.Module],
+    proxy: str | Proxy | ProxyFunction | Sequence[str | Proxy | ProxyFunction],
+    **settings: Any,
+) -> list[dict[str, Score]]:
+    """Scores a pool of networks, with aggregates such as ``"az_nas"`` that mean something in a pool only.
+
+    Args:
+        models: Architectures, candidates or modules.
+        proxy: One proxy or several, as in `zeroshot_nas.score`; aggregates among them.
+        settings: As in `zeroshot_nas.score`; the parts of an aggregate share their passes.
+
+    Returns:
+        For each network a dict of its scores by `Proxy.key`: those asked for and the parts of aggregates. A network for
+        which a part of an aggregate failed has the lowest rank in it; where all failed, so has the aggregate.
+
+    Raises:
+        ProxyError: As in `zeroshot_nas.score`.
+
+    Example:
+        >>> nets = [Architecture.from_string(f"SuperConvK3BNRELU(3,{width},1,2)", (3, 8, 8)) for width in (8, 16)]
+        >>> [scores["az_nas"].ok for scores in score_pool(nets, "az_nas", repeats=1)]
+        [True, True]
+    """
+    asked = [proxy] if isinstance(proxy, str) or not isinstance(proxy, Sequence) else list(proxy)
+    proxies = [get_proxy(each) for each in asked]
+    singles = {each.key: each for each in proxies if not each.info.parts}
+    for each in proxies:
+        singles.update({part: get_proxy(part) for part in each.info.parts})
+    pool = [score(model, list(singles.values()), **settings) for model in models]
+    for each in proxies:
+        if each.info.parts and pool:
+            joined = aggregate_scores(each, pool)
+            for scores, value in zip(pool, joined, strict=True):
+                scores[each.key] = value
+    return pool
+
+
+def aggregate_scores(aggregate: str | Proxy, pool: Sequence[Mapping[str, Score]]) -> list[Score]:
+    """An aggregate from the scores that its parts gave to each network of a pool.
+
+    Raises:
+        ProxyError: It is no aggregate, or a part is missing.
+    """
+    proxy = get_proxy(aggregate)
+    info = proxy.info
+    if not info.parts:
+        raise ProxyError(f"{info.name} is no aggregate: score it directly")
+    rows = []
+    for part in info.parts:
+        sign = get_proxy(part).sign
+        missing = [index for index, scores in enumerate(pool) if part not in scores]
+        if missing:
+            raise ProxyError(f"{info.name} needs {part} of every network; network {missing[0]} lacks it")
+        rows.append([sign * scores[part].value for scores in pool])
+    values = rank_aggregate(rows, info.aggregation)
+    return [
+        _joined(proxy, value, [scores[part] for part in info.parts]) for value, scores in zip(values, pool, strict=True)
+    ]
+
+
+def _joined(proxy: Proxy, value: float, parts: Sequence[Score]) -> Score:
+    seconds, repeats = sum(part.seconds for part in parts), min(part.repeats for part in parts)
+    if any(part.ok for part in parts):
+        return Score(proxy.key, value, None, repeats, seconds)
+    reasons = "; ".join(f"{part.proxy}: {part.reason}" for part in parts)
+    return Score(proxy.key, math.nan, None, repeats, seconds, "failed", reasons)

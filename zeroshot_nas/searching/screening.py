@@ -1,0 +1,174 @@
+"""The first tier of a search: islands that evolve by the closed form.
+
+Each evolves for itself, so that any number of workers gives the same finalists.
+"""
+
+from __future__ import annotations
+
+import gc
+import heapq
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.seeding import python_rng
+from zeroshot_nas.costs.budget import Budget
+from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
+from zeroshot_nas.latency.device_table import LatencyTable
+from zeroshot_nas.searchers.base import Searcher
+from zeroshot_nas.searching.proposer import Proposer
+from zeroshot_nas.spaces.base import SearchSpace
+
+_REPORT_EVERY = 256
+
+
+@dataclass(frozen=True)
+class IslandTask:
+    """What one island does; a worker needs nothing else.
+
+    Attributes:
+        index: Its number; the first draws what a search without islands would.
+        closed_form: The score, by a function that needs no torch, so that a worker need not load it.
+        sign: 1 where a higher score is better, -1 where a lower one is.
+        proposals: Networks to propose.
+        finalists: Networks to keep.
+        table: Predicts latency, where the budget limits it.
+    """
+
+    space: SearchSpace
+    searcher: type[Searcher]
+    searcher_options: Mapping[str, Any]
+    start: Architecture
+    budget: Budget
+    closed_form: Callable[[Architecture], float]
+    sign: int
+    seed: int
+    index: int
+    proposals: int
+    finalists: int
+    table: LatencyTable | None = None
+
+
+class Island(NamedTuple):
+    """What an island found.
+
+    Attributes:
+        kept: Its best networks by the closed form, each with its fitness, best first.
+        counts: What became of its proposals.
+        failures: Reasons of failed scores.
+        seconds: Wall time by what it went into.
+        interrupted: Whether it was stopped by the keyboard.
+    """
+
+    kept: tuple[tuple[float, Architecture], ...]
+    counts: Mapping[str, int]
+    failures: Mapping[str, int]
+    seconds: Mapping[str, float]
+    interrupted: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` reads it back."""
+        return {**self._asdict(), "kept": [[fitness, each.to_dict()] for fitness, each in self.kept]}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Island:
+        """Reads what `to_dict` gives.
+
+        Raises:
+            FileFormatError: The data is not an island's.
+        """
+        try:
+            kept = tuple((float(fitness), Architecture.from_dict(each)) for fitness, each in data["kept"])
+            return cls(kept, *(data[name] for name in cls._fields[1:]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"not a valid island: {type(error).__name__}: {error}") from error
+
+
+def share_out(proposals: int, islands: int) -> list[int]:
+    """Proposals by island, as even as they go.
+
+    Example:
+        >>> share_out(10, 3)
+        [4, 3, 3]
+    """
+    return [proposals // islands + (index < proposals % islands) for index in range(islands)]
+
+
+def screen_island(task: IslandTask, report: Callable[[int, float], None] | None = None) -> Island:
+    """Evolves one island.
+
+    Args:
+        task: What to do.
+        report: Is told the number of new proposals and the best fitness now and then.
+    """
+    stream = (task.index,) if task.index else ()
+    searcher = task.searcher(task.space, python_rng(task.seed, 0, *stream), task.start, **task.searcher_options)
+    proposer = Proposer(searcher, task.budget, None if task.table is None else task.table.latency_ms)
+    kept: list[tuple[float, int, Architecture]] = []  # a heap, the worst first
+    counts: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
+    best, seconds, interrupted = -math.inf, 0.0, False
+    finalists, closed_form, sign = task.finalists, task.closed_form, task.sign
+    reported = 0
+    try:
+        with paused_garbage_collection():
+            for (candidate,) in proposer.batches(task.proposals, 1):
+                start = perf_counter()
+                try:
+                    fitness = sign * closed_form(candidate.architecture)
+                except ZeroShotNASError as error:
+                    failures[str(error)] += 1
+                    continue
+                counts["screened"] += 1
+                entry = (fitness, -counts["screened"], candidate.architecture)
+                (heapq.heappush if len(kept) < finalists else heapq.heappushpop)(kept, entry)
+                best = max(best, fitness)
+                seconds += perf_counter() - start
+                proposer.tell([candidate.with_fitness(fitness)])
+                if report is not None and proposer.proposed - reported >= _REPORT_EVERY:
+                    report(proposer.proposed - reported, best)
+                    reported = proposer.proposed
+    except KeyboardInterrupt:
+        if not kept:
+            raise
+        interrupted = True
+    if report is not None:
+        report(proposer.proposed - reported, best)
+    counts.update({**proposer.counts, "failed": sum(failures.values())})
+    times = {**proposer.seconds, "screen": seconds}
+    ranked = tuple((fitness, architecture) for fitness, _, architecture in sorted(kept, reverse=True))
+    return Island(ranked, dict(counts), dict(failures), times, interrupted)
+
+
+def merge(islands: list[Island], finalists: int) -> list[tuple[float, Architecture]]:
+    """The best distinct networks of all islands, best first; of equals the first island's."""
+    entries = [
+        (-fitness, index, place, each)
+        for index, island in enumerate(islands)
+        for place, (fitness, each) in enumerate(island.kept)
+    ]
+    entries.sort(key=lambda entry: entry[:3])
+    seen: set[Architecture] = set()
+    merged: list[tuple[float, Architecture]] = []
+    for negative, _, _, architecture in entries:
+        if architecture not in seen and len(merged) < finalists:
+            seen.add(architecture)
+            merged.append((-negative, architecture))
+    return merged
+
+
+@contextmanager
+def paused_garbage_collection() -> Iterator[None]:
+    """A search makes millions of small tuples and no cycles; looking for cycles would take half of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,70 @@
+"""Where a search starts: a network within the budget."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.seeding import python_rng
+from zeroshot_nas.costs.budget import Budget
+from zeroshot_nas.costs.complexity import Costs, complexity
+from zeroshot_nas.errors import InfeasibleBudgetError
+from zeroshot_nas.latency.device_table import LatencyTable
+from zeroshot_nas.spaces.base import SearchSpace
+
+if TYPE_CHECKING:
+    from zeroshot_nas.searching.latency_budget import Deadline
+
+_CANDIDATES = 300
+"""Random networks of a finite space among which the fastest to start from is looked for."""
+
+
+def starting_point(space: SearchSpace, budget: Budget, deadline: Deadline | None) -> Architecture:
+    """A network within the budget: the space's initial one, or the cheapest by some cost.
+
+    Raises:
+        InfeasibleBudgetError: Even the network of least cost is over a limit.
+    """
+    table = None if deadline is None else deadline.table
+    cheapest = {name: space.smallest(name) for name in budget.limits() if name != "latency_ms"}
+    if table is not None:  # no space knows its fastest network on a device; it is one of these, or near
+        candidates = [space.smallest(name) for name in ("params", "flops", "layers", "activations")]
+        if space.size() < math.inf:  # cells differ in what a device prunes more than in anything that is counted
+            rng = python_rng(0)
+            candidates += [space.sample(rng) for _ in range(_CANDIDATES)]
+        cheapest["latency_ms"] = min(candidates, key=table.latency_ms)
+    for name, architecture in cheapest.items():
+        for violation in budget.violations(costs_of(architecture, table)):
+            if violation.cost == name:
+                raise InfeasibleBudgetError(
+                    f"no network of the space {space.name!r} fits: the smallest has {_number(violation.value)} {name}; "
+                    f"the budget is {_number(violation.limit)}. Raise it, or use a smaller input"
+                )
+    for architecture in (space.initial(), *cheapest.values()):
+        if not budget.violations(costs_of(architecture, table), architecture):
+            return architecture
+    return space.initial()  # each limit alone can be met; whether all can together the search will show
+
+
+def restart(space: SearchSpace, budget: Budget, deadline: Deadline) -> Architecture:
+    """A network within the budget whose limit on latency was tightened."""
+    try:
+        return starting_point(space, deadline.budget(budget), deadline)
+    except InfeasibleBudgetError as error:
+        raise deadline.given_up() from error
+
+
+def costs_of(architecture: Architecture, table: LatencyTable | None) -> Costs:
+    """Costs, with the latency that a table predicts where there is one."""
+    costs = complexity(architecture)
+    return costs if table is None else costs.with_latency(table.latency_ms(architecture))
+
+
+def limits_text(budget: Budget) -> str:
+    """A budget's limits in words."""
+    return ", ".join(f"{name} {_number(limit)}" for name, limit in budget.limits().items())
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"

@@ -1,0 +1,207 @@
+"""Spaces whose every network stands for a short genotype, such as the digits of a benchmark's string.
+
+Here are the moves among genotypes and what their texts share; a space says how genotype and network become each other.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar
+
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.errors import ArchitectureError, UnknownNameError
+
+G = TypeVar("G")
+
+Digits = tuple[int, ...]
+"""A genotype of one choice a position."""
+
+_NUMBER = re.compile(r"\s*\d{1,9}\s*", re.ASCII)
+
+
+class GenotypeMoves(ABC, Generic[G]):
+    """Sampling, mutation, crossover and membership by way of genotypes; mix it in before ``SearchSpace``.
+
+    Attributes:
+        name: The space's name.
+    """
+
+    name: str
+
+    @abstractmethod
+    def network(self, genotype: G) -> Architecture:
+        """The network that a genotype of the space stands for."""
+
+    @abstractmethod
+    def read(self, architecture: Architecture) -> G | None:
+        """The genotype that the blocks show, unchecked; None where they show none."""
+
+    @abstractmethod
+    def draw(self, rng: random.Random) -> G:
+        """A random genotype."""
+
+    @abstractmethod
+    def vary(self, genotype: G, rng: random.Random, mutations: int) -> G:
+        """A genotype with up to ``mutations`` small changes."""
+
+    @abstractmethod
+    def cross(self, a: G, b: G, rng: random.Random) -> G:
+        """A genotype whose first part is of ``a`` and whose rest is of ``b``."""
+
+    def genotype(self, architecture: Architecture) -> G:
+        """The genotype of a network of the space.
+
+        Raises:
+            ArchitectureError: The network is not in the space.
+        """
+        found = self.read(architecture)
+        if found is None or self.network(found) != architecture:
+            raise ArchitectureError(
+                f"the network is not in the space {self.name!r}: it needs the space's blocks, in its order and widths, "
+                "and its input size and classes"
+            )
+        return found
+
+    def sample(self, rng: random.Random) -> Architecture:
+        return self.network(self.draw(rng))
+
+    def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
+        return self.network(self.vary(self._known(architecture), rng, mutations))
+
+    def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
+        return self.network(self.cross(self._known(a), self._known(b), rng))
+
+    def __contains__(self, architecture: object) -> bool:
+        if not isinstance(architecture, Architecture):
+            return False
+        found = self.read(architecture)
+        return found is not None and self.network(found) == architecture
+
+    def _known(self, architecture: Architecture) -> G:
+        """The genotype of a parent, which is in the space as a rule: the full check is left out."""
+        found = self.read(architecture)
+        return self.genotype(architecture) if found is None else found
+
+
+class DigitMoves(GenotypeMoves[Digits]):
+    """Genotypes of a fixed length, each position with choices of its own.
+
+    Attributes:
+        choices: Number of options at each position.
+    """
+
+    choices: Digits
+
+    def draw(self, rng: random.Random) -> Digits:
+        return tuple(int(rng.random() * options) for options in self.choices)
+
+    def vary(self, genotype: Digits, rng: random.Random, mutations: int) -> Digits:
+        digits = list(genotype)
+        for position in sorted({int(rng.random() * len(digits)) for _ in range(mutations)}):
+            options = self.choices[position]
+            digits[position] = (digits[position] + 1 + int(rng.random() * (options - 1))) % options
+        return tuple(digits)
+
+    def cross(self, a: Digits, b: Digits, rng: random.Random) -> Digits:
+        cut = rng.randrange(1, len(a))
+        return a[:cut] + b[cut:]
+
+    def cheapest(self, price: Callable[[Architecture], int]) -> Digits:
+        """The genotype of least price, where the price is a sum over positions."""
+        digits = [0] * len(self.choices)
+        for position, options in enumerate(self.choices):
+            prices = []
+            for option in range(options):
+                digits[position] = option
+                prices.append(price(self.network(tuple(digits))))
+            digits[position] = prices.index(min(prices))
+        return tuple(digits)
+
+
+def check_code(code: str, known: Iterable[str]) -> str:
+    """The name of a notation, checked.
+
+    Raises:
+        UnknownNameError: Nothing is called that.
+
+    Example:
+        >>> check_code("op_code", ("arch", "op_code"))
+        'op_code'
+    """
+    if code not in (names := list(known)):
+        raise UnknownNameError("code", code, names)
+    return code
+
+
+def read_digits(text: str, length: int, options: str, what: str) -> Digits:
+    """Digits of a string, each as its place among ``options``.
+
+    Args:
+        text: The string.
+        length: How many digits it must have.
+        options: The digits that are allowed.
+        what: What the string is, for messages.
+
+    Raises:
+        ArchitectureError: The length is wrong, or a character is none of the options.
+
+    Example:
+        >>> read_digits("201", 3, "012", "architecture")
+        (2, 0, 1)
+    """
+    if len(text) != length:
+        raise ArchitectureError(f"malformed {what} {text[:60]!r}: expected {length} digits, got {len(text)} characters")
+    for position, character in enumerate(text):
+        if character not in options:
+            raise ArchitectureError(
+                f"malformed {what} {text[:60]!r}: position {position} holds {character!r}, expected one of {options}"
+            )
+    return tuple(map(options.index, text))
+
+
+def read_numbers(text: str, what: str) -> list[tuple[int, int]]:
+    """The numbers of a tuple or list written out, each with its position in the text.
+
+    Raises:
+        ArchitectureError: The brackets are missing, or something between the commas is no whole number.
+
+    Example:
+        >>> read_numbers("(4, 0)", "key")
+        [(4, 1), (0, 4)]
+    """
+    inner = text.strip()
+    if len(inner) < 2 or inner[0] + inner[-1] not in ("()", "[]"):
+        raise ArchitectureError(f"malformed {what}: expected numbers in brackets, as in (1, 0, 2), got {text[:60]!r}")
+    position = text.index(inner[0]) + 1
+    numbers = []
+    for token in inner[1:-1].removesuffix(",").split(","):
+        if not _NUMBER.fullmatch(token):
+            raise ArchitectureError(
+                f"malformed {what} at position {position}: expected a whole number, got {token.strip()[:30]!r}"
+            )
+        numbers.append((int(token), position + len(token) - len(token.lstrip())))
+        position += len(token) + 1
+    return numbers
+
+
+def read_choices(text: str, length: int, options: Sequence[int], what: str) -> Digits:
+    """The numbers of a tuple of fixed length, each one of ``options``.
+
+    Raises:
+        ArchitectureError: The text is no tuple of so many numbers, or a number is none of the options.
+
+    Example:
+        >>> read_choices("(4, 0, 3)", 3, range(5), "key")
+        (4, 0, 3)
+    """
+    numbers = read_numbers(text, what)
+    if len(numbers) != length:
+        raise ArchitectureError(f"malformed {what}: expected {length} numbers, got {len(numbers)} in {text[:60]!r}")
+    for number, position in numbers:
+        if number not in options:
+            allowed = f"{options[0]} to {options[-1]}"
+            raise ArchitectureError(f"malformed {what} at position {position}: expected {allowed}, got {number}")
+    return tuple(number for number, _ in numbers)
