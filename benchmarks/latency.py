@@ -24,13 +24,13 @@ from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.closed_form.zen import zen_closed_form
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.errors import LatencyWarning
 from zeroshot_nas.latency.base import measure
 from zeroshot_nas.latency.calibrate import calibrate, is_here, table_file
 from zeroshot_nas.latency.calibration_networks import visited_networks
 from zeroshot_nas.latency.device_table import DeviceTable
 from zeroshot_nas.searchers.base import SearchResult
 from zeroshot_nas.searchers.regularized_evolution import RegularizedEvolution
-from zeroshot_nas.searching.latency_budget import LatencyWarning
 from zeroshot_nas.searching.proposer import Proposer
 
 BACKEND = "onnxruntime"

@@ -2,6 +2,8 @@
 
 import inspect
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +22,11 @@ ALSO = {
 }
 """Which ``except`` of the standard library catches each."""
 
-ARGUMENTS = {"UnknownNameError": ("proxy", "zem", ["zen", "naswot"]), "MissingExtraError": ("onnx", "onnx")}
+ARGUMENTS = {
+    "UnknownNameError": ("proxy", "zem", ["zen", "naswot"]),
+    "MissingExtraError": ("onnx", "onnx"),
+    "TaskTimeoutError": (0.5,),
+}
 """Constructor arguments where it is not one message."""
 
 CLASSES = [
@@ -28,6 +34,17 @@ CLASSES = [
     for _, cls in inspect.getmembers(errors, inspect.isclass)
     if issubclass(cls, errors.ZeroShotNASError) and cls is not errors.ZeroShotNASError
 ]
+
+
+def test_no_other_module_defines_a_public_one():
+    root = Path(errors.__file__).parent
+    sources = {path.name: path.read_text() for path in root.rglob("*.py") if path != Path(errors.__file__)}
+    elsewhere = {
+        name: found
+        for name, text in sources.items()
+        if (found := re.findall(r"^class ([A-Z]\w*(?:Error|Warning))\b", text, flags=re.MULTILINE))
+    }
+    assert elsewhere == {}
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -7,6 +7,8 @@ expected, what came, and what to do.
 from __future__ import annotations
 
 import difflib
+import pickle
+import signal
 from collections.abc import Iterable
 
 
@@ -89,6 +91,59 @@ class SettingsChangedError(ZeroShotNASError, ValueError):
     """A run is resumed with settings other than its own."""
 
 
+class RecipeError(ZeroShotNASError, ValueError):
+    """A training recipe that is malformed."""
+
+
+class TrainingError(ZeroShotNASError, ArithmeticError):
+    """Training that can't go on: the loss is not finite."""
+
+
+class WorkerDiedError(ZeroShotNASError, RuntimeError):
+    """A worker process ended before it answered: killed, out of memory, crashed."""
+
+    @classmethod
+    def from_exit_code(cls, code: int) -> WorkerDiedError:
+        """The error for a process's exit code, negative where a signal killed it.
+
+        Example:
+            >>> WorkerDiedError.from_exit_code(-9)
+            WorkerDiedError('a worker process was killed by SIGKILL before it answered; is memory short?')
+        """
+        if code >= 0:
+            return cls(f"a worker process exited with code {code} before it answered")
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:  # a real-time signal has no name
+            name = f"signal {-code}"
+        hint = "; is memory short?" if name == "SIGKILL" else ""
+        return cls(f"a worker process was killed by {name} before it answered{hint}")
+
+
+class TaskTimeoutError(ZeroShotNASError, TimeoutError):
+    """A task ran longer than the executor's time limit; its process was killed.
+
+    Example:
+        >>> str(TaskTimeoutError(0.5))
+        'a task ran longer than its limit of 0.5 s; its worker process was killed'
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"a task ran longer than its limit of {seconds:g} s; its worker process was killed")
+
+    def __reduce__(self) -> tuple[type[TaskTimeoutError], tuple[float]]:
+        return type(self), (self.seconds,)
+
+
+class TransferError(ZeroShotNASError, pickle.PickleError):
+    """A task, its result or its exception can't travel between processes."""
+
+
+class ClusterError(ZeroShotNASError, ConnectionError):
+    """A cluster can't be reached or started."""
+
+
 class MissingExtraError(ZeroShotNASError, ImportError):
     """An optional dependency is not installed.
 
@@ -103,6 +158,22 @@ class MissingExtraError(ZeroShotNASError, ImportError):
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
         return type(self), (self.package, self.extra)
+
+
+class DepthWarning(UserWarning):
+    """A search by a score that grows with depth has no limit on depth."""
+
+
+class LatencyWarning(UserWarning):
+    """What a latency budget rests on is weaker than it should be."""
+
+
+class UncountedOperatorWarning(UserWarning):
+    """A module uses operators whose multiply-adds are not counted."""
+
+
+class UnfinishedRunWarning(UserWarning):
+    """A run is exported whose training was not at its end."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

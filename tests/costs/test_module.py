@@ -15,8 +15,7 @@ from torch import nn
 import tests.counting  # noqa: F401  loads fvcore without its warning
 from tests.strategies import architectures
 from zeroshot_nas import build, cost
-from zeroshot_nas.costs.module import UncountedOperatorWarning
-from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.errors import ArchitectureError, UncountedOperatorWarning
 
 
 class Spectral(nn.Module):

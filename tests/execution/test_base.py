@@ -11,12 +11,10 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 import pytest
 
 from tests.execution import tasks
-from zeroshot_nas.errors import UnknownNameError, ZeroShotNASError
+from zeroshot_nas.errors import TaskTimeoutError, UnknownNameError, WorkerDiedError, ZeroShotNASError
 from zeroshot_nas.execution import (
     Outcome,
     SerialExecutor,
-    TaskTimeoutError,
-    WorkerDiedError,
     get_executor,
     is_serial,
     list_executors,

@@ -8,9 +8,9 @@ import pytest
 
 from tests.execution import tasks
 from tests.execution.tasks import PATIENCE
-from zeroshot_nas.errors import MissingExtraError
-from zeroshot_nas.execution import SerialExecutor, TransferError, WorkerDiedError, get_executor, run_all
-from zeroshot_nas.execution.cluster import ClusterError, DaskExecutor
+from zeroshot_nas.errors import ClusterError, MissingExtraError, TransferError, WorkerDiedError
+from zeroshot_nas.execution import SerialExecutor, get_executor, run_all
+from zeroshot_nas.execution.cluster import DaskExecutor
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,8 @@ import pytest
 
 from tests.execution import heavy_tasks, tasks
 from tests.execution.tasks import PATIENCE, alive, wait_until
-from zeroshot_nas.execution import (
-    SerialExecutor,
-    TaskTimeoutError,
-    TransferError,
-    WorkerDiedError,
-    get_executor,
-    run_all,
-)
+from zeroshot_nas.errors import TaskTimeoutError, TransferError, WorkerDiedError
+from zeroshot_nas.execution import SerialExecutor, get_executor, run_all
 from zeroshot_nas.execution.pool import WorkerPool
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the tests kill by POSIX signals")

@@ -25,8 +25,9 @@ from zeroshot_nas.errors import (
     SettingsChangedError,
     UndefinedScoreError,
     UnknownNameError,
+    WorkerDiedError,
 )
-from zeroshot_nas.execution import SerialExecutor, WorkerDiedError
+from zeroshot_nas.execution import SerialExecutor
 from zeroshot_nas.nasbench import correlate as asking
 from zeroshot_nas.nasbench import scoring
 from zeroshot_nas.nasbench.base import DATASETS, BenchmarkTable, load_table

@@ -11,10 +11,9 @@ from scipy.stats import spearmanr
 from zeroshot_nas.blocks.cells import EDGES
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.errors import DataError, FileFormatError, UnknownNameError
+from zeroshot_nas.errors import DataError, FileFormatError, LatencyWarning, UnknownNameError
 from zeroshot_nas.nasbench.base import load_figures
 from zeroshot_nas.nasbench.hardware import DeviceCosts, device_costs, fit_device, sampled
-from zeroshot_nas.searching.latency_budget import LatencyWarning
 from zeroshot_nas.searching.loop import search
 from zeroshot_nas.spaces.base import get_space
 

@@ -19,6 +19,7 @@ from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, Layer
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.network.module import initialize
 from zeroshot_nas.proxies.cet import _rank, _Sampler, measure_cet
 from zeroshot_nas.scoring.autograd_graph import AutogradGraph
 from zeroshot_nas.scoring.passes import shared_passes
@@ -55,7 +56,7 @@ def conv(inputs: int, outputs: int, kernel: int = 3, **options) -> nn.Sequential
 
 def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
     """Kaiming weights from a seed."""
-    zs.network.initialize(module, "kaiming", torch_generator(seed))
+    initialize(module, "kaiming", torch_generator(seed))
     return module
 
 

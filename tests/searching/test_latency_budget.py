@@ -9,13 +9,13 @@ import pytest
 from tests.latency.device import a_table, latency_ms
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.errors import BudgetError, InfeasibleBudgetError, LatencyError, SettingsChangedError
+from zeroshot_nas.errors import BudgetError, InfeasibleBudgetError, LatencyError, LatencyWarning, SettingsChangedError
 from zeroshot_nas.latency.base import BACKENDS
 from zeroshot_nas.latency.calibration_networks import visited_networks
 from zeroshot_nas.latency.device_table import DeviceTable
 from zeroshot_nas.searchers.base import Candidate, SearchResult
 from zeroshot_nas.searching import latency_budget as module
-from zeroshot_nas.searching.latency_budget import MAX_ROUNDS, MEASURED_A_ROUND, LatencyWarning
+from zeroshot_nas.searching.latency_budget import MAX_ROUNDS, MEASURED_A_ROUND
 from zeroshot_nas.searching.loop import search
 from zeroshot_nas.spaces.base import get_space
 

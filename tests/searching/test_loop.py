@@ -11,10 +11,9 @@ import torch
 import zeroshot_nas as zs
 from zeroshot_nas.closed_form.zen import zen_closed_form
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.errors import FileFormatError, InfeasibleBudgetError, ProxyError, UnknownNameError
+from zeroshot_nas.errors import DepthWarning, FileFormatError, InfeasibleBudgetError, ProxyError, UnknownNameError
 from zeroshot_nas.scoring.proxy import PROXIES, Proxy, ProxyInfo
 from zeroshot_nas.searchers.base import Searcher
-from zeroshot_nas.searching.loop import DepthWarning
 from zeroshot_nas.spaces.base import ChainSpace
 
 

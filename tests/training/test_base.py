@@ -174,7 +174,7 @@ def test_image_data_are_frozen():
 
 
 def test_errors_are_the_packages_own():
-    from zeroshot_nas.training.base import RecipeError, TrainingError
+    from zeroshot_nas.errors import RecipeError, TrainingError
 
     assert issubclass(RecipeError, ZeroShotNASError)
     assert issubclass(RecipeError, ValueError)

@@ -16,6 +16,7 @@ from zeroshot_nas.errors import (
     FileFormatError,
     MissingExtraError,
     OutputExistsError,
+    RecipeError,
     SettingsChangedError,
     UnknownNameError,
 )
@@ -23,7 +24,7 @@ from zeroshot_nas.network.module import Residual, build
 from zeroshot_nas.training import learner, trainer
 from zeroshot_nas.training.augment import kornia_augmentation, mixup
 from zeroshot_nas.training.averaging import MovingAverage
-from zeroshot_nas.training.base import ImageData, RecipeError
+from zeroshot_nas.training.base import ImageData
 from zeroshot_nas.training.checkpoint import load
 from zeroshot_nas.training.distillation import Distillation
 from zeroshot_nas.training.recipe import RECIPES, Recipe, get_recipe

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zeroshot_nas.training.base import RecipeError
+from zeroshot_nas.errors import RecipeError
 from zeroshot_nas.training.recipe import Recipe
 
 

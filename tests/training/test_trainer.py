@@ -15,10 +15,10 @@ import torch
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.cost import cost
-from zeroshot_nas.errors import ArchitectureError, DataError, OutputExistsError, UnknownNameError
+from zeroshot_nas.errors import ArchitectureError, DataError, OutputExistsError, TrainingError, UnknownNameError
 from zeroshot_nas.network.module import build
 from zeroshot_nas.training import learner, trainer
-from zeroshot_nas.training.base import ImageData, TrainingError
+from zeroshot_nas.training.base import ImageData
 from zeroshot_nas.training.checkpoint import load, predict
 from zeroshot_nas.training.recipe import Recipe
 from zeroshot_nas.training.trainer import train

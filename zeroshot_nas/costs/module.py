@@ -12,7 +12,7 @@ from torch import nn
 
 from zeroshot_nas.core.seeding import preserved_rng
 from zeroshot_nas.costs.complexity import Costs
-from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.errors import ArchitectureError, UncountedOperatorWarning
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts a loss of its own on import
@@ -34,10 +34,6 @@ _FREE = frozenset(
     """.split()  # noqa: SIM905  read as a list of words
 )
 """Operators that are no linear map: fvcore lists them as unknown, though there is nothing to count."""
-
-
-class UncountedOperatorWarning(UserWarning):
-    """A module uses operators whose multiply-adds are not counted."""
 
 
 def module_costs(module: nn.Module, input_size: Sequence[int]) -> Costs:

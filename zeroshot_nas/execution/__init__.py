@@ -2,9 +2,6 @@
 
 from zeroshot_nas.execution.base import Outcome as Outcome
 from zeroshot_nas.execution.base import SerialExecutor as SerialExecutor
-from zeroshot_nas.execution.base import TaskTimeoutError as TaskTimeoutError
-from zeroshot_nas.execution.base import TransferError as TransferError
-from zeroshot_nas.execution.base import WorkerDiedError as WorkerDiedError
 from zeroshot_nas.execution.base import get_executor as get_executor
 from zeroshot_nas.execution.base import is_serial as is_serial
 from zeroshot_nas.execution.base import list_executors as list_executors

@@ -10,7 +10,6 @@ import inspect
 import itertools
 import os
 import pickle
-import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from zeroshot_nas.core.registry import Registry
-from zeroshot_nas.errors import ZeroShotNASError
+from zeroshot_nas.errors import TaskTimeoutError, TransferError, WorkerDiedError
 
 DEFAULT_IN_FLIGHT = 32
 """Tasks that `run_all` keeps submitted where it can't tell the number of workers."""
@@ -35,47 +34,6 @@ _IMPORTABLE = (
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class WorkerDiedError(ZeroShotNASError, RuntimeError):
-    """A worker process ended before it answered: killed, out of memory, crashed."""
-
-    @classmethod
-    def from_exit_code(cls, code: int) -> WorkerDiedError:
-        """The error for a process's exit code, negative where a signal killed it.
-
-        Example:
-            >>> WorkerDiedError.from_exit_code(-9)
-            WorkerDiedError('a worker process was killed by SIGKILL before it answered; is memory short?')
-        """
-        if code >= 0:
-            return cls(f"a worker process exited with code {code} before it answered")
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:  # a real-time signal has no name
-            name = f"signal {-code}"
-        hint = "; is memory short?" if name == "SIGKILL" else ""
-        return cls(f"a worker process was killed by {name} before it answered{hint}")
-
-
-class TaskTimeoutError(ZeroShotNASError, TimeoutError):
-    """A task ran longer than the executor's time limit; its process was killed.
-
-    Example:
-        >>> str(TaskTimeoutError(0.5))
-        'a task ran longer than its limit of 0.5 s; its worker process was killed'
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        super().__init__(f"a task ran longer than its limit of {seconds:g} s; its worker process was killed")
-
-    def __reduce__(self) -> tuple[type[TaskTimeoutError], tuple[float]]:
-        return type(self), (self.seconds,)
-
-
-class TransferError(ZeroShotNASError, pickle.PickleError):
-    """A task, its result or its exception can't travel between processes."""
 
 
 class SerialExecutor(Executor):

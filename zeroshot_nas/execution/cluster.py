@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from zeroshot_nas.errors import MissingExtraError, ZeroShotNASError
-from zeroshot_nas.execution.base import WorkerDiedError, call_packed, check_workers, packed, register_executor, unpack
+from zeroshot_nas.errors import ClusterError, MissingExtraError, WorkerDiedError
+from zeroshot_nas.execution.base import call_packed, check_workers, packed, register_executor, unpack
 
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer."""
@@ -22,10 +22,6 @@ _SCHEMES = ("tcp", "tls", "ws", "wss", "ucx")
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class ClusterError(ZeroShotNASError, ConnectionError):
-    """A cluster can't be reached or started."""
 
 
 @register_executor("dask")

@@ -26,15 +26,8 @@ from concurrent.futures import Executor, Future
 from contextlib import suppress
 from typing import Any, BinaryIO, ParamSpec, TypeVar
 
-from zeroshot_nas.execution.base import (
-    TaskTimeoutError,
-    WorkerDiedError,
-    call_packed,
-    check_workers,
-    packed,
-    register_executor,
-    unpack,
-)
+from zeroshot_nas.errors import TaskTimeoutError, WorkerDiedError
+from zeroshot_nas.execution.base import call_packed, check_workers, packed, register_executor, unpack
 
 START_SECONDS = 300.0
 """How long a process may take to start and to import what its task needs; the task's own time limit begins then."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zeroshot_nas.core.files import write_atomically, write_text
 from zeroshot_nas.core.seeding import preserved_rng
-from zeroshot_nas.errors import DataError, ExportError, FileFormatError, UnknownNameError
+from zeroshot_nas.errors import DataError, ExportError, FileFormatError, UnfinishedRunWarning, UnknownNameError
 from zeroshot_nas.export.base import (
     ExportedFile,
     check_images,
@@ -38,10 +38,6 @@ FORMATS = ("onnx", "torch", "python")
 NAMES = {"onnx": "model.onnx", "int8": "model.int8.onnx", "shift": "model.int8.shift.onnx"}
 NAMES |= {"torch": "model.pt2", "python": "model.py"}
 REPORT = "export.json"
-
-
-class UnfinishedRunWarning(UserWarning):
-    """A run is exported whose training was not at its end."""
 
 
 @dataclass(frozen=True)

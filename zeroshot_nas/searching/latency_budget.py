@@ -34,10 +34,6 @@ _LEAST_STEP = 0.98
 """What a tightened limit is multiplied by at most, so that every round asks for less."""
 
 
-class LatencyWarning(UserWarning):
-    """What a latency budget rests on is weaker than it should be."""
-
-
 @dataclass
 class Deadline:
     """A latency budget, the table that predicts it, and what was measured.

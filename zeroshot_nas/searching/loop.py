@@ -14,12 +14,12 @@ from typing import Any, Literal
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.errors import InfeasibleBudgetError, ZeroShotNASError
+from zeroshot_nas.errors import DepthWarning, InfeasibleBudgetError, LatencyWarning, ZeroShotNASError
 from zeroshot_nas.execution import get_executor
 from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
 from zeroshot_nas.searchers.base import SEARCHERS, Searcher, SearchResult
-from zeroshot_nas.searching.latency_budget import LatencyWarning, deadline_of, doubts
+from zeroshot_nas.searching.latency_budget import deadline_of, doubts
 from zeroshot_nas.searching.rounds import RESULT_FILE, Plan, Precision, Run, SearchBook, is_exact
 from zeroshot_nas.searching.start import restart, starting_point
 from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
@@ -38,10 +38,6 @@ DEFAULT_FINALISTS = 200
 
 DEFAULT_REPEATS = 2
 """Draws a network gets at first; the leaders get more until they are told apart."""
-
-
-class DepthWarning(UserWarning):
-    """A search by a score that grows with depth has no limit on depth."""
 
 
 def search(

@@ -15,15 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zeroshot_nas.core.registry import Registry
-from zeroshot_nas.errors import DataError, ZeroShotNASError
-
-
-class RecipeError(ZeroShotNASError, ValueError):
-    """A training recipe that is malformed."""
-
-
-class TrainingError(ZeroShotNASError, ArithmeticError):
-    """Training that can't go on: the loss is not finite."""
+from zeroshot_nas.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)

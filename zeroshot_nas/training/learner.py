@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zeroshot_nas.core.seeding import derive_seed, torch_generator
+from zeroshot_nas.errors import TrainingError
 from zeroshot_nas.network.module import Network, Residual
 from zeroshot_nas.training.augment import kornia_augmentation, mixup, random_flip, random_shift
 from zeroshot_nas.training.averaging import MovingAverage
-from zeroshot_nas.training.base import ImageData, TrainingError, as_float
+from zeroshot_nas.training.base import ImageData, as_float
 from zeroshot_nas.training.checkpoint import TrainedNetwork, predict
 from zeroshot_nas.training.distillation import Distillation
 from zeroshot_nas.training.recipe import Recipe

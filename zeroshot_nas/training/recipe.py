@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from zeroshot_nas.errors import UnknownNameError, did_you_mean
-from zeroshot_nas.training.base import RecipeError
+from zeroshot_nas.errors import RecipeError, UnknownNameError, did_you_mean
 
 POLICIES = (None, "cifar10", "imagenet", "svhn")
 PRECISIONS = ("float32", "bfloat16", "auto")
