@@ -286,7 +286,7 @@ def test_a_latency_without_a_number_or_unit_is_one_line(run, text):
     assert err.count("\n") == 1
 
 
-@pytest.mark.filterwarnings("default::zeroshot_nas.searching.latency_budget.LatencyWarning")
+@pytest.mark.filterwarnings("default::zeroshot_nas.errors.LatencyWarning")
 def test_calibrate_search_and_measure(run, tmp_path, monkeypatch):
     monkeypatch.setenv("ZEROSHOT_NAS_TABLES", str(tmp_path / "tables"))
     options = ("--space", "resnet", "--input", "3x8x8", "--backend", "torch", "--quiet")
@@ -315,7 +315,7 @@ def test_calibrate_search_and_measure(run, tmp_path, monkeypatch):
     assert [each["backend"] for each in json.loads(out)] == ["torch", "onnxruntime"]
 
 
-@pytest.mark.filterwarnings("default::zeroshot_nas.searching.latency_budget.LatencyWarning")
+@pytest.mark.filterwarnings("default::zeroshot_nas.errors.LatencyWarning")
 def test_a_device_of_hw_nas_bench_is_named_behind_its_table(run, tmp_path):
     rows = [f"{index},{1 + index % 5},3" for index in range(15_625)]
     file = tmp_path / "hardware.csv"

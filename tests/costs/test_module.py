@@ -138,7 +138,7 @@ def test_double_precision_modules():
     assert cost(nn.Conv2d(3, 3, 1).double(), input_size=(3, 4, 4)).flops == 9 * 16
 
 
-@pytest.mark.filterwarnings("ignore::zeroshot_nas.costs.module.UncountedOperatorWarning")
+@pytest.mark.filterwarnings("ignore::zeroshot_nas.errors.UncountedOperatorWarning")
 @pytest.mark.parametrize("size", [(3, 8, 8), (5, 8, 8)], ids=["fits", "does not fit"])
 def test_the_module_is_left_as_found(size):
     """Weights, buffers, each part's mode, gradients, hooks and the random state, after success and after failure."""

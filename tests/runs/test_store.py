@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import zeroshot_nas as zs
 from zeroshot_nas.errors import CorruptStoreError, RunInUseError, StoreError
-from zeroshot_nas.runs.inspect import store as store_module
+from zeroshot_nas.runs import store as store_module
 from zeroshot_nas.runs.store import ScoreKey, Store, canonical, open_run, recover, settings_difference
 
 KEY = ScoreKey("a" * 32, "zen", canonical({"repeats": 4}), 0)
