@@ -1,9 +1,14 @@
-"""Writes docs/proxies.md from the registry and the benchmark's results: python docs/make_pages.py."""
+"""Writes docs/proxies.md from the registry and the benchmark's results, and docs/layers.md from the imports.
+
+python docs/make_pages.py
+"""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,14 @@ grow with depth, for which a search needs a limit on it. *Agrees with itself* is
 correlation between seeds over 100 random networks (`benchmarks/proxy_repeatability.py`, one repeat a
 score); a dash marks what has no noise. *ms* is one `score` call, one repeat at batch 16, on a residual
 network of 513,776 parameters at 3x32x32 on one thread (`benchmarks/proxy_speed.py`)."""
+
+ABOUT_LAYERS = """A folder imports from folders on lower floors, and from itself without a circle.
+`python -m tests.layers` reads the imports and prints the floors, `tests/test_layers.py` keeps them. Words are explained
+in [glossary.md](glossary.md). This page is written by `docs/make_pages.py`."""
+
+ABOUT_PLUGINS = (
+    """a new file there that registers something is found by itself, and no file of the same folder imports it."""
+)
 
 COST_CLASSES = {
     "graph": "the graph alone",
@@ -130,7 +143,31 @@ def _repeatability(data: dict[str, Any]) -> dict[str, Any]:
     return {what.removesuffix(ending): figure for what, figure in figures.items() if what.endswith(ending)}
 
 
+def layers_page() -> str:
+    """The page of the package's folders, the top floor first."""
+    sys.path.insert(0, str(DOCS.parent))
+    from tests.layers import FLOORS, PLUGIN_PACKAGES, modules
+
+    doc = {module.name: ast.get_docstring(module.tree) or "" for module in modules()}
+    lines = [
+        "# The layers",
+        "",
+        *textwrap.wrap(ABOUT_LAYERS, 116),
+        "",
+        "| floor | folder | holds |",
+        "|---|---|---|",
+    ]
+    for floor, names in reversed(list(enumerate(FLOORS))):
+        for name in names:
+            plain = "zeroshot_nas" if name == "__init__" else name
+            holds = doc[name].split("\n\n")[0].replace("\n", " ")
+            lines.append(f"| {floor} | `{plain}` | {holds} |")
+    scanned = ", ".join(f"`{package}`" for package in PLUGIN_PACKAGES)
+    return "\n".join([*lines, "", *textwrap.wrap(f"Plug-ins live in {scanned}: {ABOUT_PLUGINS}", 116), ""])
+
+
 READERS = {"proxy_speed": _speed, "proxy_repeatability": _repeatability}
 
 if __name__ == "__main__":
-    (DOCS / "proxies.md").write_text(proxies_page(), encoding="utf-8")
+    for name, page in (("proxies", proxies_page), ("layers", layers_page)):
+        (DOCS / f"{name}.md").write_text(page(), encoding="utf-8")

@@ -4,15 +4,19 @@ import importlib.util
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 
 
-def test_the_page_of_proxies_is_up_to_date():
+@pytest.mark.parametrize("page", ["proxies", "layers"])
+def test_the_written_pages_are_up_to_date(page):
     spec = importlib.util.spec_from_file_location("make_pages", DOCS / "make_pages.py")
     pages = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pages)
-    assert (DOCS / "proxies.md").read_text(encoding="utf-8") == pages.proxies_page(), "run python docs/make_pages.py"
+    written = getattr(pages, f"{page}_page")()
+    assert (DOCS / f"{page}.md").read_text(encoding="utf-8") == written, "run python docs/make_pages.py"
 
 
 def test_the_citation_names_this_version():

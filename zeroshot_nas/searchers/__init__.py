@@ -1,1 +1,1 @@
-"""Search strategies, one file each, and the one loop that runs them."""
+"""Search strategies, one file each; a new file here is found by itself."""
