@@ -11,7 +11,7 @@ from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.testing import check_proxy
 
 
-@zs.register_proxy("relu_balance", source="this example", direction="higher", reads=["relus"])
+@zs.register_proxy(zs.ProxyInfo("relu_balance", source="this example", direction="higher", reads=["relus"]))
 def relu_balance(network: torch.nn.Module, batch: zs.Batch, /) -> float:
     """How evenly ReLUs are on and off: the mean over ReLUs of 1 - |2 p - 1|, p the share that is on."""
     shares = [on.float().mean() for on in passes(network, batch.inputs).forward.relus]

@@ -118,13 +118,14 @@ def is_plugin(module: Module) -> bool:
     """Whether a module of a scanned package registers something when it is imported."""
     if module.is_package or not any(module.name.startswith(f"{package}.") for package in PLUGIN_PACKAGES):
         return False
-    for statement in module.tree.body:
+    looped = [inner for statement in module.tree.body if isinstance(statement, ast.For) for inner in statement.body]
+    for statement in (*module.tree.body, *looped):
         decorators = getattr(statement, "decorator_list", [])
         calls = [*decorators, *([statement.value] if isinstance(statement, ast.Expr) else [])]
         for call in calls:
             called = call.func if isinstance(call, ast.Call) else call
             name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")
-            if name.startswith("register"):
+            if name.startswith("register") or name == "add":
                 return True
     return False
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.scoring.engine import score as score
     from zeroshot_nas.scoring.pool import score_pool as score_pool
     from zeroshot_nas.scoring.proxy import Batch as Batch
+    from zeroshot_nas.scoring.proxy import ProxyInfo as ProxyInfo
     from zeroshot_nas.scoring.proxy import get_proxy as get_proxy
     from zeroshot_nas.scoring.proxy import list_proxies as list_proxies
     from zeroshot_nas.scoring.proxy import register_proxy as register_proxy
@@ -74,6 +75,7 @@ _HOMES = {
     "build": "network.module",
     "Batch": "scoring.proxy",
     "Score": "core.score",
+    "ProxyInfo": "scoring.proxy",
     "get_proxy": "scoring.proxy",
     "list_proxies": "scoring.proxy",
     "register_proxy": "scoring.proxy",

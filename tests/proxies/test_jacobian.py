@@ -192,7 +192,7 @@ def test_wrong_arguments():
         epe_nas(Squares(), Batch(rows))
     with pytest.raises(ProxyError, match=r"shape \(3,\)"):
         of_rows(epe_nas, rows, [0, 0, 1])
-    with pytest.raises(ProxyError, match="pairwise must be"):
-        of_rows(epe_nas, rows, [0, 0, 1, 1], pairwise="paper")
+    with pytest.raises(ProxyError, match="epe_nas's pairwise must be true, false or none, got 'paper'"):
+        zs.score(Squares(), "epe_nas", batch=Batch(rows, torch.tensor([0, 0, 1, 1])), pairwise="paper")
     with pytest.raises(ProxyError, match="expected logits"):
         zs.score(nn.Sequential(nn.Conv2d(3, 4, 3)), "jacob_cov", input_size=SIZE)

@@ -176,10 +176,12 @@ def test_one_image_and_one_position():
 
 def test_wrong_options():
     module = nn.Conv2d(3, 5, 3)
-    with pytest.raises(ProxyError, match="meco has the variants 'paper' and 'opt', got 'fast'"):
+    with pytest.raises(ProxyError, match="meco's variant must be 'paper' or 'opt', got 'fast'"):
         zs.score(module, "meco:variant=fast", input_size=(3, 8, 8))
-    for channels in (0, 2.5, True, "8"):
-        with pytest.raises(ProxyError, match="meco's channels must be a whole number of 1 or more"):
+    with pytest.raises(ProxyError, match="meco's channels must be a whole number of 1 or more, got 0"):
+        zs.score(module, "meco", input_size=(3, 8, 8), channels=0)
+    for channels in (2.5, True, "8"):
+        with pytest.raises(ProxyError, match=f"meco's channels must be a whole number, got {channels!r}"):
             zs.score(module, "meco", input_size=(3, 8, 8), channels=channels)
 
 

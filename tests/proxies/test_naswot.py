@@ -165,7 +165,7 @@ def test_a_relu_whose_first_axis_is_not_the_images():
 
 
 def test_a_wrong_option():
-    with pytest.raises(ProxyError, match="normalise must be"):
-        of_values(torch.ones(2, 3), normalise=2)
+    with pytest.raises(ProxyError, match="naswot's normalise must be true or false, got 2"):
+        get_proxy("naswot", normalise=2)
     with pytest.raises(ProxyError, match="no option 'normalize'"):
         get_proxy("naswot", normalize=True)

@@ -180,5 +180,5 @@ def test_modules_that_have_none(mode):
 
 
 def test_an_unknown_mode():
-    with pytest.raises(ProxyError, match="'train' or 'eval', got 'running'"):
-        ntk_cond(mixed(), Batch(images()), batch_norm="running")
+    with pytest.raises(ProxyError, match="ntk_cond's batch_norm must be 'train' or 'eval', got 'running'"):
+        zs.score(mixed(), "ntk_cond", batch=Batch(images()), batch_norm="running")

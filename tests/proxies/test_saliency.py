@@ -301,9 +301,9 @@ def test_no_labels_or_no_logits(key):
 
 
 def test_unknown_variants():
-    with pytest.raises(ProxyError, match="fisher has the variants 'paper' and 'zerocost', got 'taylor'"):
+    with pytest.raises(ProxyError, match="fisher's variant must be 'paper' or 'zerocost', got 'taylor'"):
         zs.score(Small(), "fisher:variant=taylor", batch=draw())
-    with pytest.raises(ProxyError, match="grad_norm has the variants 'layers' and 'global', got 'l1'"):
+    with pytest.raises(ProxyError, match="grad_norm's variant must be 'layers' or 'global', got 'l1'"):
         zs.score(Small(), "grad_norm:variant=l1", batch=draw())
 
 

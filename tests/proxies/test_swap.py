@@ -170,10 +170,18 @@ def test_a_module_without_relus_on_feature_maps_has_none(name):
 
 
 @pytest.mark.parametrize(
-    "options", [{"mu": 0}, {"mu": "large"}, {"mu": 10, "sigma": -1}, {"mu": math.inf}, {"mu": True}]
+    ("options", "reason"),
+    [
+        ({"mu": 0}, "mu must be a number above 0, got 0"),
+        ({"mu": "large"}, "mu must be a number, got 'large'"),
+        ({"mu": 10, "sigma": -1}, "sigma must be a number above 0, got -1"),
+        ({"mu": 10, "sigma": "wide"}, "sigma must be a number or none, got 'wide'"),
+        ({"mu": math.inf}, "mu must be a number above 0, got inf"),
+        ({"mu": True}, "mu must be a number, got True"),
+    ],
 )
-def test_wrong_sizes(options):
-    with pytest.raises(ProxyError, match="must be a number above 0"):
+def test_wrong_sizes(options, reason):
+    with pytest.raises(ProxyError, match=f"swap_reg's {reason}"):
         zs.score(Several(), "swap_reg", input_size=SIZE, **options)
 
 

@@ -371,7 +371,7 @@ def test_an_activation_in_place_after_batch_norm_leaves_its_input():
 def test_options_and_modules_that_do_not_fit():
     inputs = torch.zeros(1, 3, 8, 8)
     conv = nn.Conv2d(3, 4, 3)
-    with pytest.raises(ProxyError, match="synflow has the variants 'paper', 'bn' and 'zennas', got 'log'"):
+    with pytest.raises(ProxyError, match="synflow's variant must be 'paper', 'bn' or 'zennas', got 'log'"):
         zs.score(conv, "synflow", batch=Batch(inputs), variant="log")
     for proxy in ("synflow", "logsynflow"):
         with pytest.raises(ProxyError, match="the module has none"):

@@ -324,7 +324,7 @@ def test_what_is_no_classifier():
         zs.score(nn.Conv2d(3, 4, 3), "vkdnw", input_size=(3, 8, 8))
     with pytest.raises(ProxyError, match="vkdnw needs parameters to train, and Sequential has none"):
         zs.score(nn.Sequential(nn.Flatten()), "vkdnw", input_size=(3, 8, 8))
-    with pytest.raises(ProxyError, match="vkdnw has the variants 'paper' and 'authors', got 'code'"):
+    with pytest.raises(ProxyError, match="vkdnw's variant must be 'paper' or 'authors', got 'code'"):
         zs.score(nn.Flatten(), "vkdnw:variant=code", input_size=(3, 8, 8))
 
 

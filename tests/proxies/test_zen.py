@@ -186,7 +186,9 @@ def test_our_networks_are_scored_without_residual_links(variant):
 
 def test_options():
     module, batch = build(SMALL, init="gaussian"), Batch(torch.zeros(2, 3, 9, 8))
-    with pytest.raises(ProxyError, match=r"zen has the variants 'paper', 'l1' and 'zennas', got 'papre'"):
+    with pytest.raises(
+        ProxyError, match=r"zen's variant must be 'paper', 'l1' or 'zennas', got 'papre'\. Did you mean 'paper'\?"
+    ):
         zs.score(module, "zen", variant="papre")
     with pytest.raises(ProxyError, match=r"zen needs Batch\(inputs, perturbation="):
         zs.score(module, "zen", batch=batch)

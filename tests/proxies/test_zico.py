@@ -166,7 +166,7 @@ def test_what_it_needs():
         zs.score(module, "zico", batch=batch._replace(further=()))
     with pytest.raises(ProxyError, match="the loss needs labels"):
         zs.score(module, "zico", batch=batch._replace(further=(Batch(batch.inputs.clone()),)))
-    with pytest.raises(ProxyError, match="zico has the variants 'paper' and 'authors', got 'std'"):
+    with pytest.raises(ProxyError, match="zico's variant must be 'paper' or 'authors', got 'std'"):
         zs.score(module, "zico", batch=batch, variant="std")
     with pytest.raises(ProxyError, match="sums over convolutions and linear layers"):
         zs.score(nn.PReLU(6).double(), "zico", batch=batch)

@@ -9,7 +9,7 @@ import zeroshot_nas as zs
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.scoring.pool import aggregate_scores
-from zeroshot_nas.scoring.proxy import PROXIES, register_aggregate
+from zeroshot_nas.scoring.proxy import PROXIES, ProxyInfo
 
 NETS = [
     zs.Architecture.from_string(f"SuperConvK3BNRELU(3,{w},1,1)SuperResK3K3({w},16,2,8,1)", (3, 8, 8)) for w in (8, 16)
@@ -18,7 +18,8 @@ NETS = [
 
 @pytest.fixture
 def pair():
-    register_aggregate("pair", ["params", "ntk_cond"], "mean_rank", source="this test")
+    info = ProxyInfo("pair", parts=("params", "ntk_cond"), aggregation="mean_rank", source="this test", cost="many")
+    PROXIES.add("pair", info)
     yield "pair"
     del PROXIES._entries["pair"]
 

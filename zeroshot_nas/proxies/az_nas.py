@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.passes import Passes, passes
-from zeroshot_nas.scoring.proxy import Batch, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 
-@register_proxy("az_expressivity", reads=("features",), source="arXiv:2403.19232", grows_with_depth=True)
+@register_proxy(ProxyInfo("az_expressivity", reads=("features",), source="arXiv:2403.19232", grows_with_depth=True))
 @torch.no_grad()
 def az_expressivity(network: nn.Module, batch: Batch, /, *, features: str | Sequence[str] = "") -> float:
     r"""Expressivity of AZ-NAS (Lee and Ham, CVPR 2024, arXiv:2403.19232); higher is better.
@@ -54,7 +54,7 @@ def az_expressivity(network: nn.Module, batch: Batch, /, *, features: str | Sequ
     return sum(_entropies(_features(passes(network, batch.inputs, batch.targets), features, 1)))
 
 
-@register_proxy("az_progressivity", reads=("features",), source="arXiv:2403.19232")
+@register_proxy(ProxyInfo("az_progressivity", reads=("features",), source="arXiv:2403.19232"))
 @torch.no_grad()
 def az_progressivity(network: nn.Module, batch: Batch, /, *, features: str | Sequence[str] = "") -> float:
     r"""Progressivity of AZ-NAS (Lee and Ham, CVPR 2024, arXiv:2403.19232); higher is better.
@@ -85,7 +85,7 @@ def az_progressivity(network: nn.Module, batch: Batch, /, *, features: str | Seq
 
 
 @register_proxy(
-    "az_trainability", reads=("features",), source="arXiv:2403.19232", needs_gradients=True, cost="backward"
+    ProxyInfo("az_trainability", reads=("features",), source="arXiv:2403.19232", needs_gradients=True, cost="backward")
 )
 def az_trainability(network: nn.Module, batch: Batch, /, *, features: str | Sequence[str] = "") -> float:
     r"""Trainability of AZ-NAS (Lee and Ham, CVPR 2024, arXiv:2403.19232); higher is better, 0 at best (about).
@@ -135,8 +135,6 @@ def az_trainability(network: nn.Module, batch: Batch, /, *, features: str | Sequ
 
 def _features(run: Passes, features: str | Sequence[str], least: int) -> dict[str, Tensor]:
     """The feature maps by name, at least so many."""
-    if isinstance(features, float):  # the name "3" of a Sequential's member, read as a number
-        features = f"{features:g}"
     names = [name for name in features.split(",") if name] if isinstance(features, str) else list(features)
     maps = run.outputs(names) if names else run.forward.features
     if len(maps) < least:

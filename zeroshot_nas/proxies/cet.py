@@ -23,7 +23,7 @@ from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.autograd_graph import AutogradGraph, Node, all_but_channels, energy, random_signs
 from zeroshot_nas.scoring.passes import passes
-from zeroshot_nas.scoring.proxy import Batch, checked_log, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
 CLASSES = 10
 """Random linear outputs that stand in for logits where a module returns a feature map."""
@@ -59,14 +59,16 @@ class Measured(NamedTuple):
 
 
 @register_proxy(
-    "cet",
-    source="this project",
-    batch_size=8,
-    needs_gradients=True,
-    reads=("layers",),
-    cost="backward",
-    closed_form=cet_closed_form,
-    exact=True,
+    ProxyInfo(
+        "cet",
+        source="this project",
+        batch_size=8,
+        needs_gradients=True,
+        reads=("layers",),
+        cost="backward",
+        closed_form=cet_closed_form,
+        exact=True,
+    )
 )
 def cet(network: nn.Module, batch: Batch, /, *, variant: Variant = "u") -> float:
     """CET, capacity x expressivity x trainability; in closed form for architectures of ours; higher is better.

@@ -8,7 +8,7 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.costs.cost import cost
 from zeroshot_nas.errors import ArchitectureError, ProxyError
-from zeroshot_nas.scoring.proxy import Batch, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 
 def architecture_params(architecture: Architecture) -> int:
@@ -43,7 +43,9 @@ def module_flops(network: nn.Module, batch: Batch, name: str) -> int:
         raise ProxyError(f"{name}: {error}") from error
 
 
-@register_proxy("params", reads=(), source="baseline", cost="graph", closed_form=architecture_params, exact=True)
+@register_proxy(
+    ProxyInfo("params", reads=(), source="baseline", cost="graph", closed_form=architecture_params, exact=True)
+)
 def params(network: nn.Module, _: Batch, /) -> int:
     """How many values are trained: weights, biases, two a batch-norm channel; higher is better.
 
@@ -61,7 +63,9 @@ def params(network: nn.Module, _: Batch, /) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-@register_proxy("flops", reads=(), source="baseline", cost="graph", closed_form=architecture_flops, exact=True)
+@register_proxy(
+    ProxyInfo("flops", reads=(), source="baseline", cost="graph", closed_form=architecture_flops, exact=True)
+)
 def flops(network: nn.Module, batch: Batch, /) -> int:
     """FLOPs (multiply-adds) of convolutions and linear layers on one image; higher is better.
 
@@ -84,13 +88,15 @@ def flops(network: nn.Module, batch: Batch, /) -> int:
 
 
 @register_proxy(
-    "layers",
-    reads=(),
-    source="baseline",
-    cost="graph",
-    grows_with_depth=True,
-    closed_form=architecture_layers,
-    exact=True,
+    ProxyInfo(
+        "layers",
+        reads=(),
+        source="baseline",
+        cost="graph",
+        grows_with_depth=True,
+        closed_form=architecture_layers,
+        exact=True,
+    )
 )
 def layers(network: nn.Module, _: Batch, /) -> int:
     """Depth; higher is better. Two different counts, so compare networks of one kind only.
@@ -114,7 +120,9 @@ def layers(network: nn.Module, _: Batch, /) -> int:
 
 
 @register_proxy(
-    "az_complexity", reads=(), source="arXiv:2403.19232", cost="graph", closed_form=architecture_flops, exact=True
+    ProxyInfo(
+        "az_complexity", reads=(), source="arXiv:2403.19232", cost="graph", closed_form=architecture_flops, exact=True
+    )
 )
 def az_complexity(network: nn.Module, batch: Batch, /) -> int:
     """Complexity of AZ-NAS (Lee and Ham, CVPR 2024, arXiv:2403.19232): FLOPs (multiply-adds); higher is better.

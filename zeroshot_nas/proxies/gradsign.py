@@ -7,17 +7,19 @@ from torch import Tensor, nn
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.passes import Passes
-from zeroshot_nas.scoring.proxy import Batch, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 
 @register_proxy(
-    "gradsign",
-    reads=("weight_gradients",),
-    source="arXiv:2110.08616",
-    needs_gradients=True,
-    needs_labels=True,
-    real_data=True,
-    cost="many",
+    ProxyInfo(
+        "gradsign",
+        reads=("weight_gradients",),
+        source="arXiv:2110.08616",
+        needs_gradients=True,
+        needs_labels=True,
+        real_data=True,
+        cost="many",
+    )
 )
 def gradsign(network: nn.Module, batch: Batch, /) -> float:
     r"""GradSign (Zhang and Jia, ICLR 2022, arXiv:2110.08616); higher is better.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.passes import passes
-from zeroshot_nas.scoring.proxy import Batch, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 _GUARD = 1e-5
 """What both sources add before a logarithm or a reciprocal."""
@@ -17,12 +17,14 @@ _MANY_CLASSES = 100
 
 
 @register_proxy(
-    "jacob_cov",
-    reads=(),
-    source="arXiv:2006.04647v1, arXiv:2101.08134",
-    needs_gradients=True,
-    real_data=True,
-    cost="backward",
+    ProxyInfo(
+        "jacob_cov",
+        reads=(),
+        source="arXiv:2006.04647v1, arXiv:2101.08134",
+        needs_gradients=True,
+        real_data=True,
+        cost="backward",
+    )
 )
 def jacob_cov(network: nn.Module, batch: Batch, /) -> float:
     r"""Jacobian covariance (Mellor et al., arXiv:2006.04647v1; so named in arXiv:2101.08134); higher is better.
@@ -59,13 +61,15 @@ def jacob_cov(network: nn.Module, batch: Batch, /) -> float:
 
 
 @register_proxy(
-    "epe_nas",
-    reads=(),
-    source="arXiv:2102.08099",
-    needs_gradients=True,
-    needs_labels=True,
-    real_data=True,
-    cost="backward",
+    ProxyInfo(
+        "epe_nas",
+        reads=(),
+        source="arXiv:2102.08099",
+        needs_gradients=True,
+        needs_labels=True,
+        real_data=True,
+        cost="backward",
+    )
 )
 def epe_nas(network: nn.Module, batch: Batch, /, *, pairwise: bool | None = None) -> float:
     r"""EPE-NAS (Lopes et al., ICANN 2021, arXiv:2102.08099); higher is better.
@@ -87,8 +91,7 @@ def epe_nas(network: nn.Module, batch: Batch, /, *, pairwise: bool | None = None
         pairwise: Compare classes in pairs. Default: where more than 100 classes are in the batch.
 
     Raises:
-        ProxyError: There are no labels or not one an image, the module returns no logits, or ``pairwise`` is neither
-            true nor false.
+        ProxyError: There are no labels or not one an image, or the module returns no logits.
         UndefinedScoreError: As `jacob_cov`; or no class has two images, or in pairs less than two have.
 
     Departures from the authors' code: correlations in double precision; the classes in the batch decide on pairs, not
@@ -100,8 +103,6 @@ def epe_nas(network: nn.Module, batch: Batch, /, *, pairwise: bool | None = None
         >>> score(net, "epe_nas", input_size=(3, 8, 8)).ok
         True
     """
-    if pairwise not in (None, False, True):
-        raise ProxyError(f"epe_nas's pairwise must be true (1) or false (0), got {pairwise!r}")
     targets = batch.targets
     if targets is None or targets.shape != (len(batch.inputs),):
         got = "none" if targets is None else f"labels of shape {tuple(targets.shape)}"

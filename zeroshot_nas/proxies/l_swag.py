@@ -10,22 +10,24 @@ from torch import Tensor, nn
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.passes import passes
-from zeroshot_nas.scoring.proxy import Batch, checked_log, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 from zeroshot_nas.scoring.relu_patterns import count_patterns, relu_units, unit_codes
 
 _Layer = TypeVar("_Layer")
 
 
 @register_proxy(
-    "l_swag",
-    reads=("relus", "weight_gradients"),
-    source="arXiv:2505.07300",
-    needs_gradients=True,
-    needs_labels=True,
-    real_data=True,
-    batches=2,
-    cost="backward",
-    grows_with_depth=True,
+    ProxyInfo(
+        "l_swag",
+        reads=("relus", "weight_gradients"),
+        source="arXiv:2505.07300",
+        needs_gradients=True,
+        needs_labels=True,
+        real_data=True,
+        batches=2,
+        cost="backward",
+        grows_with_depth=True,
+    )
 )
 def l_swag(network: nn.Module, batch: Batch, /, *, first_layer: float = 0, last_layer: float = 100) -> float:
     r"""L-SWAG (Casarin, Escalera and Lanz, CVPR 2025, arXiv:2505.07300); higher is better.
@@ -66,9 +68,6 @@ def l_swag(network: nn.Module, batch: Batch, /, *, first_layer: float = 0, last_
         >>> score(net, "l_swag", input_size=(3, 8, 8)).ok
         True
     """
-    for value in (first_layer, last_layer):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ProxyError(f"l_swag's first_layer and last_layer are percentiles, got {value!r}")
     if not 0 <= first_layer < last_layer <= 100:
         raise ProxyError(
             f"l_swag's first_layer and last_layer are percentiles, 0 to 100 and in order, got {first_layer:g} and "

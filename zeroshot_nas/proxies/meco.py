@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.passes import passes
-from zeroshot_nas.scoring.proxy import Batch, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 Variant: TypeAlias = Literal["paper", "opt"]
 
 
-@register_proxy("meco", reads=("modules",), source="Jiang et al., NeurIPS 2023", batch_size=1, grows_with_depth=True)
+@register_proxy(
+    ProxyInfo("meco", reads=("modules",), source="Jiang et al., NeurIPS 2023", batch_size=1, grows_with_depth=True)
+)
 @torch.no_grad()
 def meco(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", channels: int = 8) -> float:
     r"""MeCo (Jiang, Wang and Bie, NeurIPS 2023); higher is better.
@@ -34,7 +36,7 @@ def meco(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", cha
         channels: How many ``"opt"`` takes; where there are fewer, it takes all.
 
     Raises:
-        ProxyError: The variant is unknown, or ``channels`` is no whole number of 1 or more.
+        ProxyError: ``channels`` is below 1.
         UndefinedScoreError: A feature map is not finite, or no channel of any varies over positions (a dead network, or
             one without feature maps).
 
@@ -52,10 +54,8 @@ def meco(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", cha
         >>> 0 < score(net, "meco", input_size=(3, 8, 8)).value < 4  # three modules and the network itself
         True
     """
-    if variant not in ("paper", "opt"):
-        raise ProxyError(f"meco has the variants 'paper' and 'opt', got {variant!r}")
-    if isinstance(channels, bool) or not isinstance(channels, int | float) or channels < 1 or channels % 1:
-        raise ProxyError(f"meco's channels must be a whole number of 1 or more, got {channels!r}")
+    if channels < 1:
+        raise ProxyError(f"meco's channels must be a whole number of 1 or more, got {channels}")
     run = passes(network, batch.inputs, batch.targets)
     outputs = [output for _, output in run.forward.modules]
     if isinstance(run.forward.output, Tensor):
@@ -63,7 +63,7 @@ def meco(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", cha
     known: dict[int, float | None] = {}  # by identity: the network's output is most often its last module's
     for output in outputs:
         if id(output) not in known:
-            known[id(output)] = _smallest_eigenvalue(output, int(channels) if variant == "opt" else None)
+            known[id(output)] = _smallest_eigenvalue(output, channels if variant == "opt" else None)
     values = [known[id(output)] for output in outputs]
     if values and all(value is None for value in values):
         raise UndefinedScoreError("no channel of any feature map varies over positions")

@@ -8,13 +8,13 @@ import math
 import torch
 from torch import nn
 
-from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.errors import UndefinedScoreError
 from zeroshot_nas.scoring.passes import passes
-from zeroshot_nas.scoring.proxy import Batch, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 from zeroshot_nas.scoring.relu_patterns import duplicates, relu_units, shared_units
 
 
-@register_proxy("naswot", reads=("relus",), source="arXiv:2006.04647", real_data=True, grows_with_depth=True)
+@register_proxy(ProxyInfo("naswot", reads=("relus",), source="arXiv:2006.04647", real_data=True, grows_with_depth=True))
 @torch.no_grad()
 def naswot(network: nn.Module, batch: Batch, /, *, normalise: bool = False) -> float:
     r"""NASWOT (Mellor et al., "Neural Architecture Search without Training", ICML 2021, arXiv:2006.04647).
@@ -31,7 +31,7 @@ def naswot(network: nn.Module, batch: Batch, /, *, normalise: bool = False) -> f
         normalise: Divide K by N_A, so that the score does not grow by N log N_A with the number of units.
 
     Raises:
-        ProxyError: The module calls no ReLU, or ``normalise`` is neither true nor false.
+        ProxyError: The module calls no ReLU.
         UndefinedScoreError: There is one image, two images have the same code (the message names them), or there are
             too few units for so many images.
 
@@ -46,8 +46,6 @@ def naswot(network: nn.Module, batch: Batch, /, *, normalise: bool = False) -> f
         >>> score(net, "naswot", input_size=(3, 8, 8), batch_size=4).ok
         True
     """
-    if normalise not in (False, True):
-        raise ProxyError(f"naswot's normalise must be true (1) or false (0), got {normalise!r}")
     images = len(batch.inputs)
     if images < 2:
         raise UndefinedScoreError("naswot compares images; score on two or more")

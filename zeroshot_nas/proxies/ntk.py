@@ -11,19 +11,21 @@ from torch import Tensor, nn
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.feature_map import running_statistics
 from zeroshot_nas.scoring.passes import passes
-from zeroshot_nas.scoring.proxy import Batch, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 Statistics: TypeAlias = Literal["train", "eval"]
 
 
 @register_proxy(
-    "ntk_cond",
-    reads=(),
-    source="arXiv:2102.11535",
-    direction="lower",
-    needs_gradients=True,
-    real_data=True,
-    cost="many",
+    ProxyInfo(
+        "ntk_cond",
+        reads=(),
+        source="arXiv:2102.11535",
+        direction="lower",
+        needs_gradients=True,
+        real_data=True,
+        cost="many",
+    )
 )
 def ntk_cond(network: nn.Module, batch: Batch, /, *, batch_norm: Statistics = "train") -> float:
     r"""Condition number of the neural tangent kernel (Chen et al., "TE-NAS", ICLR 2021, arXiv:2102.11535).
@@ -42,7 +44,7 @@ def ntk_cond(network: nn.Module, batch: Batch, /, *, batch_norm: Statistics = "t
             statistics, and each image is run by itself.
 
     Raises:
-        ProxyError: The module returns no logits or has no such weights, or ``batch_norm`` is unknown.
+        ProxyError: The module returns no logits or has no such weights.
         UndefinedScoreError: There is one image, a gradient is not finite, or the smallest eigenvalue is not above
             rounding (equal images, a dead network).
 
@@ -59,8 +61,6 @@ def ntk_cond(network: nn.Module, batch: Batch, /, *, batch_norm: Statistics = "t
         >>> score(net, "ntk_cond", input_size=(3, 8, 8), batch_size=4).value > 1
         True
     """
-    if batch_norm not in ("train", "eval"):
-        raise ProxyError(f"ntk_cond's batch_norm must be 'train' or 'eval', got {batch_norm!r}")
     images = len(batch.inputs)
     if images < 2:
         raise UndefinedScoreError("ntk_cond compares images; score on two or more")

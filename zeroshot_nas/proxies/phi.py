@@ -9,11 +9,18 @@ from torch import nn
 
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.scoring.feature_map import WithoutBatchNorm, feature_map
-from zeroshot_nas.scoring.proxy import Batch, checked_log, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
 
 @register_proxy(
-    "phi", source="arXiv:2102.01063", init="gaussian", batch_size=2, keeps_residual_links=False, grows_with_depth=True
+    ProxyInfo(
+        "phi",
+        source="arXiv:2102.01063",
+        init="gaussian",
+        batch_size=2,
+        keeps_residual_links=False,
+        grows_with_depth=True,
+    )
 )
 @torch.no_grad()
 def phi(network: nn.Module, batch: Batch, /, *, alpha: float = 0.01) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.passes import passes
-from zeroshot_nas.scoring.proxy import Batch, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 FisherVariant: TypeAlias = Literal["paper", "zerocost"]
 GradNormVariant: TypeAlias = Literal["layers", "global"]
@@ -25,13 +25,15 @@ _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 @register_proxy(
-    "snip",
-    reads=("weight_gradients",),
-    source="arXiv:1810.02340",
-    needs_gradients=True,
-    needs_labels=True,
-    real_data=True,
-    cost="backward",
+    ProxyInfo(
+        "snip",
+        reads=("weight_gradients",),
+        source="arXiv:1810.02340",
+        needs_gradients=True,
+        needs_labels=True,
+        real_data=True,
+        cost="backward",
+    )
 )
 def snip(network: nn.Module, batch: Batch, /) -> float:
     r"""SNIP (Lee et al., ICLR 2019, arXiv:1810.02340), summed over the network; higher is better.
@@ -68,13 +70,15 @@ def snip(network: nn.Module, batch: Batch, /) -> float:
 
 
 @register_proxy(
-    "plain",
-    reads=("weight_gradients",),
-    source="arXiv:2101.08134",
-    needs_gradients=True,
-    needs_labels=True,
-    real_data=True,
-    cost="backward",
+    ProxyInfo(
+        "plain",
+        reads=("weight_gradients",),
+        source="arXiv:2101.08134",
+        needs_gradients=True,
+        needs_labels=True,
+        real_data=True,
+        cost="backward",
+    )
 )
 def plain(network: nn.Module, batch: Batch, /) -> float:
     r"""Weights times gradients, signs kept (Abdelfattah et al., ICLR 2021, arXiv:2101.08134); higher is better by name.
@@ -105,13 +109,15 @@ def plain(network: nn.Module, batch: Batch, /) -> float:
 
 
 @register_proxy(
-    "grad_norm",
-    reads=("weight_gradients", "parameter_gradients"),
-    source="arXiv:2101.08134",
-    needs_gradients=True,
-    needs_labels=True,
-    real_data=True,
-    cost="backward",
+    ProxyInfo(
+        "grad_norm",
+        reads=("weight_gradients", "parameter_gradients"),
+        source="arXiv:2101.08134",
+        needs_gradients=True,
+        needs_labels=True,
+        real_data=True,
+        cost="backward",
+    )
 )
 def grad_norm(network: nn.Module, batch: Batch, /, *, variant: GradNormVariant = "layers") -> float:
     r"""Size of the loss's gradient (Abdelfattah et al., ICLR 2021, arXiv:2101.08134); higher is better.
@@ -127,7 +133,7 @@ def grad_norm(network: nn.Module, batch: Batch, /, *, variant: GradNormVariant =
             over all parameters, biases and batch norms too, as the code of Zen-NAS (arXiv:2102.01063) has it.
 
     Raises:
-        ProxyError: The variant is unknown, or there are no labels, no logits, or no convolution or linear layer.
+        ProxyError: There are no labels, no logits, or no convolution or linear layer.
         UndefinedScoreError: A gradient is not finite.
 
     Example:
@@ -136,8 +142,6 @@ def grad_norm(network: nn.Module, batch: Batch, /, *, variant: GradNormVariant =
         >>> score(net, "grad_norm", input_size=(3, 8, 8)).value > 0
         True
     """
-    if variant not in ("layers", "global"):
-        raise ProxyError(f"grad_norm has the variants 'layers' and 'global', got {variant!r}")
     run = passes(network, batch.inputs, batch.targets)
     gradients = run.weight_gradients if variant == "layers" else run.parameter_gradients
     with torch.no_grad():
@@ -148,13 +152,15 @@ def grad_norm(network: nn.Module, batch: Batch, /, *, variant: GradNormVariant =
 
 
 @register_proxy(
-    "fisher",
-    reads=("layers",),
-    source="arXiv:1906.04113",
-    needs_gradients=True,
-    needs_labels=True,
-    real_data=True,
-    cost="backward",
+    ProxyInfo(
+        "fisher",
+        reads=("layers",),
+        source="arXiv:1906.04113",
+        needs_gradients=True,
+        needs_labels=True,
+        real_data=True,
+        cost="backward",
+    )
 )
 def fisher(network: nn.Module, batch: Batch, /, *, variant: FisherVariant = "paper") -> float:
     r"""Fisher potential (Turner et al., "BlockSwap", ICLR 2020, arXiv:1906.04113); higher is better.
@@ -172,8 +178,8 @@ def fisher(network: nn.Module, batch: Batch, /, *, variant: FisherVariant = "pap
             the code of arXiv:2101.08134, which spreads a channel over its weights before it sums.
 
     Raises:
-        ProxyError: The variant is unknown, there are no labels, no logits, no convolution or linear layer, or the
-            module changes one's output in place.
+        ProxyError: There are no labels, no logits, no convolution or linear layer, or the module changes one's output
+            in place.
         UndefinedScoreError: A gradient is not finite.
 
     Departure from the authors' code: channels are read from the layers themselves, where BlockSwap reads them after the
@@ -185,8 +191,6 @@ def fisher(network: nn.Module, batch: Batch, /, *, variant: FisherVariant = "pap
         >>> score(net, "fisher", input_size=(3, 8, 8)).value > 0
         True
     """
-    if variant not in ("paper", "zerocost"):
-        raise ProxyError(f"fisher has the variants 'paper' and 'zerocost', got {variant!r}")
     run = passes(network, batch.inputs, batch.targets)
     calls = list(zip(run.forward.layers, run.output_gradients, strict=True))
     terms = []
@@ -203,7 +207,15 @@ def fisher(network: nn.Module, batch: Batch, /, *, variant: FisherVariant = "pap
 
 
 @register_proxy(
-    "grasp", reads=(), source="arXiv:2002.07376", needs_gradients=True, needs_labels=True, real_data=True, cost="many"
+    ProxyInfo(
+        "grasp",
+        reads=(),
+        source="arXiv:2002.07376",
+        needs_gradients=True,
+        needs_labels=True,
+        real_data=True,
+        cost="many",
+    )
 )
 def grasp(network: nn.Module, batch: Batch, /) -> float:
     r"""GraSP (Wang et al., ICLR 2020, arXiv:2002.07376), summed over the network; higher is better by convention.
@@ -247,7 +259,7 @@ def grasp(network: nn.Module, batch: Batch, /) -> float:
     return -_total(terms, "grasp")
 
 
-@register_proxy("l2_norm", reads=(), source="arXiv:2101.08134", cost="weights", grows_with_depth=True)
+@register_proxy(ProxyInfo("l2_norm", reads=(), source="arXiv:2101.08134", cost="weights", grows_with_depth=True))
 @torch.no_grad()
 def l2_norm(network: nn.Module, batch: Batch, /) -> float:  # noqa: ARG001  a proxy takes both
     r"""Size of the weights (Abdelfattah et al., ICLR 2021, arXiv:2101.08134); higher is better.

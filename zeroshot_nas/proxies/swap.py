@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.passes import passes
-from zeroshot_nas.scoring.proxy import Batch, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 from zeroshot_nas.scoring.relu_patterns import count_images, count_patterns, relu_units, unit_codes
 
 DEFAULT_MU = 1000.0
 """Thousands of parameters that `swap_reg` favours unless the caller says otherwise."""
 
 
-@register_proxy("swap", reads=("relus",), source="arXiv:2403.04161", grows_with_depth=True)
+@register_proxy(ProxyInfo("swap", reads=("relus",), source="arXiv:2403.04161", grows_with_depth=True))
 @torch.no_grad()
 def swap(network: nn.Module, batch: Batch, /) -> float:
     r"""SWAP-Score (Peng et al., "SWAP-NAS", ICLR 2024, arXiv:2403.04161); higher is better.
@@ -45,7 +45,7 @@ def swap(network: nn.Module, batch: Batch, /) -> float:
     return float(_patterns(network, batch))
 
 
-@register_proxy("swap_reg", reads=("relus",), source="arXiv:2403.04161")
+@register_proxy(ProxyInfo("swap_reg", reads=("relus",), source="arXiv:2403.04161"))
 @torch.no_grad()
 def swap_reg(network: nn.Module, batch: Batch, /, *, mu: float = DEFAULT_MU, sigma: float | None = None) -> float:
     r"""Regularised SWAP-Score (Peng et al., "SWAP-NAS", ICLR 2024, arXiv:2403.04161); higher is better.
@@ -64,7 +64,7 @@ def swap_reg(network: nn.Module, batch: Batch, /, *, mu: float = DEFAULT_MU, sig
             keeps exp(-1) of its score.
 
     Raises:
-        ProxyError: ``mu`` or ``sigma`` is not a number, or not above 0.
+        ProxyError: ``mu`` or ``sigma`` is not above 0, or not finite.
         UndefinedScoreError: As `swap`; or the network's size is so far from mu that the factor is 0.
 
     Departures from the authors' code: as in `swap`; and without mu or sigma theirs gives the plain score.
@@ -76,7 +76,7 @@ def swap_reg(network: nn.Module, batch: Batch, /, *, mu: float = DEFAULT_MU, sig
         4.0
     """
     for name, value in (("mu", mu), ("sigma", 1.0 if sigma is None else sigma)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        if not 0 < value < math.inf:
             raise ProxyError(f"swap_reg's {name} must be a number above 0, got {value!r}")
     spread = mu**2 if sigma is None else sigma
     thousands = sum(parameter.numel() for parameter in network.parameters()) / 1000
@@ -89,7 +89,7 @@ def swap_reg(network: nn.Module, batch: Batch, /, *, mu: float = DEFAULT_MU, sig
     return _patterns(network, batch) * factor
 
 
-@register_proxy("linear_regions", reads=("relus",), source="arXiv:2102.11535", batch_size=64)
+@register_proxy(ProxyInfo("linear_regions", reads=("relus",), source="arXiv:2102.11535", batch_size=64))
 @torch.no_grad()
 def linear_regions(network: nn.Module, batch: Batch, /) -> float:
     """Linear regions (Chen et al., "TE-NAS", ICLR 2021, arXiv:2102.11535); higher is better.

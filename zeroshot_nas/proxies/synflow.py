@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.feature_map import WithoutBatchNorm
 from zeroshot_nas.scoring.passes import Forward
-from zeroshot_nas.scoring.proxy import Batch, checked_log, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
 Variant: TypeAlias = Literal["paper", "bn", "zennas"]
 
@@ -25,7 +25,9 @@ _PROBE = 1e-6
 
 
 @register_proxy(
-    "synflow", reads=(), source="arXiv:2006.05467", needs_gradients=True, cost="backward", grows_with_depth=True
+    ProxyInfo(
+        "synflow", reads=(), source="arXiv:2006.05467", needs_gradients=True, cost="backward", grows_with_depth=True
+    )
 )
 def synflow(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") -> float:
     r"""SynFlow (Tanaka et al., NeurIPS 2020, arXiv:2006.05467), its logarithm; higher is better.
@@ -52,7 +54,7 @@ def synflow(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") 
             *less* flow is better, against the paper; it is here to be compared with.
 
     Raises:
-        ProxyError: The variant is unknown, the module returns no tensor or runs no convolution or linear layer.
+        ProxyError: The module returns no tensor or runs no convolution or linear layer.
         UndefinedScoreError: Nothing flows; the sum is out of range and the module does not answer in proportion
             (sigmoid gates, clipped activations, norms); or a batch norm that is kept sees one value per channel.
 
@@ -66,8 +68,6 @@ def synflow(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") 
         >>> score(net, "synflow", input_size=(3, 2, 2), init="keep").value == math.log(1.0)
         True
     """
-    if variant not in ("paper", "bn", "zennas"):
-        raise ProxyError(f"synflow has the variants 'paper', 'bn' and 'zennas', got {variant!r}")
     flow = _flow(network, batch, keep_batch_norm=variant != "paper")
     if variant != "zennas":
         return checked_log(sum(flow.sums), "the flow") - flow.log_scale
@@ -79,7 +79,9 @@ def synflow(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") 
 
 
 @register_proxy(
-    "logsynflow", reads=(), source="arXiv:2207.05135", needs_gradients=True, cost="backward", grows_with_depth=True
+    ProxyInfo(
+        "logsynflow", reads=(), source="arXiv:2207.05135", needs_gradients=True, cost="backward", grows_with_depth=True
+    )
 )
 def logsynflow(network: nn.Module, batch: Batch, /) -> float:
     r"""LogSynflow (Cavagnero et al., "FreeREA", WACV 2023, arXiv:2207.05135); higher is better.

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.feature_map import running_statistics
-from zeroshot_nas.scoring.proxy import Batch, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 Variant: TypeAlias = Literal["paper", "authors"]
 
@@ -22,7 +22,7 @@ MAX_TENSORS = 128
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 
 
-@register_proxy("vkdnw", reads=(), source="arXiv:2502.04975", needs_gradients=True, cost="many")
+@register_proxy(ProxyInfo("vkdnw", reads=(), source="arXiv:2502.04975", needs_gradients=True, cost="many"))
 def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") -> float:
     r"""VKDNW (Tybl and Neumann, CVPR 2025, arXiv:2502.04975); higher is better.
 
@@ -46,7 +46,7 @@ def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") ->
             normalisation: there F is next to 0, and a few undecided images make it up.
 
     Raises:
-        ProxyError: The module returns no logits or has nothing to train, or the variant is unknown.
+        ProxyError: The module returns no logits or has nothing to train.
         UndefinedScoreError: F is not finite, or nine tenths of its spectrum are zero (a dead network; every class
             certain; fewer images times classes than a tenth of the tensors).
 
@@ -65,8 +65,6 @@ def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") ->
         >>> 0 < score(net, "vkdnw", repeats=1).value < 2.2  # log 9
         True
     """
-    if variant not in ("paper", "authors"):
-        raise ProxyError(f"vkdnw has the variants 'paper' and 'authors', got {variant!r}")
     tensors = [each for each in network.parameters() if each.requires_grad and each.numel() > 0][:MAX_TENSORS]
     if not tensors:
         raise ProxyError(f"vkdnw needs parameters to train, and {type(network).__name__} has none")

@@ -12,7 +12,7 @@ from zeroshot_nas.closed_form.zen import zen_closed_form
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.scoring.feature_map import BatchNormVariances, feature_map
 from zeroshot_nas.scoring.perturbed_pass import perturbed_pass
-from zeroshot_nas.scoring.proxy import Batch, checked_log, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
 Variant: TypeAlias = Literal["paper", "l1", "zennas"]
 
@@ -29,7 +29,6 @@ def zen_of_architecture(
         variant: As in `zen`.
         alpha: As in `zen`.
     """
-    _check_variant(variant)
     if batch.perturbation is None:
         raise ProxyError("zen needs Batch(inputs, perturbation=noise of the same shape)")
     both = perturbed_pass(architecture, batch.inputs, batch.inputs + alpha * batch.perturbation, weights)
@@ -41,16 +40,18 @@ def zen_of_architecture(
 
 
 @register_proxy(
-    "zen",
-    source="arXiv:2102.01063",
-    init="gaussian",
-    batch_size=2,
-    reads=(),
-    keeps_residual_links=False,
-    needs_batch_norm=True,
-    grows_with_depth=True,
-    closed_form=zen_closed_form,
-    of_architecture=zen_of_architecture,
+    ProxyInfo(
+        "zen",
+        source="arXiv:2102.01063",
+        init="gaussian",
+        batch_size=2,
+        reads=(),
+        keeps_residual_links=False,
+        needs_batch_norm=True,
+        grows_with_depth=True,
+        closed_form=zen_closed_form,
+        of_architecture=zen_of_architecture,
+    )
 )
 @torch.no_grad()
 def zen(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", alpha: float = 0.01) -> float:
@@ -75,7 +76,7 @@ def zen(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", alph
         The score of this draw of weights and images.
 
     Raises:
-        ProxyError: The batch has no perturbation, or the variant is unknown.
+        ProxyError: The batch has no perturbation.
         UndefinedScoreError: The feature map does not move, a batch norm sees a constant, or numbers are not finite.
 
     Departure from the authors' code: the variance is read where it occurs, not from a running buffer that drifts with
@@ -87,7 +88,6 @@ def zen(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", alph
         >>> score(net, "zen", seed=0).ok
         True
     """
-    _check_variant(variant)
     if batch.perturbation is None:
         raise ProxyError("zen needs Batch(inputs, perturbation=noise of the same shape)")
     with BatchNormVariances(network, unbiased=variant == "zennas") as clean:
@@ -107,8 +107,3 @@ def _assemble(difference: Tensor, variances: list[tuple[float, float]], variant:
     return checked_log(distance.mean().item(), "the feature map's change") + sum(
         0.5 * checked_log(variance, f"the input variance of batch norm {index}") for index, variance in enumerate(used)
     )
-
-
-def _check_variant(variant: str) -> None:
-    if variant not in ("paper", "l1", "zennas"):
-        raise ProxyError(f"zen has the variants 'paper', 'l1' and 'zennas', got {variant!r}")

@@ -10,21 +10,23 @@ from torch import Tensor, nn
 
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.passes import passes
-from zeroshot_nas.scoring.proxy import Batch, checked_log, register_proxy
+from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
 Variant: TypeAlias = Literal["paper", "authors"]
 
 
 @register_proxy(
-    "zico",
-    reads=("weight_gradients",),
-    source="arXiv:2301.11300",
-    needs_gradients=True,
-    needs_labels=True,
-    real_data=True,
-    batches=2,
-    cost="backward",
-    grows_with_depth=True,
+    ProxyInfo(
+        "zico",
+        reads=("weight_gradients",),
+        source="arXiv:2301.11300",
+        needs_gradients=True,
+        needs_labels=True,
+        real_data=True,
+        batches=2,
+        cost="backward",
+        grows_with_depth=True,
+    )
 )
 def zico(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") -> float:
     r"""ZiCo (Li et al., ICLR 2023, arXiv:2301.11300); higher is better.
@@ -45,8 +47,8 @@ def zico(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") -> 
         variant: ``"paper"``: the formula. ``"authors"``: what their code computes, the variance of the signed gradient.
 
     Raises:
-        ProxyError: The variant is unknown, there is one batch only, a batch has no labels, the module returns no
-            logits, or it runs no convolution or linear layer, or other ones for other batches.
+        ProxyError: There is one batch only, a batch has no labels, the module returns no logits, or it runs no
+            convolution or linear layer, or other ones for other batches.
         UndefinedScoreError: No gradient differs between the batches, or one is not finite.
 
     Departure from the authors' code: each batch's gradient is its own; theirs is not cleared between batches, so that
@@ -58,8 +60,6 @@ def zico(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") -> 
         >>> score(net, "zico", input_size=(3, 8, 8)).ok
         True
     """
-    if variant not in ("paper", "authors"):
-        raise ProxyError(f"zico has the variants 'paper' and 'authors', got {variant!r}")
     if not batch.further:
         raise ProxyError("zico compares batches: Batch(inputs, targets, further=(Batch(inputs, targets),))")
     runs = [passes(network, each.inputs, each.targets) for each in (batch, *batch.further)]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.options import checked_option, option_types, parsed_option
 from zeroshot_nas.core.ranking import Aggregation
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError, did_you_mean
@@ -122,38 +122,60 @@ class ProxyInfo:
     batch_size: int = 16
     batches: int = 1
     cost: CostClass = "forward"
-    reads: frozenset[str] = READS
+    reads: Collection[str] = READS
     grows_with_depth: bool = False
 
+    def __post_init__(self) -> None:
+        choices = {"direction": Direction, "init": Init, "cost": CostClass, "aggregation": Aggregation}
+        for fact, choice in choices.items():
+            _checked(f"{self.name}'s {fact}", getattr(self, fact), choice)
+        unknown = set(self.reads) - READS
+        if unknown:
+            raise ProxyError(f"a proxy reads {', '.join(sorted(READS))}; got {', '.join(sorted(unknown))}")
+        object.__setattr__(self, "reads", frozenset(self.reads))
+
     @property
-    def options(self) -> tuple[str, ...]:
-        """Names of the function's keyword-only options."""
+    def options(self) -> dict[str, Any]:
+        """The function's keyword-only options, and their types as it states them."""
         if self.parts:
-            return ()
+            return {}
         function = self.function or self.closed_form
         assert function is not None, f"{self.name} has neither a function nor a closed form"
-        parameters = inspect.signature(function).parameters.values()
-        return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
+        return option_types(function)
 
 
 @dataclass(frozen=True)
 class Proxy:
     """A registered proxy with its options set.
 
+    An option has the type with which the proxy's function annotates it: ``Literal``, ``bool``, ``int``, ``float``,
+    ``str``, ``None`` or a union of them; other types are not checked.
+
+    Raises:
+        ProxyError: The proxy has no such option, or the value is not of its type.
+
     Example:
         >>> get_proxy("zen:variant=zennas").key
         'zen:variant=zennas'
+        >>> get_proxy("meco:channels=4").options
+        {'channels': 4}
     """
 
     info: ProxyInfo
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        types = self.info.options if self.options else {}
         for option in self.options:
-            if option not in self.info.options:
-                known = ", ".join(self.info.options) or "none"
-                hint = did_you_mean(option, self.info.options)
+            if option not in types:
+                hint = did_you_mean(option, types)
+                known = ", ".join(types) or "none"
                 raise ProxyError(f"proxy {self.info.name!r} has no option {option!r}.{hint} Options: {known}")
+        options = {
+            option: _checked(f"{self.info.name}'s {option}", value, types[option])
+            for option, value in self.options.items()
+        }
+        object.__setattr__(self, "options", options)
 
     @property
     def key(self) -> str:
@@ -209,88 +231,43 @@ PROXIES: Registry[ProxyInfo] = Registry("proxy", package="zeroshot_nas.proxies")
 _Function = TypeVar("_Function", bound=ProxyFunction)
 
 
-def register_proxy(
-    name: str,
-    *,
-    source: str,
-    direction: Direction = "higher",
-    init: Init = "kaiming",
-    keeps_residual_links: bool = True,
-    needs_batch_norm: bool = False,
-    needs_gradients: bool = False,
-    needs_labels: bool = False,
-    real_data: bool = False,
-    batch_size: int = 16,
-    batches: int = 1,
-    cost: CostClass = "forward",
-    reads: Iterable[str] = READS,
-    grows_with_depth: bool = False,
-    closed_form: ClosedForm | None = None,
-    closed_form_pool: ClosedFormPool | None = None,
-    exact: bool = False,
-    of_architecture: ArchitectureForm | None = None,
-) -> Callable[[_Function], _Function]:
-    """Registers a proxy function under a name; the arguments are `ProxyInfo`'s.
+def register_proxy(proxy: ProxyInfo | str, **facts: Any) -> Callable[[_Function], _Function]:
+    """Registers the function below as a proxy.
+
+    Args:
+        proxy: The proxy's facts, without the function, or its name alone.
+        facts: Facts by the names of `ProxyInfo`, for a proxy given by name.
+
+    Raises:
+        ProxyError: There is no such fact, one has a wrong value, or the source is missing.
+        ValueError: The name is taken.
 
     Example:
         >>> from zeroshot_nas.scoring.proxy import PROXIES
         >>> PROXIES["zen"].source
         'arXiv:2102.01063'
     """
+    info = _stated(proxy, facts)
 
     def register(function: _Function) -> _Function:
-        PROXIES.add(
-            name,
-            ProxyInfo(
-                name=name,
-                function=function,
-                closed_form=closed_form,
-                closed_form_pool=closed_form_pool,
-                exact=exact,
-                of_architecture=of_architecture,
-                direction=direction,
-                source=source,
-                init=init,
-                keeps_residual_links=keeps_residual_links,
-                needs_batch_norm=needs_batch_norm,
-                needs_gradients=needs_gradients,
-                needs_labels=needs_labels,
-                real_data=real_data,
-                batch_size=batch_size,
-                batches=batches,
-                cost=cost,
-                reads=_checked_reads(reads),
-                grows_with_depth=grows_with_depth,
-            ),
-        )
+        PROXIES.add(info.name, replace(info, function=function))
         return function
 
     return register
 
 
-def register_closed_form(
-    name: str, function: ClosedForm, *, source: str, direction: Direction = "higher", grows_with_depth: bool = False
-) -> None:
-    """Registers a proxy that is a function of the architecture alone: no weights, no images, no noise."""
-    PROXIES.add(
-        name,
-        ProxyInfo(
-            name,
-            closed_form=function,
-            direction=direction,
-            source=source,
-            cost="graph",
-            grows_with_depth=grows_with_depth,
-        ),
-    )
-
-
-def register_aggregate(name: str, parts: Sequence[str], aggregation: Aggregation, *, source: str) -> None:
-    """Registers an aggregate: a function of a pool of networks that joins the ranks of several proxies.
-
-    ``zeroshot_nas.score_pool`` computes it. Higher is better, whatever the directions of the parts.
-    """
-    PROXIES.add(name, ProxyInfo(name, parts=tuple(parts), aggregation=aggregation, source=source, cost="many"))
+def _stated(proxy: ProxyInfo | str, facts: Mapping[str, Any]) -> ProxyInfo:
+    """The facts of a proxy that is about to be registered."""
+    if not isinstance(proxy, ProxyInfo | str):
+        raise ProxyError(f"a proxy is registered by a ProxyInfo or a name, got {type(proxy).__name__}")
+    names = [each.name for each in fields(ProxyInfo) if each.name not in ("name", "function")]
+    for fact in facts:
+        if fact not in names:
+            raise ProxyError(f"a proxy has no fact {fact!r}.{did_you_mean(fact, names)} Facts: {', '.join(names)}")
+    info = ProxyInfo(proxy, **facts) if isinstance(proxy, str) else replace(proxy, **facts)
+    if not info.source:
+        raise ProxyError(f"proxy {info.name!r} must say where its formula is from: source='arXiv:...'")
+    return info
 
 
 def get_proxy(proxy: str | Proxy | ProxyFunction, **options: Any) -> Proxy:
@@ -303,19 +280,21 @@ def get_proxy(proxy: str | Proxy | ProxyFunction, **options: Any) -> Proxy:
 
     Raises:
         UnknownNameError: No proxy has that name.
-        ProxyError: The proxy has no such option.
+        ProxyError: The proxy has no such option, or the option no such value (see `Proxy`).
     """
     if isinstance(proxy, Proxy):
         return Proxy(proxy.info, {**proxy.options, **options})
     if isinstance(proxy, str):
         name, *settings = proxy.split(":")
+        info = PROXIES[name]
+        types = info.options if settings else {}
         parsed = {}
         for setting in settings:
             option, equals, value = setting.partition("=")
             if not equals:
                 raise ProxyError(f"expected option=value after {name!r}, got {setting!r}")
-            parsed[option] = _number_or_text(value)
-        return Proxy(PROXIES[name], {**parsed, **options})
+            parsed[option] = parsed_option(value, types.get(option, Any))
+        return Proxy(info, {**parsed, **options})
     if not callable(proxy):
         raise ProxyError(f"a proxy is a name or a function (network, batch) -> float, got {type(proxy).__name__}")
     return Proxy(ProxyInfo(getattr(proxy, "__name__", type(proxy).__name__), proxy), options)
@@ -344,11 +323,11 @@ def list_proxies() -> list[str]:
     return list(PROXIES)
 
 
-def _checked_reads(reads: Iterable[str]) -> frozenset[str]:
-    unknown = set(reads) - READS
-    if unknown:
-        raise ProxyError(f"a proxy reads {', '.join(sorted(READS))}; got {', '.join(sorted(unknown))}")
-    return frozenset(reads)
+def _checked(name: str, value: Any, annotation: Any) -> Any:
+    try:
+        return checked_option(name, value, annotation)
+    except ValueError as error:
+        raise ProxyError(str(error)) from None
 
 
 def pool_only(info: ProxyInfo) -> ProxyError:
@@ -366,10 +345,3 @@ def _value_or_error(
         return closed_form(architecture)
     except ZeroShotNASError as error:
         return error
-
-
-def _number_or_text(value: str) -> float | str:
-    try:
-        return float(value)
-    except ValueError:
-        return value
