@@ -38,27 +38,27 @@ from torch import nn
 from zeroshot_nas import Architecture, Batch, Budget, build, cost, get_space, search
 from zeroshot_nas.closed_form.cet.chain import backward_block, forward_block, sub_layer
 from zeroshot_nas.closed_form.cet.explain import cet_explain
-from zeroshot_nas.closed_form.cet.score import cet, cet_pool, course_of, pieces_of, propagate
-from zeroshot_nas.closed_form.cet.terms import VARIANTS, CetPieces
+from zeroshot_nas.closed_form.cet.score import cet, cet_terms_pool, plan_sequence, propagate, terms_of
+from zeroshot_nas.closed_form.cet.terms import VARIANTS, CetTerms
 from zeroshot_nas.closed_form.zen import zen_closed_form
+from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.seeding import python_rng, torch_generator
 from zeroshot_nas.errors import UndefinedScoreError
 from zeroshot_nas.proxies.cet import measure_cet
 from zeroshot_nas.scoring.engine import score
-from zeroshot_nas.searching.screening import paused_garbage_collection
 from zeroshot_nas.spaces.base import SearchSpace
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 from zeroshot_nas.spaces.nasbench_macro import NASBenchMacro
 
 BATCH = 8
-PIECES = ("U", "H_U", "S", "H_S", "P", "PF", "W", "W_L2", "E", "E_m", "D_f", "D_b", "D")
+TERMS = ("U", "H_U", "S", "H_S", "P", "PF", "W", "W_L2", "E", "E_m", "D_f", "D_b", "D")
 HALF_A_MILLION = (
     "SuperConvK3BNRELU(3,24,1,1)SuperResK3K3(24,32,1,32,2)SuperResK3K3(32,64,2,64,2)SuperResK3K3(64,112,2,88,2)"
 )
 
 
 def of_module(architecture: Architecture) -> dict[str, float] | None:
-    """The measured pieces of a cell, built and hidden in a module that is not ours; None where it has none."""
+    """The measured terms of a cell, built and hidden in a module that is not ours; None where it has none."""
     torch.set_num_threads(1)
     module = nn.Sequential(build(architecture))
     found = score(module, "cet", input_size=architecture.input_size, batch_size=BATCH, repeats=1, seed=0)
@@ -71,8 +71,8 @@ def measured(quick: bool) -> Part:
     with ProcessPoolExecutor(2) as pool:
         modules = list(pool.map(of_module, cells, chunksize=4))
     graphs = [
-        {**vars(each), "D": each.D, "score": float(each.value())} if isinstance(each, CetPieces) else None
-        for each in cet_pool(cells)
+        {**vars(each), "D": each.D, "score": float(each.value())} if isinstance(each, CetTerms) else None
+        for each in cet_terms_pool(cells)
     ]
     both = [(a, b) for a, b in zip(modules, graphs, strict=True) if a is not None and b is not None]
     figures = [
@@ -81,9 +81,9 @@ def measured(quick: bool) -> Part:
             [float(spearmanr([a[name] for a, _ in both], [b[name] for _, b in both]).statistic)],
             at_least=0.9 if name in ("P", "E", "D", "score") else None,
         )
-        for name in (*PIECES, "score")
+        for name in (*TERMS, "score")
     ]
-    ratios = {name: statistics.median(a[name] / b[name] for a, b in both if b[name] > 0) for name in (*PIECES, "score")}
+    ratios = {name: statistics.median(a[name] / b[name] for a, b in both if b[name] > 0) for name in (*TERMS, "score")}
     only = [sum(a is not None and b is None for a, b in zip(modules, graphs, strict=True))]
     only.append(sum(a is None and b is not None for a, b in zip(modules, graphs, strict=True)))
     details = {
@@ -139,9 +139,9 @@ def rows_of(name: str, quick: bool) -> list[dict[str, str]]:
     return rows[:200] if quick else rows
 
 
-def values_of(pieces: list[CetPieces | UndefinedScoreError], variant: str) -> np.ndarray:
+def values_of(terms: list[CetTerms | UndefinedScoreError], variant: str) -> np.ndarray:
     """Scores by a variant; what has none is ranked last."""
-    return np.array([float(each.value(variant)) if isinstance(each, CetPieces) else -np.inf for each in pieces])
+    return np.array([float(each.value(variant)) if isinstance(each, CetTerms) else -np.inf for each in terms])
 
 
 def tau(scores: np.ndarray, accuracies: np.ndarray) -> float:
@@ -155,7 +155,7 @@ def nasbench201(quick: bool) -> Part:
     space = NASBench201()
     cells = [space.from_string(row["arch"]) for row in rows]
     start, worked = time.perf_counter(), time.process_time()
-    pieces = cet_pool(cells)
+    terms = cet_terms_pool(cells)
     milliseconds = 1e3 * (time.perf_counter() - start) / len(cells)
     processor = 1e3 * (time.process_time() - worked) / len(cells)  # what others do on the machine counts less
     figures = [
@@ -163,7 +163,7 @@ def nasbench201(quick: bool) -> Part:
         Figure("the same in processor time", [processor], "ms"),
     ]
     for variant in VARIANTS:
-        scores, regrets = values_of(pieces, variant), []
+        scores, regrets = values_of(terms, variant), []
         for place, (dataset, column) in enumerate(COLUMNS.items()):
             accuracies = np.array([float(row[column]) for row in rows])
             regrets.append(float(accuracies.max() - accuracies[scores.argmax()]))
@@ -179,19 +179,19 @@ def nasbench201(quick: bool) -> Part:
         figures.append(
             Figure(f"{variant}: mean regret of the first choice", [statistics.mean(regrets)], "points", at_most=0.35)
         )
-    return Part(figures, {"failed": sum(not isinstance(each, CetPieces) for each in pieces)})
+    return Part(figures, {"failed": sum(not isinstance(each, CetTerms) for each in terms)})
 
 
 def macro(quick: bool) -> Part:
     rows = rows_of("nbmacro_results.csv.gz", quick)
     space = NASBenchMacro()
-    pieces = cet_pool(space.from_string(row["arch"]) for row in rows)
+    terms = cet_terms_pool(space.from_string(row["arch"]) for row in rows)
     accuracies = np.array([float(row["mean_acc"]) for row in rows])
     return Part(
         [
             Figure(
                 f"{variant}: tau, {len(rows):,} networks",
-                [tau(values_of(pieces, variant), accuracies)],
+                [tau(values_of(terms, variant), accuracies)],
                 at_least=0.585 if variant == VARIANTS[0] else None,
             )
             for variant in VARIANTS
@@ -212,8 +212,8 @@ def walk(space: SearchSpace, budget: Budget, steps: int, seed: int) -> list[Arch
 
 
 def by_spectra(architecture: Architecture) -> None:
-    """The pieces of a chain by the general propagation."""
-    list(pieces_of(propagate([course_of(architecture)], architecture.input_size, [architecture.num_classes])))
+    """The terms of a chain by the general propagation."""
+    list(terms_of(propagate([plan_sequence(architecture)], architecture.input_size, [architecture.num_classes])))
 
 
 WALKS = {

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 import zeroshot_nas as zs
 from zeroshot_nas.closed_form.cet.score import cet as closed_form
-from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, Layers
+from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, ConvColumns
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
@@ -31,7 +31,7 @@ def measure(module: nn.Module, batch: Batch) -> SimpleNamespace:
     """The pieces of a module by CET-G, and its convolutions one by one, without the stem."""
     found = measure_cet(module, batch)
     named = [
-        SimpleNamespace(weights=count, **dict(zip(Layers._fields, row, strict=True)))
+        SimpleNamespace(weights=count, **dict(zip(ConvColumns._fields, row, strict=True)))
         for count, row in zip(found.weights, np.transpose(found.layers).tolist(), strict=True)
         if not row[-1]  # no stem
     ]

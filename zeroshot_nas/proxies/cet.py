@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from zeroshot_nas.closed_form.cet.score import cet as cet_closed_form
-from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, Variant
+from zeroshot_nas.closed_form.cet.score import cet_pool
+from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, CetTerms, ConvColumns, Variant
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.autograd_graph import AutogradGraph, Node, all_but_channels, energy, random_signs
@@ -53,9 +54,9 @@ class Measured(NamedTuple):
         pieces: What CET weighs.
     """
 
-    layers: Layers
+    layers: ConvColumns
     weights: tuple[int, ...]
-    pieces: CetPieces
+    pieces: CetTerms
 
 
 @register_proxy(
@@ -67,6 +68,7 @@ class Measured(NamedTuple):
         reads=("layers",),
         cost="backward",
         closed_form=cet_closed_form,
+        closed_form_pool=cet_pool,
         exact=True,
     )
 )
@@ -176,9 +178,9 @@ def measure_cet(network: nn.Module, batch: Batch) -> Measured:
         (linear_gradient,) = run.backward(logits, [images], signs)
     share = checked_log(energy(linear_gradient) / noise_energy[0] * ratio, "the output's part linear in the image")
     gain = checked_log(energy(image_gradient) / last_energy[0] * ratio, "the image's gradient")
-    layers = Layers(*np.array(rows, np.float64).T)
+    layers = ConvColumns(*np.array(rows, np.float64).T)
     weights = tuple(each.weight.numel() for each in live)
-    return Measured(layers, weights, CetPieces.of(layers, -share / LINEAR_LOSS, gain / GRADIENT_GAIN))
+    return Measured(layers, weights, CetTerms.of(layers, -share / LINEAR_LOSS, gain / GRADIENT_GAIN))
 
 
 def _logits(output: Any, batch: Batch) -> Tensor:
@@ -286,7 +288,7 @@ class _Convolution:
         return bool(variance > constant * _ROUNDING**2 and self.gradients.any())
 
     def numbers(self, novelty: float, sampler: _Sampler) -> tuple[float, ...]:
-        """One value for each field of `Layers`."""
+        """One value for each field of `ConvColumns`."""
         outputs = sampler.rows(self.output) - self.output_means
         outputs /= self.deviations.clamp_min(torch.finfo(outputs.dtype).tiny)
         return (

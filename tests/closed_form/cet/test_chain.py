@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 import zeroshot_nas as zs
 from zeroshot_nas.blocks.layers import Layers as PlainLayers
 from zeroshot_nas.closed_form.cet.chain import forward_block, propagate_chain
-from zeroshot_nas.closed_form.cet.score import cet, cet_pool, course_of, pieces_of, propagate
-from zeroshot_nas.closed_form.cet.terms import CetPieces
+from zeroshot_nas.closed_form.cet.score import cet, cet_terms_pool, plan_sequence, propagate, terms_of
+from zeroshot_nas.closed_form.cet.terms import CetTerms
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 
 SIZES = [(3, 32, 32), (1, 28, 28), (3, 224, 224), (3, 15, 15), (1, 8, 8), (3, 5, 7), (3, 96, 64)]
 
 
-def general(network: zs.Architecture) -> CetPieces:
+def general(network: zs.Architecture) -> CetTerms:
     """By the propagation of spectra."""
-    (found,) = pieces_of(propagate([course_of(network)], network.input_size, [network.num_classes]))
-    assert isinstance(found, CetPieces)
+    (found,) = terms_of(propagate([plan_sequence(network)], network.input_size, [network.num_classes]))
+    assert isinstance(found, CetTerms)
     return found
 
 
@@ -30,11 +30,11 @@ def test_a_chain_is_as_the_general_propagation(seed, name, size):
     network = zs.get_space(name, input_size=size).sample(random.Random(seed))
     chain = propagate_chain(network)
     assert chain is not None
-    pieces = chain.pieces()
-    assert vars(pieces) == pytest.approx(vars(general(network)), rel=1e-9)
-    assert chain.score() == pytest.approx(pieces.value("u"), rel=1e-12)
-    assert cet(network).details == pieces.details
-    assert cet_pool([network]) == [pieces]
+    terms = chain.terms()
+    assert vars(terms) == pytest.approx(vars(general(network)), rel=1e-9)
+    assert chain.score() == pytest.approx(terms.value("u"), rel=1e-12)
+    assert cet(network).details == terms.details
+    assert cet_terms_pool([network]) == [terms]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_blocks_in_a_row(text):
     network = zs.Architecture.from_string(text, (3, 32, 32))
     chain = propagate_chain(network)
     assert chain is not None
-    assert vars(chain.pieces()) == pytest.approx(vars(general(network)), rel=1e-9)
+    assert vars(chain.terms()) == pytest.approx(vars(general(network)), rel=1e-9)
 
 
 def test_a_mutation_works_out_the_block_that_it_changes_alone():
@@ -75,5 +75,5 @@ def test_a_mutation_works_out_the_block_that_it_changes_alone():
 )
 def test_what_is_no_chain_is_left_to_the_general_propagation(network):
     assert propagate_chain(network) is None
-    (found,) = cet_pool([network])
-    assert found == general(network) if isinstance(found, CetPieces) else "no convolution" in str(found)
+    (found,) = cet_terms_pool([network])
+    assert found == general(network) if isinstance(found, CetTerms) else "no convolution" in str(found)

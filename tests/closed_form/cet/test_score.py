@@ -5,6 +5,7 @@ import pickle
 import random
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,26 +13,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zeroshot_nas as zs
+from tests.strategies import architectures
 from zeroshot_nas.architecture.ops import Activation, Conv, Edge, Graph, Node, Zero
 from zeroshot_nas.blocks.cells import NASBench201Cell, cell_text
+from zeroshot_nas.closed_form.cet import score as score_module
 from zeroshot_nas.closed_form.cet.explain import cet_explain
 from zeroshot_nas.closed_form.cet.plan import Plan
 from zeroshot_nas.closed_form.cet.propagation import LINEAR_SHARE, rectified_correlation
-from zeroshot_nas.closed_form.cet.score import cet, cet_pieces, cet_pool
+from zeroshot_nas.closed_form.cet.score import cet, cet_pool, cet_terms, cet_terms_pool
 from zeroshot_nas.closed_form.cet.spectra import (
     MEAN,
     UNIT,
     covariance,
+    dots,
     effective_modes,
     spectrum,
     strided,
     stuffed,
+    times,
     white,
     window,
 )
-from zeroshot_nas.closed_form.cet.terms import VARIANTS, CetPieces
-from zeroshot_nas.closed_form.cet.tracing import sub_layer_site, trace
-from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.closed_form.cet.terms import VARIANTS, CetTerms
+from zeroshot_nas.closed_form.cet.tracing import placed_sub_layer, trace
+from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 
 SPACE = NASBench201()
@@ -83,9 +88,9 @@ def test_the_rectified_correlation_is_that_of_samples():
 @pytest.mark.parametrize("depth", [1, 5, 20])
 def test_a_plain_chain_is_as_deep_as_it_is(depth):
     """The last ReLU has only the head behind it."""
-    pieces = cet_pieces(plain(depth))
-    assert pieces.D_f == pytest.approx(depth)
-    assert pieces.D_b == pytest.approx(depth)
+    terms = cet_terms(plain(depth))
+    assert terms.D_f == pytest.approx(depth)
+    assert terms.D_b == pytest.approx(depth)
 
 
 def test_a_plain_chain_on_paper():
@@ -95,37 +100,110 @@ def test_a_plain_chain_on_paper():
         excess *= LINEAR_SHARE**2
         expected += width * 9 * width / (1 + excess)
         excess = (1 + excess) / 9
-    assert pytest.approx(expected) == cet_pieces(plain(3)).P
+    assert pytest.approx(expected) == cet_terms(plain(3)).P
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(SPACES))
 def test_every_space_has_a_score_or_a_reason(seed, name):
     space = zs.get_space(name, input_size=(3, 32, 32))
-    (pieces,) = cet_pool([space.sample(random.Random(seed))])
-    if isinstance(pieces, UndefinedScoreError):
-        assert "no path" in str(pieces) or "no convolution" in str(pieces)
+    (terms,) = cet_terms_pool([space.sample(random.Random(seed))])
+    if isinstance(terms, UndefinedScoreError):
+        assert "no path" in str(terms) or "no convolution" in str(terms)
         return
-    assert all(math.isfinite(value) for value in vars(pieces).values())
-    assert 0 <= pieces.W <= pieces.P * (1 + 1e-9)
-    assert 0 <= pieces.E_m <= pieces.S
-    assert all(math.isfinite(pieces.value(variant)) for variant in VARIANTS)
+    assert all(math.isfinite(value) for value in vars(terms).values())
+    assert 0 <= terms.W <= terms.P * (1 + 1e-9)
+    assert 0 <= terms.E_m <= terms.S
+    assert all(math.isfinite(terms.value(variant)) for variant in VARIANTS)
 
 
-def test_side_by_side_is_as_alone():
-    rng = random.Random(1)
-    nets = [SPACE.sample(rng) for _ in range(6)] + [plain(2), plain(4, side=16)]
-    for net, found in zip(nets, cet_pool(nets), strict=True):
-        if isinstance(found, CetPieces):
-            assert vars(cet_pieces(net)) == pytest.approx(vars(found), rel=1e-10)
-        else:
-            with pytest.raises(UndefinedScoreError):
-                cet(net)
+@st.composite
+def networks(draw: st.DrawFn) -> zs.Architecture:
+    """A network of any registered space, or any blocks in a row, with other sizes and classes."""
+    if draw(st.booleans()):
+        return draw(architectures())
+    name, size = draw(st.sampled_from(zs.list_spaces())), draw(st.sampled_from([(3, 32, 32), (1, 28, 28), (3, 20, 14)]))
+    space = zs.get_space(name, input_size=size, num_classes=draw(st.sampled_from([10, 100])))
+    return space.sample(random.Random(draw(st.integers(0, 10**6))))
+
+
+def outcome(score: float | ZeroShotNASError) -> tuple[float, dict[str, float]] | tuple[type, str]:
+    """All that can be seen of a score."""
+    return (type(score), str(score)) if isinstance(score, ZeroShotNASError) else (float(score), dict(score.details))
+
+
+def alone(network: zs.Architecture, variant: str = "u") -> tuple[float, dict[str, float]] | tuple[type, str]:
+    try:
+        return outcome(cet(network, variant=variant))
+    except ZeroShotNASError as error:
+        return outcome(error)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(networks(), min_size=1, max_size=6), st.sampled_from(VARIANTS), st.integers(1, 4), st.randoms())
+def test_side_by_side_is_as_alone_to_the_last_bit(nets, variant, chunk, rng):
+    """Whatever stands beside a network, in any order, with duplicates, and however many run at once."""
+    nets = rng.sample([*nets, *nets], 2 * len(nets))
+    with mock.patch.object(score_module, "CHUNK", chunk):
+        scores = cet_pool(nets, variant=variant)
+        proxy = zs.get_proxy("cet", variant=variant).closed_forms(nets)
+    expected = [alone(net, variant) for net in nets]
+    assert list(map(outcome, scores)) == expected
+    assert list(map(outcome, proxy)) == expected
+    terms = [terms.details for terms in cet_terms_pool(nets) if isinstance(terms, CetTerms)]
+    assert terms == [details for value, details in expected if isinstance(value, float)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("nasbench201", {"num_cells": 1}, 150),
+        ("nasbench101", {}, 12),
+        ("nasbench301", {}, 6),
+        ("transnas_micro", {}, 40),
+    ],
+)
+def test_many_side_by_side_are_as_alone_to_the_last_bit(name, options, count):
+    """Enough rows that products and sums over whole arrays would go through other kernels than for one network."""
+    space, rng = zs.get_space(name, input_size=(3, 32, 32), **options), random.Random(2)
+    nets = [space.sample(rng) for _ in range(count)]
+    assert list(map(outcome, cet_pool(nets))) == list(map(alone, nets))
+
+
+def test_a_pool_of_none_is_empty():
+    assert cet_pool([]) == cet_terms_pool([]) == []
+
+
+def test_a_pool_leaves_no_traceback_that_holds_it():
+    (error,) = cet_pool([SPACE.from_string("000000", code="op_code")])
+    assert isinstance(error, UndefinedScoreError)
+    assert error.__traceback__ is None
+
+
+def test_an_unknown_variant_is_every_networks_error():
+    nets = [plain(1), SPACE.from_string("333333", code="op_code"), SPACE.from_string("000000", code="op_code")]
+    scores = cet_pool(nets, variant="x")
+    assert list(map(outcome, scores)) == [alone(net, "x") for net in nets]
+    assert [type(score) for score in scores] == [ProxyError, ProxyError, UndefinedScoreError]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 16, 100])
+def test_a_product_has_the_same_bits_in_any_company(rows):
+    rng = np.random.default_rng(rows)
+    first, second, matrix = rng.random((rows, 2, 45)), rng.random((rows, 1, 45)), rng.random((45, 45))
+    inner, product, modes = dots(first, second), times(first, matrix), effective_modes(first)
+    for row in range(rows):
+        assert (dots(first[row : row + 1], second[row : row + 1]) == inner[row]).all()
+        assert (dots(first[row, 1], second[row, 0]) == inner[row, 1]).all()
+        assert (times(first[row : row + 1], matrix) == product[row]).all()
+        assert (effective_modes(first[row : row + 1]) == modes[row]).all()
+    assert np.allclose(inner, (first * second).sum(-1))
+    assert np.allclose(product, first @ matrix)
 
 
 def plan_of(*digits: int, width: int = 8) -> Plan:
     cell = NASBench201Cell(out_channels=width, cell=cell_text(digits))
-    return sub_layer_site(cell, None, (8, 8)).plan
+    return placed_sub_layer(cell, None, (8, 8)).plan
 
 
 @given(st.lists(st.integers(0, 4), min_size=4, max_size=4), st.integers(1, 4), st.integers(1, 64))
@@ -147,8 +225,8 @@ def test_a_shared_plan_is_that_of_the_cell_itself(digits, resolution):
     """Traced one channel wide and scaled, or traced as it is."""
     cell = NASBench201Cell(out_channels=8, sub_layers=2, cell=cell_text(digits))
     net = zs.Architecture((*plain(1, width=8).blocks[:1], cell), (3, *resolution))
-    (found,) = cet_pool([net])
-    if isinstance(found, CetPieces):
+    (found,) = cet_terms_pool([net])
+    if isinstance(found, CetTerms):
         rows = cet_explain(net)
         assert sum(row.effective_uses for row in rows) == pytest.approx(found.U, rel=1e-9)
         assert sum(row.effective_weights for row in rows) == pytest.approx(found.W, rel=1e-9)
@@ -156,12 +234,12 @@ def test_a_shared_plan_is_that_of_the_cell_itself(digits, resolution):
 
 def test_a_skip_lets_signal_through():
     chain, residual = (SPACE.from_string(code, code="op_code") for code in ("303003", "303103"))
-    assert cet_pieces(residual).D_f < cet_pieces(chain).D_f
+    assert cet_terms(residual).D_f < cet_terms(chain).D_f
 
 
 def test_pooling_makes_patches_redundant():
     plain_cell, pooled = (SPACE.from_string(code, code="op_code") for code in ("103003", "403003"))
-    assert cet_pieces(pooled).P < cet_pieces(plain_cell).P
+    assert cet_terms(pooled).P < cet_terms(plain_cell).P
 
 
 def test_what_has_no_score():
@@ -177,7 +255,7 @@ def test_what_has_no_score():
         cet(plain(1), variant="x")
 
 
-def test_a_score_keeps_its_pieces_in_a_pickle():
+def test_a_score_keeps_its_terms_in_a_pickle():
     score = cet(plain(1))
     again = pickle.loads(pickle.dumps(score))
     assert again == score

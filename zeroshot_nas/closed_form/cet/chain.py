@@ -10,6 +10,9 @@ ReLU takes (b, a) to (b/2 + sum(a)/4, a/4), a stride of 2 spreads a_p to a_2p. E
 layers alone; excess, where the widths are, passes through a block as an affine map. So a block is worked out once for
 what reaches it, and a network costs an affine step a block and a few sums over its layers. With so few numbers plain
 arithmetic is faster than arrays.
+
+The rules are those of `zeroshot_nas.closed_form.cet.propagation`, restated for speed alone: whoever changes one there
+changes it in `_run`, `_back` and `_convolved` as well (`tests/closed_form/cet/test_chain.py` holds the two together).
 """
 
 from __future__ import annotations
@@ -27,14 +30,23 @@ from zeroshot_nas.architecture.architecture import Architecture, BlockSpec, sing
 from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Gate, Op, Residual, Resolution, Shape
 from zeroshot_nas.closed_form.cet.propagation import CENTRED, LINEAR_SHARE
 from zeroshot_nas.closed_form.cet.spectra import divided_window, torus_side
-from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, score_u, sum_and_entropy
+from zeroshot_nas.closed_form.cet.terms import (
+    GRADIENT_GAIN,
+    LINEAR_LOSS,
+    CetTerms,
+    ConvColumns,
+    Variant,
+    score_u,
+    sum_and_entropy,
+)
 from zeroshot_nas.closed_form.cet.tracing import reached_kernel
+from zeroshot_nas.core.score import ScoreValue
 
 Combs: TypeAlias = tuple[float, ...]
 """a_1, a_2, a_4, ... as parts of the energy; the rest of it is white."""
 
 RELU_EXCESS = LINEAR_SHARE**2
-"""What a ReLU leaves of excess."""
+"""Part of the excess that a ReLU leaves."""
 
 
 class Signal(NamedTuple):
@@ -42,9 +54,9 @@ class Signal(NamedTuple):
 
     Attributes:
         energy: Its energy.
-        excess: Its excess is ``excess + slope * x`` for the excess x of what enters the block.
+        excess: Its excess is ``excess + slope * x`` for the excess x of the tensor that enters the block.
         slope: See there.
-        linear: Energy of what is linear in the image, over that of what enters.
+        linear: Energy of its part that is linear in the image, over that of the tensor that enters.
     """
 
     energy: float
@@ -57,10 +69,10 @@ class Gradient(NamedTuple):
     """A tensor on its way back.
 
     Attributes:
-        energy: Its energy, over that of what enters.
+        energy: Its energy, over that of the gradient that enters the block from behind.
         combs: Its combs.
-        excess: As a signal's.
-        slope: As a signal's.
+        excess: As a signal's, of the excess of that gradient.
+        slope: See there.
     """
 
     energy: float
@@ -70,8 +82,8 @@ class Gradient(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Seen:
-    """A convolution as combs see it: without its widths. One object each, so that it is its own key.
+class ConvGeometry:
+    """A convolution without its widths, which combs do not see. Equal ones are one object, which is its own key.
 
     Attributes:
         kernel: Taps along an axis that one input position meets.
@@ -86,22 +98,22 @@ class Seen:
     tori: tuple[int, int]
 
 
-class Layer(NamedTuple):
+class ChainConv(NamedTuple):
     """A convolution with batch norm, where it stands.
 
     Attributes:
-        seen: What combs see of it.
+        geometry: The convolution without its widths.
         out_channels: Output channels.
-        is_depthwise: Whether it is depthwise.
+        is_depthwise: True where it is depthwise.
         rank: Patch rank of an input without excess.
         gain: Excess of the output over that of the input, or over 1 more where it is dense.
         gain_back: The same of gradients, of white ones.
         positions: Output positions.
         size: Values of its output.
-        reads_entering: Whether it reads what enters its sub-layer.
+        reads_entering: True where it reads the tensor that enters its sub-layer.
     """
 
-    seen: Seen
+    geometry: ConvGeometry
     out_channels: int
     is_depthwise: bool
     rank: float
@@ -119,30 +131,30 @@ class Fork(NamedTuple):
     shortcut: Steps
 
 
-Steps: TypeAlias = "tuple[Layer | Fork | None, ...]"
-"""What a signal passes, in order; None is a ReLU."""
+Steps: TypeAlias = "tuple[ChainConv | Fork | None, ...]"
+"""Operations that a signal passes, in order; None is a ReLU."""
 
 
 class SubLayer(NamedTuple):
     """A sub-layer, whatever reaches it.
 
     Attributes:
-        steps: What it consists of.
+        steps: Its operations, in order.
         shape: Shape of its output.
-        layers: Its convolutions, in order.
+        convolutions: Its convolutions, in order.
     """
 
     steps: Steps
     shape: Shape
-    layers: Sequence[Layer]
+    convolutions: Sequence[ChainConv]
 
 
 Affine: TypeAlias = tuple[float, float]
-"""What it is for an excess of 0 where the block begins, and what each unit of that excess adds."""
+"""A number for an excess of 0 where the block begins, and the gain of each unit of that excess."""
 
 Passed: TypeAlias = tuple[float, Affine, Affine]
-"""What a signal does to a convolution: its input's energy, 1 over its patch rank, 1 over its output's dimension, the
-effective one."""
+"""A convolution on the way forward: its input's energy, 1 over its patch rank, 1 over its output's effective
+dimension."""
 
 Row: TypeAlias = tuple[Affine, Affine, Affine, float]
 """A convolution passed both ways: the last two of `Passed`, 1 over its gradient's effective dimension, and all
@@ -155,9 +167,9 @@ class ForwardBlock:
 
     Attributes:
         out: The signal behind it.
-        shape: Its shape.
-        sub_layers: Its sub-layers.
-        passed: Of each convolution, in order.
+        shape: Shape of that signal.
+        sub_layers: The block's sub-layers.
+        passed: Numbers of each of its convolutions, in order.
     """
 
     out: Signal
@@ -166,9 +178,9 @@ class ForwardBlock:
     passed: Sequence[Passed]
 
     @property
-    def layers(self) -> list[Layer]:
-        """Its convolutions, in order."""
-        return [layer for each in self.sub_layers for layer in each.layers]
+    def convolutions(self) -> list[ChainConv]:
+        """The block's convolutions, in order."""
+        return [conv for each in self.sub_layers for conv in each.convolutions]
 
 
 class BackwardBlock(NamedTuple):
@@ -207,7 +219,7 @@ class Chain(NamedTuple):
     depth_backward: float
 
     def score(self) -> float:
-        """The variant "u" of CET, without its pieces."""
+        """The variant "u" of CET, without its terms."""
         uses, transmissions = dict[int, float](), dict[int, float]()  # by resolution
         for block, x, y in zip(self.back, self.entering, self.arriving, strict=True):
             for positions, rows in block.runs:
@@ -222,31 +234,39 @@ class Chain(NamedTuple):
         (u, h_u), (s, h_s) = sum_and_entropy(uses.values()), sum_and_entropy(transmissions.values())
         return score_u(u, h_u, s, h_s, self.depth_forward, self.depth_backward)
 
-    def pieces(self) -> CetPieces:
-        """What CET weighs."""
-        layers = [layer for block in self.blocks for layer in block.layers]
-        found = [
+    def value(self, variant: Variant = "u") -> ScoreValue:
+        """The score, with the terms as its details.
+
+        Raises:
+            ProxyError: No variant has that name.
+        """
+        return ScoreValue(self.score(), lambda: self.terms().details) if variant == "u" else self.terms().value(variant)
+
+    def terms(self) -> CetTerms:
+        """The terms, with sums over all convolutions."""
+        convolutions = [conv for block in self.blocks for conv in block.convolutions]
+        numbers = [
             (1 / (rank + rank_slope * x), 1 / (out + out_slope * x), 1 / (grad + grad_slope * y), dilution)
             for block, x, y in zip(self.back, self.entering, self.arriving, strict=True)
             for _, rows in block.runs
             for (rank, rank_slope), (out, out_slope), (grad, grad_slope), dilution in rows
         ]
-        patch_rank, outputs, gradients, dilution = np.array(found).T
-        positions = np.array([layer.positions for layer in layers], float)
-        first = self.blocks[0].sub_layers[0].layers  # what enters later ones is not the image
-        is_stem = [each.reads_entering for each in first] + [False] * (len(layers) - len(first))
-        columns = Layers(
-            out_channels=np.array([layer.out_channels for layer in layers], float),
+        patch_rank, outputs, gradients, dilution = np.array(numbers).T
+        positions = np.array([conv.positions for conv in convolutions], float)
+        first = self.blocks[0].sub_layers[0].convolutions  # no image enters later ones
+        is_stem = [conv.reads_entering for conv in first] + [False] * (len(convolutions) - len(first))
+        columns = ConvColumns(
+            out_channels=np.array([conv.out_channels for conv in convolutions], float),
             positions=positions,
             patch_rank=patch_rank,
-            novelty=np.ones(len(layers)),
+            novelty=np.ones(len(convolutions)),
             output_rank=outputs / positions,
             output_positions=positions,
             gradient_rank=gradients * dilution / positions,
             gradient_positions=positions / dilution,
             is_stem=np.array(is_stem, float),
         )
-        return CetPieces.of(columns, self.depth_forward, self.depth_backward)
+        return CetTerms.of(columns, self.depth_forward, self.depth_backward)
 
 
 def propagate_chain(architecture: Architecture) -> Chain | None:
@@ -308,7 +328,7 @@ def _walk_back(blocks: Sequence[ForwardBlock], excess: float) -> tuple[list[Back
 
 
 def constant_combs(shape: Shape) -> Combs:
-    """The combs of what is the same at all positions."""
+    """The combs of a map that is the same at all positions."""
     levels = torus_side(min(shape[1:])).bit_length() - 1
     return (1.0, *[0.0] * (levels - 1)) if levels else ()
 
@@ -316,6 +336,8 @@ def constant_combs(shape: Shape) -> Combs:
 @lru_cache(maxsize=32_768)
 def forward_block(block: BlockSpec, shape: Shape, energy: float) -> ForwardBlock | None:
     """Runs a signal through a block; None where it is not of a chain."""
+    if block.outline() is not None:
+        return None  # a graph, as all that shares its plan with other widths; asked first, for it saves lowering it
     single = single_sub_layer(block)
     try:
         passed = [sub_layer(single, shape, True)]
@@ -334,6 +356,7 @@ def _run(steps: Steps, signal: Signal, through: list[Passed]) -> Signal:
     energy, excess, slope, linear = signal
     for step in steps:
         if step is None:
+            # the spectrum of a white map stays white: of the general rule its energy is left
             energy, excess, slope, linear = energy * CENTRED, excess * RELU_EXCESS, slope * RELU_EXCESS, linear / 4
         elif isinstance(step, Fork):
             reaches = Signal(energy, excess, slope, linear)
@@ -355,27 +378,27 @@ def _run(steps: Steps, signal: Signal, through: list[Passed]) -> Signal:
 @lru_cache(maxsize=32_768)
 def sub_layer(block: BlockSpec, shape: Shape, is_first: bool) -> SubLayer:
     """A block's first sub-layer, or a following one."""
-    layers: list[Layer] = []
-    steps, after = _steps(block.first(shape[0]) if is_first else block.following(), shape, True, layers)
-    return SubLayer(steps, after, layers)
+    convolutions: list[ChainConv] = []
+    steps, after = _steps(block.first(shape[0]) if is_first else block.following(), shape, True, convolutions)
+    return SubLayer(steps, after, convolutions)
 
 
-def _steps(ops: tuple[Op, ...], shape: Shape, entering: bool, layers: list[Layer]) -> tuple[Steps, Shape]:
-    """Operations from a shape on, which may be what ``entering`` the sub-layer has; notes convolutions in order."""
-    steps: list[Layer | Fork | None] = []
+def _steps(ops: tuple[Op, ...], shape: Shape, entering: bool, convolutions: list[ChainConv]) -> tuple[Steps, Shape]:
+    """Operations on a tensor of that shape, which may be the one ``entering`` the sub-layer; notes convolutions."""
+    steps: list[ChainConv | Fork | None] = []
     normalises = False
     for op in ops:
         if isinstance(op, BatchNorm) != normalises:
             raise _NoChainError
         normalises = isinstance(op, Conv)
         if isinstance(op, Conv):
-            layer, shape = _layer(op, shape, entering and not steps)
-            layers.append(layer)
-            steps.append(layer)
+            conv, shape = _convolution(op, shape, entering and not steps)
+            convolutions.append(conv)
+            steps.append(conv)
         elif isinstance(op, Activation) and op.kind == "relu":
             steps.append(None)
         elif isinstance(op, Residual):
-            fork, shape = _fork(op, shape, entering and not steps, layers)
+            fork, shape = _fork(op, shape, entering and not steps, convolutions)
             steps.append(fork)
         elif not isinstance(op, BatchNorm | Gate):
             raise _NoChainError
@@ -384,22 +407,22 @@ def _steps(ops: tuple[Op, ...], shape: Shape, entering: bool, layers: list[Layer
     return tuple(steps), shape
 
 
-def _fork(op: Residual, shape: Shape, entering: bool, layers: list[Layer]) -> tuple[Fork, Shape]:
+def _fork(op: Residual, shape: Shape, entering: bool, convolutions: list[ChainConv]) -> tuple[Fork, Shape]:
     """A residual unit with at most one convolution in the shortcut, and more in the body: none repeats another."""
-    before = len(layers)
-    body, after = _steps(op.body, shape, entering, layers)
-    between = len(layers)
-    side, _ = _steps(op.shortcut, shape, entering, layers)
-    in_body, in_shortcut = between - before, len(layers) - between
+    before = len(convolutions)
+    body, after = _steps(op.body, shape, entering, convolutions)
+    between = len(convolutions)
+    side, _ = _steps(op.shortcut, shape, entering, convolutions)
+    in_body, in_shortcut = between - before, len(convolutions) - between
     is_nested = any(isinstance(each, Fork) for each in body + side)
     if is_nested or in_shortcut > 1 or in_body <= in_shortcut:
         raise _NoChainError
     return Fork(body, side), after
 
 
-def _layer(conv: Conv, shape: Shape, reads_entering: bool) -> tuple[Layer, Shape]:
+def _convolution(conv: Conv, shape: Shape, reads_entering: bool) -> tuple[ChainConv, Shape]:
     resolution = shape[1:]
-    rank, seen, after = _seen(conv.kernel_size, conv.stride, conv.dilation, resolution)
+    rank, geometry, after = _geometry(conv.kernel_size, conv.stride, conv.dilation, resolution)
     gain, gain_back = 1 / rank, 1.0
     is_depthwise = conv.groups > 1
     if not is_depthwise:
@@ -409,19 +432,22 @@ def _layer(conv: Conv, shape: Shape, reads_entering: bool) -> tuple[Layer, Shape
         raise _NoChainError
     positions, shape = after[0] * after[1], (conv.out_channels, *after)
     size = conv.out_channels * positions
-    return Layer(seen, conv.out_channels, is_depthwise, rank, gain, gain_back, positions, size, reads_entering), shape
+    numbers = (rank, gain, gain_back, positions, size)
+    return ChainConv(geometry, conv.out_channels, is_depthwise, *numbers, reads_entering), shape
 
 
 @lru_cache(maxsize=16_384)
-def _seen(kernel_size: int, stride: int, dilation: int, resolution: Resolution) -> tuple[float, Seen, Resolution]:
-    """Independent taps of a convolution's patches of white maps, what combs see of it, and its output's resolution."""
+def _geometry(
+    kernel_size: int, stride: int, dilation: int, resolution: Resolution
+) -> tuple[float, ConvGeometry, Resolution]:
+    """Independent taps of a convolution's patches of white maps, its geometry, and its output's resolution."""
     if stride > 2:
         raise _NoChainError
     conv = Conv(1, 1, kernel_size, stride, dilation=dilation)
     after = conv.output_shape((1, *resolution))[1:]
     torus, kernel = torus_side(min(resolution)), reached_kernel(conv, min(resolution))
     rank = kernel**2 / divided_window(kernel, dilation, torus)[-1]
-    return rank, Seen(max(1, round(kernel / stride)), stride, dilation, (torus, torus_side(min(after)))), after
+    return rank, ConvGeometry(max(1, round(kernel / stride)), stride, dilation, (torus, torus_side(min(after)))), after
 
 
 @lru_cache(maxsize=32_768)
@@ -430,13 +456,15 @@ def backward_block(block: ForwardBlock, combs: Combs) -> BackwardBlock:
     gradient, through, rows = Gradient(1.0, combs, 0.0, 1.0), list(block.passed), list[Row]()
     for each in reversed(block.sub_layers):
         gradient = _back(each.steps, gradient, through, rows)
-    found = zip(block.layers, reversed(rows), strict=True)
-    runs = [(positions, [row for _, row in run]) for positions, run in groupby(found, lambda each: each[0].positions)]
+    numbered = zip(block.convolutions, reversed(rows), strict=True)
+    runs = [
+        (positions, [row for _, row in run]) for positions, run in groupby(numbered, lambda each: each[0].positions)
+    ]
     return BackwardBlock(gradient, runs)
 
 
 def _back(steps: Steps, gradient: Gradient, through: list[Passed], rows: list[Row]) -> Gradient:
-    """The way back; takes what passed the convolutions from the end, and notes the last convolution first."""
+    """The way back; takes the numbers of convolutions from the end of ``through``, and notes the last one first."""
     energy, combs, excess, slope = gradient
     for step in reversed(steps):
         if step is None:
@@ -447,14 +475,14 @@ def _back(steps: Steps, gradient: Gradient, through: list[Passed], rows: list[Ro
             side = _back(step.shortcut, came, through, rows) if step.shortcut else came
             energy, combs, excess, slope = _sum(_back(step.body, came, through, rows), side)
         else:
-            dilution, taps, combs = _convolved(step.seen, combs)
+            dilution, taps, combs = _convolved(step.geometry, combs)
             entered, rank, out = through.pop()
             each = dilution / step.size
             rows.append((rank, out, ((1.0 + excess) * each, slope * each), dilution))
             taps *= step.gain_back
             if not step.is_depthwise:
                 excess += 1.0
-            energy, excess, slope = energy / (entered * step.seen.stride**2), taps * excess, taps * slope
+            energy, excess, slope = energy / (entered * step.geometry.stride**2), taps * excess, taps * slope
     return Gradient(energy, combs, excess, slope)
 
 
@@ -464,12 +492,12 @@ def _halved(combs: Combs) -> Combs:
 
 
 @lru_cache(maxsize=32_768)
-def _convolved(conv: Seen, combs: Combs) -> tuple[float, float, Combs]:
-    """What a convolution makes of combs, whatever its widths.
+def _convolved(conv: ConvGeometry, combs: Combs) -> tuple[float, float, Combs]:
+    """Combs that pass back through a convolution, whatever its widths.
 
     Returns:
-        All positions over the effective ones of what reaches it; the mean of squared correlations over pairs of taps;
-        the combs that it passes on.
+        All positions over the effective ones of the gradient that reaches it; the mean of squared correlations over
+        pairs of taps; the combs that it passes on.
     """
     mass = divided_window(conv.kernel, conv.dilation, conv.tori[1])
     taps, rho = mass[-1], 0.0

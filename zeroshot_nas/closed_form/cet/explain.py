@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.closed_form.cet.plan import Layer, Site
-from zeroshot_nas.closed_form.cet.score import layers_of, propagate
+from zeroshot_nas.closed_form.cet.plan import PlacedPlan, TracedConv
+from zeroshot_nas.closed_form.cet.score import conv_columns, propagate
 from zeroshot_nas.closed_form.cet.tracing import Traced, trace_sub_layer
 
 State: TypeAlias = Literal["ok", "redundant", "dead", "stem", "not counted"]
@@ -95,15 +95,15 @@ def cet_explain(architecture: Architecture) -> list[LayerShare]:
         2 1x1 16->32 /2 ok 4%
     """
     places = list(_sub_layers(architecture))
-    course = [(Site(traced.plan), 1) for _, _, _, traced in places]
-    passes = propagate([course], architecture.input_size, [architecture.num_classes])
-    _, layers = layers_of(passes)
+    sequence = [(PlacedPlan(traced.plan), 1) for _, _, _, traced in places]
+    passes = propagate([sequence], architecture.input_size, [architecture.num_classes])
+    _, layers = conv_columns(passes)
     uses = layers.uses
     weights = np.where(layers.is_stem, 0.0, layers.weights)
     columns = np.transpose([*layers, weights, uses, uses / uses.sum(), layers.transmission]).tolist()
     names = (*layers._fields, "effective_weights", "effective_uses", "share", "log_term")
     numbers: dict[tuple[int, int], dict[str, float]] = {}
-    counted = ((index, conv.place) for index, step in enumerate(passes.steps) for conv in step.ensemble.layout.counted)
+    counted = ((index, conv.place) for index, step in enumerate(passes.steps) for conv in step.placed.layout.counted)
     for key, values in zip(counted, columns, strict=True):
         numbers[key] = dict(zip(names, values, strict=True))
     rows = []
@@ -123,7 +123,7 @@ def _sub_layers(architecture: Architecture) -> Iterator[tuple[int, str, int, Tra
             yield number, block.type_name, sub_layer, trace_sub_layer(block, None, traced.plan.shape[1:])
 
 
-def _row(place: tuple[int, str, int], layer: Layer, found: dict[str, float] | None) -> LayerShare:
+def _row(place: tuple[int, str, int], layer: TracedConv, found: dict[str, float] | None) -> LayerShare:
     conv = layer.conv
     state: State = "ok"
     if found is None:

@@ -1,4 +1,14 @@
-"""Plans of many networks as arrays: which rows a pass reads and writes, and the sizes of what stands there."""
+"""Plans of many networks as tables: which rows a pass reads and writes, and the sizes of what stands there.
+
+`Layout` knows the plans alone, `PlacedLayout` adds widths and resolutions. Both passes keep one table of *sources*. Its
+first B rows hold what enters each of the B plans, one row a plan; behind them every stage of every plan has a row.
+Stages are sorted by level and kind, so that all that can run at once is a slice of rows (`StageGroup`). Levels ascend
+from what a stage reads to the stage, so groups in order are a forward pass and groups in reverse a backward pass.
+
+A mix, a sum of filtered sources, becomes a few entries of a `MixTable`. Entries of a mix stand in a row, mixes of a
+group one after the other. Most mixes have one entry; for the others `MixTable.sums` adds the second entries of all
+mixes that have one, then the third: the order of additions in a mix never depends on the mixes beside it.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +22,23 @@ from numpy.typing import NDArray
 
 from zeroshot_nas.architecture.ops import Conv, Pool
 from zeroshot_nas.closed_form.cet.filters import constant, gains
-from zeroshot_nas.closed_form.cet.plan import Kind, Mix, Plan, Site, Stage
-from zeroshot_nas.closed_form.cet.spectra import SIZE, Array, covariance, torus_side, window
+from zeroshot_nas.closed_form.cet.plan import Kind, Mix, PlacedPlan, Plan, Stage
+from zeroshot_nas.closed_form.cet.spectra import SIZE, Array, TapLags, dots, tap_lags, times, torus_side
 
 Index = NDArray[np.intp]
 
 
-class Terms(NamedTuple):
-    """Mixes, one after the other.
+class MixTable(NamedTuple):
+    """Mixes, one after the other, an entry for each source of each.
 
     Attributes:
-        starts: Where each mix begins.
-        sources: Row of each term's source; the first B rows are what comes in.
-        factors: What each term's power is multiplied by ``(T,)``, 1 where a filter does; None where all are 1.
-        filtered: Terms behind a filter that is no factor.
-        filters: What their power spectra are multiplied by ``(F, 45)``.
-        entering: Places in ``filtered`` of those whose source comes in from the plan before.
-        further: For the second term of mixes, the third and so on: which mixes have one, and where.
+        starts: Entry at which each mix begins.
+        sources: Row of each entry's source; the first B rows are what enters the plans.
+        factors: Factor on each entry's power ``(T,)``, 1 where a filter acts; None where all are 1.
+        filtered: Entries behind a filter that is no factor.
+        filters: Factors on the power spectra of these ``(F, 45)``.
+        entering: Places in ``filtered`` of those whose source enters from the plan before.
+        further: For the second entry of mixes, the third and so on: the mixes that have one, and its place.
     """
 
     starts: Index
@@ -40,7 +50,7 @@ class Terms(NamedTuple):
     further: Sequence[tuple[Index, Index]]
 
     def sums(self, values: Array) -> Array:
-        """Sum over each mix of what its terms have."""
+        """Sum over each mix of its entries' values."""
         if not self.further:
             return values
         total: Array = values[self.starts]
@@ -49,54 +59,63 @@ class Terms(NamedTuple):
         return total
 
 
-class Group(NamedTuple):
-    """Stages of one level and kind.
+class StageGroup(NamedTuple):
+    """Stages of one level and kind, which run together.
 
     Attributes:
-        kind: Their kind.
-        stride: Their stride.
-        tori: Sides of the torus before and behind it, where there is a stride.
-        rows: Their rows, without the B of what comes in.
+        kind: Kind of all of them.
+        stride: Stride of all of them.
+        tori: Sides of the torus before and behind them, where there is a stride.
+        rows: Their rows, not counting the B of what enters.
         reads: Tensors that they read.
-        gradients: Gradients that reach them.
-        pool: Window of a pooling.
+        gradients: Gradients that reach their outputs.
+        pool: Window of a pooling, else 0.
     """
 
     kind: Kind
     stride: int
     tori: tuple[int, int]
     rows: slice
-    reads: Terms
-    gradients: Terms
+    reads: MixTable
+    gradients: MixTable
     pool: int
 
 
-class Windows(NamedTuple):
+class TapPairs(NamedTuple):
     """Pairs of taps of kernels, a row each.
 
     Attributes:
         area: Number of taps.
-        lags: Displacements that lie between two taps of any of the kernels.
-        counts: How often each does ``(n, lags)``; see `zeroshot_nas.closed_form.cet.spectra.window`.
+        same: Pairs of taps at the same place, over the number of taps.
+        kinds: For each kernel size and dilation its rows and the displacements between different taps.
     """
 
     area: Array
-    lags: Index
-    counts: Array
+    same: Array
+    kinds: Sequence[tuple[Index | slice, TapLags]]
 
-    def taps(self, spectra: Array, energy: Array) -> Array:
-        """Sum over displacements of count times correlation squared."""
-        correlation = covariance(spectra, self.lags) / energy[:, None]
-        taps: Array = (correlation**2 * self.counts).sum(1)
-        return taps
+    def squares(self, spectra: Array, energy: Array) -> Array:
+        """Sum over pairs of taps of their squared correlation, over the number of taps."""
+        total = self.same.copy()
+        for rows, lags in self.kinds:
+            correlation = times(spectra[rows], lags.to_covariance) / energy[rows, None]
+            total[rows] += dots(correlation**2, lags.counts)
+        return total
 
 
 @lru_cache(maxsize=256)
-def _windows(kernels: tuple[int, ...], dilations: tuple[int, ...]) -> Windows:
-    """The windows of kernels with their dilations; stages of a network ask for the same again."""
-    counts = np.array([window(kernel, dilation) for kernel, dilation in zip(kernels, dilations, strict=True)])
-    lags = np.flatnonzero(counts.any(0))
-    return Windows(np.array(kernels, float) ** 2, lags, counts[:, lags])
+def _tap_pairs(kernels: tuple[int, ...], dilations: tuple[int, ...]) -> TapPairs:
+    """The pairs of taps of kernels with their dilations; stages of a network ask for the same again."""
+    places: dict[tuple[int, int], list[int]] = {}
+    for place, kind in enumerate(zip(kernels, dilations, strict=True)):
+        places.setdefault(kind, []).append(place)
+    same, kinds = np.empty(len(kernels)), list[tuple[Index | slice, TapLags]]()
+    for kind, members in places.items():
+        lags, rows = tap_lags(*kind), slice(None) if len(places) == 1 else np.array(members, np.intp)
+        same[rows] = lags.same
+        if len(lags.counts):
+            kinds.append((rows, lags))
+    return TapPairs(np.array(kernels, float) ** 2, same, kinds)
 
 
 class Convolutions(NamedTuple):
@@ -105,43 +124,43 @@ class Convolutions(NamedTuple):
     Attributes:
         in_channels: Input channels.
         out_channels: Output channels.
-        depthwise: Whether they are depthwise.
-        normalised: Whether a batch norm follows.
-        windows: Pairs of taps, of the kernel as far as the map reaches.
-        backward_windows: The same of the taps that one input position meets.
+        depthwise: True where they are depthwise.
+        normalised: True where a batch norm follows.
+        taps: Pairs of taps, of the kernel as far as the map reaches.
+        backward_taps: The same of the taps that one input position meets.
     """
 
     in_channels: Array
     out_channels: Array
     depthwise: NDArray[np.bool_]
     normalised: NDArray[np.bool_]
-    windows: Windows
-    backward_windows: Windows
+    taps: TapPairs
+    backward_taps: TapPairs
 
 
 class Pairs(NamedTuple):
     """Convolutions that may be redundant; a row each pair, unless said otherwise.
 
     Attributes:
-        size: Size of the largest network's matrix of likenesses.
+        size: Side of the largest network's matrix of likenesses.
         places: Network, and the two places in its matrix.
         stages: Rows of the two.
-        gradients: What their output gradients share.
+        gradients: Sources that their output gradients share.
         differ: Pairs that do not read the same tensor.
         readers: For each of these the rows of the stages whose reads are compared.
-        rectified: For each of these whether the stages are ReLUs, whose outputs the convolutions read.
-        inputs: What their reads share.
+        rectified: For each of these True where the stages are ReLUs, whose outputs the convolutions read.
+        inputs: For each of these the sources that their reads share.
         members: For each convolution in a matrix its network, its place there and its row.
     """
 
     size: int
     places: Index
     stages: Index
-    gradients: Terms
+    gradients: MixTable
     differ: Index
     readers: Index
     rectified: NDArray[np.bool_]
-    inputs: Terms
+    inputs: MixTable
     members: Index
 
 
@@ -152,7 +171,7 @@ class Counted(NamedTuple):
         net: Number of its network.
         place: Its place in the plan.
         row: Its row.
-        reads_input: Whether it reads the plan's input and nothing else.
+        reads_input: True where it reads the plan's input and nothing else.
     """
 
     net: int
@@ -162,7 +181,7 @@ class Counted(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Sizes of stages as their plans have them, a row each: of the output, and 0 for what is no convolution."""
+    """Sizes of stages as their plans have them, a row each: of the output, and of the convolution (else 0)."""
 
     channels: Index
     height: Index
@@ -181,6 +200,12 @@ class Sizes(NamedTuple):
         return cls(*np.array(rows, np.intp).reshape(len(rows), len(cls._fields)).T)
 
 
+@lru_cache(maxsize=32)
+def layout_of(plans: tuple[Plan, ...]) -> Layout:
+    """The layout of plans; networks share a stem and reductions, and sub-layers a plan."""
+    return Layout(plans)
+
+
 class Layout:
     """Plans of B networks, one each, laid out so that stages of one level and kind run together.
 
@@ -194,8 +219,8 @@ class Layout:
         nets: For each row its network.
         sizes: Sizes of the stages.
         groups: Stages that run together, in order.
-        outputs: What goes out, forward.
-        input_gradients: What goes out, backward.
+        outputs: The plans' outputs, forward.
+        input_gradients: The gradients that reach the plans' inputs, backward.
         counted: Convolutions that count, network by network.
         pairs: Convolutions that may be redundant; None where there are none.
     """
@@ -223,8 +248,8 @@ class Layout:
             rows = slice(start, start + len(list(entries)))
             self.groups.append(self._group(key, rows, members[rows]))
             start = rows.stop
-        self.outputs = self._terms(enumerate(plan.output for plan in plans))
-        self.input_gradients = self._terms(enumerate(plan.input_gradient for plan in plans))
+        self.outputs = self._table(enumerate(plan.output for plan in plans))
+        self.input_gradients = self._table(enumerate(plan.input_gradient for plan in plans))
         self.counted = [
             Counted(net, place, self.rows[net][place], [source for source, _ in stage.reads] == [0])
             for net, plan in enumerate(plans)
@@ -233,15 +258,18 @@ class Layout:
         ]
         self.pairs = self._pairs(plans)
 
-    def _group(self, key: _GroupKey, rows: slice, members: Sequence[tuple[int, Stage]]) -> Group:
+    def _group(self, key: _GroupKey, rows: slice, members: Sequence[tuple[int, Stage]]) -> StageGroup:
         _, kind, stride, tori, pool = key
-        reads = self._terms(((net, stage.reads) for net, stage in members), squared=kind != "concatenation")
-        return Group(
-            kind, stride, tori, rows, reads, self._terms((net, stage.gradient) for net, stage in members), pool
-        )
+        reads = self._table(((net, stage.reads) for net, stage in members), squared=kind != "concatenation")
+        gradients = self._table((net, stage.gradient) for net, stage in members)
+        return StageGroup(kind, stride, tori, rows, reads, gradients, pool)
 
-    def _terms(self, mixes: Iterable[tuple[int, Mix]], *, squared: bool = True) -> Terms:
-        """Mixes of networks, given by number, as one table; of power, or else of amplitudes."""
+    def _table(self, mixes: Iterable[tuple[int, Mix]], *, squared: bool = True) -> MixTable:
+        """Mixes of networks, given by number, as one table.
+
+        Filters act on amplitudes, so that power gets their square. Shares of a concatenation's channels, and products
+        of two filters in what two tensors share, are factors on power already: these are not ``squared``.
+        """
         sizes: list[int] = []
         sources: list[int] = []
         filters = []
@@ -259,7 +287,7 @@ class Layout:
         lengths = np.array(sizes, np.intp)
         starts = np.cumsum(lengths) - lengths
         longer = [np.flatnonzero(lengths > length) for length in range(1, max(sizes, default=0))]
-        return Terms(
+        return MixTable(
             starts,
             np.array(sources, np.intp),
             None if (factors == 1).all() else factors,
@@ -283,21 +311,21 @@ class Layout:
             max(map(len, number)),
             np.array([(net, number[net][pair.stages[0]], number[net][pair.stages[1]]) for net, pair in pairs], np.intp),
             np.array([[self.rows[net][stage] for stage in pair.stages] for net, pair in pairs], np.intp),
-            self._terms(((net, pair.gradients) for net, pair in pairs), squared=False),
+            self._table(((net, pair.gradients) for net, pair in pairs), squared=False),
             np.array([at for at, _, _, _ in differ], np.intp),
             np.array(readers, np.intp).reshape(-1, 2),
             np.array([pair.rectified is not None for _, _, pair, _ in differ]),
-            self._terms(((net, inputs) for _, net, _, inputs in differ), squared=False),
+            self._table(((net, inputs) for _, net, _, inputs in differ), squared=False),
             np.array(members, np.intp),
         )
 
 
-class Ensemble:
+class PlacedLayout:
     """Plans of B networks where they stand: a layout, and the sizes of its stages.
 
     Args:
         layout: The plans' layout.
-        sites: The plans in their places.
+        plans: The plans in their places.
 
     Attributes:
         layout: The layout.
@@ -305,10 +333,10 @@ class Ensemble:
         shapes: For each stage channels, height and width of its output, and the side of the torus behind it.
     """
 
-    def __init__(self, layout: Layout, sites: Sequence[Site]) -> None:
+    def __init__(self, layout: Layout, plans: Sequence[PlacedPlan]) -> None:
         self.layout = layout
-        widths = np.array([site.width for site in sites])[layout.nets]
-        resolutions = np.array([site.resolution or (0, 0) for site in sites], np.intp)[layout.nets]
+        widths = np.array([each.width for each in plans])[layout.nets]
+        resolutions = np.array([each.resolution or (0, 0) for each in plans], np.intp)[layout.nets]
         sizes = layout.sizes
         height, width = np.where(resolutions.T, resolutions.T, (sizes.height, sizes.width))
         torus = [torus_side(side) for side in np.minimum(height, width).tolist()]
@@ -352,6 +380,6 @@ def _convolutions(sizes: Sizes, widths: Index, sides: Index) -> Convolutions:
         (sizes.channels * widths).astype(float),
         sizes.depthwise == 1,
         sizes.normalised == 1,
-        _windows(tuple(kernels.tolist()), dilations),
-        _windows(tuple(back.tolist()), dilations),
+        _tap_pairs(tuple(kernels.tolist()), dilations),
+        _tap_pairs(tuple(back.tolist()), dilations),
     )

@@ -62,7 +62,7 @@ class Stage(Operation):
     counts: bool
 
 
-class Layer(NamedTuple):
+class TracedConv(NamedTuple):
     """A convolution in its place.
 
     Attributes:
@@ -130,7 +130,7 @@ def _filters_first(*mixes: Mix) -> bool:
     return any(mix and mix[0][0] == 0 and constant(mix[0][1]) is None for mix in mixes)
 
 
-class Site(NamedTuple):
+class PlacedPlan(NamedTuple):
     """A plan where it stands.
 
     Attributes:

@@ -10,16 +10,24 @@ import numpy as np
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.ops import Resolution, Shape
-from zeroshot_nas.closed_form.cet.chain import propagate_chain
-from zeroshot_nas.closed_form.cet.layout import Ensemble, Index, Layout
+from zeroshot_nas.closed_form.cet.chain import Chain, propagate_chain
+from zeroshot_nas.closed_form.cet.layout import Index, PlacedLayout, layout_of
 from zeroshot_nas.closed_form.cet.novelty import novelty
-from zeroshot_nas.closed_form.cet.plan import Site
-from zeroshot_nas.closed_form.cet.propagation import Backward, Field, Forward, Sources, backward, forward
-from zeroshot_nas.closed_form.cet.spectra import MEAN, SIZE, Array, effective_modes, spectrum, torus_side, white
-from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, CetPieces, Layers, Variant, summed_up
-from zeroshot_nas.closed_form.cet.tracing import sub_layer_site
+from zeroshot_nas.closed_form.cet.plan import PlacedPlan
+from zeroshot_nas.closed_form.cet.propagation import (
+    BackwardPass,
+    ForwardPass,
+    Sources,
+    TensorState,
+    backward,
+    forward,
+)
+from zeroshot_nas.closed_form.cet.spectra import SIZE, Array, effective_modes, energies, spectrum, torus_side, white
+from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, CetTerms, ConvColumns, Variant, network_terms
+from zeroshot_nas.closed_form.cet.tracing import placed_sub_layer
+from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.score import ScoreValue
-from zeroshot_nas.errors import UndefinedScoreError
+from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 
 CHUNK = 128
 """Networks that run side by side."""
@@ -46,7 +54,7 @@ def cet(architecture: Architecture, *, variant: Variant = "u") -> ScoreValue:
             mean of both; these three with the sum of log r, each at least 0.
 
     Returns:
-        The score, with its pieces as ``.details``; see `CetPieces`.
+        The score, with its terms as ``.details``; see `CetTerms`.
 
     Raises:
         UndefinedScoreError: No path leads from the input to the output, or an operation has no rule.
@@ -58,106 +66,135 @@ def cet(architecture: Architecture, *, variant: Variant = "u") -> ScoreValue:
         >>> round(score, 3), round(score.details["P"]), round(score.details["D"], 2)
         (17.336, 6407, 1.55)
     """
-    chain = propagate_chain(architecture) if variant == "u" else None
-    if chain is not None:
-        return ScoreValue(chain.score(), lambda: chain.pieces().details)
-    return cet_pieces(architecture).value(variant)
+    chain = propagate_chain(architecture)
+    return (cet_terms(architecture) if chain is None else chain).value(variant)
 
 
-def cet_pieces(architecture: Architecture) -> CetPieces:
-    """The pieces of CET of one architecture; see `cet`.
+def cet_terms(architecture: Architecture) -> CetTerms:
+    """The terms of one architecture's CET; see `cet`.
 
     Raises:
         UndefinedScoreError: As `cet`.
     """
-    chain = propagate_chain(architecture)
-    if chain is not None:
-        return chain.pieces()
-    (found,) = cet_pool([architecture])
-    if isinstance(found, UndefinedScoreError):
-        raise found
-    return found
+    (terms,) = cet_terms_pool([architecture])
+    if isinstance(terms, UndefinedScoreError):
+        raise terms
+    return terms
 
 
-def cet_pool(architectures: Iterable[Architecture]) -> list[CetPieces | UndefinedScoreError]:
-    """The pieces of many architectures, side by side: a cell of NAS-Bench-201 takes a fraction of its time alone.
+def cet_pool(
+    architectures: Iterable[Architecture], *, variant: Variant = "u"
+) -> list[ScoreValue | UndefinedScoreError | ProxyError]:
+    """`cet` of many architectures, side by side: a cell of NAS-Bench-201 takes a fraction of its time alone.
+
+    Score and details are those of each architecture alone, to the last bit, whatever stands beside it.
 
     Returns:
-        For each architecture its pieces, or the reason why it has none.
+        For each architecture, in order, its score, or the error that `cet` raises.
 
     Example:
         >>> from zeroshot_nas.spaces.nasbench201 import NASBench201
         >>> space = NASBench201()
         >>> nets = [space.from_string(code, code="op_code") for code in ("000000", "333333")]
-        >>> [type(found).__name__ for found in cet_pool(nets)]
-        ['UndefinedScoreError', 'CetPieces']
+        >>> dead, dense = cet_pool(nets)
+        >>> type(dead).__name__, dense == cet(nets[1])
+        ('UndefinedScoreError', True)
     """
-    asked = list(architectures)
-    found: list[CetPieces | UndefinedScoreError | None] = [None] * len(asked)
-    alike: dict[_Identity, list[int]] = {}  # places of networks that do the same
-    courses: dict[_Identity, Course] = {}
-    for place, architecture in enumerate(asked):
+    with paused_garbage_collection():
+        return [_value(network, variant) for network in _side_by_side(architectures)]
+
+
+def cet_terms_pool(architectures: Iterable[Architecture]) -> list[CetTerms | UndefinedScoreError]:
+    """The terms of many architectures, as `cet_pool`: all variants follow from them."""
+    with paused_garbage_collection():
+        return [network.terms() if isinstance(network, Chain) else network for network in _side_by_side(architectures)]
+
+
+def _value(
+    network: Chain | CetTerms | UndefinedScoreError, variant: Variant
+) -> ScoreValue | UndefinedScoreError | ProxyError:
+    if isinstance(network, UndefinedScoreError):
+        return network
+    try:
+        return network.value(variant)
+    except ProxyError as error:
+        return error.with_traceback(None)
+
+
+def _side_by_side(architectures: Iterable[Architecture]) -> list[Chain | CetTerms | UndefinedScoreError]:
+    """Chains one by one, for their blocks are memoised; the others side by side, networks of equal plans once.
+
+    Networks run together that have input size and numbers of sub-layers in common, `CHUNK` at a time.
+    """
+    networks: list[Chain | CetTerms | UndefinedScoreError | None] = []
+    places: dict[_Identity, list[int]] = {}  # of networks that do the same
+    sequences: dict[_Identity, PlanSequence] = {}
+    for place, architecture in enumerate(architectures):
         chain = propagate_chain(architecture)
-        if chain is not None:
-            found[place] = chain.pieces()
-            continue
-        try:
-            course = course_of(architecture)
-        except UndefinedScoreError as error:
-            found[place] = error
-        else:
-            identity = _identity(architecture, course)
-            courses[identity] = course
-            alike.setdefault(identity, []).append(place)
-    ready = sorted(
-        ((_shape(identity, course), identity) for identity, course in courses.items()), key=lambda entry: entry[0]
-    )
-    for (input_size, *_), group in groupby(ready, key=lambda entry: entry[0]):
-        members = [identity for _, identity in group]
+        networks.append(chain)
+        if chain is None:
+            try:
+                sequence = plan_sequence(architecture)
+            except UndefinedScoreError as error:
+                networks[place] = error.with_traceback(None)  # which would keep all these lists alive
+            else:
+                identity = _identity(architecture, sequence)
+                sequences[identity] = sequence
+                places.setdefault(identity, []).append(place)
+    shapes = {identity: _shape(identity, sequence) for identity, sequence in sequences.items()}
+    for (input_size, *_), group in groupby(sorted(shapes, key=shapes.__getitem__), key=shapes.__getitem__):
+        members = list(group)
         for start in range(0, len(members), CHUNK):
             chunk = members[start : start + CHUNK]
-            passes = propagate([courses[each] for each in chunk], input_size, [each.num_classes for each in chunk])
-            for identity, pieces in zip(chunk, pieces_of(passes), strict=True):
-                for place in alike[identity]:
-                    found[place] = pieces
-    return [each for each in found if each is not None]
+            passes = propagate([sequences[each] for each in chunk], input_size, [each.num_classes for each in chunk])
+            for identity, terms in zip(chunk, terms_of(passes), strict=True):
+                for place in places[identity]:
+                    networks[place] = terms
+    return [network for network in networks if network is not None]
 
 
-Course: TypeAlias = "Sequence[tuple[Site, int]]"
+PlanSequence: TypeAlias = "Sequence[tuple[PlacedPlan, int]]"
+"""The plans of a network's sub-layers, each with the number of times that it stands in a row."""
 
 
 class _Identity(NamedTuple):
-    """What makes a network: plans by identity, for equal ones are one object."""
+    """All that a score depends on; plans by identity, for equal ones are one object."""
 
     input_size: Shape
     num_classes: int
     plans: tuple[tuple[int, int, Resolution | None, int], ...]
 
 
-def _identity(architecture: Architecture, course: Course) -> _Identity:
-    plans = tuple((id(site.plan), site.width, site.resolution, times) for site, times in course)
+def _identity(architecture: Architecture, sequence: PlanSequence) -> _Identity:
+    plans = tuple([(id(placed.plan), placed.width, placed.resolution, times) for placed, times in sequence])
     return _Identity(architecture.input_size, architecture.num_classes, plans)
 
 
-def _shape(identity: _Identity, course: Course) -> tuple[Shape, tuple[int, ...], bool, bool]:
-    """What networks that run side by side have in common; for speed also which of their sources are kept apart."""
+def _shape(identity: _Identity, sequence: PlanSequence) -> tuple[Shape, tuple[int, ...], bool, bool]:
+    """All that networks which run side by side have in common; also which of their sources are kept apart."""
     return (
         identity.input_size,
-        tuple(times for _, times in course),
-        any(site.plan.filters_input for site, _ in course),
-        any(site.plan.filters_gradient for site, _ in course),
+        tuple([times for _, times in sequence]),
+        any(placed.plan.filters_input for placed, _ in sequence),
+        any(placed.plan.filters_gradient for placed, _ in sequence),
     )
 
 
-class Step(NamedTuple):
-    """One sub-layer of all networks: its plans, forward and backward pass."""
+class SubLayerPasses(NamedTuple):
+    """Both passes through one sub-layer of all networks.
 
-    ensemble: Ensemble
-    forward: Forward
-    backward: Backward
+    Attributes:
+        placed: Its plans.
+        forward: The forward pass.
+        backward: The backward pass.
+    """
+
+    placed: PlacedLayout
+    forward: ForwardPass
+    backward: BackwardPass
 
 
-class Passes(NamedTuple):
+class NetworkPasses(NamedTuple):
     """Both passes through networks of one depth.
 
     Attributes:
@@ -166,96 +203,105 @@ class Passes(NamedTuple):
         depth_backward: D_b of each network.
     """
 
-    steps: Sequence[Step]
+    steps: Sequence[SubLayerPasses]
     depth_forward: Array
     depth_backward: Array
 
 
-def propagate(courses: Sequence[Course], input_size: tuple[int, int, int], num_classes: Sequence[int]) -> Passes:
-    """Runs images forward and gradients backward through networks with as many sub-layers in as many blocks."""
-    size, side = len(courses), min(input_size[1:])
-    columns = [[course[index][0] for course in courses] for index in range(len(courses[0]))]
-    image = np.broadcast_to(white(torus_side(side)), (size, 2, SIZE))
-    apart = any(site.plan.filters_input for column in columns for site in column)
-    state = Field(image, np.zeros(size), Sources(image[:, :1], np.zeros((size, 1))) if apart else None)
-    layouts: dict[tuple[int, ...], Layout] = {}
-    taken: list[tuple[Ensemble, Forward]] = []
-    for column, (_, times) in zip(columns, courses[0], strict=True):
-        plans = [site.plan for site in column]
-        key = tuple(map(id, plans))
-        if key not in layouts:
-            layouts[key] = Layout(plans)
-        ensemble = Ensemble(layouts[key], column)
+def propagate(sequences: Sequence[PlanSequence], input_size: Shape, num_classes: Sequence[int]) -> NetworkPasses:
+    """Runs images forward and gradients backward through networks with as many sub-layers in as many blocks.
+
+    The image is white noise, all of it linear in itself. The gradient starts behind the ReLU that the head averages
+    over, so it is the same at all positions; its rank is that of the classes, an excess of channels / classes.
+    """
+    size, side = len(sequences), min(input_size[1:])
+    columns = [[sequence[index][0] for sequence in sequences] for index in range(len(sequences[0]))]
+    image = np.tile(white(torus_side(side)), (size, 2, 1))
+    apart = any(placed.plan.filters_input for column in columns for placed in column)
+    state = TensorState(image, np.zeros(size), Sources(image[:, :1], np.zeros((size, 1))) if apart else None)
+    taken: list[tuple[PlacedLayout, ForwardPass]] = []
+    for column, (_, times) in zip(columns, sequences[0], strict=True):
+        layout = PlacedLayout(layout_of(tuple(placed.plan for placed in column)), column)
         for _ in range(times):
-            passed = forward(ensemble, state)
-            taken.append((ensemble, passed))
-            state = passed.left
-    shapes = [site.shape for site in columns[-1]]
+            forward_pass = forward(layout, state)
+            taken.append((layout, forward_pass))
+            state = forward_pass.output
+    shapes = [placed.shape for placed in columns[-1]]
     rank = np.array([channels / classes for (channels, _, _), classes in zip(shapes, num_classes, strict=True)])
-    constant = np.broadcast_to(spectrum(np.ones(SIZE)), (size, 1, SIZE))  # global pooling: the same at all positions
-    apart = any(site.plan.filters_gradient for column in columns for site in column)
-    gradient = Field(constant, rank, Sources(constant, rank[:, None]) if apart else None)
-    steps: list[Step] = []
-    for ensemble, passed in reversed(taken):
-        came = backward(ensemble, passed, gradient)
-        steps.append(Step(ensemble, passed, came))
-        gradient = came.left
-    energy, linear = (state.spectra @ MEAN).T
-    share = linear / energy
+    constant = np.tile(spectrum(np.ones(SIZE)), (size, 1, 1))  # global pooling: the same at all positions
+    apart = any(placed.plan.filters_gradient for column in columns for placed in column)
+    gradient = TensorState(constant, rank, Sources(constant, rank[:, None]) if apart else None)
+    steps: list[SubLayerPasses] = []
+    for layout, forward_pass in reversed(taken):
+        backward_pass = backward(layout, forward_pass, gradient)
+        steps.append(SubLayerPasses(layout, forward_pass, backward_pass))
+        gradient = backward_pass.output
+    energy, linear = energies(state.spectra).T
     positions = np.array([height * width for _, height, width in shapes])
-    growth = (gradient.spectra[:, 0] @ MEAN) * (input_size[1] * input_size[2]) / (positions * energy)
-    rectified = np.array(
-        [float(site.plan.ends_in_relu) for site in columns[-1]]
-    )  # behind it only the head is left: no layer
-    return Passes(steps[::-1], -np.log(share) / LINEAR_LOSS - rectified, np.log(growth) / GRADIENT_GAIN - rectified)
+    growth = energies(gradient.spectra[:, 0]) * (input_size[1] * input_size[2]) / (positions * energy)
+    # behind a ReLU at the end only the head is left: no layer
+    rectified = np.array([float(placed.plan.ends_in_relu) for placed in columns[-1]])
+    return NetworkPasses(
+        steps[::-1],
+        -np.log(linear / energy) / LINEAR_LOSS - rectified,
+        np.log(growth) / GRADIENT_GAIN - rectified,
+    )
 
 
-def course_of(architecture: Architecture) -> Course:
-    """The plans of an architecture's sub-layers, with how often each stands in a row."""
+def plan_sequence(architecture: Architecture) -> PlanSequence:
+    """The plans of an architecture's sub-layers.
+
+    Raises:
+        UndefinedScoreError: No path leads from the input to the output, or an operation has no rule.
+    """
     channels, *sides = architecture.input_size
     resolution = (sides[0], sides[1])
-    course: list[tuple[Site, int]] = []
+    sequence: list[tuple[PlacedPlan, int]] = []
     for block in architecture.blocks:
-        site = sub_layer_site(block, channels, resolution)
-        channels, resolution = block.out_channels, site.shape[1:]
-        following = sub_layer_site(block, None, resolution) if block.sub_layers > 1 else site
-        if following == site:
-            course.append((site, block.sub_layers))
+        placed = placed_sub_layer(block, channels, resolution)
+        channels, resolution = block.out_channels, placed.shape[1:]
+        following = placed_sub_layer(block, None, resolution) if block.sub_layers > 1 else placed
+        if following == placed:
+            sequence.append((placed, block.sub_layers))
         else:
-            course += [(site, 1), (following, block.sub_layers - 1)]
-    return course
+            sequence += [(placed, 1), (following, block.sub_layers - 1)]
+    return sequence
 
 
-def pieces_of(passes: Passes) -> list[CetPieces | UndefinedScoreError]:
-    """The pieces of each network, or the reason why it has none."""
-    return summed_up(*layers_of(passes), passes.depth_forward, passes.depth_backward)
+def terms_of(passes: NetworkPasses) -> list[CetTerms | UndefinedScoreError]:
+    """The terms of each network, or the reason why it has none."""
+    return network_terms(*conv_columns(passes), passes.depth_forward, passes.depth_backward)
 
 
-def layers_of(passes: Passes) -> tuple[Index, Layers]:
-    """The convolutions that count, of all networks: for each the network's number, and its numbers."""
+def conv_columns(passes: NetworkPasses) -> tuple[Index, ConvColumns]:
+    """The convolutions that count: the number of each one's network, and their columns.
+
+    They are in order of sub-layers, and in each network by network.
+    """
     nets: list[Index] = []
-    columns: list[Layers] = []
+    columns: list[ConvColumns] = []
     for index, step in enumerate(passes.steps):
-        counted = step.ensemble.layout.counted
+        counted = step.placed.layout.counted
         if counted:
             net, _, rows, reads_input = np.array(counted, np.intp).T
             nets.append(net)
-            columns.append(_numbers(step, rows, (reads_input * (index == 0)).astype(float)))
+            columns.append(_columns(step, rows, (reads_input * (index == 0)).astype(float)))
     if not nets:
-        return np.empty(0, np.intp), Layers(*(np.empty(0) for _ in Layers._fields))
-    return np.concatenate(nets), Layers(*map(np.concatenate, zip(*columns, strict=True)))
+        return np.empty(0, np.intp), ConvColumns(*(np.empty(0) for _ in ConvColumns._fields))
+    return np.concatenate(nets), ConvColumns(*map(np.concatenate, zip(*columns, strict=True)))
 
 
-def _numbers(step: Step, rows: Index, is_stem: Array) -> Layers:
-    channels, height, width, torus = step.ensemble.shapes[rows].T
-    behind = rows + step.ensemble.layout.size
+def _columns(step: SubLayerPasses, rows: Index, is_stem: Array) -> ConvColumns:
+    """The convolutions of one sub-layer that stand in some of its rows."""
+    channels, height, width, torus = step.placed.shapes[rows].T
+    behind = rows + step.placed.layout.size
     positions = height * width
     scale = positions / torus**2
-    return Layers(
+    return ConvColumns(
         out_channels=channels,
         positions=positions,
         patch_rank=step.forward.participation[rows],
-        novelty=novelty(step.ensemble, step.forward, step.backward)[rows],
+        novelty=novelty(step.placed, step.forward, step.backward)[rows],
         output_rank=channels / (1 + step.forward.excess[behind]),
         output_positions=effective_modes(step.forward.spectra[behind, 0]) * scale,
         gradient_rank=channels / (1 + step.backward.reached_excess[rows]),

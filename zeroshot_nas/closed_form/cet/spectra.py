@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,15 +54,39 @@ UNIT = np.ones(SIZE)
 _TINY = 1e-300
 
 
-def covariance(spectra: Array, lags: NDArray[np.intp] | None = None) -> Array:
-    """Autocovariances ``(..., 45)`` of power spectra, or those at some displacements alone.
+def dots(first: Array, second: Array) -> Array:
+    """Inner products of vectors along the last axes, ``(..., n)`` and ``(..., n)`` to ``(...)``.
+
+    Each is a BLAS call of its own. So its bits depend on the two vectors alone and not on how many stand beside them,
+    as they do in a product of whole arrays, which goes through blocks of rows.
+
+    Example:
+        >>> dots(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 10.0])).tolist()
+        [21.0, 43.0]
+    """
+    products: Array = (first[..., None, :] @ second[..., :, None])[..., 0, 0]
+    return products
+
+
+def times(rows: Array, matrix: Array) -> Array:
+    """Row vectors ``(..., n)`` times a matrix ``(n, m)``, each in a BLAS call of its own as in `dots`."""
+    products: Array = (rows[..., None, :] @ matrix)[..., 0, :]
+    return products
+
+
+def energies(spectra: Array) -> Array:
+    """Energies ``(...)`` of power spectra ``(..., 45)``, the autocovariance at displacement 0."""
+    return dots(spectra, MEAN)
+
+
+def covariance(spectra: Array) -> Array:
+    """Autocovariances ``(..., 45)`` of power spectra.
 
     Example:
         >>> covariance(UNIT)[:3].round(12).tolist()
         [1.0, 0.0, 0.0]
     """
-    found: Array = spectra @ (_TO_COVARIANCE if lags is None else _TO_COVARIANCE[:, lags])
-    return found
+    return times(spectra, _TO_COVARIANCE)
 
 
 def spectrum(covariances: Array) -> Array:
@@ -71,8 +96,7 @@ def spectrum(covariances: Array) -> Array:
         >>> bool(np.allclose(spectrum(covariance(_POOLED := transfer(3))), _POOLED))
         True
     """
-    found: Array = covariances @ _TO_SPECTRUM
-    return found
+    return times(covariances, _TO_SPECTRUM)
 
 
 @lru_cache(maxsize=256)
@@ -103,6 +127,33 @@ def window(kernel_size: int, dilation: int = 1) -> Array:
         for dy in range(1 - kernel_size, kernel_size):
             counts[_folded(dx * dilation, dy * dilation)] += (kernel_size - abs(dx)) * (kernel_size - abs(dy))
     return counts / kernel_size**2
+
+
+class TapLags(NamedTuple):
+    """Displacements between two different taps of a kernel.
+
+    Attributes:
+        to_covariance: Takes a power spectrum to the autocovariance at each of them ``(45, n)``.
+        counts: How often each lies between two taps, over the number of taps ``(n,)``.
+        same: The same of displacement 0, where the correlation is 1.
+    """
+
+    to_covariance: Array
+    counts: Array
+    same: float
+
+
+@lru_cache(maxsize=1_024)
+def tap_lags(kernel_size: int, dilation: int = 1) -> TapLags:
+    """The displacements of `window`, with what reads a spectrum at them alone.
+
+    Example:
+        >>> [len(tap_lags(kernel).counts) for kernel in (1, 3)]  # of a 3x3 kernel 01, 02, 11, 12 and 22
+        [0, 5]
+    """
+    counts = window(kernel_size, dilation)
+    lags = 1 + np.flatnonzero(counts[1:])
+    return TapLags(np.ascontiguousarray(_TO_COVARIANCE[:, lags]), counts[lags], float(counts[0]))
 
 
 @lru_cache(maxsize=1_024)
@@ -197,8 +248,8 @@ def effective_modes(spectra: Array) -> Array:
         [256.0, 64.0]
     """
     positive = np.maximum(spectra, _TINY)
-    shares = positive / (positive @ MULTIPLICITY)[..., None]
-    modes: Array = np.exp(-(shares * np.log(shares)) @ MULTIPLICITY)
+    shares = positive / dots(positive, MULTIPLICITY)[..., None]
+    modes: Array = np.exp(-dots(shares * np.log(shares), MULTIPLICITY))
     return modes
 
 

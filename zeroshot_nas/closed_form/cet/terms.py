@@ -1,4 +1,4 @@
-"""What CET weighs: numbers of each convolution, their sums over a network, and the score made of them."""
+"""The terms of CET: numbers of each convolution, their sums over a network, and the score made of them."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 Variant: TypeAlias = Literal["u", "g", "p", "pf", "gm"]
 
 VARIANTS = ("u", "g", "p", "pf", "gm")
-"""What the capacity of `zeroshot_nas.closed_form.cet.score.cet` is; see there."""
+"""Names of the capacities of `zeroshot_nas.closed_form.cet.score.cet`; see there."""
 
 PLAIN_DEPTH = 20
 """Depth from which on a plain network degrades: He et al. (arXiv:1512.03385) train plain-20 well and plain-32 worse."""
 
 LINEAR_LOSS = -math.log(LINEAR_SHARE)
-"""What a layer of a plain chain takes from the logarithm of the share of its output that is linear in the image."""
+"""Loss a layer of a plain chain, in the logarithm of the share of its output that is linear in the image."""
 
 GRADIENT_GAIN = math.log(math.pi / (math.pi - 1))
-"""What a layer of a plain chain adds to the logarithm of the gradient's energy."""
+"""Gain a layer of a plain chain, in the logarithm of the gradient's energy."""
 
 _NO_CONVOLUTION = "no convolution lies on a path from the input to the output"
 _TINY = 1e-300
 
 
-class Layers(NamedTuple):
-    """The convolutions that count, in order; one value each.
+class ConvColumns(NamedTuple):
+    """The convolutions that count, in order: a column for each number, one value a convolution.
 
     Attributes:
         out_channels: Output channels.
@@ -99,8 +99,8 @@ class Layers(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CetPieces:
-    """What CET weighs; all but U, S, H_U and H_S without the convolutions that read the image.
+class CetTerms:
+    """The terms of one network's CET; all but U, S, H_U and H_S without the convolutions that read the image.
 
     Attributes:
         U: Effective uses of the weights.
@@ -131,17 +131,17 @@ class CetPieces:
     D_b: float
 
     @classmethod
-    def of(cls, layers: Layers, depth_forward: float, depth_backward: float) -> CetPieces:
+    def of(cls, columns: ConvColumns, depth_forward: float, depth_backward: float) -> CetTerms:
         """Sums over the convolutions.
 
         Raises:
             UndefinedScoreError: There is none.
         """
-        nets = np.zeros(len(layers.out_channels), np.intp)
-        (found,) = summed_up(nets, layers, np.array([depth_forward]), np.array([depth_backward]))
-        if isinstance(found, UndefinedScoreError):
-            raise found
-        return found
+        nets = np.zeros(len(columns.out_channels), np.intp)
+        (terms,) = network_terms(nets, columns, np.array([depth_forward]), np.array([depth_backward]))
+        if isinstance(terms, UndefinedScoreError):
+            raise terms
+        return terms
 
     @property
     def D(self) -> float:  # noqa: N802
@@ -154,7 +154,7 @@ class CetPieces:
         return {**vars(self), "D": self.D}
 
     def value(self, variant: Variant = "u") -> ScoreValue:
-        """The score, with the pieces as its details.
+        """The score, with the terms as its details.
 
         Raises:
             ProxyError: No variant has that name.
@@ -171,55 +171,68 @@ class CetPieces:
 
 
 def score_u(U: float, H_U: float, S: float, H_S: float, D_f: float, D_b: float) -> float:  # noqa: N803
-    """The variant "u"; see `CetPieces`."""
+    """The variant "u"; see `CetTerms`."""
     return math.log1p(U) + H_U + math.log(0.5 + S) + H_S - _beyond(D_f) - _beyond(D_b)
 
 
 def _beyond(depth: float) -> float:
-    """How far a plain-equivalent depth is beyond what trains."""
+    """The part of a plain-equivalent depth beyond what trains, over that."""
     return max(0.0, depth - PLAIN_DEPTH) / PLAIN_DEPTH
 
 
-def summed_up(
-    nets: NDArray[np.intp], layers: Layers, depth_forward: Array, depth_backward: Array
-) -> list[CetPieces | UndefinedScoreError]:
-    """The pieces of many networks, given for each convolution its network's number, and for each network its depths."""
+def network_terms(
+    nets: NDArray[np.intp], columns: ConvColumns, depth_forward: Array, depth_backward: Array
+) -> list[CetTerms | UndefinedScoreError]:
+    """The terms of many networks, or the reason why one has none.
+
+    Args:
+        nets: For each convolution its network's number.
+        columns: The convolutions.
+        depth_forward: D_f of each network.
+        depth_backward: D_b of each network.
+    """
     size = len(depth_forward)
-
-    def totals(values: Array) -> Array:
-        return np.bincount(nets, values, size).astype(float)  # of none it is an array of whole numbers
-
-    inner = (layers.is_stem == 0).astype(float)
-    parameters, weights = inner * layers.parameters, inner * layers.weights
-    columns = {
-        "U": totals(layers.uses),
-        "H_U": _entropies(nets, layers.uses, layers.positions, size),
-        "S": totals(layers.transmission),
-        "H_S": _entropies(nets, layers.transmission, layers.positions, size),
-        "P": totals(parameters),
-        "PF": totals(parameters * layers.output_positions),
-        "W": totals(weights),
-        "W_L2": totals(weights * layers.positions),
-        "E": totals(inner * layers.expressivity),
-        "E_m": totals(inner * layers.transmission),
+    inner = (columns.is_stem == 0).astype(float)
+    parameters, weights, uses = inner * columns.parameters, inner * columns.weights, columns.uses
+    transmission = columns.transmission
+    terms = {
+        "U": _totals(nets, uses, size),
+        "H_U": _entropies(nets, uses, columns.positions, size),
+        "S": _totals(nets, transmission, size),
+        "H_S": _entropies(nets, transmission, columns.positions, size),
+        "P": _totals(nets, parameters, size),
+        "PF": _totals(nets, parameters * columns.output_positions, size),
+        "W": _totals(nets, weights, size),
+        "W_L2": _totals(nets, weights * columns.positions, size),
+        "E": _totals(nets, inner * columns.expressivity, size),
+        "E_m": _totals(nets, inner * transmission, size),
         "D_f": depth_forward,
         "D_b": depth_backward,
     }
     counts = np.bincount(nets, minlength=size).tolist()
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    rows = zip(*(column.tolist() for column in terms.values()), strict=True)
     return [
-        CetPieces(**dict(zip(columns, row, strict=True))) if count else UndefinedScoreError(_NO_CONVOLUTION)
+        CetTerms(**dict(zip(terms, row, strict=True))) if count else UndefinedScoreError(_NO_CONVOLUTION)
         for row, count in zip(rows, counts, strict=True)
     ]
 
 
+def _totals(nets: NDArray[np.intp], values: Array, size: int) -> Array:
+    """Sum of each network's values, added in their order whatever stands between them."""
+    return np.bincount(nets, values, size).astype(float)  # of no values it is an array of whole numbers
+
+
 def _entropies(nets: NDArray[np.intp], values: Array, resolutions: Array, size: int) -> Array:
-    """Entropy of the shares of each network's sum by resolution; exp of it is the effective number of resolutions."""
-    each, place = np.unique(resolutions, return_inverse=True)
-    totals = np.bincount(nets * len(each) + place, values, size * len(each)).reshape(size, len(each))
-    shares = totals / np.maximum(totals.sum(1, keepdims=True), _TINY)
-    entropies: Array = -(shares * np.log(np.maximum(shares, _TINY))).sum(1)
-    return entropies
+    """Entropy of the shares of each network's sum by resolution; exp of it is the effective number of resolutions.
+
+    A resolution that a network lacks adds 0 to its sums.
+    """
+    all_resolutions, place = np.unique(resolutions, return_inverse=True)
+    width = len(all_resolutions)
+    totals = _totals(nets * width + place, values, size * width)
+    owners = np.repeat(np.arange(size), width)
+    shares = totals / np.maximum(_totals(owners, totals, size), _TINY)[owners]
+    return -_totals(owners, shares * np.log(np.maximum(shares, _TINY)), size)
 
 
 def sum_and_entropy(parts: Collection[float]) -> tuple[float, float]:

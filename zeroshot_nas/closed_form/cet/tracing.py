@@ -26,7 +26,7 @@ from zeroshot_nas.architecture.ops import (
     Zero,
 )
 from zeroshot_nas.closed_form.cet.filters import UNIT, Filter, added, constant, multiplied, pooling, scaled
-from zeroshot_nas.closed_form.cet.plan import Kind, Layer, Mix, Operation, Pair, Plan, Site, Stage
+from zeroshot_nas.closed_form.cet.plan import Kind, Mix, Operation, Pair, PlacedPlan, Plan, Stage, TracedConv
 from zeroshot_nas.closed_form.cet.spectra import torus_side
 from zeroshot_nas.errors import UndefinedScoreError
 
@@ -35,7 +35,7 @@ _LARGE = 64  # a side that cuts no kernel
 _Mix: TypeAlias = dict[int, Filter]  # the same while it is traced
 
 
-def sub_layer_site(block: BlockSpec, in_channels: int | None, resolution: Resolution) -> Site:
+def placed_sub_layer(block: BlockSpec, in_channels: int | None, resolution: Resolution) -> PlacedPlan:
     """The plan of a block's first sub-layer, or for ``in_channels`` None of a following one.
 
     Blocks that differ in width alone share it where they say so.
@@ -45,8 +45,8 @@ def sub_layer_site(block: BlockSpec, in_channels: int | None, resolution: Resolu
     """
     outline = block.outline()
     if outline is None or (in_channels is not None and (block.stride > 1 or in_channels != block.out_channels)):
-        return Site(trace_sub_layer(block, in_channels, resolution).plan)
-    return Site(trace_sub_layer(outline, 1, (_LARGE, _LARGE)).plan, block.out_channels, resolution)
+        return PlacedPlan(trace_sub_layer(block, in_channels, resolution).plan)
+    return PlacedPlan(trace_sub_layer(outline, 1, (_LARGE, _LARGE)).plan, block.out_channels, resolution)
 
 
 class Traced(NamedTuple):
@@ -58,7 +58,7 @@ class Traced(NamedTuple):
     """
 
     plan: Plan
-    layers: tuple[Layer, ...]
+    layers: tuple[TracedConv, ...]
 
 
 @lru_cache(maxsize=16_384)
@@ -241,7 +241,7 @@ class _Trace:
         plan = _plan(operations, _numbered(output.mix, number), output.shape)
         rivals = tuple(sorted(plan.rivals, key=lambda place: (-_weights(operations[place]), order[place])))
         layers = tuple(
-            Layer(conv, resolution, number[old + 1] - 1 if old is not None and old + 1 in number else None)
+            TracedConv(conv, resolution, number[old + 1] - 1 if old is not None and old + 1 in number else None)
             for conv, resolution, old in self.convolutions
         )
         return Traced(plan if rivals == plan.rivals else _with_rivals(plan, rivals), layers)
