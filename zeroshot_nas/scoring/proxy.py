@@ -135,6 +135,17 @@ class ProxyInfo:
         object.__setattr__(self, "reads", frozenset(self.reads))
 
     @property
+    def needs_weights(self) -> bool:
+        """Whether the score of an architecture of ours draws weights; an aggregate's where a part's does.
+
+        One that does not is read off the architecture: exact, the same for every seed, and computed side by side for
+        many (`Proxy.closed_forms`).
+        """
+        if self.parts:
+            return any(get_proxy(part).info.needs_weights for part in self.parts)
+        return self.function is not None and not self.exact
+
+    @property
     def options(self) -> dict[str, Any]:
         """The function's keyword-only options, and their types as it states them."""
         if self.parts:
