@@ -1,7 +1,8 @@
 """The one evaluator: architectures in, scores out in order; known ones from stores, the rest computed and kept.
 
-A task of the executor is one architecture that draws weights, or a pool of those that are read off the graph. Where its
-workers did not survive it, it is tried again in parts, so that what kills a worker costs its own score alone.
+A task of the executor is one architecture that draws weights, or a pool of those that are read off the graph (where
+that is light work, it is done in this process). Where its workers did not survive it, it is tried again in parts, so
+that what kills a worker costs its own score alone.
 """
 
 from __future__ import annotations
@@ -70,10 +71,13 @@ def evaluate(jobs: Iterable[Job], executor: Executor, stores: Sequence[Store] = 
         StoreError: A store can't be read or written.
     """
     batches, ahead = itertools.tee(_batches(jobs, stores))  # the executor works ahead of what is yielded
-    outcomes = run_all(executor, compute, ((missing,) for batch in ahead if (missing := _missing(batch))))
+    tasks = ((missing,) for batch in ahead if (missing := _missing(batch)) and not _is_light(missing))
+    outcomes = run_all(executor, compute, tasks)
     for batch in batches:
-        missing = _missing(batch)
-        computed = iter(_settled(missing, next(outcomes), executor, stores) if missing else ())
+        computed: Iterator[dict[str, Score]] = iter(())
+        if missing := _missing(batch):
+            outcome = Outcome(compute(missing)) if _is_light(missing) else next(outcomes)
+            computed = iter(_settled(missing, outcome, executor, stores))
         for asked in batch:
             scores = asked.known | (next(computed) if asked.missing.proxies else {})
             yield {proxy.key: scores[proxy.key] for proxy in asked.job.proxies}
@@ -121,6 +125,11 @@ def _looked_up(job: Job, stores: Sequence[Store]) -> _Asked:
 
 def _missing(batch: Sequence[_Asked]) -> list[Job]:
     return [asked.missing for asked in batch if asked.missing.proxies]
+
+
+def _is_light(jobs: Sequence[Job]) -> bool:
+    """Whether a pool is computed in less time than it takes to send it to a worker, as a count of parameters is."""
+    return all(not info.needs_weights and info.closed_form_pool is None for info in (p.info for p in jobs[0].proxies))
 
 
 def _settled(
