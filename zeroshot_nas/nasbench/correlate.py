@@ -129,8 +129,8 @@ def correlate(
     """
     whole = table if isinstance(table, BenchmarkTable) else load_table(table)
     chosen = _sampled(whole, sample, seed)
-    chosen_space = _space(space, whole, input_size, num_classes, space_options or {})
-    architectures = _architectures(chosen_space, whole, chosen)
+    space = _space(space, whole, input_size, num_classes, space_options or {})
+    architectures = _architectures(space, whole, chosen)
     asked, left_out = _asked(proxies, architectures[0])
     for name, value in (("repeats", repeats), ("batch_size", 1 if batch_size is None else batch_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -139,10 +139,10 @@ def correlate(
         raise ValueError("resume needs out, the folder of the run to go on with")
     settings = _plain(
         {
-            "space": chosen_space.name,
-            "space_options": options_of(chosen_space),
-            "input_size": list(chosen_space.input_size),
-            "num_classes": chosen_space.num_classes,
+            "space": space.name,
+            "space_options": options_of(space),
+            "input_size": list(space.input_size),
+            "num_classes": space.num_classes,
             "table": whole.name,
             "dataset": whole.dataset,
             "source": whole.source,
@@ -156,7 +156,7 @@ def correlate(
         }
     )
     with ExitStack() as stack:
-        task_executor = stack.enter_context(get_executor(executor, workers=workers, time_limit=time_limit))
+        executor = stack.enter_context(get_executor(executor, workers=workers, time_limit=time_limit))
         session = RunSession(stack, out, cache, "correlation", settings, resume, REPORT_FILE)
         score_settings = {
             "batch_size": batch_size,
@@ -165,11 +165,11 @@ def correlate(
             "max_repeats": MAX_REPEATS,
             "device": device,
         }
-        sample_scores = SampleScores(chosen_space, architectures, asked, seed, score_settings)
-        state = sample_scores.evaluate(task_executor, session.stores, progress)
+        sample_scores = SampleScores(space, architectures, asked, seed, score_settings)
+        state = sample_scores.evaluate(executor, session.stores, progress)
         figures = _figures(sample_scores, chosen, seed, batch_size)
         correlation = Correlation(
-            space=chosen_space.name,
+            space=space.name,
             space_options=settings["space_options"],
             dataset=whole.dataset,
             table=whole.name,
@@ -180,8 +180,8 @@ def correlate(
             repeats=repeats,
             batch_size=batch_size,
             device=device,
-            input_size=chosen_space.input_size,
-            num_classes=chosen_space.num_classes,
+            input_size=space.input_size,
+            num_classes=space.num_classes,
             left_out=left_out,
             state=state,
             **figures,
