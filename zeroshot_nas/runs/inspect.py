@@ -6,13 +6,14 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.errors import StoreError
 from zeroshot_nas.runs.store import FILE_NAME, Store
-from zeroshot_nas.scoring.pool import aggregate_scores
-from zeroshot_nas.scoring.proxy import Proxy, get_proxy
+
+if TYPE_CHECKING:
+    from zeroshot_nas.scoring.proxy import Proxy
 
 _COLUMNS = (
     "architecture",
@@ -60,6 +61,8 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
         StoreError: The run has no such score yet, or is none that looks for a best network.
         UnknownNameError: The run's proxy is not registered here.
     """
+    from zeroshot_nas.scoring.proxy import get_proxy  # takes a moment to import, which other commands do without
+
     with Store(Path(folder) / FILE_NAME, read_only=True) as store:
         if store.fact("kind") == "correlation":
             raise StoreError(f"{folder} holds a correlation, which looks for no best network; see its report.md")
@@ -67,7 +70,7 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
         if "proxy" not in settings:
             raise StoreError(f"{folder} holds no search: its settings name no proxy")
         proxy = get_proxy(settings["proxy"])
-        scores = _scores_by(proxy, store)
+        scores = _joined(proxy, store) if proxy.info.parts else _scores(settings["proxy"], store)
         alive = {key: score for key, score in scores.items() if score.ok}
         if not alive:
             raise StoreError(f"{folder} has no score by {proxy.key} yet")
@@ -76,19 +79,26 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
         return {"architecture": architecture.to_dict() if architecture else key, "score": alive[key].to_dict()}
 
 
-def _scores_by(proxy: Proxy, store: Store) -> dict[str, Score]:
-    """What a store knows of a proxy, by architecture key."""
-    parts = proxy.info.parts or (proxy.key,)
-    known: dict[str, dict[str, Score]] = {}
+def _scores(proxy: str, store: Store) -> dict[str, Score]:
+    """A store's scores by a proxy's key, by architecture key; of several of one architecture that of most repeats."""
+    scores: dict[str, Score] = {}
     for key, body in store.scores():
-        if key.proxy in parts:
-            of_architecture, score = known.setdefault(key.architecture, {}), Score.from_dict(body)
-            if key.proxy not in of_architecture or score.repeats >= of_architecture[key.proxy].repeats:
-                of_architecture[key.proxy] = score
-    if not proxy.info.parts:
-        return {key: scores[proxy.key] for key, scores in known.items()}
-    pool = {key: scores for key, scores in known.items() if len(scores) == len(parts)}
-    return dict(zip(pool, aggregate_scores(proxy, list(pool.values())), strict=True))
+        if key.proxy == proxy:
+            score = Score.from_dict(body)
+            if key.architecture not in scores or score.repeats > scores[key.architecture].repeats:
+                scores[key.architecture] = score
+    return scores
+
+
+def _joined(aggregate: Proxy, store: Store) -> dict[str, Score]:
+    """An aggregate's scores by architecture key, among the architectures that have all its parts."""
+    from zeroshot_nas.scoring.pool import aggregate_scores
+
+    parts = {part: _scores(part, store) for part in aggregate.info.parts}
+    first, *others = parts.values()
+    whole = [key for key in first if all(key in scores for scores in others)]
+    pool = [{part: scores[key] for part, scores in parts.items()} for key in whole]
+    return dict(zip(whole, aggregate_scores(aggregate, pool), strict=True))
 
 
 def export(folder: Path | str, as_format: str) -> str:
