@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from torch import Tensor, nn
@@ -188,7 +188,7 @@ class Proxy:
         }
         object.__setattr__(self, "options", options)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Name and options; what a score is filed under."""
         return ":".join([self.info.name, *(f"{name}={value}" for name, value in sorted(self.options.items()))])
