@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -325,7 +325,7 @@ def _merges(ranks: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], ...]]
         width *= 2
 
 
-def _tied_pairs(ranks: NDArray[np.int64], copies: NDArray[np.int64]) -> int:
+def _tied_pairs(ranks: NDArray[np.int64], copies: NDArray[Any]) -> int:
     tied = np.bincount(ranks, weights=copies)  # whole numbers, and their squares too
     return int((tied * (tied - 1)).sum()) // 2
 

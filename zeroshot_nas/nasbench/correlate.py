@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.memory import paused_garbage_collection
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import derive_seed
 from zeroshot_nas.errors import ArchitectureError, DataError, ProxyError, ZeroShotNASError
@@ -130,7 +131,8 @@ def correlate(
     whole = table if isinstance(table, BenchmarkTable) else load_table(table)
     chosen = _sampled(whole, sample, seed)
     space = _space(space, whole, input_size, num_classes, space_options or {})
-    architectures = _architectures(space, whole, chosen)
+    with paused_garbage_collection():
+        architectures = _architectures(space, whole, chosen)
     asked, left_out = _asked(proxies, architectures[0])
     for name, value in (("repeats", repeats), ("batch_size", 1 if batch_size is None else batch_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

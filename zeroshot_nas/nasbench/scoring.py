@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.files import write_text
+from zeroshot_nas.core.memory import paused_garbage_collection
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.complexity import complexity
@@ -81,7 +82,8 @@ class SampleScores:
             groups.append(parts)
         self.read = tuple(proxy for proxy in singles.values() if not proxy.info.needs_weights)
         self.drawn = tuple(proxy for proxy in singles.values() if proxy.info.needs_weights)
-        self.members = _members(space, architectures)
+        with paused_garbage_collection():
+            self.members = _members(space, architectures)
         last = max(1, min(TIMED, len(self.members)) - 1)
         self.timed = {round(place * (len(self.members) - 1) / last) for place in range(last + 1)}
         drawn_alone = [tuple(proxy for proxy in group if proxy.info.needs_weights) for group in groups]

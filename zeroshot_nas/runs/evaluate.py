@@ -71,8 +71,7 @@ def evaluate(jobs: Iterable[Job], executor: Executor, stores: Sequence[Store] = 
         StoreError: A store can't be read or written.
     """
     batches, ahead = itertools.tee(_batches(jobs, stores))  # the executor works ahead of what is yielded
-    tasks = ((missing,) for batch in ahead if (missing := _missing(batch)) and not _is_light(missing))
-    outcomes = run_all(executor, compute, tasks)
+    outcomes = run_all(executor, compute, _heavy_tasks(ahead))
     for batch in batches:
         computed: Iterator[dict[str, Score]] = iter(())
         if missing := _missing(batch):
@@ -125,6 +124,14 @@ def _looked_up(job: Job, stores: Sequence[Store]) -> _Asked:
 
 def _missing(batch: Sequence[_Asked]) -> list[Job]:
     return [asked.missing for asked in batch if asked.missing.proxies]
+
+
+def _heavy_tasks(batches: Iterable[Sequence[_Asked]]) -> Iterator[tuple[list[Job]]]:
+    """What the executor is to compute, as the arguments of `compute`."""
+    for batch in batches:
+        missing = _missing(batch)
+        if missing and not _is_light(missing):
+            yield (missing,)
 
 
 def _is_light(jobs: Sequence[Job]) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.memory import paused_garbage_collection
 from zeroshot_nas.core.score import Score, ScoreValue
 from zeroshot_nas.core.seeding import one_torch_thread, preserved_rng
 from zeroshot_nas.costs.complexity import complexity
@@ -32,7 +33,8 @@ def closed_form_scores(architectures: Sequence[Architecture], proxies: Sequence[
     the walk over an architecture's operations where several proxies share it.
     """
     scores: list[dict[str, Score]] = [{} for _ in architectures]
-    with preserved_rng(), one_torch_thread() if "torch" in sys.modules else nullcontext():
+    one_thread = one_torch_thread() if "torch" in sys.modules else nullcontext()
+    with preserved_rng(), one_thread, paused_garbage_collection():
         for architecture in architectures if len(proxies) > 1 else ():
             with suppress(ZeroShotNASError):  # whoever needs it will say so
                 complexity(architecture)

@@ -5,17 +5,16 @@ Each evolves for itself, so that any number of workers gives the same finalists.
 
 from __future__ import annotations
 
-import gc
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.memory import paused_garbage_collection
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
@@ -160,15 +159,3 @@ def merge(islands: list[Island], finalists: int) -> list[tuple[float, Architectu
             seen.add(architecture)
             merged.append((-negative, architecture))
     return merged
-
-
-@contextmanager
-def paused_garbage_collection() -> Iterator[None]:
-    """A search makes millions of small tuples and no cycles; looking for cycles would take half of its time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
