@@ -9,7 +9,7 @@ import pytest
 
 import zeroshot_nas as zs
 from zeroshot_nas import cli
-from zeroshot_nas.searching import rounds
+from zeroshot_nas.runs import evaluate as evaluating
 
 SEARCH = [
     *("search", "--input", "1x8x8", "--max-params", "20k", "--max-layers", "6", "--proposals", "300"),
@@ -45,21 +45,21 @@ def table(tmp_path):
 
 
 def test_a_run_that_died_is_resumed_by_its_folder_alone(run, tmp_path, monkeypatch):
-    run(*SEARCH, "--out", tmp_path / "whole")
+    run(*SEARCH, "--proxy", "zen", "--out", tmp_path / "whole")
     calls = []
 
-    def dying(job):
-        calls.append(job)
+    def dying(jobs):
+        calls.append(jobs)
         if len(calls) == 4:
             raise SystemExit(9)
-        return compute(job)
+        return compute(jobs)
 
-    compute = rounds.compute
-    monkeypatch.setattr(rounds, "compute", dying)
-    assert run(*SEARCH, "--out", tmp_path / "run")[0] == 9
+    compute = evaluating.compute
+    monkeypatch.setattr(evaluating, "compute", dying)
+    assert run(*SEARCH, "--proxy", "zen", "--out", tmp_path / "run")[0] == 9
     assert "unfinished" in run("runs", "list", tmp_path)[1]
     assert json.loads(run("runs", "best", tmp_path / "run", "--json")[1])["score"]["state"] == "ok"
-    monkeypatch.setattr(rounds, "compute", compute)
+    monkeypatch.setattr(evaluating, "compute", compute)
     code, _, err = run("search", "--resume", tmp_path / "run", "--quiet")
     assert (code, err) == (0, "")
     results = [zs.SearchResult.from_json((tmp_path / name / "result.json").read_text()) for name in ("whole", "run")]

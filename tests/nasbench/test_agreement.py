@@ -11,6 +11,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zeroshot_nas.nasbench import agreement
 from zeroshot_nas.nasbench.agreement import (
     bootstrap_interval,
     kendall,
@@ -229,6 +230,24 @@ def test_tau_of_all_resamples_at_once_is_that_of_each(pairs):
     at_once = bootstrap_interval(kendall, scores, accuracy, resamples=20)
     each = bootstrap_interval(lambda s, a: kendall(s, a), scores, accuracy, resamples=20)
     assert at_once == pytest.approx(each, abs=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("count", "score_levels", "accuracy_levels"), [(501, 10_000, 10_000), (777, 9, 300), (1024, 2, 2)]
+)
+def test_resamples_of_many_are_scipys_bit_for_bit(count, score_levels, accuracy_levels):
+    rng = np.random.default_rng(count)
+    scores = rng.integers(score_levels, size=count) / 7
+    accuracy = rng.integers(accuracy_levels, size=count) + scores
+    scores[rng.integers(count, size=20)] = math.nan
+    draws = [rng.integers(count, size=count) for _ in range(20)]
+    draws.append(np.full(count, 5))  # a constant
+    own, true = agreement._pair(scores, accuracy)
+    values = agreement._resampled_tau_by_merging(own, true, iter(draws))
+    expected = [kendall(scores[drawn], accuracy[drawn]) for drawn in draws]
+    assert [repr(float(value)) for value in values] == [repr(value) for value in expected]
+    at_once = bootstrap_interval(kendall, scores, accuracy, resamples=20)
+    assert at_once == bootstrap_interval(lambda s, a: kendall(s, a), scores, accuracy, resamples=20)
 
 
 def test_bootstrap_has_the_width_that_theory_gives():

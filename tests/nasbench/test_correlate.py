@@ -34,6 +34,7 @@ from zeroshot_nas.nasbench.base import DATASETS, BenchmarkTable, load_table
 from zeroshot_nas.nasbench.convert import convert
 from zeroshot_nas.nasbench.correlate import correlate
 from zeroshot_nas.nasbench.correlation import Correlation
+from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.runs.store import Store, open_run
 from zeroshot_nas.spaces.base import get_space
 
@@ -87,16 +88,16 @@ def drawing(task):
 def stopping(monkeypatch, error, after):
     """Makes the computation of scores raise an error at a certain call."""
     calls = []
-    real = scoring.compute
+    real = evaluating.compute
 
-    def compute(task):
-        if drawing(task):
-            calls.append(task)
+    def compute(jobs):
+        if drawing(jobs[0]):
+            calls.append(jobs[0])
             if len(calls) == after:
                 raise error
-        return real(task)
+        return real(jobs)
 
-    monkeypatch.setattr(scoring, "compute", compute)
+    monkeypatch.setattr(evaluating, "compute", compute)
     return calls
 
 
@@ -297,7 +298,7 @@ class Deadly(SerialExecutor):
     """Workers that die of one proxy on one network."""
 
     def submit(self, fn, /, *args, **kwargs):
-        (task,) = args
+        ((task,),) = args
         hit = task.architecture == SPACE.from_string(CELLS[3], code="op_code")
         if hit and "steady" in [proxy.key for proxy in task.proxies]:
             future = Future()
@@ -319,10 +320,10 @@ def test_a_worker_that_is_killed_costs_one_score_and_not_the_network(tmp_path, m
 
 
 def test_another_error_is_raised(monkeypatch):
-    def broken(task):
+    def broken(jobs):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(scoring, "compute", broken)
+    monkeypatch.setattr(evaluating, "compute", broken)
     with pytest.raises(MemoryError, match="no room"):
         run(["naswot"])
 

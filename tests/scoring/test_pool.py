@@ -1,13 +1,18 @@
 """Aggregates: functions of a pool."""
 
 import math
+import random
+import re
+from dataclasses import replace
 
 import pytest
 from torch import nn
 
 import zeroshot_nas as zs
+from tests.scoring.pooled import pooled_proxy
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.errors import ProxyError
+from zeroshot_nas.scoring import closed_forms
 from zeroshot_nas.scoring.pool import aggregate_scores
 from zeroshot_nas.scoring.proxy import PROXIES, ProxyInfo
 
@@ -75,3 +80,40 @@ def test_modules_make_a_pool_too():
     pool = zs.score_pool(modules, "naswot", input_size=(3, 8, 8), repeats=1)
     assert all(each["naswot"].ok for each in pool)
     assert zs.score_pool([], "naswot") == []
+
+
+def untimed(pool):
+    return [{key: replace(value, seconds=0.0) for key, value in scores.items()} for scores in pool]
+
+
+def test_closed_forms_are_computed_side_by_side_and_are_what_score_gives(monkeypatch):
+    space = zs.get_space("nasbench201", num_cells=1, channels=4, input_size=(3, 8, 8))
+    nets = [space.sample(random.Random(seed)) for seed in range(40)]
+    mixed = [*nets[:20], zs.build(nets[20]), *nets[21:]]
+    proxies = ["pooled:factor=2", "naswot", "params", "pooled"]
+    with pooled_proxy() as (pools, singles):
+        alone = [zs.score(each, proxies, repeats=1, seed=3) for each in mixed]
+        pools.clear()
+        singles.clear()
+        together = zs.score_pool(mixed, proxies, repeats=1, seed=3)
+        assert pools == [39, 39]
+        assert set(singles) == {nets[20]}, "the module is scored by itself"
+        monkeypatch.setattr(closed_forms, "POOL", 16)
+        pools.clear()
+        assert untimed(zs.score_pool(nets, "pooled")) == untimed([{"pooled": zs.score(net, "pooled")} for net in nets])
+        assert pools == [16, 16, 8]
+    assert untimed(together) == untimed(alone)
+    assert [list(scores) for scores in together] == [list(scores) for scores in alone]
+    assert any(not scores["pooled"].ok for scores in together)
+    assert any(scores["pooled"].details for scores in together)
+
+
+@pytest.mark.parametrize("settings", [{"repeats": 0}, {"seed": -1}, {"input_size": (3, 9, 9)}, {"init": "keep"}])
+def test_a_pool_refuses_what_score_refuses(settings):
+    try:
+        expected = zs.score(NETS[0], ["params", "naswot"], **settings)
+    except ValueError as error:
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            zs.score_pool(NETS, ["params", "naswot"], **settings)
+    else:
+        assert untimed(zs.score_pool(NETS, ["params", "naswot"], **settings))[0] == untimed([expected])[0]

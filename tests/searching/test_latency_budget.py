@@ -93,11 +93,12 @@ def test_a_round_far_over_the_limit_is_given_up_early(monkeypatch, excess, asked
     monkeypatch.setattr(module, "measure", lambda *_, **__: slow)
     networks = visited_networks(get_space("resnet"), 2 * MEASURED_A_ROUND, max_flops=1e8)
     candidates = [Candidate(each, complexity(each).with_latency(0.7), {}, 1.0) for each in networks]
-    deadline = module.Deadline(0.8, TABLE, here=True, limits_ms=[0.8])
-    assert deadline.first_within(candidates) is None
-    assert len(deadline.tried) == asked
-    deadline.tighten()
-    assert deadline.limits_ms[-1] == pytest.approx(0.7 / excess)
+    budget = module.LatencyBudget(0.8, TABLE, here=True)
+    assert budget.first_within(candidates) is None
+    assert len(budget.of_round) == asked
+    budget.tighten()
+    assert budget.of_round == []
+    assert budget.limits_ms[-1] == pytest.approx(0.7 / excess)
 
 
 def test_a_search_that_cannot_keep_its_budget_says_so(machine, monkeypatch):

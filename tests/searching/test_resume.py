@@ -12,6 +12,7 @@ import pytest
 
 import zeroshot_nas as zs
 from zeroshot_nas.errors import OutputExistsError, RunInUseError, SettingsChangedError
+from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.runs.store import open_run
 from zeroshot_nas.searchers.base import SEARCHERS
 from zeroshot_nas.searching import rounds
@@ -50,17 +51,17 @@ def unbroken():
 def test_stopped_anywhere_and_resumed(tmp_path, monkeypatch, unbroken, name, settings, stop):
     calls = []
 
-    def dying(job):
-        calls.append(job)
+    def dying(jobs):
+        calls.append(jobs)
         if len(calls) == stop:
             raise SystemExit("power cut")
-        return compute(job)
+        return compute(jobs)
 
-    compute = rounds.compute
-    monkeypatch.setattr(rounds, "compute", dying)
+    compute = evaluating.compute
+    monkeypatch.setattr(evaluating, "compute", dying)
     with pytest.raises(SystemExit):
         search(settings, out=tmp_path)
-    monkeypatch.setattr(rounds, "compute", compute)
+    monkeypatch.setattr(evaluating, "compute", compute)
     assert not (tmp_path / "result.json").exists()
     resumed = search(settings, out=tmp_path, resume=True)
     assert outcome(resumed) == unbroken[name]
@@ -103,7 +104,7 @@ print(island.kept[0][0])
 
 def test_a_finished_run_resumed_computes_nothing(tmp_path, monkeypatch, unbroken):
     search(SCREENED, out=tmp_path)
-    monkeypatch.setattr(rounds, "compute", None)
+    monkeypatch.setattr(evaluating, "compute", None)
     assert outcome(search(SCREENED, out=tmp_path, resume=True)) == unbroken["screened"]
 
 
@@ -178,7 +179,7 @@ def sleepy(network, batch):
 
 def test_a_shared_cache_spares_the_second_run_all_scores(tmp_path, monkeypatch, unbroken):
     search(SCREENED, cache=tmp_path / "scores.db")
-    monkeypatch.setattr(rounds, "compute", None)
+    monkeypatch.setattr(evaluating, "compute", None)
     assert outcome(search(SCREENED, cache=tmp_path / "scores.db")) == unbroken["screened"]
 
 

@@ -6,6 +6,7 @@ here: costs are in ``costs``, modules in ``network``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -279,15 +280,38 @@ def _enter(op: Residual | Repeat | Gate, shape: Shape, times: int, main: bool, s
 
 
 def _walk_graph(graph: Graph, shape: Shape, times: int, steps: list[Step]) -> Shape:
+    return graph_shape(graph, shape, lambda ops, inner: _walk(ops, inner, times, False, steps))
+
+
+def graph_shape(graph: Graph, shape: Shape, edge_shape: Callable[[tuple[Op, ...], Shape], Shape]) -> Shape:
+    """Shape behind a graph.
+
+    Args:
+        graph: The graph.
+        shape: Shape that it takes.
+        edge_shape: Called with the operations of every edge and the shape that they take, in order; gives the shape
+            behind them.
+
+    Raises:
+        ArchitectureError: A node reads none before it, or what its edges bring does not fit.
+    """
     shapes = [shape]
     for index, node in enumerate(graph.nodes, start=1):
-        if not node.edges or not all(0 <= edge.source < index for edge in node.edges):
+        brought = []
+        for source, ops in node.edges:
+            if not 0 <= source < index:
+                break
+            brought.append(edge_shape(ops, shapes[source]))
+        if not brought or len(brought) < len(node.edges):
             raise ArchitectureError(f"node {index} of a graph must read at least one node before it, got {node.edges}")
-        brought = [_walk(edge.ops, shapes[edge.source], times, False, steps) for edge in node.edges]
-        if len({each if node.join == "sum" else each[1:] for each in brought}) > 1:
+        if node.join == "concatenation":
+            fits = all(other[1:] == brought[0][1:] for other in brought)
+            shapes.append((sum(other[0] for other in brought), *brought[0][1:]))
+        else:
+            fits = brought.count(brought[0]) == len(brought)
+            shapes.append(brought[0])
+        if not fits:
             raise ArchitectureError(f"node {index} of a graph is a {node.join} of {brought}; they don't fit")
-        channels = brought[0][0] if node.join == "sum" else sum(each[0] for each in brought)
-        shapes.append((channels, *brought[0][1:]))
     if len(shapes) == 1:
         raise ArchitectureError("a graph needs at least one node")
     return shapes[-1]

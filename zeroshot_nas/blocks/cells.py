@@ -237,16 +237,19 @@ def _outline(operations: tuple[int, ...]) -> NASBench201Cell:
 
 @lru_cache(maxsize=16_384)
 def _cell_graph(cell: str, in_channels: int, out_channels: int, stride: int) -> Graph:
-    operations = read_cell(cell)
-    nodes = []
-    for target in (1, 2, 3):
-        edges = []
-        for place, (source, end) in zip(operations, EDGES, strict=True):
-            if end == target and place > 0:
-                channels, step = (out_channels, 1) if source else (in_channels, stride)
-                edges.append(Edge(source, _edge_ops(place, channels, out_channels, step)))
-        nodes.append(Node(tuple(edges)) if edges else _zeros(in_channels, out_channels, stride))
-    return Graph(tuple(nodes))
+    operations, sizes = read_cell(cell), (in_channels, out_channels, stride)
+    return Graph((_node(operations[:1], *sizes), _node(operations[1:3], *sizes), _node(operations[3:], *sizes)))
+
+
+@lru_cache(maxsize=4_096)
+def _node(operations: tuple[int, ...], in_channels: int, out_channels: int, stride: int) -> Node:
+    """A node of a cell by the operations of its edges, of which there are as many as nodes before it."""
+    edges = []
+    for source, place in enumerate(operations):
+        if place > 0:
+            channels, step = (out_channels, 1) if source else (in_channels, stride)
+            edges.append(Edge(source, _edge_ops(place, channels, out_channels, step)))
+    return Node(tuple(edges)) if edges else _zeros(in_channels, out_channels, stride)
 
 
 @lru_cache(maxsize=1_024)

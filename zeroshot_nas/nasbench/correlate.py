@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import derive_seed
 from zeroshot_nas.errors import ArchitectureError, DataError, ProxyError, ZeroShotNASError
@@ -31,7 +32,8 @@ from zeroshot_nas.nasbench.agreement import (
 )
 from zeroshot_nas.nasbench.base import DATASETS, NOTATIONS, BenchmarkTable, load_table
 from zeroshot_nas.nasbench.correlation import REPORT_FILE, Correlation, ProxyCorrelation
-from zeroshot_nas.nasbench.scoring import SMALLEST_SAMPLE, CorrelationBook, Run, reads_graph
+from zeroshot_nas.nasbench.scoring import SMALLEST_SAMPLE, SampleScores, write_files
+from zeroshot_nas.runs.session import RunSession
 from zeroshot_nas.scoring.proxy import PROXIES, Proxy, ProxyFunction, get_proxy
 from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
 
@@ -128,9 +130,10 @@ def correlate(
     """
     whole = table if isinstance(table, BenchmarkTable) else load_table(table)
     chosen = _sampled(whole, sample, seed)
-    where = _space(space, whole, input_size, num_classes, space_options or {})
-    networks = _networks(where, whole, chosen)
-    asked, left_out = _asked(proxies, networks[0])
+    space = _space(space, whole, input_size, num_classes, space_options or {})
+    with paused_garbage_collection():
+        architectures = _architectures(space, whole, chosen)
+    asked, left_out = _asked(proxies, architectures[0])
     for name, value in (("repeats", repeats), ("batch_size", 1 if batch_size is None else batch_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
@@ -138,10 +141,10 @@ def correlate(
         raise ValueError("resume needs out, the folder of the run to go on with")
     settings = _plain(
         {
-            "space": where.name,
-            "space_options": options_of(where),
-            "input_size": list(where.input_size),
-            "num_classes": where.num_classes,
+            "space": space.name,
+            "space_options": options_of(space),
+            "input_size": list(space.input_size),
+            "num_classes": space.num_classes,
             "table": whole.name,
             "dataset": whole.dataset,
             "source": whole.source,
@@ -155,20 +158,20 @@ def correlate(
         }
     )
     with ExitStack() as stack:
-        workforce = stack.enter_context(get_executor(executor, workers=workers, time_limit=time_limit))
-        book = CorrelationBook(stack, out, cache, "correlation", settings, resume, REPORT_FILE)
-        how = {
+        executor = stack.enter_context(get_executor(executor, workers=workers, time_limit=time_limit))
+        session = RunSession(stack, out, cache, "correlation", settings, resume, REPORT_FILE)
+        score_settings = {
             "batch_size": batch_size,
             "repeats": repeats,
             "standard_error": None,
             "max_repeats": MAX_REPEATS,
             "device": device,
         }
-        run = Run(where, networks, asked, seed, how, workforce, book)
-        state = run.score_all(progress)
-        figures = _figures(run, chosen, seed, batch_size)
+        sample_scores = SampleScores(space, architectures, asked, seed, score_settings)
+        state = sample_scores.evaluate(executor, session.stores, progress)
+        figures = _figures(sample_scores, chosen, seed, batch_size)
         correlation = Correlation(
-            space=where.name,
+            space=space.name,
             space_options=settings["space_options"],
             dataset=whole.dataset,
             table=whole.name,
@@ -179,40 +182,40 @@ def correlate(
             repeats=repeats,
             batch_size=batch_size,
             device=device,
-            input_size=where.input_size,
-            num_classes=where.num_classes,
+            input_size=space.input_size,
+            num_classes=space.num_classes,
             left_out=left_out,
             state=state,
             **figures,
         )
-        book.finish(correlation)
+        write_files(correlation, session)
     return correlation
 
 
-def _figures(run: Run, chosen: BenchmarkTable, seed: int, batch_size: int | None) -> dict[str, Any]:
+def _figures(sample: SampleScores, chosen: BenchmarkTable, seed: int, batch_size: int | None) -> dict[str, Any]:
     """What of a `Correlation` follows from the scores."""
-    places, pool = run.complete(), run.scores()
+    places, pool = sample.complete(), sample.scores()
     scored = set(places)
     part = chosen.take(places)
     accuracy = part.accuracy
     resamples = RESAMPLES if len(places) <= MANY_ARCHITECTURES else FEW_RESAMPLES
-    signed = {proxy.key: [proxy.sign * scores[proxy.key].value for scores in pool] for proxy in run.reported}
+    signed = {proxy.key: [proxy.sign * scores[proxy.key].value for scores in pool] for proxy in sample.reported}
     entries = []
-    for proxy in run.reported:
+    for proxy in sample.reported:
         values = signed[proxy.key]
         tau = _known(kendall(values, accuracy))
         interval = None
         if tau is not None:
             interval = bootstrap_interval(kendall, values, accuracy, level=LEVEL, resamples=resamples, seed=seed)
         parts = [get_proxy(name) for name in proxy.info.parts] or [proxy]
-        weighted = [each for each in parts if not reads_graph(each)]
+        weighted = [each for each in parts if each.info.needs_weights]
         inits = {each.info.init for each in weighted}
         sizes = {batch_size or each.info.batch_size for each in weighted}
         alive = any(not math.isnan(value) for value in values)
         entries.append(
             ProxyCorrelation(
                 proxy=proxy.key,
-                baseline=proxy.key in run.baselines,
+                baseline=proxy.key in sample.baselines,
                 direction=proxy.info.direction,
                 cost=proxy.info.cost,
                 init=inits.pop() if len(inits) == 1 else None,
@@ -227,7 +230,7 @@ def _figures(run: Run, chosen: BenchmarkTable, seed: int, batch_size: int | None
                 regret=_known(regret(values, accuracy)) if alive else None,
                 kendall_given_flops=_known(partial_kendall(values, accuracy, signed["flops"])),
                 kendall_given_params=_known(partial_kendall(values, accuracy, signed["params"])),
-                milliseconds=run.milliseconds(proxy),
+                milliseconds=sample.milliseconds(proxy),
                 failed=sum(not scores[proxy.key].ok for scores in pool),
                 failures=_failures(proxy, pool),
             )
@@ -235,7 +238,7 @@ def _figures(run: Run, chosen: BenchmarkTable, seed: int, batch_size: int | None
     twice = [runs[:2] for runs in part.runs or () if len(runs) > 1]
     return {
         "architectures": len(places),
-        "networks": sum(not scored.isdisjoint(members) for members in run.members),
+        "networks": sum(not scored.isdisjoint(members) for members in sample.members),
         "best_accuracy": float(accuracy.max()),
         "ceiling": _known(kendall(*zip(*twice, strict=True))) if twice else None,
         "ceiling_architectures": len(twice),
@@ -244,7 +247,7 @@ def _figures(run: Run, chosen: BenchmarkTable, seed: int, batch_size: int | None
         "proxies": tuple(entries),
         "rows": tuple(part.rows),
         "accuracy": tuple(map(float, accuracy)),
-        "scores": {proxy.key: tuple(scores[proxy.key].value for scores in pool) for proxy in run.reported},
+        "scores": {proxy.key: tuple(scores[proxy.key].value for scores in pool) for proxy in sample.reported},
     }
 
 
@@ -304,8 +307,8 @@ def _space(
     )
 
 
-def _networks(space: SearchSpace, table: BenchmarkTable, chosen: BenchmarkTable) -> list[Architecture]:
-    """The networks of the chosen rows.
+def _architectures(space: SearchSpace, table: BenchmarkTable, chosen: BenchmarkTable) -> list[Architecture]:
+    """The architectures of the chosen rows.
 
     Raises:
         DataError: The space can't read a row, or not the table's notation.
@@ -319,16 +322,16 @@ def _networks(space: SearchSpace, table: BenchmarkTable, chosen: BenchmarkTable)
                 "own strings only; give the table with those, and code='arch'"
             )
         read = partial(read, code=notation)
-    networks = []
+    architectures = []
     for row in chosen.rows:
         try:
-            networks.append(read(row))
+            architectures.append(read(row))
         except ArchitectureError as error:
             raise DataError(
                 f"row {table.index(row) + 1} of {table.name}, {row[:200]!r} in the code {table.code!r}, can't be read "
                 f"by the space {space.name!r}: {error}"
             ) from error
-    return networks
+    return architectures
 
 
 def _asked(

@@ -9,9 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.core.state import RunState
 from zeroshot_nas.errors import FileFormatError
 
 REPORT_FILE = "report.json"
@@ -19,8 +20,6 @@ SCORES_FILE = "scores.csv"
 
 _FORMAT = "zeroshot_nas.correlation"
 _VERSION = 1
-
-State: TypeAlias = Literal["done", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class Correlation:
     resamples: int
     proxies: tuple[ProxyCorrelation, ...]
     left_out: Mapping[str, str]
-    state: State = "done"
+    state: RunState = "done"
     rows: tuple[str, ...] = field(default=(), compare=False, repr=False)
     accuracy: tuple[float, ...] = field(default=(), compare=False, repr=False)
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict, compare=False, repr=False)

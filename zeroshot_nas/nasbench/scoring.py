@@ -1,25 +1,26 @@
-"""A correlation's scores: every network once, in any number of workers, kept as they come."""
+"""A correlation's scores: every network once, in any number of workers."""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from tqdm import tqdm
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.files import write_text
+from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.score import Score
+from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.execution import Outcome, run_all, worker_failed
-from zeroshot_nas.nasbench.correlation import REPORT_FILE, SCORES_FILE, Correlation, State
+from zeroshot_nas.nasbench.correlation import REPORT_FILE, SCORES_FILE, Correlation
 from zeroshot_nas.nasbench.report import write_report
-from zeroshot_nas.runs.session import Book
-from zeroshot_nas.runs.store import ScoreKey, canonical
-from zeroshot_nas.scoring.engine import score
+from zeroshot_nas.runs.evaluate import Job, evaluate
+from zeroshot_nas.runs.session import RunSession
+from zeroshot_nas.runs.store import Store
 from zeroshot_nas.scoring.pool import aggregate_scores
 from zeroshot_nas.scoring.proxy import Proxy, get_proxy
 from zeroshot_nas.spaces.base import SearchSpace
@@ -34,104 +35,73 @@ TIMED = 8
 """Networks whose proxies are scored one by one, so that a proxy's time is its own; on the others they share passes."""
 
 
-class Task(NamedTuple):
-    """Scores of one network to be computed together, with what a worker needs for them."""
-
-    architecture: Architecture
-    proxies: tuple[Proxy, ...]
-    seed: int
-    settings: Mapping[str, Any]
-
-
-def compute(task: Task) -> dict[str, Score]:
-    """A task's scores by proxy key; a failure is a state with a reason."""
-    return score(task.architecture, task.proxies, seed=task.seed, **task.settings)
+def write_files(correlation: Correlation, session: RunSession) -> None:
+    """Writes the report's files to the run's folder."""
+    if session.folder is None:
+        return
+    write_text(session.folder / SCORES_FILE, correlation.scores_csv())
+    write_text(session.folder / REPORT_FILE, correlation.to_json(indent=1))
+    write_report(correlation, session.folder)
+    session.log(correlation.state, {"architectures": correlation.architectures})
 
 
-class CorrelationBook(Book):
-    """A correlation's stores."""
-
-    def finish(self, correlation: Correlation) -> None:
-        """Writes the report's files."""
-        if self.run is None or self.folder is None:
-            return
-        write_text(self.folder / SCORES_FILE, correlation.scores_csv())
-        write_text(self.folder / REPORT_FILE, correlation.to_json(indent=1))
-        write_report(correlation, self.folder)
-        self.run.log(correlation.state, {"architectures": correlation.architectures})
-
-
-class Run:
-    """The scores of a sample as they come.
+class SampleScores:
+    """The scores of a benchmark's architectures, as they come.
 
     Args:
-        space: Tells which networks are the same.
-        networks: The sample.
+        space: Tells which architectures are the same network.
+        architectures: The sample.
         asked: The proxies asked for, aggregates among them.
         seed: Seed of the scores.
-        how: Settings of the scores.
-        executor: Where they are computed.
-        book: Where they are kept.
+        settings: Settings of the scores.
+
+    Attributes:
+        reported: The proxies asked for, then the baselines that were not.
+        baselines: Keys of the latter.
+        members: Architectures by class of networks that are the same; the one to be scored stands first.
     """
 
     def __init__(
         self,
         space: SearchSpace,
-        networks: Sequence[Architecture],
+        architectures: Sequence[Architecture],
         asked: Sequence[Proxy],
         seed: int,
-        how: Mapping[str, Any],
-        executor: Executor,
-        book: CorrelationBook,
+        settings: Mapping[str, Any],
     ) -> None:
-        self.networks = networks
-        self.seed = seed
-        self.how = how
-        self.executor = executor
-        self.book = book
+        self.architectures = architectures
         own = {proxy.key for proxy in asked}
         baselines = [get_proxy(name) for name in BASELINES if name not in own]
         self.reported = [*asked, *baselines]
         self.baselines = {proxy.key for proxy in baselines}
-        singles = {proxy.key: proxy for proxy in self.reported if not proxy.info.parts}
-        groups = [[proxy] for proxy in singles.values() if not reads_graph(proxy)]
+        groups = [[proxy] for proxy in self.reported if not proxy.info.parts]  # what is timed together
+        singles = {proxy.key: proxy for (proxy,) in groups}
         for aggregate in asked:
             parts = [get_proxy(part) for part in aggregate.info.parts if part not in singles]
             singles |= {part.key: part for part in parts}
-            groups.append([part for part in parts if not reads_graph(part)])
-        self.read = [proxy for proxy in singles.values() if reads_graph(proxy)]
-        self.drawn = [proxy for proxy in singles.values() if not reads_graph(proxy)]
-        self.alone = [tuple(group) for group in groups if group]  # what is timed together
-        self.together = [tuple(self.drawn)] if self.drawn else []
-        self.members = _members(space, networks)
+            groups.append(parts)
+        self.read = tuple(proxy for proxy in singles.values() if not proxy.info.needs_weights)
+        self.drawn = tuple(proxy for proxy in singles.values() if proxy.info.needs_weights)
+        with paused_garbage_collection():
+            self.members = _members(space, architectures)
         last = max(1, min(TIMED, len(self.members)) - 1)
         self.timed = {round(place * (len(self.members) - 1) / last) for place in range(last + 1)}
-        self.of_network: list[dict[str, Score]] = [{} for _ in networks]  # by network, what is read off it
-        self.of_class: list[dict[str, Score]] = [{} for _ in self.members]  # by class, what is drawn
-        self.failed = 0
+        drawn_alone = [tuple(proxy for proxy in group if proxy.info.needs_weights) for group in groups]
+        self._alone = [group for group in drawn_alone if group]
+        self._job = partial(Job, seed=seed, settings=settings)
+        self._of_architecture: list[dict[str, Score]] = [{} for _ in architectures]  # what is read off each
+        self._of_class: list[dict[str, Score]] = [{} for _ in self.members]  # what is drawn
+        self._failed = 0
 
-    def score_all(self, progress: bool) -> State:
-        """Every network is scored by every proxy.
+    def evaluate(self, executor: Executor, stores: Sequence[Store], progress: bool) -> RunState:
+        """Every architecture is scored by every proxy.
 
         Raises:
             KeyboardInterrupt: It was stopped before there was anything to report.
         """
         try:
-            self._read_all()
-            tasks = self._tasks()
-            done = sum(self._is_complete(number) for number in range(len(self.members)))
-            with self._bar(done, progress) as bar:
-                outcomes = run_all(self.executor, compute, ((task,) for _, task in tasks))
-                for (number, task), outcome in zip(tasks, outcomes, strict=True):
-                    found, lost = self._settled(task, outcome)
-                    if self.book.stores:
-                        self.book.keep([task.architecture], [(self._key(task, key), found[key]) for key in found])
-                    self.of_class[number] |= found | lost
-                    self.failed += sum(not each.ok for each in (found | lost).values())
-                    if self._is_complete(number):
-                        if self.failed:
-                            bar.set_postfix_str(f"failed scores {self.failed}", refresh=False)
-                        bar.update()
+            self._read_all(executor, stores, progress)
+            self._draw_all(executor, stores, progress)
         except KeyboardInterrupt:
             if len(self.complete()) < SMALLEST_SAMPLE:
                 raise
@@ -139,20 +109,14 @@ class Run:
         return "done"
 
     def complete(self) -> list[int]:
-        """Networks that have every score, in the order of the sample."""
-        drawn = [
-            network
-            for number, members in enumerate(self.members)
-            if self._is_complete(number)
-            for network in members
-            if len(self.of_network[network]) == len(self.read)
-        ]
-        return sorted(drawn)
+        """Places of the architectures that have every score, in the order of the sample."""
+        drawn = [place for number, places in enumerate(self.members) if self._is_drawn(number) for place in places]
+        return sorted(place for place in drawn if len(self._of_architecture[place]) == len(self.read))
 
     def scores(self) -> list[dict[str, Score]]:
-        """For each complete network its scores by proxy key, aggregates joined over all of these."""
-        classes = {network: number for number, members in enumerate(self.members) for network in members}
-        pool = [{**self.of_network[network], **self.of_class[classes[network]]} for network in self.complete()]
+        """For each complete architecture its scores by proxy key, aggregates joined over all of these."""
+        classes = {place: number for number, places in enumerate(self.members) for place in places}
+        pool = [{**self._of_architecture[place], **self._of_class[classes[place]]} for place in self.complete()]
         for proxy in self.reported:
             if proxy.info.parts:
                 for scores, joined in zip(pool, aggregate_scores(proxy, pool), strict=True):
@@ -164,84 +128,54 @@ class Run:
         complete = set(self.complete())
         times = []
         for number in sorted(self.timed):
-            if members := [network for network in self.members[number] if network in complete]:
-                scores = {**self.of_network[members[0]], **self.of_class[number]}
+            if places := [place for place in self.members[number] if place in complete]:
+                scores = {**self._of_architecture[places[0]], **self._of_class[number]}
                 parts = [scores[part] for part in proxy.info.parts or (proxy.key,)]
                 if any(part.ok for part in parts):
                     times.append(1000 * sum(part.seconds for part in parts))
         return statistics.median(times) if times else None
 
-    def _read_all(self) -> None:
-        """What is read off the architectures, of each of them; it takes no time to speak of."""
-        entries = []
-        for network, architecture in enumerate(self.networks):
-            task = Task(architecture, tuple(self.read), self.seed, self.how)
-            complexity(architecture)  # kept: else the first to ask would be timed with it
-            self.of_network[network] = compute(task)
-            if self.book.stores:
-                entries += [(self._key(task, key), found) for key, found in self.of_network[network].items()]
-        self.book.keep(self.networks, entries)
+    def _read_all(self, executor: Executor, stores: Sequence[Store], progress: bool) -> None:
+        """What is read off an architecture, of each: those that are the same network differ in it."""
+        jobs = (self._job(architecture, self.read) for architecture in self.architectures)
+        with self._bar(self.read, len(self.architectures), progress and len(self.read) > len(BASELINES)) as bar:
+            for place, scores in enumerate(evaluate(jobs, executor, stores)):
+                self._of_architecture[place] = scores
+                bar.update()
 
-    def _tasks(self) -> list[tuple[int, Task]]:
-        """What is left to compute, by class; what is known is taken from the stores."""
-        tasks = []
-        for number, members in enumerate(self.members):
-            everything = Task(self.networks[members[0]], tuple(self.drawn), self.seed, self.how)
-            for proxy in self.drawn if self.book.stores else ():
-                if (found := self.book.score(self._key(everything, proxy.key))) is not None:
-                    self.of_class[number][proxy.key] = found
-                    self.failed += not found.ok
-            calls = self.alone if number in self.timed else self.together
-            left = [tuple(proxy for proxy in call if proxy.key not in self.of_class[number]) for call in calls]
-            tasks += [(number, everything._replace(proxies=missing)) for missing in left if missing]
-        return tasks
+    def _draw_all(self, executor: Executor, stores: Sequence[Store], progress: bool) -> None:
+        """What draws weights, once for each class."""
+        calls = [
+            (number, call)
+            for number in range(len(self.members) if self.drawn else 0)
+            for call in (self._alone if number in self.timed else [self.drawn])
+        ]
+        jobs = (self._job(self.architectures[self.members[number][0]], call) for number, call in calls)
+        with self._bar(self.drawn, len(self.members), progress and bool(self.drawn)) as bar:
+            for (number, _), scores in zip(calls, evaluate(jobs, executor, stores), strict=True):
+                self._of_class[number] |= scores
+                self._failed += sum(not score.ok for score in scores.values())
+                if self._is_drawn(number):
+                    if self._failed:
+                        bar.set_postfix_str(f"failed scores {self._failed}", refresh=False)
+                    bar.update()
 
-    def _settled(self, task: Task, outcome: Outcome[dict[str, Score]]) -> tuple[dict[str, Score], dict[str, Score]]:
-        """The scores of a task, and those that its workers did not survive; what is no worker's failure is raised."""
-        if outcome.value is not None:
-            return outcome.value, {}
-        assert outcome.error is not None, "a task without a value has an error"
-        if not worker_failed(outcome.error):
-            raise outcome.error
-        if len(task.proxies) == 1:
-            return {}, {proxy.key: _failed(proxy, str(outcome.error)) for proxy in task.proxies}
-        found: dict[str, Score] = {}
-        lost: dict[str, Score] = {}
-        parts = [task._replace(proxies=(proxy,)) for proxy in task.proxies]  # one of them, maybe, and not the others
-        for part, answer in zip(parts, run_all(self.executor, compute, [(part,) for part in parts]), strict=True):
-            more_found, more_lost = self._settled(part, answer)
-            found |= more_found
-            lost |= more_lost
-        return found, lost
+    def _is_drawn(self, number: int) -> bool:
+        return len(self._of_class[number]) == len(self.drawn)
 
-    def _is_complete(self, number: int) -> bool:
-        return len(self.of_class[number]) == len(self.drawn)
-
-    def _key(self, task: Task, proxy: str) -> ScoreKey:
-        return ScoreKey(task.architecture.key, proxy, canonical(self.how), self.seed)
-
-    def _bar(self, done: int, progress: bool) -> Any:
-        what = self.drawn[0].key if len(self.drawn) == 1 else f"{len(self.drawn)} proxies"
-        return tqdm(total=len(self.members), initial=done, desc=f"scoring by {what}", unit="net", disable=not progress)
+    def _bar(self, proxies: Sequence[Proxy], total: int, progress: bool) -> Any:
+        what = proxies[0].key if len(proxies) == 1 else f"{len(proxies)} proxies"
+        return tqdm(total=total, desc=f"scoring by {what}", unit="net", disable=not progress)
 
 
-def _members(space: SearchSpace, networks: Sequence[Architecture]) -> list[list[int]]:
-    """Networks that the space knows to be the same, in order of their first; the one to be scored stands first."""
+def _members(space: SearchSpace, architectures: Sequence[Architecture]) -> list[list[int]]:
+    """Places of architectures that are the same network to the space, by first place; the one to score stands first."""
     classes: dict[str, list[int]] = {}
-    for network, architecture in enumerate(networks):
-        classes.setdefault(space.canonical(architecture), []).append(network)
+    for place, architecture in enumerate(architectures):
+        classes.setdefault(space.canonical(architecture), []).append(place)
 
-    def size(network: int) -> tuple[int, int, int]:
-        costs = complexity(networks[network])
-        return costs.params, costs.flops, network
+    def size(place: int) -> tuple[int, int, int]:
+        costs = complexity(architectures[place])
+        return costs.params, costs.flops, place
 
-    return [sorted(members, key=size) if len(members) > 1 else members for members in classes.values()]
-
-
-def reads_graph(proxy: Proxy) -> bool:
-    """Whether the score of one of our architectures is read off it, without weights."""
-    return proxy.info.function is None or proxy.info.exact
-
-
-def _failed(proxy: Proxy, reason: str) -> Score:
-    return Score(proxy.key, math.nan, None, 0, 0.0, "failed", reason)
+    return [sorted(places, key=size) if len(places) > 1 else places for places in classes.values()]

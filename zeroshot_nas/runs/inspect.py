@@ -6,10 +6,14 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from zeroshot_nas.core.score import Score
 from zeroshot_nas.errors import StoreError
 from zeroshot_nas.runs.store import FILE_NAME, Store
+
+if TYPE_CHECKING:
+    from zeroshot_nas.scoring.proxy import Proxy
 
 _COLUMNS = (
     "architecture",
@@ -47,24 +51,54 @@ def summary(folder: Path | str) -> dict[str, Any]:
 
 
 def best_so_far(folder: Path | str) -> dict[str, Any]:
-    """The best score in a run's store.
+    """The network that an unfinished run would choose of what it has scored.
+
+    That is the best by the run's own proxy; scores of another one in the store, such as the closed form of a part, say
+    nothing of it. An aggregate is joined among all networks whose parts are all there. Of several scores of a network
+    the one of most repeats counts, as for the leaders of a search.
 
     Raises:
-        StoreError: The run has no score yet.
+        StoreError: The run has no such score yet, or is none that looks for a best network.
+        UnknownNameError: The run's proxy is not registered here.
     """
-    from zeroshot_nas.scoring.proxy import get_proxy
+    from zeroshot_nas.scoring.proxy import get_proxy  # takes a moment to import, which other commands do without
 
     with Store(Path(folder) / FILE_NAME, read_only=True) as store:
         if store.fact("kind") == "correlation":
             raise StoreError(f"{folder} holds a correlation, which looks for no best network; see its report.md")
         settings = store.fact("settings") or {}
-        sign = get_proxy(settings["proxy"]).sign if "proxy" in settings else 1
-        alive = [(key, body) for key, body in store.scores() if body["value"] is not None]
+        if "proxy" not in settings:
+            raise StoreError(f"{folder} holds no search: its settings name no proxy")
+        proxy = get_proxy(settings["proxy"])
+        scores = _joined(proxy, store) if proxy.info.parts else _scores(settings["proxy"], store)
+        alive = {key: score for key, score in scores.items() if score.ok}
         if not alive:
-            raise StoreError(f"{folder} has no score yet")
-        key, body = max(alive, key=lambda entry: sign * entry[1]["value"])
-        architecture = store.architecture(key.architecture)
-        return {"architecture": architecture.to_dict() if architecture else key.architecture, "score": body}
+            raise StoreError(f"{folder} has no score by {proxy.key} yet")
+        key = max(alive, key=lambda key: proxy.sign * alive[key].value)
+        architecture = store.architecture(key)
+        return {"architecture": architecture.to_dict() if architecture else key, "score": alive[key].to_dict()}
+
+
+def _scores(proxy: str, store: Store) -> dict[str, Score]:
+    """A store's scores by a proxy's key, by architecture key; of several of one architecture that of most repeats."""
+    scores: dict[str, Score] = {}
+    for key, body in store.scores():
+        if key.proxy == proxy:
+            score = Score.from_dict(body)
+            if key.architecture not in scores or score.repeats > scores[key.architecture].repeats:
+                scores[key.architecture] = score
+    return scores
+
+
+def _joined(aggregate: Proxy, store: Store) -> dict[str, Score]:
+    """An aggregate's scores by architecture key, among the architectures that have all its parts."""
+    from zeroshot_nas.scoring.pool import aggregate_scores
+
+    parts = {part: _scores(part, store) for part in aggregate.info.parts}
+    first, *others = parts.values()
+    whole = [key for key in first if all(key in scores for scores in others)]
+    pool = [{part: scores[key] for part, scores in parts.items()} for key in whole]
+    return dict(zip(whole, aggregate_scores(aggregate, pool), strict=True))
 
 
 def export(folder: Path | str, as_format: str) -> str:

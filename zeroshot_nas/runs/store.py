@@ -336,7 +336,7 @@ def _readable(source: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...
 
 
 @dataclass
-class Run:
+class RunFolder:
     """A run's folder, locked for this process.
 
     Attributes:
@@ -348,7 +348,7 @@ class Run:
     store: Store
     _lock: FileLock
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -356,7 +356,7 @@ class Run:
         self._lock.release()
 
 
-def open_run(folder: Path | str) -> Run:
+def open_run(folder: Path | str) -> RunFolder:
     """Locks a run's folder for this process and opens its store; both are made if they are not there.
 
     Raises:
@@ -375,7 +375,7 @@ def open_run(folder: Path | str) -> Run:
     except OSError as error:
         raise StoreError(f"{folder} can't be used for a run: {error}. Choose a folder that you may write to") from error
     try:
-        return Run(folder, Store(folder / FILE_NAME), lock)
+        return RunFolder(folder, Store(folder / FILE_NAME), lock)
     except BaseException:
         lock.release()
         raise

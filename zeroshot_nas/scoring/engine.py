@@ -21,13 +21,11 @@ from zeroshot_nas.core.score import Score, ScoreValue
 from zeroshot_nas.core.seeding import derive_seed, one_torch_thread, preserved_rng, torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.network.module import Init, Network, build, initialize, without_residual_links
+from zeroshot_nas.scoring.closed_forms import DEFAULT_REPEATS, check_repeats
 from zeroshot_nas.scoring.feature_map import batch_norms
 from zeroshot_nas.scoring.passes import shared_passes
 from zeroshot_nas.scoring.perturbed_pass import count_weights, gaussian_weights, is_chain
 from zeroshot_nas.scoring.proxy import PROXIES, Batch, Proxy, ProxyFunction, get_proxy, pool_only
-
-DEFAULT_REPEATS = 4
-"""Independent draws of weights and images that a score is the mean of."""
 
 
 @overload
@@ -118,12 +116,7 @@ def score(
         >>> result.state, result.repeats
         ('ok', 4)
     """
-    counts = {"repeats": repeats, "batch_size": 1 if batch_size is None else batch_size, "max_repeats": max_repeats}
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ProxyError(f"{name} must be a whole number of 1 or more, got {value!r}")
-    if standard_error is not None and not standard_error > 0:
-        raise ProxyError(f"standard_error must be above 0, got {standard_error!r}")
+    check_repeats(repeats=repeats, batch_size=batch_size, standard_error=standard_error, max_repeats=max_repeats)
     if not isinstance(model, nn.Module):
         architecture = architecture_of(model)
         if architecture is None:
@@ -315,7 +308,7 @@ class _Subject:
     def reads_graph(self, proxy: Proxy) -> bool:
         """Whether the proxy is computed from the architecture alone."""
         info = proxy.info
-        return info.function is None or (info.exact and isinstance(self.architecture, Architecture))
+        return info.function is None or (not info.needs_weights and isinstance(self.architecture, Architecture))
 
     def is_fast(self, proxy: Proxy) -> bool:
         """Whether the proxy has a faster way for this subject."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture
+from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
 from zeroshot_nas.core.ranking import rank_aggregate
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.scoring.engine import score
+from zeroshot_nas.scoring.closed_forms import COUNTS, check_repeats, closed_form_scores
 from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def score_pool(
@@ -22,6 +23,8 @@ def score_pool(
     **settings: Any,
 ) -> list[dict[str, Score]]:
     """Scores a pool of networks, with aggregates such as ``"az_nas"`` that mean something in a pool only.
+
+    What needs no weights, such as ``"cet"``, is computed for many architectures side by side.
 
     Args:
         models: Architectures, candidates or modules.
@@ -45,12 +48,36 @@ def score_pool(
     singles = {each.key: each for each in proxies if not each.info.parts}
     for each in proxies:
         singles.update({part: get_proxy(part) for part in each.info.parts})
-    pool = [score(model, list(singles.values()), **settings) for model in models]
+    pool = _scored(list(models), list(singles.values()), settings)
     for each in proxies:
         if each.info.parts and pool:
             joined = aggregate_scores(each, pool)
             for scores, value in zip(pool, joined, strict=True):
                 scores[each.key] = value
+    return pool
+
+
+def _scored(models: Sequence[Any], proxies: Sequence[Proxy], settings: Mapping[str, Any]) -> list[dict[str, Score]]:
+    """The scores of every model by proxy key; what needs no weights is computed side by side."""
+    from torch import nn
+
+    from zeroshot_nas.scoring.engine import score
+
+    read = [proxy for proxy in proxies if not proxy.info.needs_weights]
+    drawn = [proxy for proxy in proxies if proxy.info.needs_weights]
+    ours = [None if isinstance(model, nn.Module) else architecture_of(model) for model in models]
+    pooled = {place: architecture for place, architecture in enumerate(ours) if architecture is not None}
+    if not read or not pooled or not settings.keys() <= {"seed", "device", *COUNTS}:
+        return [score(model, proxies, **settings) for model in models]
+    check_repeats(**{name: settings[name] for name in COUNTS if name in settings})
+    exact = dict(zip(pooled, closed_form_scores(list(pooled.values()), read), strict=True))
+    pool = []
+    for place, model in enumerate(models):
+        if place in exact:
+            by_key = exact[place] | (score(model, drawn, **settings) if drawn else {})
+            pool.append({proxy.key: by_key[proxy.key] for proxy in proxies})
+        else:
+            pool.append(score(model, proxies, **settings))
     return pool
 
 

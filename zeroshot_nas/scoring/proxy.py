@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from torch import Tensor, nn
@@ -135,6 +135,17 @@ class ProxyInfo:
         object.__setattr__(self, "reads", frozenset(self.reads))
 
     @property
+    def needs_weights(self) -> bool:
+        """Whether the score of an architecture of ours draws weights; an aggregate's where a part's does.
+
+        One that does not is read off the architecture: exact, the same for every seed, and computed side by side for
+        many (`Proxy.closed_forms`).
+        """
+        if self.parts:
+            return any(get_proxy(part).info.needs_weights for part in self.parts)
+        return self.function is not None and not self.exact
+
+    @property
     def options(self) -> dict[str, Any]:
         """The function's keyword-only options, and their types as it states them."""
         if self.parts:
@@ -177,7 +188,7 @@ class Proxy:
         }
         object.__setattr__(self, "options", options)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Name and options; what a score is filed under."""
         return ":".join([self.info.name, *(f"{name}={value}" for name, value in sorted(self.options.items()))])

@@ -8,12 +8,13 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.ranking import pareto_front
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.core.score import Score
+from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
 from zeroshot_nas.spaces.base import SearchSpace
@@ -117,7 +118,7 @@ class SearchResult:
     failures: Mapping[str, int]
     seconds: Mapping[str, float]
     settings: Mapping[str, Any]
-    state: Literal["done", "interrupted"] = "done"
+    state: RunState = "done"
     latency: Mapping[str, Any] | None = None
 
     @property

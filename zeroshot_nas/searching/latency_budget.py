@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
@@ -15,6 +15,7 @@ from zeroshot_nas.errors import BudgetError, InfeasibleBudgetError
 from zeroshot_nas.latency.base import measure
 from zeroshot_nas.latency.calibrate import find_table, is_here
 from zeroshot_nas.latency.device_table import DeviceTable, LatencyTable
+from zeroshot_nas.runs.session import RunSession
 from zeroshot_nas.searchers.base import Candidate
 from zeroshot_nas.spaces.base import SearchSpace
 
@@ -34,29 +35,57 @@ _LEAST_STEP = 0.98
 """What a tightened limit is multiplied by at most, so that every round asks for less."""
 
 
-@dataclass
-class Deadline:
-    """A latency budget, the table that predicts it, and what was measured.
+class Measurement(NamedTuple):
+    """What a network took on this machine.
 
     Attributes:
+        architecture: The network's `Architecture.key`.
+        predicted_ms: What the table predicted.
+        measured_ms: What it took.
+        spread: Relative spread of the measurement.
+        stable: Whether the measurement settled.
+    """
+
+    architecture: str
+    predicted_ms: float
+    measured_ms: float
+    spread: float
+    stable: bool
+
+
+class LatencyBudget:
+    """A limit on latency, the table that predicts it, and what was measured.
+
+    Args:
         limit_ms: What the winner may take.
         table: Predicts.
         here: Whether the table's device is this one, so that finalists can be measured.
+
+    Attributes:
         limits_ms: What predictions had to keep to, round by round.
-        measured: Measurements by architecture key, in order: predicted, measured, spread.
-        remembered: Measurements of an earlier run, by architecture key.
-        tried: Measurements of this round.
-        keep: Is told of every new measurement.
+        measurements: Of all rounds, in order.
     """
 
-    limit_ms: float
-    table: LatencyTable
-    here: bool
-    limits_ms: list[float] = field(default_factory=list)
-    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
-    remembered: dict[str, dict[str, Any]] = field(default_factory=dict)
-    tried: list[dict[str, Any]] = field(default_factory=list)
-    keep: Callable[[dict[str, Any]], object] = lambda _: None
+    def __init__(self, limit_ms: float, table: LatencyTable, *, here: bool) -> None:
+        self.limit_ms = limit_ms
+        self.table = table
+        self.here = here
+        self.limits_ms = [limit_ms]
+        self.measurements: list[Measurement] = []
+        self._earlier_rounds = 0  # measurements of these
+        self._session: RunSession | None = None
+        self._remembered: dict[str, Measurement] = {}
+
+    @property
+    def of_round(self) -> list[Measurement]:
+        """Measurements of this round."""
+        return self.measurements[self._earlier_rounds :]
+
+    def follow(self, session: RunSession) -> None:
+        """Takes over what a run's journal holds, so that a resumed run goes the same way; the rest is kept there."""
+        self._session = session
+        measurements = [Measurement(**body) for body in session.journal("latency")]
+        self._remembered = {measurement.architecture: measurement for measurement in measurements}
 
     def budget(self, budget: Budget) -> Budget:
         """The budget with the limit that predictions must keep to in this round."""
@@ -72,29 +101,25 @@ class Deadline:
             candidates: Scored and predicted.
             measures: Whether to measure what was not.
         """
-        alive = [each for each in candidates if math.isfinite(each.fitness)]
-        for candidate in sorted(alive, key=lambda each: each.fitness, reverse=True):
+        alive = [candidate for candidate in candidates if math.isfinite(candidate.fitness)]
+        measured = {measurement.architecture: measurement for measurement in self.measurements}
+        for candidate in sorted(alive, key=lambda candidate: candidate.fitness, reverse=True):
             predicted = candidate.costs.latency_ms
             assert predicted is not None, "a search under a latency budget predicts every network"
-            known = self.measured.get(candidate.architecture.key)
-            if predicted > self.limits_ms[-1] and known is None:
+            measurement = measured.get(candidate.architecture.key)
+            if predicted > self.limits_ms[-1] and measurement is None:
                 continue
             if not self.here:
                 return candidate
-            if known is None:
+            if measurement is None:
                 if not measures:
                     continue
-                if len(self.tried) == MEASURED_A_ROUND or self._is_hopeless():
+                if len(self.of_round) == MEASURED_A_ROUND or self._is_hopeless():
                     return None
-                known = self._measure(candidate.architecture, predicted)
-            if known["measured_ms"] <= self.limit_ms:
+                measurement = self._measure(candidate.architecture, predicted)
+            if measurement.measured_ms <= self.limit_ms:
                 return candidate
         return None
-
-    def _is_hopeless(self) -> bool:
-        """Whether what was measured in this round is so slow that the rest will be."""
-        measured = [each["measured_ms"] for each in self.tried]
-        return len(measured) >= _ENOUGH and min(measured) > HOPELESS * self.limit_ms
 
     def tighten(self) -> None:
         """Lowers the prediction's limit by the ratio that measurements have to predictions.
@@ -102,65 +127,63 @@ class Deadline:
         Raises:
             InfeasibleBudgetError: It was lowered often enough.
         """
-        ratios = [each["measured_ms"] / each["predicted_ms"] for each in self.tried]
+        ratios = [measurement.measured_ms / measurement.predicted_ms for measurement in self.of_round]
         ratio = statistics.median(ratios) if ratios else 1.0
         if len(self.limits_ms) >= MAX_ROUNDS:
-            raise self.given_up()
-        self.tried.clear()
+            raise self.infeasible_error()
+        self._earlier_rounds = len(self.measurements)
         self.limits_ms.append(min(self.limit_ms / ratio, self.limits_ms[-1] * _LEAST_STEP))
 
-    def given_up(self) -> InfeasibleBudgetError:
+    def infeasible_error(self) -> InfeasibleBudgetError:
         """The error of a search that found no network within the limit."""
-        nearest = min((each["measured_ms"] for each in self.measured.values()), default=math.nan)
+        nearest = min((measurement.measured_ms for measurement in self.measurements), default=math.nan)
         return InfeasibleBudgetError(
             f"no network was measured within {self.limit_ms:g} ms on {self.table.fingerprint.backend}: "
-            f"{len(self.measured)} finalists of {len(self.limits_ms)} rounds were over it, the nearest at "
+            f"{len(self.measurements)} finalists of {len(self.limits_ms)} rounds were over it, the nearest at "
             f"{nearest:.3g} ms. Measure when the machine is idle, calibrate anew, or raise the limit"
         )
 
     def outcome(self, winner: Candidate) -> dict[str, Any]:
-        """What a result says of the budget."""
-        known = self.measured.get(winner.architecture.key)
+        """How the budget was kept: `SearchResult.latency`."""
+        of_winner = [each for each in self.measurements if each.architecture == winner.architecture.key]
+        measurement = of_winner[0] if of_winner else None
         fingerprint = self.table.fingerprint
         return {
             "limit_ms": self.limit_ms,
             "predicted_ms": winner.costs.latency_ms,
-            "measured_ms": known and known["measured_ms"],
-            "spread": known and known["spread"],
+            "measured_ms": measurement and measurement.measured_ms,
+            "spread": measurement and measurement.spread,
             "device": fingerprint.device,
             "backend": f"{fingerprint.backend} {fingerprint.backend_version}",
             "batch_size": fingerprint.batch_size,
             "threads": fingerprint.threads,
             "prediction_limits_ms": self.limits_ms,
-            "measurements": list(self.measured.values()),
+            "measurements": [measurement._asdict() for measurement in self.measurements],
         }
 
-    def _measure(self, architecture: Architecture, predicted_ms: float) -> dict[str, Any]:
-        entry = self.remembered.get(architecture.key)
-        if entry is None:
+    def _is_hopeless(self) -> bool:
+        """Whether what was measured in this round is so slow that the rest will be."""
+        measured = [measurement.measured_ms for measurement in self.of_round]
+        return len(measured) >= _ENOUGH and min(measured) > HOPELESS * self.limit_ms
+
+    def _measure(self, architecture: Architecture, predicted_ms: float) -> Measurement:
+        measurement = self._remembered.get(architecture.key)
+        if measurement is None:
             at = self.table.fingerprint
-            found = measure(architecture, at.backend, batch_size=at.batch_size, threads=at.threads)
-            entry = {
-                "architecture": architecture.key,
-                "predicted_ms": predicted_ms,
-                "measured_ms": found.latency_ms,
-                "spread": found.spread,
-                "stable": found.is_stable,
-            }
-            self.keep(entry)
-        self.measured[architecture.key] = entry
-        self.tried.append(entry)
-        return entry
-
-    def remember(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Takes over what an earlier run measured, instead of measuring it again: a resumed run goes the same way."""
-        self.remembered.update({entry["architecture"]: dict(entry) for entry in entries})
+            timed = measure(architecture, at.backend, batch_size=at.batch_size, threads=at.threads)
+            measurement = Measurement(
+                architecture.key, predicted_ms, timed.latency_ms, timed.spread, stable=timed.is_stable
+            )
+            if self._session is not None:
+                self._session.log("latency", measurement._asdict())
+        self.measurements.append(measurement)
+        return measurement
 
 
-def deadline_of(
+def latency_budget_of(
     budget: Budget, space: SearchSpace, table: LatencyTable | str | Path | None, backend: str
-) -> Deadline | None:
-    """What a budget's latency limit is kept by; None where it has none.
+) -> LatencyBudget | None:
+    """The latency budget that a budget's limit makes; None where it has none.
 
     Args:
         budget: The budget.
@@ -181,26 +204,26 @@ def deadline_of(
         table = find_table(space, backend)
     elif isinstance(table, str | Path):
         table = DeviceTable.load(table)
-    return Deadline(budget.latency_ms, table, is_here(table.fingerprint), [budget.latency_ms])
+    return LatencyBudget(budget.latency_ms, table, here=is_here(table.fingerprint))
 
 
-def doubts(deadline: Deadline, space: SearchSpace) -> list[str]:
+def caveats(budget: LatencyBudget, space: SearchSpace) -> list[str]:
     """What a user should know of the table before trusting it."""
-    table = deadline.table
-    found = []
-    if not deadline.here:
-        found.append(
+    table = budget.table
+    texts = []
+    if not budget.here:
+        texts.append(
             f"the device table is of {table.fingerprint.device} with {table.fingerprint.backend} "
             f"{table.fingerprint.backend_version}, not of this machine: the winner's latency is predicted, not measured"
         )
     if (table.space, table.input_size) != (space.name, space.input_size):
-        found.append(
+        texts.append(
             f"the device table was measured on networks of {table.space} for {table.input_size}, not of {space.name} "
             f"for {space.input_size}; predictions may be off"
         )
-    if deadline.limit_ms > table.largest_ms:
-        found.append(
+    if budget.limit_ms > table.largest_ms:
+        texts.append(
             f"the slowest network of the device table took {table.largest_ms:.3g} ms, so predictions up to "
-            f"{deadline.limit_ms:g} ms are extrapolated; calibrate with a larger --max-flops"
+            f"{budget.limit_ms:g} ms are extrapolated; calibrate with a larger --max-flops"
         )
-    return found
+    return texts

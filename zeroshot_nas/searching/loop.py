@@ -19,8 +19,8 @@ from zeroshot_nas.execution import get_executor
 from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
 from zeroshot_nas.searchers.base import SEARCHERS, Searcher, SearchResult
-from zeroshot_nas.searching.latency_budget import deadline_of, doubts
-from zeroshot_nas.searching.rounds import RESULT_FILE, Plan, Precision, Run, SearchBook, is_exact
+from zeroshot_nas.searching.latency_budget import caveats, latency_budget_of
+from zeroshot_nas.searching.rounds import RESULT_FILE, Plan, Precision, Search, SearchSession
 from zeroshot_nas.searching.start import restart, starting_point
 from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
 
@@ -146,10 +146,10 @@ def search(
     """
     ranked_by = get_proxy(proxy)
     budget = budget or Budget()
-    where = _space(space, input_size, num_classes)
-    deadline = deadline_of(budget, where, device_table, backend)
-    start = starting_point(where, budget, deadline)
-    closed_form_only = is_exact(ranked_by)
+    space = _space(space, input_size, num_classes)
+    latency = latency_budget_of(budget, space, device_table, backend)
+    start = starting_point(space, budget, latency)
+    closed_form_only = not ranked_by.info.parts and not ranked_by.info.needs_weights
     screened = closed_form_only or (screen is not None and _has_closed_form(ranked_by, start))
     proposals = proposals if proposals is not None else DEFAULT_SCREENED_PROPOSALS if screened else DEFAULT_PROPOSALS
     islands = islands if islands is not None else max(1, round(proposals / ISLAND_PROPOSALS)) if screened else 1
@@ -161,13 +161,13 @@ def search(
     if resume and out is None:
         raise ValueError("resume needs out, the folder of the run to go on with")
     strategy = SEARCHERS[searcher] if isinstance(searcher, str) else searcher
-    strategy(where, python_rng(seed, 0), start, **searcher_options)  # refuses bad options before anything is written
+    strategy(space, python_rng(seed, 0), start, **searcher_options)  # refuses bad options before anything is written
     precision = Precision(batch_size, repeats, standard_error, max_repeats)
     settings = {
-        "space": where.name,
-        "space_options": options_of(where),
-        "input_size": list(where.input_size),
-        "num_classes": where.num_classes,
+        "space": space.name,
+        "space_options": options_of(space),
+        "input_size": list(space.input_size),
+        "num_classes": space.num_classes,
         "proxy": ranked_by.key,
         "budget": {**budget.limits(), **({"shape": budget.shape.limits()} if budget.shape else {})},
         "searcher": searcher if isinstance(searcher, str) else searcher.__name__,
@@ -178,35 +178,35 @@ def search(
         "islands": islands if screened else None,
         "seed": seed,
         **vars(precision),
-        **({"device_table": deadline.table.digest} if deadline else {}),
+        **({"device_table": latency.table.digest} if latency else {}),
     }
-    _warn_of_depth(ranked_by, budget, where)
-    for doubt in doubts(deadline, where) if deadline else ():
-        warnings.warn(doubt, LatencyWarning, stacklevel=2)
+    _warn_of_depth(ranked_by, budget, space)
+    for caveat in caveats(latency, space) if latency else ():
+        warnings.warn(caveat, LatencyWarning, stacklevel=2)
     with ExitStack() as stack:
-        book = SearchBook(stack, out, cache, "search", settings, resume, RESULT_FILE)
-        workforce = stack.enter_context(get_executor(executor, workers=workers, time_limit=time_limit))
-        run = Run(ranked_by, precision, seed, device, workforce, book, progress)
-        if deadline is not None:
-            book.follow(deadline)
-        plan = Plan(where, strategy, searcher_options, start, budget, deadline, proposals)
+        session = SearchSession(stack, out, cache, "search", settings, resume, RESULT_FILE)
+        executor = stack.enter_context(get_executor(executor, workers=workers, time_limit=time_limit))
+        run = Search(ranked_by, precision, seed, device, executor, session, progress)
+        if latency is not None:
+            latency.follow(session)
+        plan = Plan(space, strategy, searcher_options, start, budget, latency, proposals)
         while True:
             state = run.screen(plan, islands, finalists) if screened else run.score_all(plan)
             run.refuse_if_empty(budget)
-            if deadline is None:
+            if latency is None:
                 break
-            winner, state = run.measured(deadline, state)
+            winner, state = run.measured(latency, state)
             if winner is not None:
                 break
             if state == "interrupted":
-                raise InfeasibleBudgetError(f"stopped before any network was measured within {deadline.limit_ms:g} ms")
-            deadline.tighten()
-            plan = replace(plan, start=restart(where, budget, deadline))
+                raise InfeasibleBudgetError(f"stopped before any network was measured within {latency.limit_ms:g} ms")
+            latency.tighten()
+            plan = replace(plan, start=restart(space, budget, latency))
         result = run.result(settings, state)
-        if deadline is not None:
+        if latency is not None:
             assert winner is not None, "the loop ends with one"
-            result = replace(result, best=winner, latency=deadline.outcome(winner))
-        book.finish(result)
+            result = replace(result, best=winner, latency=latency.outcome(winner))
+        session.finish(result)
     return result
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
@@ -18,17 +17,17 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.files import write_text
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import python_rng
+from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import InfeasibleBudgetError, ProxyError
 from zeroshot_nas.execution import is_serial, run_all, worker_failed
 from zeroshot_nas.latency.device_table import LatencyTable
-from zeroshot_nas.runs.session import Book
-from zeroshot_nas.runs.store import ScoreKey, canonical
-from zeroshot_nas.scoring.engine import score
-from zeroshot_nas.scoring.pool import aggregate_scores
-from zeroshot_nas.scoring.proxy import Proxy, get_proxy
+from zeroshot_nas.runs.evaluate import Job, evaluate
+from zeroshot_nas.runs.session import RunSession
+from zeroshot_nas.scoring.proxy import Proxy
 from zeroshot_nas.searchers.base import Candidate, Counts, Searcher, SearchResult
-from zeroshot_nas.searching.latency_budget import Deadline
+from zeroshot_nas.searching.latency_budget import LatencyBudget
+from zeroshot_nas.searching.leaderboard import Leaderboard
 from zeroshot_nas.searching.proposer import Proposer
 from zeroshot_nas.searching.screening import Island, IslandTask, merge, screen_island, share_out
 from zeroshot_nas.searching.start import costs_of, limits_text
@@ -39,9 +38,6 @@ GENERATION = 8
 
 So many can several workers do at once; it is the same for one, so that results do not depend on their number.
 """
-
-LEADERS = 16
-"""How many networks at most get more repeats than the rest."""
 
 LEADER_REPEATS = 8
 """Repeats that a leader gets at least: the standard error of fewer is itself a guess."""
@@ -66,6 +62,16 @@ class Precision:
     standard_error: float
     max_repeats: int
 
+    @property
+    def at_first(self) -> dict[str, Any]:
+        """Settings of the scores that all networks get."""
+        return {**vars(self), "standard_error": None}
+
+    @property
+    def of_leaders(self) -> dict[str, Any]:
+        """Settings of the scores that the leaders get."""
+        return {**vars(self), "repeats": max(self.repeats, LEADER_REPEATS)}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -76,21 +82,21 @@ class Plan:
     options: dict[str, Any]
     start: Architecture
     whole_budget: Budget
-    deadline: Deadline | None
+    latency: LatencyBudget | None
     proposals: int
 
     @property
     def round(self) -> int:
-        return 0 if self.deadline is None else len(self.deadline.limits_ms) - 1
+        return 0 if self.latency is None else len(self.latency.limits_ms) - 1
 
     @property
     def budget(self) -> Budget:
         """What this round's proposals must keep to."""
-        return self.whole_budget if self.deadline is None else self.deadline.budget(self.whole_budget)
+        return self.whole_budget if self.latency is None else self.latency.budget(self.whole_budget)
 
     @property
     def table(self) -> LatencyTable | None:
-        return None if self.deadline is None else self.deadline.table
+        return None if self.latency is None else self.latency.table
 
     def proposer(self, seed: int) -> Proposer:
         """Proposals of a round without a screen."""
@@ -119,62 +125,43 @@ class Plan:
         ]
 
 
-class SearchBook(Book):
+class SearchSession(RunSession):
     """A search's stores."""
-
-    def scores(self, keys: Sequence[ScoreKey]) -> list[Score] | None:
-        """Scores that are known, if all are."""
-        known = [found for key in keys if (found := self.score(key)) is not None]
-        return known if len(known) == len(keys) else None
 
     def islands(self) -> dict[int, Island]:
         """Islands that were finished before."""
-        if self.run is None:
-            return {}
-        entries = (entry.body for entry in self.run.journal("island"))
-        return {body["index"]: Island.from_dict(body["island"]) for body in entries}
+        return {body["index"]: Island.from_dict(body["island"]) for body in self.journal("island")}
 
     def keep_island(self, index: int, island: Island) -> None:
         """Notes that an island is finished."""
-        if self.run is not None:
-            self.run.log("island", {"index": index, "island": island.to_dict()})
-
-    def follow(self, deadline: Deadline) -> None:
-        """Gives a deadline what was measured before, and keeps what it measures from now on."""
-        if self.run is not None:
-            deadline.remember([entry.body for entry in self.run.journal("latency")])
-            deadline.keep = partial(self.run.log, "latency")
+        self.log("island", {"index": index, "island": island.to_dict()})
 
     def finish(self, result: SearchResult) -> None:
         """Writes the result's files."""
-        if self.run is None or self.folder is None:
+        if self.folder is None:
             return
         write_text(self.folder / BEST_FILE, json.dumps(result.best.to_dict(), indent=1))
         write_text(self.folder / RESULT_FILE, result.to_json())
-        self.run.log(result.state, {"counts": vars(result.counts)})
+        self.log(result.state, {"counts": vars(result.counts)})
 
 
-class Job(NamedTuple):
-    """Scores of one network to be computed, with what a worker needs for it."""
+class Search:
+    """The state of one search.
 
-    architecture: Architecture
-    proxies: tuple[Proxy, ...]
-    seed: int
-    settings: dict[str, Any]
+    Args:
+        proxy: What to rank by.
+        precision: How exactly.
+        seed: Seed of the search and of its scores.
+        device: Where to score.
+        executor: What scores.
+        session: The run's stores.
+        progress: Whether to show a bar.
 
-    @property
-    def keys(self) -> list[ScoreKey]:
-        settings, architecture = canonical(self.settings), self.architecture.key
-        return [ScoreKey(architecture, proxy.key, settings, self.seed) for proxy in self.proxies]
-
-
-def compute(job: Job) -> list[Score]:
-    """A job's scores; a failure is a state with a reason."""
-    return list(score(job.architecture, job.proxies, seed=job.seed, **job.settings).values())
-
-
-class Run:
-    """The state of one search."""
+    Attributes:
+        board: What has been scored.
+        counts: What became of the proposals.
+        seconds: Wall time by what it went into.
+    """
 
     def __init__(
         self,
@@ -183,90 +170,129 @@ class Run:
         seed: int,
         device: str | None,
         executor: Executor,
-        book: SearchBook,
+        session: SearchSession,
         progress: bool,
     ) -> None:
         self.proxy = proxy
-        self.parts = tuple(get_proxy(part) for part in proxy.info.parts) or (proxy,)
         self.precision = precision
         self.seed = seed
         self.device = device
         self.executor = executor
-        self.book = book
+        self.session = session
         self.progress = progress
-        self.history: list[Candidate] = []
+        self.board = Leaderboard(proxy)
         self.counts: Counter[str] = Counter()
-        self.failures: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
-    @property
-    def best(self) -> float:
-        return max((each.fitness for each in self.history), default=-math.inf)
+    def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+        """Scores candidates and enters them in the leaderboard, in order, each as soon as its score is there."""
+        for candidate, scores in zip(candidates, self._scores(candidates, self.precision.at_first), strict=True):
+            yield self.board.add(candidate, scores)
 
-    def score_all(self, plan: Plan) -> Literal["done", "interrupted"]:
+    def score_all(self, plan: Plan) -> RunState:
         """Every proposal that fits is scored by the proxy, and the searcher learns from that."""
         proposer, proposals = plan.proposer(self.seed), plan.proposals
-        state: Literal["done", "interrupted"] = "done"
+        state: RunState = "done"
         with self._bar("search", proposals) as bar:
             try:
                 for candidates in proposer.batches(proposals, GENERATION):
-                    scored = []
-                    for each in self._ranked(candidates):
-                        self.history.append(each)
-                        scored.append(each)
+                    scored = list(self.evaluate(candidates))
                     if self.proxy.info.parts:
-                        self._join()
-                        scored = self.history[-len(scored) :]
-                    proposer.tell([each for each in scored if math.isfinite(each.fitness)])
+                        scored = self.board.join()[-len(scored) :]
+                    proposer.tell([candidate for candidate in scored if math.isfinite(candidate.fitness)])
                     bar.update(proposer.proposed - bar.n)
-                    bar.set_postfix_str(self._status(self.best), refresh=False)
+                    bar.set_postfix_str(self._status(self.board.best_fitness), refresh=False)
                 bar.update(proposer.proposed - bar.n)
                 self._separate_leaders()
             except KeyboardInterrupt:
-                if not math.isfinite(self.best):
+                if not math.isfinite(self.board.best_fitness):
                     raise
                 state = "interrupted"
         self.counts.update(proposer.counts)
         self._add_seconds(proposer.seconds)
         return state
 
-    def screen(self, plan: Plan, islands: int, finalists: int) -> Literal["done", "interrupted"]:
+    def screen(self, plan: Plan, islands: int, finalists: int) -> RunState:
         """The closed form guides the search, the proxy ranks the finalists."""
         tasks = plan.islands(self.proxy, self.seed, islands, finalists)
-        found = self._islands(tasks)
-        for island in found:
-            self.counts.update(island.counts)
-            self.failures.update(island.failures)
+        screened = self._islands(tasks)
+        for island in screened:
+            self.counts.update({name: count for name, count in island.counts.items() if name != "failed"})
+            self.board.failures.update(island.failures)
             self._add_seconds(island.seconds)
-        ranked_before = {candidate.architecture for candidate in self.history}
+        ranked_before = {candidate.architecture for candidate in self.board.history}
         candidates = [
             Candidate(architecture, costs_of(architecture, plan.table), self._closed_form(fitness), fitness)
-            for fitness, architecture in merge(found, finalists)
+            for fitness, architecture in merge(screened, finalists)
             if architecture not in ranked_before
         ]
-        if any(island.interrupted for island in found) or len(found) < len(tasks):
-            self.history += candidates
+        if any(island.interrupted for island in screened) or len(screened) < len(tasks):
+            self.board.history += candidates
             return "interrupted"
         return self._rank(candidates)
 
+    def measured(self, budget: LatencyBudget, state: RunState) -> tuple[Candidate | None, RunState]:
+        """The fittest network so far that keeps to a latency budget, and whether the search was stopped meanwhile."""
+        start = perf_counter()
+        try:
+            return budget.first_within(self.board.history), state
+        except KeyboardInterrupt:
+            return budget.first_within(self.board.history, measures=False), "interrupted"
+        finally:
+            self.seconds["measure"] += perf_counter() - start
+
+    def refuse_if_empty(self, budget: Budget) -> None:
+        """Says why there is no network to choose from, where there is none.
+
+        Raises:
+            ProxyError: Every score failed.
+            InfeasibleBudgetError: Nothing fitted the budget.
+        """
+        if math.isfinite(self.board.best_fitness):
+            return
+        if failures := self.board.failures:
+            reason, count = failures.most_common(1)[0]
+            raise ProxyError(
+                f"{self.proxy.key} failed for all {failures.total()} networks that fit the budget; "
+                f"{count} times: {reason}"
+            )
+        raise InfeasibleBudgetError(
+            f"none of {self.counts['proposed']:,} proposed networks fits the budget "
+            f"{limits_text(budget)}; raise a limit or propose more"
+        )
+
+    def result(self, settings: dict[str, Any], state: RunState) -> SearchResult:
+        """The search's outcome."""
+        names = ("propose", "cost", "screen", "rank", *(name for name in ("measure",) if name in self.seconds))
+        seconds = {name: self.seconds[name] for name in names}
+        board = self.board
+        return SearchResult(
+            best=board.best,
+            history=tuple(board.history),
+            counts=Counts(**self.counts, ranked=board.ranked, failed=board.failures.total()),
+            failures=dict(board.failures),
+            seconds={**seconds, "total": sum(seconds.values())},
+            settings=settings,
+            state=state,
+        )
+
     def _islands(self, tasks: Sequence[IslandTask]) -> list[Island]:
-        """What the islands found, in order; those up to an interruption."""
-        kept = self.book.islands()
-        known = {task.index: kept[task.index] for task in tasks if task.index in kept}
-        missing = [task for task in tasks if task.index not in known]
-        found = dict(known)
+        """The islands, in order; those up to an interruption."""
+        kept = self.session.islands()
+        islands = {task.index: kept[task.index] for task in tasks if task.index in kept}
+        missing = [task for task in tasks if task.index not in islands]
         with self._bar("screening", sum(task.proposals for task in tasks)) as bar:
-            bar.update(sum(task.proposals for task in tasks if task.index in known))
+            bar.update(sum(task.proposals for task in tasks if task.index in islands))
             try:
                 for task, island in self._screened(missing, bar):
-                    found[task.index] = island
+                    islands[task.index] = island
                     if island.interrupted:
                         break
-                    self.book.keep_island(task.index, island)
+                    self.session.keep_island(task.index, island)
             except KeyboardInterrupt:
-                if not found:
+                if not islands:
                     raise
-        return [found[index] for index in sorted(found)]
+        return [islands[index] for index in sorted(islands)]
 
     def _screened(self, tasks: Sequence[IslandTask], bar: Any) -> Iterator[tuple[IslandTask, Island]]:
         if is_serial(self.executor):  # here the bar can move within an island
@@ -286,112 +312,47 @@ class Run:
             # where workers do not survive it, this process does it: an island is light, and its result is the same
             yield task, outcome.value or screen_island(task)
 
-    def measured(
-        self, deadline: Deadline, state: Literal["done", "interrupted"]
-    ) -> tuple[Candidate | None, Literal["done", "interrupted"]]:
-        """The fittest network so far that keeps to a latency budget, and whether the search was stopped meanwhile."""
-        start = perf_counter()
-        try:
-            return deadline.first_within(self.history), state
-        except KeyboardInterrupt:
-            return deadline.first_within(self.history, measures=False), "interrupted"
-        finally:
-            self.seconds["measure"] += perf_counter() - start
-
-    def _rank(self, finalists: list[Candidate]) -> Literal["done", "interrupted"]:
-        ranked_before = len(self.history)
+    def _rank(self, finalists: list[Candidate]) -> RunState:
+        ranked_before = len(self.board.history)
         with self._bar("ranking", len(finalists)) as bar:
             try:
-                for each in self._ranked(finalists):
-                    self.history.append(each)
+                for _ in self.evaluate(finalists):
                     bar.update()
-                    bar.set_postfix_str(self._status(self.best), refresh=False)
+                    bar.set_postfix_str(self._status(self.board.best_fitness), refresh=False)
                 self._separate_leaders()
             except KeyboardInterrupt:
-                if not math.isfinite(self.best):
-                    self.history += finalists[len(self.history) - ranked_before :]
+                if not math.isfinite(self.board.best_fitness):
+                    self.board.history += finalists[len(self.board.history) - ranked_before :]
                 return "interrupted"
         return "done"
 
     def _separate_leaders(self) -> None:
         """Repeats the scores of the leaders until they are told apart, or as certain as asked."""
-        if is_exact(self.proxy) or self.proxy.info.parts or self.precision.repeats < 2:
+        if self.proxy.info.parts or not self.proxy.info.needs_weights or self.precision.repeats < 2:
             return
-        errors = [each.scores[self.proxy.key].standard_error or 0.0 for each in self.history]
-        pooled = math.sqrt(
-            sum(error**2 for error in errors) / max(1, len(errors))
-        )  # of few repeats each alone says little
-        order = sorted(range(len(self.history)), key=lambda index: self.history[index].fitness, reverse=True)
-        threshold = self.history[order[0]].fitness - 4 * pooled if order else math.inf
-        leaders = [index for index in order[:LEADERS] if self.history[index].fitness >= threshold]
-        again = self._ranked([self.history[index] for index in leaders], leads=True)
-        for index, candidate in zip(leaders, again, strict=True):
-            self.history[index] = candidate
+        leaders = self.board.leaders()
+        again = self._scores([self.board.history[place] for place in leaders], self.precision.of_leaders)
+        for place, scores in zip(leaders, again, strict=True):
+            self.board.rescore(place, scores)
 
-    def _ranked(self, candidates: Sequence[Candidate], leads: bool = False) -> Iterator[Candidate]:
-        """The candidates with their scores by the proxy, in order; a failure is a state with a reason, and counted."""
-        precision = self.precision
-        settings = {
-            "batch_size": precision.batch_size,
-            "repeats": max(precision.repeats, LEADER_REPEATS) if leads else precision.repeats,
-            "standard_error": precision.standard_error if leads else None,
-            "max_repeats": precision.max_repeats,
-            "device": self.device,
-        }
-        jobs = [Job(each.architecture, self.parts, self.seed, settings) for each in candidates]
-        known = [self.book.scores(job.keys) for job in jobs] if self.book.stores else [None] * len(jobs)
-        missing = [(job,) for job, found in zip(jobs, known, strict=True) if found is None]
-        computed = run_all(self.executor, compute, missing)
+    def _scores(self, candidates: Sequence[Candidate], settings: Mapping[str, Any]) -> Iterator[dict[str, Score]]:
+        """The candidates' scores by proxy key, in order."""
+        settings = {**settings, "device": self.device}
+        jobs = [Job(candidate.architecture, self.board.parts, self.seed, settings) for candidate in candidates]
         start = perf_counter()
-        for candidate, job, found in zip(candidates, jobs, known, strict=True):
-            outcome = found
-            if outcome is None:
-                answer = next(computed)
-                outcome = answer.value if answer.value is not None else self._lost(answer.error)
-                if answer.ok and self.book.stores:
-                    self.book.keep([candidate.architecture], list(zip(job.keys, outcome, strict=True)))
+        for scores in evaluate(jobs, self.executor, self.session.stores):
             self.seconds["rank"] += perf_counter() - start
-            yield self._with_scores(candidate, outcome)
+            yield scores
             start = perf_counter()
-
-    def _lost(self, error: BaseException | None) -> list[Score]:
-        """The scores of a candidate that its workers did not survive; what is no worker's failure is raised."""
-        assert error is not None, "a task without a value has an error"
-        if not worker_failed(error):
-            raise error
-        return [Score(part.key, math.nan, None, 0, 0.0, "failed", str(error)) for part in self.parts]
-
-    def _with_scores(self, candidate: Candidate, outcome: Sequence[Score]) -> Candidate:
-        """The candidate with its scores, and the fitness where it is that of one proxy."""
-        first = self.proxy.key not in candidate.scores and self.parts[0].key not in candidate.scores
-        self.counts["ranked"] += first and any(each.ok for each in outcome)
-        for each in outcome:
-            if not each.ok:
-                self.counts["failed"] += 1
-                self.failures[each.reason] += 1
-        scores = {each.proxy: each for each in outcome}
-        others = {key: each for key, each in candidate.scores.items() if key not in scores}
-        alone = outcome[0].ok and not self.proxy.info.parts
-        fitness = self.proxy.sign * outcome[0].value if alone else -math.inf
-        return replace(candidate, scores={**scores, **others}, fitness=fitness)
-
-    def _join(self) -> None:
-        """Gives every candidate so far its aggregate among all of them."""
-        key = self.proxy.key
-        joined = aggregate_scores(self.proxy, [each.scores for each in self.history])
-        for index, (candidate, outcome) in enumerate(zip(self.history, joined, strict=True)):
-            others = {name: each for name, each in candidate.scores.items() if name != key}
-            fitness = outcome.value if outcome.ok else -math.inf
-            self.history[index] = replace(candidate, scores={key: outcome, **others}, fitness=fitness)
 
     def _closed_form(self, fitness: float) -> dict[str, Score]:
         """The closed form among a finalist's scores."""
-        if is_exact(self.proxy):
+        if not self.proxy.info.needs_weights:
             return {}
         key = f"{self.proxy.key} in closed form"
         return {key: Score(key, self.proxy.sign * fitness, 0.0, 1, 0.0)}
 
-    def _add_seconds(self, seconds: Any) -> None:
+    def _add_seconds(self, seconds: Mapping[str, float]) -> None:
         for name, value in seconds.items():
             self.seconds[name] += value
 
@@ -400,43 +361,5 @@ class Run:
 
     def _status(self, best: float) -> str:
         text = f"best {self.proxy.sign * best:.5g}" if math.isfinite(best) else "best none yet"
-        return text + (f", failed {self.counts['failed']}" if self.counts["failed"] else "")
-
-    def refuse_if_empty(self, budget: Budget) -> None:
-        """Says why there is no network to choose from, where there is none.
-
-        Raises:
-            ProxyError: Every score failed.
-            InfeasibleBudgetError: Nothing fitted the budget.
-        """
-        if any(math.isfinite(candidate.fitness) for candidate in self.history):
-            return
-        if self.failures:
-            reason, count = self.failures.most_common(1)[0]
-            raise ProxyError(
-                f"{self.proxy.key} failed for all {self.counts['failed']} networks that fit the budget; "
-                f"{count} times: {reason}"
-            )
-        raise InfeasibleBudgetError(
-            f"none of {self.counts['proposed']:,} proposed networks fits the budget "
-            f"{limits_text(budget)}; raise a limit or propose more"
-        )
-
-    def result(self, settings: dict[str, Any], state: Literal["done", "interrupted"]) -> SearchResult:
-        """The search's outcome."""
-        names = ("propose", "cost", "screen", "rank", *(name for name in ("measure",) if name in self.seconds))
-        seconds = {name: self.seconds[name] for name in names}
-        return SearchResult(
-            best=max(self.history, key=lambda candidate: candidate.fitness),
-            history=tuple(self.history),
-            counts=Counts(**self.counts),
-            failures=dict(self.failures),
-            seconds={**seconds, "total": sum(seconds.values())},
-            settings=settings,
-            state=state,
-        )
-
-
-def is_exact(proxy: Proxy) -> bool:
-    """Whether the closed form is the score itself, so that there is nothing else to rank by."""
-    return not proxy.info.parts and (proxy.info.function is None or proxy.info.exact)
+        failed = self.board.failures.total()
+        return text + (f", failed {failed}" if failed else "")

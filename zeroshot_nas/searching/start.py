@@ -14,19 +14,19 @@ from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.spaces.base import SearchSpace
 
 if TYPE_CHECKING:
-    from zeroshot_nas.searching.latency_budget import Deadline
+    from zeroshot_nas.searching.latency_budget import LatencyBudget
 
 _CANDIDATES = 300
 """Random networks of a finite space among which the fastest to start from is looked for."""
 
 
-def starting_point(space: SearchSpace, budget: Budget, deadline: Deadline | None) -> Architecture:
+def starting_point(space: SearchSpace, budget: Budget, latency: LatencyBudget | None) -> Architecture:
     """A network within the budget: the space's initial one, or the cheapest by some cost.
 
     Raises:
         InfeasibleBudgetError: Even the network of least cost is over a limit.
     """
-    table = None if deadline is None else deadline.table
+    table = None if latency is None else latency.table
     cheapest = {name: space.smallest(name) for name in budget.limits() if name != "latency_ms"}
     if table is not None:  # no space knows its fastest network on a device; it is one of these, or near
         candidates = [space.smallest(name) for name in ("params", "flops", "layers", "activations")]
@@ -47,12 +47,12 @@ def starting_point(space: SearchSpace, budget: Budget, deadline: Deadline | None
     return space.initial()  # each limit alone can be met; whether all can together the search will show
 
 
-def restart(space: SearchSpace, budget: Budget, deadline: Deadline) -> Architecture:
+def restart(space: SearchSpace, budget: Budget, latency: LatencyBudget) -> Architecture:
     """A network within the budget whose limit on latency was tightened."""
     try:
-        return starting_point(space, deadline.budget(budget), deadline)
+        return starting_point(space, latency.budget(budget), latency)
     except InfeasibleBudgetError as error:
-        raise deadline.given_up() from error
+        raise latency.infeasible_error() from error
 
 
 def costs_of(architecture: Architecture, table: LatencyTable | None) -> Costs:

@@ -174,7 +174,7 @@ def _swap_naslib(digits: Digits) -> Digits:
     return tuple(_NASLIB_OPERATIONS[digits[edge]] for edge in _NASLIB_EDGES)
 
 
-@lru_cache(maxsize=4_096)
+@lru_cache(maxsize=65_536)  # the three stages of every cell
 def _stage(width: int, num_cells: int, cell: str) -> NASBench201Cell:
     return NASBench201Cell(width, sub_layers=num_cells, cell=cell)
 
