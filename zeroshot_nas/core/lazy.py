@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -32,3 +34,12 @@ class LazyModule(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """``torch.no_grad()``, also as a decorator, which loads torch when it is entered."""
+    import torch
+
+    with torch.no_grad():
+        yield

@@ -7,24 +7,30 @@ import itertools
 import math
 import numbers
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
-from typing import Any, NamedTuple, overload
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.score import Score, ScoreValue
 from zeroshot_nas.core.seeding import derive_seed, one_torch_thread, preserved_rng, torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
-from zeroshot_nas.network.module import Init, Network, build, initialize, without_residual_links
+from zeroshot_nas.network.init import Init
 from zeroshot_nas.scoring.feature_map import batch_norms
 from zeroshot_nas.scoring.passes import shared_passes
 from zeroshot_nas.scoring.perturbed_pass import count_weights, gaussian_weights, is_chain
 from zeroshot_nas.scoring.proxy import PROXIES, Batch, Proxy, ProxyFunction, get_proxy, pool_only
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
 
 DEFAULT_REPEATS = 4
 """Independent draws of weights and images that a score is the mean of."""
@@ -124,7 +130,7 @@ def score(
             raise ProxyError(f"{name} must be a whole number of 1 or more, got {value!r}")
     if standard_error is not None and not standard_error > 0:
         raise ProxyError(f"standard_error must be above 0, got {standard_error!r}")
-    if not isinstance(model, nn.Module):
+    if "torch" not in sys.modules or not isinstance(model, nn.Module):  # what was never imported has made no module
         architecture = architecture_of(model)
         if architecture is None:
             raise ProxyError(f"expected an Architecture or a torch.nn.Module, got {type(model).__name__}")
@@ -139,7 +145,8 @@ def score(
     subject = _Subject(model, batch if batch is not None else _input_size(model, input_size), init, seed, device)
     runs = [_Run(each, batch_size or each.info.batch_size, subject.reads_graph(each)) for each in proxies]
     precision = _Precision(repeats, standard_error, max_repeats)
-    with preserved_rng(), one_torch_thread():
+    draws = not all(subject.reads_graph(each) for each in proxies)  # what is read off the architecture needs no torch
+    with one_torch_thread() if draws or "torch" in sys.modules else nullcontext(), preserved_rng():
         for group in _groups(runs, subject):
             _run_group(group, subject, precision, alone=asked is not proxy)
     scores = {run.proxy.key: run.score() for run in runs}
@@ -268,7 +275,7 @@ class _Subject:
         self.init = init
         self.seed = seed
         self.device = device
-        self.architecture = model.architecture if isinstance(model, Network) else model
+        self.architecture = _architecture_or_module(model)
         self.is_fixed = init == "keep" and isinstance(arrays, Batch)
 
     def architecture_for(self, proxy: Proxy) -> Architecture:
@@ -292,6 +299,8 @@ class _Subject:
         elif self.is_fast(proxies[0]):
             yield lambda proxy: self._value_of_architecture(proxy, batch_size, repeat)
         else:
+            from zeroshot_nas.network.module import initialize, without_residual_links  # here: it loads torch
+
             network = self.network
             initialize(network, self.init or info.init, torch_generator(self.seed, repeat, 0))
             _check_weights(network)
@@ -330,7 +339,7 @@ class _Subject:
         architecture = self.architecture_for(proxy)
         assert proxy.info.of_architecture is not None, "see is_fast"
         like = torch.zeros(0, device=self.device)
-        if isinstance(self.model, Network) and self.device is None:
+        if not isinstance(self.model, Architecture) and self.device is None:
             like = next(self.model.parameters()).detach()
         batch = self._batch(like, batch_size, repeat)
         weights = gaussian_weights(self.seed, repeat, count_weights(architecture)).to(like)
@@ -395,6 +404,8 @@ class _Subject:
         if isinstance(self.model, Architecture):
             if self.init == "keep":
                 raise ProxyError("an architecture has no weights to keep; build it first, or leave init out")
+            from zeroshot_nas.network.module import build
+
             network: nn.Module = build(self.model, init="keep")
         else:
             try:
@@ -444,8 +455,17 @@ def _number(value: object) -> float:
     return value if isinstance(value, ScoreValue) else float(value)
 
 
+def _architecture_or_module(model: Architecture | nn.Module) -> Architecture | nn.Module:
+    """The architecture that a model is or is built from; another module itself."""
+    if isinstance(model, Architecture):
+        return model
+    from zeroshot_nas.network.module import Network
+
+    return model.architecture if isinstance(model, Network) else model
+
+
 def _input_size(model: Architecture | nn.Module, input_size: Sequence[int] | None) -> tuple[int, ...]:
-    architecture = model.architecture if isinstance(model, Network) else model
+    architecture = _architecture_or_module(model)
     if isinstance(architecture, Architecture):
         if input_size is not None and tuple(input_size) != architecture.input_size:
             raise ProxyError(f"the architecture has input_size {architecture.input_size}, got {tuple(input_size)}")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture
 from zeroshot_nas.core.ranking import rank_aggregate
@@ -14,6 +12,9 @@ from zeroshot_nas.core.score import Score
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.scoring.engine import score
 from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def score_pool(
