@@ -35,6 +35,21 @@ def run(monkeypatch, capsys):
     return call
 
 
+@pytest.mark.parametrize("group", [(), ("runs",), ("latency",)])
+def test_a_group_without_a_command_prints_its_help_alone_and_exits_with_2(run, group):
+    helped = run(*group, "--help")
+    assert helped[0] == 0
+    assert run(*group) == (2, helped[1], "")
+
+
+def test_the_help_says_of_every_command_its_first_paragraph_in_full(run):
+    text = " ".join(run("--help")[1].split())
+    assert "search Search a space for the best network within a budget; trains nothing." in text
+    for line in run("--help")[1].splitlines():
+        assert len(line) <= 80
+        assert not line.endswith("...")
+
+
 def test_cost_of_a_string(run):
     code, out, err = run("cost", NET, "--input", "1x8x8", "--json")
     assert (code, err) == (0, "")

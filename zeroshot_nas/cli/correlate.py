@@ -28,7 +28,6 @@ from zeroshot_nas.cli.base import (
     print_rows,
 )
 from zeroshot_nas.errors import OutputExistsError
-from zeroshot_nas.execution import get_executor
 
 
 @app.command("correlate")
@@ -61,6 +60,7 @@ def correlate_command(
     quiet: Quiet = False,
 ) -> None:
     """How well proxies order the architectures of a benchmark by their trained accuracy."""
+    from zeroshot_nas.execution import get_executor
     from zeroshot_nas.nasbench.correlate import correlate
     from zeroshot_nas.nasbench.report import to_markdown
 

@@ -12,6 +12,7 @@ from zeroshot_nas.cli.base import (
     Backend,
     Batch,
     Classes,
+    Commands,
     Input,
     Model,
     Quiet,
@@ -27,7 +28,7 @@ from zeroshot_nas.cli.base import (
     space_of,
 )
 
-latency_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+latency_app = typer.Typer(cls=Commands, help="Measure this machine.", rich_markup_mode=None)
 app.add_typer(latency_app, name="latency")
 
 

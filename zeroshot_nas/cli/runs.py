@@ -8,12 +8,9 @@ from typing import Annotated
 
 import typer
 
-from zeroshot_nas.cli.base import AsJson, app, print_json, print_rows
-from zeroshot_nas.core.files import write_text
-from zeroshot_nas.runs.inspect import best_so_far, export, summary
-from zeroshot_nas.runs.store import FILE_NAME, recover
+from zeroshot_nas.cli.base import AsJson, Commands, app, print_json, print_rows
 
-runs_app = typer.Typer(help="Look into the folders of runs.", no_args_is_help=True)
+runs_app = typer.Typer(cls=Commands, help="Look into the folders of runs.", rich_markup_mode=None)
 app.add_typer(runs_app, name="runs")
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
 
@@ -23,6 +20,9 @@ def runs_list_command(
     folder: Annotated[Path, typer.Argument(help="Where runs are.")] = Path("runs"), as_json: AsJson = False
 ) -> None:
     """Every run in a folder, with its state."""
+    from zeroshot_nas.runs.inspect import summary
+    from zeroshot_nas.runs.store import FILE_NAME
+
     found = [summary(path.parent) for path in sorted(folder.glob(f"**/{FILE_NAME}"))]
     if as_json:
         print_json(found)
@@ -33,6 +33,8 @@ def runs_list_command(
 @runs_app.command("show")
 def runs_show_command(folder: RunFolder, as_json: AsJson = False) -> None:
     """A run's settings, versions, machine and journal."""
+    from zeroshot_nas.runs.inspect import summary
+
     about = summary(folder)
     if as_json:
         print_json(about)
@@ -46,6 +48,7 @@ def runs_show_command(folder: RunFolder, as_json: AsJson = False) -> None:
 def runs_best_command(folder: RunFolder, as_json: AsJson = False) -> None:
     """The best network of a run: of a finished one the winner, else the best score so far."""
     from zeroshot_nas import SearchResult
+    from zeroshot_nas.runs.inspect import best_so_far
 
     if (folder / "result.json").exists():
         best = SearchResult.from_json((folder / "result.json").read_text(encoding="utf-8")).best.to_dict()
@@ -64,6 +67,9 @@ def runs_export_command(
     out: Annotated[Path | None, typer.Option(help="File to write; default: print.")] = None,
 ) -> None:
     """All scores of a run."""
+    from zeroshot_nas.core.files import write_text
+    from zeroshot_nas.runs.inspect import export
+
     if as_format not in ("csv", "json"):
         raise typer.BadParameter(f"--format must be csv or json, got {as_format!r}")
     text = export(folder, as_format)
@@ -79,6 +85,8 @@ def runs_recover_command(
     out: Annotated[Path, typer.Option(help="Folder for what can be saved; it must hold no run.")],
 ) -> None:
     """Copy what can be read of a damaged run to a new folder."""
+    from zeroshot_nas.runs.store import FILE_NAME, recover
+
     out.mkdir(parents=True, exist_ok=True)
     saved = recover(folder / FILE_NAME, out / FILE_NAME)
     print_rows([(name, f"{count:,} rows saved") for name, count in saved.items()])

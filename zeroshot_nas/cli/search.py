@@ -34,8 +34,6 @@ from zeroshot_nas.cli.base import (
     space_of,
 )
 from zeroshot_nas.errors import FileFormatError, OutputExistsError, SettingsChangedError
-from zeroshot_nas.execution import get_executor
-from zeroshot_nas.runs.store import FILE_NAME, Store, open_run, settings_difference
 
 if TYPE_CHECKING:
     from zeroshot_nas.nasbench.hardware import DeviceCosts
@@ -99,6 +97,8 @@ def search_command(
 ) -> None:
     """Search a space for the best network within a budget; trains nothing."""
     from zeroshot_nas import search
+    from zeroshot_nas.execution import get_executor
+    from zeroshot_nas.runs.store import open_run
 
     options = {name: value for name, value in ctx.params.items() if name not in _RUN_OPTIONS}
     folder = resume or out
@@ -188,6 +188,8 @@ def _stored_options(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         FileFormatError: The folder holds no run of the command line.
         SettingsChangedError: An option was given that differs.
     """
+    from zeroshot_nas.runs.store import FILE_NAME, Store, settings_difference
+
     with Store(folder / FILE_NAME, read_only=True) as store:
         options = store.fact("options")
     if not isinstance(options, dict):
@@ -199,6 +201,8 @@ def _stored_options(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_to_overwrite(folder: Path, force: bool) -> None:
+    from zeroshot_nas.runs.store import FILE_NAME, open_run
+
     files = [folder / name for name in (FILE_NAME, "result.json", "best.json")]
     if any(file.exists() for file in files) and not force:
         raise OutputExistsError(

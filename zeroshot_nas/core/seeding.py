@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
+from zeroshot_nas.core.lazy import LazyModule
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+else:
+    np = LazyModule("numpy")
 
 
 def derive_seed(seed: int, *stream: int) -> int:
@@ -73,14 +76,14 @@ def preserved_rng() -> Iterator[None]:
         True
     """
     torch = sys.modules.get("torch")  # what was never imported has no state to keep
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  the global state is the point
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # the global state is the point
     torch_state = torch.get_rng_state() if torch else None
     cuda_states = torch.cuda.get_rng_state_all() if torch and torch.cuda.is_initialized() else None
     try:
         yield
     finally:
         random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        np.random.set_state(numpy_state)
         if torch and torch_state is not None:
             torch.set_rng_state(torch_state)
         if torch and cuda_states is not None:

@@ -9,15 +9,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from zeroshot_nas.architecture.architecture import Architecture, BlockSpec, head, single_sub_layer
 from zeroshot_nas.architecture.ops import Op, Residual, Resolution, Shape
 from zeroshot_nas.core.files import write_text
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import FileFormatError
 from zeroshot_nas.latency.kernels import GLOBAL_POOL, KINDS, LINEAR, Kernel, instructions, pieces
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = LazyModule("numpy")
 
 _FORMAT = "zeroshot_nas.device_table"
 _VERSION = 2

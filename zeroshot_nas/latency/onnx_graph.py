@@ -10,16 +10,18 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from zeroshot_nas.architecture import ops
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.costs.complexity import check_buildable
 from zeroshot_nas.errors import MissingExtraError
 from zeroshot_nas.latency.kernels import ADD, CONCATENATE, SCALE, Instruction, instructions
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
+else:
+    np = LazyModule("numpy")
 
 INPUT_NAME = "images"
 OPSET = 18

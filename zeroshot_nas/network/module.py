@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,7 @@ from zeroshot_nas.architecture import ops
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.costs.complexity import check_buildable
-
-Init: TypeAlias = Literal["kaiming", "gaussian", "keep"]
-"""``kaiming``: for training; ``gaussian``: weights N(0, 1), for Zen-score; ``keep``: as they are."""
+from zeroshot_nas.network.init import Init
 
 
 class Conv2d(nn.Conv2d):

@@ -10,18 +10,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
+from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.passes import Passes, passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
+
 
 @register_proxy(ProxyInfo("az_expressivity", reads=("features",), source="arXiv:2403.19232", grows_with_depth=True))
-@torch.no_grad()
+@no_grad()
 def az_expressivity(network: nn.Module, batch: Batch, /, *, features: str | Sequence[str] = "") -> float:
     r"""Expressivity of AZ-NAS (Lee and Ham, CVPR 2024, arXiv:2403.19232); higher is better.
 
@@ -55,7 +61,7 @@ def az_expressivity(network: nn.Module, batch: Batch, /, *, features: str | Sequ
 
 
 @register_proxy(ProxyInfo("az_progressivity", reads=("features",), source="arXiv:2403.19232"))
-@torch.no_grad()
+@no_grad()
 def az_progressivity(network: nn.Module, batch: Batch, /, *, features: str | Sequence[str] = "") -> float:
     r"""Progressivity of AZ-NAS (Lee and Ham, CVPR 2024, arXiv:2403.19232); higher is better.
 

@@ -11,20 +11,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from zeroshot_nas.closed_form.cet.score import cet as cet_closed_form
 from zeroshot_nas.closed_form.cet.score import cet_pool
 from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, CetTerms, ConvColumns, Variant
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.autograd_graph import AutogradGraph, Node, all_but_channels, energy, random_signs
 from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
 
 CLASSES = 10
 """Random linear outputs that stand in for logits where a module returns a feature map."""
@@ -185,8 +191,8 @@ def measure_cet(network: nn.Module, batch: Batch) -> Measured:
 
 def _logits(output: Any, batch: Batch) -> Tensor:
     """The module's output (N, K); of a feature map what a random linear classifier makes of its mean."""
-    if not isinstance(output, Tensor) or output.dim() < 2 or output.grad_fn is None:
-        got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+    if not isinstance(output, torch.Tensor) or output.dim() < 2 or output.grad_fn is None:
+        got = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
         raise ProxyError(f"cet expects logits (N, num_classes) or a feature map with a gradient, got {got}")
     if output.dim() == 2:
         return output

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.costs.cost import cost
 from zeroshot_nas.errors import ArchitectureError, ProxyError
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
+
+if TYPE_CHECKING:
+    from torch import nn
+else:
+    nn = LazyModule("torch.nn")
 
 
 def architecture_params(architecture: Architecture) -> int:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import torch
-from torch import Tensor, nn
-
+from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
 
 Variant: TypeAlias = Literal["paper", "opt"]
 
@@ -18,7 +23,7 @@ Variant: TypeAlias = Literal["paper", "opt"]
 @register_proxy(
     ProxyInfo("meco", reads=("modules",), source="Jiang et al., NeurIPS 2023", batch_size=1, grows_with_depth=True)
 )
-@torch.no_grad()
+@no_grad()
 def meco(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", channels: int = 8) -> float:
     r"""MeCo (Jiang, Wang and Bie, NeurIPS 2023); higher is better.
 
@@ -58,7 +63,7 @@ def meco(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", cha
         raise ProxyError(f"meco's channels must be a whole number of 1 or more, got {channels}")
     run = passes(network, batch.inputs, batch.targets)
     outputs = [output for _, output in run.forward.modules]
-    if isinstance(run.forward.output, Tensor):
+    if isinstance(run.forward.output, torch.Tensor):
         outputs.append(run.forward.output)
     known: dict[int, float | None] = {}  # by identity: the network's output is most often its last module's
     for output in outputs:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
+from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import UndefinedScoreError
 from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 from zeroshot_nas.scoring.relu_patterns import duplicates, relu_units, shared_units
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
+
 
 @register_proxy(ProxyInfo("naswot", reads=("relus",), source="arXiv:2006.04647", real_data=True, grows_with_depth=True))
-@torch.no_grad()
+@no_grad()
 def naswot(network: nn.Module, batch: Batch, /, *, normalise: bool = False) -> float:
     r"""NASWOT (Mellor et al., "Neural Architecture Search without Training", ICML 2021, arXiv:2006.04647).
 

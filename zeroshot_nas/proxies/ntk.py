@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import torch
-from torch import Tensor, nn
-
+from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.feature_map import running_statistics
 from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
 
 Statistics: TypeAlias = Literal["train", "eval"]
 
@@ -97,15 +102,15 @@ def _one_by_one(network: nn.Module, batch: Batch, weights: Sequence[Tensor]) -> 
     with running_statistics(network), torch.enable_grad():
         for image in torch.split(batch.inputs, 1):
             logits = network(image.detach().requires_grad_())  # nothing of it is shared, so it is not recorded
-            if not isinstance(logits, Tensor) or logits.dim() != 2:
-                got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
+                got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
                 raise ProxyError(f"expected logits (N, num_classes) from {type(network).__name__}, got {got}")
             found = torch.autograd.grad(logits.sum(), weights, allow_unused=True, materialize_grads=True)
             gradients.append(list(found))
     return gradients
 
 
-@torch.no_grad()
+@no_grad()
 def _kernel(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
     """Products of all pairs of images, summed over weights in float64."""
     kernel = torch.zeros(len(gradients), len(gradients), dtype=torch.float64, device=gradients[0][0].device)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
+from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.scoring.feature_map import WithoutBatchNorm, feature_map
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
+
+if TYPE_CHECKING:
+    from torch import nn
+else:
+    nn = LazyModule("torch.nn")
 
 
 @register_proxy(
@@ -22,7 +26,7 @@ from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_p
         grows_with_depth=True,
     )
 )
-@torch.no_grad()
+@no_grad()
 def phi(network: nn.Module, batch: Batch, /, *, alpha: float = 0.01) -> float:
     r"""Phi-score (Lin et al., "Zen-NAS", ICCV 2021, arXiv:2102.01063); higher is better.
 

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import torch
-from torch import Tensor, nn
-
+from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
+
 FisherVariant: TypeAlias = Literal["paper", "zerocost"]
 GradNormVariant: TypeAlias = Literal["layers", "global"]
-
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 @register_proxy(
@@ -260,7 +263,7 @@ def grasp(network: nn.Module, batch: Batch, /) -> float:
 
 
 @register_proxy(ProxyInfo("l2_norm", reads=(), source="arXiv:2101.08134", cost="weights", grows_with_depth=True))
-@torch.no_grad()
+@no_grad()
 def l2_norm(network: nn.Module, batch: Batch, /) -> float:  # noqa: ARG001  a proxy takes both
     r"""Size of the weights (Abdelfattah et al., ICLR 2021, arXiv:2101.08134); higher is better.
 
@@ -285,7 +288,8 @@ def l2_norm(network: nn.Module, batch: Batch, /) -> float:  # noqa: ARG001  a pr
         >>> score(net, "l2_norm", input_size=(2,), init="keep").value
         5.0
     """
-    weights = {id(part.weight): part.weight for part in network.modules() if isinstance(part, _LAYERS)}
+    layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+    weights = {id(part.weight): part.weight for part in network.modules() if isinstance(part, layers)}
     return _total([torch.linalg.vector_norm(weight) for weight in weights.values()], "l2_norm")
 
 

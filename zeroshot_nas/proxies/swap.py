@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
+from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 from zeroshot_nas.scoring.relu_patterns import count_images, count_patterns, relu_units, unit_codes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
 
 DEFAULT_MU = 1000.0
 """Thousands of parameters that `swap_reg` favours unless the caller says otherwise."""
 
 
 @register_proxy(ProxyInfo("swap", reads=("relus",), source="arXiv:2403.04161", grows_with_depth=True))
-@torch.no_grad()
+@no_grad()
 def swap(network: nn.Module, batch: Batch, /) -> float:
     r"""SWAP-Score (Peng et al., "SWAP-NAS", ICLR 2024, arXiv:2403.04161); higher is better.
 
@@ -46,7 +52,7 @@ def swap(network: nn.Module, batch: Batch, /) -> float:
 
 
 @register_proxy(ProxyInfo("swap_reg", reads=("relus",), source="arXiv:2403.04161"))
-@torch.no_grad()
+@no_grad()
 def swap_reg(network: nn.Module, batch: Batch, /, *, mu: float = DEFAULT_MU, sigma: float | None = None) -> float:
     r"""Regularised SWAP-Score (Peng et al., "SWAP-NAS", ICLR 2024, arXiv:2403.04161); higher is better.
 
@@ -90,7 +96,7 @@ def swap_reg(network: nn.Module, batch: Batch, /, *, mu: float = DEFAULT_MU, sig
 
 
 @register_proxy(ProxyInfo("linear_regions", reads=("relus",), source="arXiv:2102.11535", batch_size=64))
-@torch.no_grad()
+@no_grad()
 def linear_regions(network: nn.Module, batch: Batch, /) -> float:
     """Linear regions (Chen et al., "TE-NAS", ICLR 2021, arXiv:2102.11535); higher is better.
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-import torch
-from torch import Tensor, nn
-
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.feature_map import WithoutBatchNorm
 from zeroshot_nas.scoring.passes import Forward
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
 
 Variant: TypeAlias = Literal["paper", "bn", "zennas"]
 
@@ -213,14 +218,14 @@ def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float)
         state[name].requires_grad_()
     try:
         with nullcontext() if keep_batch_norm else WithoutBatchNorm():
-            forward = Forward(_WithState(network, state), image * scale)
+            forward = Forward(_with_state(network, state), image * scale)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise UndefinedScoreError(
             "a batch norm sees one value per channel of the image (a gate, a small map); use variant 'paper'"
         ) from error
-    if not isinstance(forward.output, Tensor):
+    if not isinstance(forward.output, torch.Tensor):
         raise ProxyError(f"expected a tensor from {type(network).__name__}, got {type(forward.output).__name__}")
     return forward
 
@@ -240,13 +245,15 @@ def _proportional(outputs: Sequence[Tensor], scaled: Sequence[Tensor], scale: fl
     return True
 
 
-class _WithState(nn.Module):
+def _with_state(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     """A network run with other tensors in place of its parameters and buffers."""
 
-    def __init__(self, network: nn.Module, state: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.network = network
-        self.state = state
+    class WithState(nn.Module):  # here: to derive from a class of torch loads it
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
 
-    def forward(self, image: Tensor) -> Any:
-        return torch.func.functional_call(self.network, self.state, (image,))
+        def forward(self, image: Tensor) -> Any:
+            return torch.func.functional_call(self.network, state, (image,))
+
+    return WithState()

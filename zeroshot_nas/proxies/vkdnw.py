@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import torch
-from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.overrides import TorchFunctionMode
-
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.feature_map import running_statistics
+from zeroshot_nas.scoring.interception import Interception
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.autograd.graph import GradientEdge
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
 
 Variant: TypeAlias = Literal["paper", "authors"]
 
 MAX_TENSORS = 128
 """How many parameter tensors are read, as in the paper."""
-
-_CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 
 
 @register_proxy(ProxyInfo("vkdnw", reads=(), source="arXiv:2502.04975", needs_gradients=True, cost="many"))
@@ -78,8 +81,8 @@ def _rows(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], variant
     """Rows whose products sum to the Fisher information of all images: each Jacobian times a factor of the middle."""
     with torch.enable_grad(), _FirstElements(tensors, len(inputs)) as derivatives:
         logits = network(inputs.detach())
-    if not isinstance(logits, Tensor) or logits.dim() != 2:
-        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ProxyError(f"expected logits (N, num_classes) from {type(network).__name__}, got {got}")
     if derivatives.mixes_images:
         raise ProxyError("vkdnw runs each image by itself, and a batch norm of the module has no running statistics")
@@ -95,7 +98,7 @@ def _rows(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], variant
     for row, cotangent in enumerate(factor.unbind(1) if targets else ()):
         derivatives.columns.zero_()
         reached = targets if row < deep else features
-        torch.autograd.grad(logits, reached, cotangent, retain_graph=True, allow_unused=True)
+        torch.autograd.grad(logits, reached, cotangent, retain_graph=True, allow_unused=True)  # type: ignore[arg-type]  # tensors and edges mixed, which it takes
         rows[row] = derivatives.columns
     if others:
         rows[:, :, others] = _by_image(network, inputs, [tensors[index] for index in others], factor).double()
@@ -172,7 +175,7 @@ def _lower_factor(p: Tensor) -> Tensor:
     return unscaled * pivots[:, None, :]
 
 
-class _FirstElements(TorchFunctionMode):
+class _FirstElements(Interception):
     """Derivatives of logits for the first element of parameters, an image a row.
 
     While open it sees each call of a convolution, linear layer or batch norm, lets it run on constant parameters, and
@@ -194,7 +197,6 @@ class _FirstElements(TorchFunctionMode):
     """
 
     def __init__(self, parameters: Sequence[Tensor], images: int) -> None:
-        super().__init__()
         self.index = {id(parameter): index for index, parameter in enumerate(parameters)}
         self.mixes_images = False
         self.images = images
@@ -211,7 +213,7 @@ class _FirstElements(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
-        if func in _CONVOLUTIONS:
+        if func in (torch.conv1d, torch.conv2d, torch.conv3d):
             return self._convolution(func, *args, **given)
         if func is nn.functional.linear:
             return self._linear(*args, **given)
@@ -256,7 +258,7 @@ class _FirstElements(TorchFunctionMode):
         output = nn.functional.linear(input, _constant(weight), None if bias is None else _constant(bias))
         output = self._attach(output, weight, bias, input[..., 0], [], -1)
         if input.requires_grad and weight.is_leaf:
-            self.last_linear = output, get_gradient_edge(input), weight.detach()
+            self.last_linear = output, torch.autograd.graph.get_gradient_edge(input), weight.detach()
         return output
 
     def _batch_norm(
@@ -301,7 +303,7 @@ class _FirstElements(TorchFunctionMode):
         if not output.requires_grad:
             self.sources.append(output.requires_grad_())
             output = output.clone()  # a leaf can't be changed in place, as an activation behind it may do
-        self.outputs.append(get_gradient_edge(output))
+        self.outputs.append(torch.autograd.graph.get_gradient_edge(output))
         of_weight, of_bias = (None if each is None else self.index.get(id(each)) for each in (weight, bias))
         factor = factor.detach().clone()
         # the graph holds the hook: if that held the graph's edges, the whole forward pass would never be freed

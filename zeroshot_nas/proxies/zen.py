@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.closed_form.zen import zen_closed_form
+from zeroshot_nas.core.lazy import no_grad
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.scoring.feature_map import BatchNormVariances, feature_map
 from zeroshot_nas.scoring.perturbed_pass import perturbed_pass
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Variant: TypeAlias = Literal["paper", "l1", "zennas"]
 
@@ -53,7 +54,7 @@ def zen_of_architecture(
         of_architecture=zen_of_architecture,
     )
 )
-@torch.no_grad()
+@no_grad()
 def zen(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", alpha: float = 0.01) -> float:
     r"""Zen-score (Lin et al., "Zen-NAS", ICCV 2021, arXiv:2102.01063); higher is better.
 

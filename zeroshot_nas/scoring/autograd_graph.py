@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import torch
-from torch import Tensor, nn
-
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
 
 _SLOPE_ENTRIES = 512
 """Images times positions from which on a channel's mean slope is its own."""
@@ -164,7 +169,7 @@ class AutogradGraph:
                 handle.remove()
 
 
-_Gradients: TypeAlias = tuple[Tensor, ...]
+_Gradients: TypeAlias = "tuple[Tensor, ...]"
 
 
 def _mean_slope(to_input: _Gradients, to_output: _Gradients) -> _Gradients:

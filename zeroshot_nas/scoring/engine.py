@@ -7,25 +7,31 @@ import itertools
 import math
 import numbers
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
-from typing import Any, NamedTuple, overload
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.score import Score, ScoreValue
 from zeroshot_nas.core.seeding import derive_seed, one_torch_thread, preserved_rng, torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
-from zeroshot_nas.network.module import Init, Network, build, initialize, without_residual_links
+from zeroshot_nas.network.init import Init
 from zeroshot_nas.scoring.closed_forms import DEFAULT_REPEATS, check_repeats
 from zeroshot_nas.scoring.feature_map import batch_norms
 from zeroshot_nas.scoring.passes import shared_passes
 from zeroshot_nas.scoring.perturbed_pass import count_weights, gaussian_weights, is_chain
 from zeroshot_nas.scoring.proxy import PROXIES, Batch, Proxy, ProxyFunction, get_proxy, pool_only
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
 
 
 @overload
@@ -117,7 +123,7 @@ def score(
         ('ok', 4)
     """
     check_repeats(repeats=repeats, batch_size=batch_size, standard_error=standard_error, max_repeats=max_repeats)
-    if not isinstance(model, nn.Module):
+    if "torch" not in sys.modules or not isinstance(model, nn.Module):  # what was never imported has made no module
         architecture = architecture_of(model)
         if architecture is None:
             raise ProxyError(f"expected an Architecture or a torch.nn.Module, got {type(model).__name__}")
@@ -132,7 +138,8 @@ def score(
     subject = _Subject(model, batch if batch is not None else _input_size(model, input_size), init, seed, device)
     runs = [_Run(each, batch_size or each.info.batch_size, subject.reads_graph(each)) for each in proxies]
     precision = _Precision(repeats, standard_error, max_repeats)
-    with preserved_rng(), one_torch_thread():
+    draws = not all(subject.reads_graph(each) for each in proxies)  # what is read off the architecture needs no torch
+    with one_torch_thread() if draws or "torch" in sys.modules else nullcontext(), preserved_rng():
         for group in _groups(runs, subject):
             _run_group(group, subject, precision, alone=asked is not proxy)
     scores = {run.proxy.key: run.score() for run in runs}
@@ -261,7 +268,7 @@ class _Subject:
         self.init = init
         self.seed = seed
         self.device = device
-        self.architecture = model.architecture if isinstance(model, Network) else model
+        self.architecture = _architecture_or_module(model)
         self.is_fixed = init == "keep" and isinstance(arrays, Batch)
 
     def architecture_for(self, proxy: Proxy) -> Architecture:
@@ -285,6 +292,8 @@ class _Subject:
         elif self.is_fast(proxies[0]):
             yield lambda proxy: self._value_of_architecture(proxy, batch_size, repeat)
         else:
+            from zeroshot_nas.network.module import initialize, without_residual_links  # here: it loads torch
+
             network = self.network
             initialize(network, self.init or info.init, torch_generator(self.seed, repeat, 0))
             _check_weights(network)
@@ -323,7 +332,7 @@ class _Subject:
         architecture = self.architecture_for(proxy)
         assert proxy.info.of_architecture is not None, "see is_fast"
         like = torch.zeros(0, device=self.device)
-        if isinstance(self.model, Network) and self.device is None:
+        if not isinstance(self.model, Architecture) and self.device is None:
             like = next(self.model.parameters()).detach()
         batch = self._batch(like, batch_size, repeat)
         weights = gaussian_weights(self.seed, repeat, count_weights(architecture)).to(like)
@@ -388,6 +397,8 @@ class _Subject:
         if isinstance(self.model, Architecture):
             if self.init == "keep":
                 raise ProxyError("an architecture has no weights to keep; build it first, or leave init out")
+            from zeroshot_nas.network.module import build
+
             network: nn.Module = build(self.model, init="keep")
         else:
             try:
@@ -437,8 +448,17 @@ def _number(value: object) -> float:
     return value if isinstance(value, ScoreValue) else float(value)
 
 
+def _architecture_or_module(model: Architecture | nn.Module) -> Architecture | nn.Module:
+    """The architecture that a model is or is built from; another module itself."""
+    if isinstance(model, Architecture):
+        return model
+    from zeroshot_nas.network.module import Network
+
+    return model.architecture if isinstance(model, Network) else model
+
+
 def _input_size(model: Architecture | nn.Module, input_size: Sequence[int] | None) -> tuple[int, ...]:
-    architecture = model.architecture if isinstance(model, Network) else model
+    architecture = _architecture_or_module(model)
     if isinstance(architecture, Architecture):
         if input_size is not None and tuple(input_size) != architecture.input_size:
             raise ProxyError(f"the architecture has input_size {architecture.input_size}, got {tuple(input_size)}")

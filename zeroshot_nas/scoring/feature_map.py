@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.network.module import Network
+from zeroshot_nas.scoring.interception import Interception
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:
@@ -34,7 +38,7 @@ def running_statistics(module: nn.Module) -> Iterator[None]:
             norm.training = training
 
 
-class WithoutBatchNorm(TorchFunctionMode):
+class WithoutBatchNorm(Interception):
     """While open, batch norm returns a copy of its input, whether a module calls it or a function.
 
     A hook on the modules would not do: a batch norm refuses one value per channel before its hook runs, and where the
@@ -109,21 +113,22 @@ def feature_map(network: nn.Module, inputs: Tensor) -> Tensor:
         network: Any module, no special methods needed.
         inputs: ``(N, C, H, W)``, ``(N, C, L)`` or ``(N, F)``.
     """
+    from zeroshot_nas.network.module import Network  # here: it loads torch
+
     if isinstance(network, Network):
         return network.forward_features(inputs)
     with _LastFeatureMap(inputs.dim()) as trace:
         output = network(inputs)
     features = output if trace.features is None else trace.features
-    if not isinstance(features, Tensor):
+    if not isinstance(features, torch.Tensor):
         raise ProxyError(f"the module returns {type(features).__name__} and computes no feature map; expected a tensor")
     return features
 
 
-class _LastFeatureMap(TorchFunctionMode):
+class _LastFeatureMap(Interception):
     """Watches torch functions and keeps the last result that is a feature map."""
 
     def __init__(self, dimensions: int) -> None:
-        super().__init__()
         self.dimensions = dimensions
         self.features: Tensor | None = None
 
@@ -136,7 +141,7 @@ class _LastFeatureMap(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if (
-            isinstance(result, Tensor)
+            isinstance(result, torch.Tensor)
             and result.is_floating_point()
             and result.dim() == self.dimensions
             and math.prod(result.shape[2:]) > 1

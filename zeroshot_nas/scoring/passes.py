@@ -5,31 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, did_you_mean
+from zeroshot_nas.scoring.interception import Interception
 
-_RELUS = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, nn.functional.relu, nn.functional.relu_}
-_CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
-_ELEMENTWISE = (
-    nn.modules.batchnorm._NormBase,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.Sigmoid,
-    nn.SiLU,
-    nn.Hardswish,
-    nn.GELU,
-    nn.Dropout,
-)
-
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
 
 READS = frozenset({"relus", "layers", "modules", "features", "weight_gradients", "parameter_gradients"})
 """What of a network's passes a proxy may read; what none of a call's proxies reads is not kept, which saves time."""
+
+
+@cache
+def _relu_functions() -> frozenset[Callable[..., Any]]:
+    functional = nn.functional
+    return frozenset(
+        {torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, functional.relu, functional.relu_}
+    )
+
+
+@cache
+def _layer_functions() -> frozenset[Callable[..., Any]]:
+    return frozenset({torch.conv1d, torch.conv2d, torch.conv3d, nn.functional.linear})
+
+
+@cache
+def _elementwise() -> tuple[type[nn.Module], ...]:
+    activations = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.SiLU, nn.Hardswish, nn.GELU)
+    return (nn.modules.batchnorm._NormBase, *activations, nn.Dropout)
 
 
 class Layer(NamedTuple):
@@ -87,8 +97,8 @@ class Passes:
             ProxyError: The output is not a matrix.
         """
         output = self.forward.output
-        if not isinstance(output, Tensor) or output.dim() != 2:
-            got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        if not isinstance(output, torch.Tensor) or output.dim() != 2:
+            got = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
             raise ProxyError(f"expected logits (N, num_classes) from {type(self.network).__name__}, got {got}")
         return output
 
@@ -279,7 +289,7 @@ class Forward:
         if self._changed:
             args = [self._current(argument) for argument in args]
             kwargs = {name: self._current(argument) for name, argument in kwargs.items()}
-        if func in _RELUS:
+        if func in _relu_functions():
             x = args[0] if args else kwargs["input"]
             result = torch.relu(x)
             if "relus" in self._reads:
@@ -291,13 +301,13 @@ class Forward:
             return result
         name = getattr(func, "__name__", "")
         if name.endswith("_") and not name.endswith("__") and args and self._is_known(args[0]):
-            out_of_place = getattr(Tensor, name[:-1], None)
+            out_of_place = getattr(torch.Tensor, name[:-1], None)
             if out_of_place is not None and args[0]._base is None:
                 result = out_of_place(*args, **kwargs)
                 self._changed[id(args[0])] = (args[0], result)
                 return result
         result = func(*args, **kwargs)
-        if func in _CONVOLUTIONS or func is nn.functional.linear:
+        if func in _layer_functions():
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             self.weights.append(weight)
             if "layers" in self._reads:
@@ -305,13 +315,13 @@ class Forward:
         return result
 
     def _is_known(self, tensor: Any) -> bool:
-        return isinstance(tensor, Tensor) and id(tensor) in self._versions
+        return isinstance(tensor, torch.Tensor) and id(tensor) in self._versions
 
     def _current(self, value: Any) -> Any:
         """A tensor as the network would see it; lists and tuples member by member."""
         if isinstance(value, list | tuple) and type(value) in (list, tuple):
             return type(value)(self._current(each) for each in value)
-        while isinstance(value, Tensor) and id(value) in self._changed:
+        while isinstance(value, torch.Tensor) and id(value) in self._changed:
             value = self._changed[id(value)][1]
         return value
 
@@ -335,7 +345,7 @@ class Forward:
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def read(module: nn.Module, _: Any, output: Any) -> None:
             output = self._current(output)
-            if isinstance(output, Tensor):
+            if isinstance(output, torch.Tensor):
                 self._named[name] = self.keep(output)
                 if _is_leaf(module):
                     self._modules.append((module, output))
@@ -343,11 +353,10 @@ class Forward:
         return read
 
 
-class _Recorder(TorchFunctionMode):
+class _Recorder(Interception):
     """Hands every call of a torch function to a record."""
 
     def __init__(self, record: Forward) -> None:
-        super().__init__()
         self.record = record
 
     def __torch_function__(
@@ -374,7 +383,7 @@ def _blocks(network: nn.Module) -> list[str]:
     return [
         name
         for index, (name, _) in enumerate(members)
-        if index + 1 == len(members) or not isinstance(members[index + 1][1], _ELEMENTWISE)
+        if index + 1 == len(members) or not isinstance(members[index + 1][1], _elementwise())
     ]
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture.architecture import Architecture, block_steps
 from zeroshot_nas.architecture.ops import (
@@ -28,8 +26,15 @@ from zeroshot_nas.architecture.ops import (
     Residual,
     Zero,
 )
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.costs.complexity import check_buildable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = LazyModule("torch")
 
 _CHUNK = 1 << 16
 _KEPT_STREAMS = 8

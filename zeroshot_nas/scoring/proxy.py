@@ -6,17 +6,18 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.options import checked_option, option_types, parsed_option
 from zeroshot_nas.core.ranking import Aggregation
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError, did_you_mean
-from zeroshot_nas.network.module import Init
+from zeroshot_nas.network.init import Init
 from zeroshot_nas.scoring.passes import READS
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Direction: TypeAlias = Literal["higher", "lower"]
 

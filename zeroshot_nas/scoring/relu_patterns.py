@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = LazyModule("torch")
 
 _PART = 24
 """Bits that float32 adds up exactly."""

@@ -6,16 +6,22 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.utils.data import Dataset
-
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+    from torch.utils.data import Dataset
+else:
+    np = LazyModule("numpy")
+    torch = LazyModule("torch")
+    F = LazyModule("torch.nn.functional")
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +233,7 @@ def _resize(images: Tensor, sides: Sequence[int]) -> Tensor:
 
 def _check_images(images: Tensor, name: str) -> None:
     dtypes = (torch.float32, torch.uint8)
-    if not isinstance(images, Tensor) or images.dtype not in dtypes or images.ndim != 4 or not images.numel():
+    if not isinstance(images, torch.Tensor) or images.dtype not in dtypes or images.ndim != 4 or not images.numel():
         raise DataError(
             f"{name} must be a float32 or uint8 tensor (N, C, H, W) of one image or more, got {_describe(images)}"
         )
@@ -242,7 +248,7 @@ def _check_images(images: Tensor, name: str) -> None:
 
 
 def _check_labels(labels: Tensor, name: str, count: int, classes: int) -> None:
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (count,):
+    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.shape != (count,):
         raise DataError(f"{name} must be an int64 tensor ({count},), one label an image, got {_describe(labels)}")
     low, high = (int(bound) for bound in labels.aminmax())
     if low < 0 or high >= classes:
@@ -259,7 +265,7 @@ def _stacked(dataset: Dataset[Any]) -> tuple[Tensor, Tensor]:
     for index in range(len(dataset)):  # type: ignore[arg-type]  # a Dataset with a length, or TypeError says so
         try:
             image, label = dataset[index]
-            images.append(image if isinstance(image, Tensor) else _from_pillow(image))
+            images.append(image if isinstance(image, torch.Tensor) else _from_pillow(image))
             labels.append(int(label))
         except (TypeError, ValueError) as error:
             raise DataError(f"item {index} of the data set is no pair of an image and a class: {error}") from error
@@ -279,6 +285,6 @@ def _from_pillow(image: Any) -> Tensor:
 
 
 def _describe(value: object) -> str:
-    if isinstance(value, Tensor):
+    if isinstance(value, torch.Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     return type(value).__name__

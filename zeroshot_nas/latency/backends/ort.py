@@ -10,17 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ExportError, MissingExtraError
 from zeroshot_nas.latency.base import Prepared, Target, failing, register_backend
 from zeroshot_nas.latency.kernels import kernels
 from zeroshot_nas.latency.onnx_graph import kernel_index, onnx_graph
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnxruntime
+else:
+    np = LazyModule("numpy")
 
 _SUFFIX = "_kernel_time"
 _QUIET = 3  # errors only

@@ -6,18 +6,21 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator, torch_threads
 from zeroshot_nas.errors import LatencyError
 from zeroshot_nas.latency.base import Prepared, Target, failing, register_backend
 from zeroshot_nas.latency.kernels import ADD, CONCATENATE, SCALE, instructions
-from zeroshot_nas.network.module import build, initialize, sequential
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = LazyModule("torch")
 
 
 @register_backend("torch", package="torch")
@@ -55,6 +58,8 @@ def torch_cuda(target: Target, image_shape: Shape, /, *, batch_size: int, thread
 def _prepared(
     target: Target, image_shape: Shape, batch_size: int, threads: int, memory_format: torch.memory_format, device: str
 ) -> Iterator[Prepared]:
+    from zeroshot_nas.network.module import build  # here: listing backends must not load torch
+
     synchronise: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else lambda: None
     place: dict[str, Any] = {"device": device, "memory_format": memory_format}
     images = torch.randn((batch_size, *image_shape), generator=torch_generator(0)).to(**place)
@@ -82,6 +87,8 @@ class _Kernels:
     """A network as modules kernel by kernel, each timed where it stands."""
 
     def __init__(self, architecture: Architecture, place: dict[str, Any]) -> None:
+        from zeroshot_nas.network.module import initialize, sequential
+
         self.program = instructions(architecture.lower(), architecture.input_size)
         self.modules = [sequential(each.ops) for each in self.program]
         generator = torch_generator(0)

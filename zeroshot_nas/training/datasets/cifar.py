@@ -6,14 +6,19 @@ import io
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import DataError, FileFormatError
 from zeroshot_nas.training.base import ImageData, register_data
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+else:
+    np = LazyModule("numpy")
+    torch = LazyModule("torch")
 
 _PIXELS = 3 * 32 * 32
 _MAX_BYTES = 400_000_000  # CIFAR-100's training file, the largest, has 155 million

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import MissingExtraError
 from zeroshot_nas.training.base import ImageData, register_data
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = LazyModule("torch")
 
 TEST_FRACTION = 0.25
 """Share of the images kept for the test; the split is the same whatever the seed of a run."""

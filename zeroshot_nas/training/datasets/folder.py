@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from zeroshot_nas.core.files import write_text
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import DataError, FileFormatError
 from zeroshot_nas.training.base import ImageData, register_data, stratified_split
 from zeroshot_nas.training.images import SUFFIXES, read_image
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = LazyModule("torch")
 
 SPLIT = "split.json"
 """File in the folder that keeps which images are held out for the test."""

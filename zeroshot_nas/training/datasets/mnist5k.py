@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import MissingExtraError
 from zeroshot_nas.training.base import ImageData, register_data, stratified_split
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = LazyModule("torch")
 
 TEST_FRACTION = 0.2
 """Share of the images kept for the test; the split is the same whatever the seed of a run."""

@@ -1,0 +1,145 @@
+"""What needs no torch loads none: names, costs, closed forms, searches by them, stores and results."""
+
+import ast
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.layers import modules
+
+LOADS_TORCH = {
+    *("network.module", "network.inheritance", "network.to_onnx"),
+    *("costs.module", "testing"),
+    *("export.base", "export.exporting", "export.onnx_file", "export.quantization", "export.standalone"),
+    *("training.augment", "training.averaging", "training.checkpoint", "training.distillation"),
+    *("training.learner", "training.trainer"),
+}
+"""Modules that may load torch when they are imported: they hold, change or train networks. No others do."""
+
+LOADED_AT_ONCE = {
+    "scipy": {"nasbench.agreement", "nasbench.report"},
+    "tqdm": {"latency.calibrate", "nasbench.scoring", "searching.rounds", "training.trainer"},
+    **dict.fromkeys(
+        ("sklearn", "matplotlib", "pandas", "fvcore", "PIL", "kornia", "mlxtend", "onnx", "onnxruntime", "distributed"),
+        frozenset[str](),
+    ),
+}
+"""Modules that import a package at their head; all others import it where they use it, or not at all."""
+
+HEAVY = ("torch", "scipy", "sklearn", "matplotlib", "pandas", "fvcore", "PIL", "onnx", "onnxruntime", "rich")
+
+_IMPORT_WITHOUT_TORCH = """
+import importlib, importlib.abc, json, sys
+
+class NoTorch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError("torch is not to be loaded", name="torch")
+
+sys.meta_path.insert(0, NoTorch())
+refused = []
+for name in json.load(sys.stdin):
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        refused.append(name)
+print(json.dumps(refused))
+"""
+
+_COMMAND_LINE = "import sys; sys.argv[1:] = {arguments}\nfrom zeroshot_nas.cli import main; main()"
+NET = "SuperConvK3BNRELU(3,8,1,1)SuperResIDWE2K3(8,16,2,8,1)"
+
+WITHOUT_NUMPY = {
+    "the help": _COMMAND_LINE.format(arguments=["--help"]),
+    "a command's help": _COMMAND_LINE.format(arguments=["search", "--help"]),
+    "costs on the command line": _COMMAND_LINE.format(arguments=["cost", NET]),
+    "costs": f"print(zs.cost(zs.Architecture.from_string({NET!r})), zs.Budget(params=1))",
+    "a score read back": "score = zs.Score('zen', 1.0, None, 4, 0.1); print(zs.Score.from_dict(score.to_dict()))",
+    "names of searchers": "print(zs.list_searchers(), zs.SearchResult, zs.Candidate)",
+    "names of spaces": "print(zs.list_spaces(), zs.get_space('resnet'))",
+    "names of data": "print(zs.list_data(), zs.get_recipe('quick'))",
+    "names of executors": "from zeroshot_nas.execution import list_executors; print(list_executors())",
+    "names of backends": "from zeroshot_nas.latency.base import list_backends; print(list_backends())",
+}
+"""Programs that load none of the heavy packages, nor numpy."""
+
+WITHOUT_TORCH = {
+    **WITHOUT_NUMPY,
+    "list": _COMMAND_LINE.format(arguments=["list"]),
+    "names of proxies": "print(zs.list_proxies(), zs.get_proxy('cet'), zs.get_proxy('zen'))",
+    "a closed form": f"print(zs.score(zs.Architecture.from_string({NET!r}), 'cet').value)",
+    "several closed forms": f"""
+net = zs.Architecture.from_string({NET!r})
+print(zs.score(net, ["cet", "zen_closed_form", "entropy_deepmad", "nn_mass", "params", "flops"]))
+print(zs.score_pool([net, net], ["cet", "params"]))
+""",
+    "a search, its store and its result": """
+import json, sys, tempfile
+from pathlib import Path
+from zeroshot_nas.runs.inspect import best_so_far, export, summary
+from zeroshot_nas.runs.store import FILE_NAME, Store
+with tempfile.TemporaryDirectory() as folder:
+    budget = zs.Budget(params=50e3, layers=8)
+    result = zs.search("resnet", "cet", proposals=40, budget=budget, out=folder, progress=False)
+    again = zs.search("resnet", "cet", proposals=40, budget=budget, out=folder, resume=True, progress=False)
+    assert again.best.architecture == result.best.architecture
+    assert zs.SearchResult.from_json((Path(folder) / "result.json").read_text()).best.architecture.key
+    with Store(Path(folder) / FILE_NAME, read_only=True) as store:
+        assert store.fact("settings") is not None
+    print(summary(Path(folder)), best_so_far(Path(folder)), export(Path(folder), "csv"))
+""",
+}
+"""Programs that load none of the heavy packages."""
+
+
+@pytest.fixture(scope="module")
+def modules_without_torch():
+    """The modules that can't be imported where torch can't; one process tries them all."""
+    names = [f"zeroshot_nas.{module.name}" for module in modules() if module.name not in ("__init__", "__main__")]
+    program = [sys.executable, "-c", _IMPORT_WITHOUT_TORCH]
+    result = subprocess.run(program, input=json.dumps(names), capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    return {name.removeprefix("zeroshot_nas.") for name in json.loads(result.stdout)}
+
+
+def test_the_modules_that_load_torch_when_imported_are_those_that_may(modules_without_torch):
+    assert modules_without_torch == LOADS_TORCH
+
+
+def imported_at_once(tree):
+    """Packages that a file's import statements load when it is imported, as far as it says so at its head."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("package", LOADED_AT_ONCE)
+def test_a_package_is_imported_at_the_head_of_those_modules_alone_that_always_use_it(package):
+    found = {module.name for module in modules() if package in imported_at_once(module.tree)}
+    assert found == set(LOADED_AT_ONCE[package])
+
+
+def loaded_by(program):
+    """Which heavy packages a program has loaded when it ends."""
+    watch = "import atexit, sys; atexit.register(lambda: print('\\nLOADED', *sys.modules, file=sys.stderr))\n"
+    code = f"{watch}import zeroshot_nas as zs\n{program}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+    return set(result.stderr.rpartition("LOADED")[2].split()) & {*HEAVY, "numpy"}
+
+
+@pytest.mark.parametrize("what", WITHOUT_TORCH)
+def test_what_needs_no_torch_loads_none(what):
+    assert loaded_by(WITHOUT_TORCH[what]) <= (set() if what in WITHOUT_NUMPY else {"numpy"})
+
+
+def test_what_needs_torch_is_seen_to_load_it():
+    program = f"print(zs.score(zs.Architecture.from_string({NET!r}, (3, 8, 8)), 'zen', repeats=1))"
+    assert "torch" in loaded_by(program)
