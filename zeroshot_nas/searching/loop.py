@@ -206,6 +206,7 @@ def search(
         if deadline is not None:
             assert winner is not None, "the loop ends with one"
             result = replace(result, best=winner, latency=deadline.outcome(winner))
+        result = result.written_by(where)
         book.finish(result)
     return result
 
