@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from zeroshot_nas.architecture.architecture import Architecture, BlockSpec, head, single_sub_layer
+from zeroshot_nas.architecture.architecture import Architecture, head
+from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer
 from zeroshot_nas.architecture.ops import Op, Residual, Resolution, Shape
 from zeroshot_nas.core.files import write_text
 from zeroshot_nas.errors import FileFormatError

@@ -13,7 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from zeroshot_nas.architecture.architecture import Architecture, block_steps
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import block_steps
 from zeroshot_nas.architecture.ops import (
     BATCH_NORM_EPSILON,
     Activation,
