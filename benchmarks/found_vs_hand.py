@@ -29,7 +29,8 @@ from common import RESULTS, Figure, Part, merge, print_table
 from scipy.stats import ttest_ind
 
 import zeroshot_nas as zs
-from zeroshot_nas.architecture.architecture import BLOCKS, Architecture, BlockSpec
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import UnknownNameError

@@ -4,7 +4,8 @@ from dataclasses import fields
 
 from hypothesis import strategies as st
 
-from zeroshot_nas.architecture.architecture import BLOCKS, Architecture, BlockSpec, BlockType
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec, BlockType
 
 SMALL = {"stride": 3, "sub_layers": 2}
 """Largest value of a field; `MAX_WIDTH` for all others."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zeroshot_nas import get_space, list_proxies, list_searchers, list_spaces
-from zeroshot_nas.architecture.architecture import BLOCKS
+from zeroshot_nas.architecture.blockspec import BLOCKS
 from zeroshot_nas.searchers.base import SEARCHERS, Searcher
 from zeroshot_nas.spaces.base import ChainSpace
 from zeroshot_nas.testing import check_block, check_proxy, check_searcher, check_space

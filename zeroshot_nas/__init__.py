@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zeroshot_nas.architecture.architecture import Architecture as Architecture
-    from zeroshot_nas.architecture.architecture import BlockSpec as BlockSpec
-    from zeroshot_nas.architecture.architecture import register_block as register_block
+    from zeroshot_nas.architecture.blockspec import BlockSpec as BlockSpec
+    from zeroshot_nas.architecture.blockspec import register_block as register_block
     from zeroshot_nas.core.ranking import rank_aggregate as rank_aggregate
     from zeroshot_nas.core.score import Score as Score
     from zeroshot_nas.costs.budget import Budget as Budget
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Architecture": "architecture.architecture",
-    "BlockSpec": "architecture.architecture",
-    "register_block": "architecture.architecture",
+    "BlockSpec": "architecture.blockspec",
+    "register_block": "architecture.blockspec",
     "cost": "costs.cost",
     "Budget": "costs.budget",
     "Costs": "costs.complexity",

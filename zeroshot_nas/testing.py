@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zeroshot_nas.architecture.architecture import BLOCKS, Architecture
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BLOCKS
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
@@ -27,7 +28,7 @@ from zeroshot_nas.costs.cost import cost
 from zeroshot_nas.network.module import build
 from zeroshot_nas.scoring.engine import score
 from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
-from zeroshot_nas.searchers.base import Candidate, Searcher
+from zeroshot_nas.searchers.base import Candidate, Counts, Searcher, SearchResult
 from zeroshot_nas.spaces.base import SearchSpace
 
 
@@ -73,7 +74,10 @@ def _check_closed_form(proxy: Proxy) -> None:
 
 
 def check_space(space: SearchSpace, *, samples: int = 20, seed: int = 0) -> None:
-    """Every product of a space is in it, round-trips through JSON, builds and runs; the same seed gives the same."""
+    """Every product of a space is in it, builds and runs; the same seed gives the same.
+
+    Products, and a search's result of them, come back from JSON as they were; their strings from the space's notation.
+    """
     rng = python_rng(seed)
     products = [space.initial(), *map(space.smallest, ("params", "flops", "layers", "activations"))]
     for _ in range(samples):
@@ -82,12 +86,24 @@ def check_space(space: SearchSpace, *, samples: int = 20, seed: int = 0) -> None
     for architecture in products:
         assert architecture in space, f"a product is not in the space: {architecture}"
         assert Architecture.from_json(architecture.to_json()) == architecture, f"JSON changes {architecture}"
+    _check_result(space, products)
     smallest = complexity(space.smallest("params")).params
     assert all(complexity(each).params >= smallest for each in products), "smallest('params') is not the smallest"
     for architecture in sorted(products, key=lambda each: complexity(each).flops)[: max(1, samples // 2)]:
         _check_forward(architecture)
     replay = [space.sample(python_rng(seed, 1)) for _ in range(2)]
     assert replay[0] == replay[1], "the same seed gave two samples"
+
+
+def _check_result(space: SearchSpace, products: Sequence[Architecture]) -> None:
+    """What a search writes of a space's products can be written, and read back."""
+    history = tuple(_with_made_up_score(architecture).written_by(space) for architecture in products)
+    result = SearchResult(history[0], history, Counts(), {}, {}, {})
+    assert SearchResult.from_json(result.to_json()) == result, "JSON changes a search's result"
+    for candidate in history:
+        if candidate.string:
+            back = space.from_string(candidate.string)
+            assert back == candidate.architecture, f"{candidate.string} reads as {back}, not {candidate.architecture}"
 
 
 def check_searcher(searcher: Callable[..., Searcher], space: SearchSpace, *, steps: int = 100, seed: int = 0) -> None:
@@ -132,14 +148,14 @@ def _drive(searcher: Callable[..., Searcher], space: SearchSpace, steps: int, se
         proposals = strategy.ask(wanted)
         assert len(proposals) == wanted, f"asked for {wanted} proposals, got {len(proposals)}"
         history += proposals
-        candidates = []
-        for architecture in proposals:
-            costs = complexity(architecture)
-            fitness = float(costs.layers or 0) - costs.params / 1e6
-            made_up = Score("made_up", fitness, None, 1, 0.0)
-            candidates.append(Candidate(architecture, costs, {"made_up": made_up}, fitness))
-        strategy.tell(candidates)
+        strategy.tell([_with_made_up_score(architecture) for architecture in proposals])
     return history
+
+
+def _with_made_up_score(architecture: Architecture) -> Candidate:
+    costs = complexity(architecture)
+    fitness = float(costs.layers or 0) - costs.params / 1e6
+    return Candidate(architecture, costs, {"made_up": Score("made_up", fitness, None, 1, 0.0)}, fitness)
 
 
 class _ResidualModule(nn.Module):

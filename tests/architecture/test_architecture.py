@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tests import published
 from tests.strategies import CHAIN_TYPES, architectures, blocks
-from zeroshot_nas.architecture.architecture import BLOCKS, MAX_LAYERS, Architecture
+from zeroshot_nas.architecture.architecture import MAX_LAYERS, Architecture
+from zeroshot_nas.architecture.blockspec import BLOCKS, register_block
 from zeroshot_nas.blocks.conv import SuperConv
 from zeroshot_nas.blocks.inverted_residual import SuperResIDW
 from zeroshot_nas.blocks.residual import SuperResK1KXK1, SuperResKXKX
@@ -44,7 +45,9 @@ def test_string_round_trip(architecture, squeeze_excite):
     )
     architecture = dataclasses.replace(architecture, blocks=chain)
     text = architecture.to_string()
-    back = Architecture.from_string(text, architecture.input_size, architecture.num_classes, squeeze_excite)
+    back = Architecture.from_string(
+        text, architecture.input_size, architecture.num_classes, squeeze_excite=squeeze_excite
+    )
     assert back == architecture
     assert back.to_string() == text
 
@@ -156,7 +159,7 @@ def test_published_networks_load_and_print(entry):
     architecture = published.architecture_of(entry)
     assert architecture.to_string() == entry["plainnet"]
     assert architecture.layers == entry["layers"]
-    assert architecture.squeeze_excite == entry["squeeze_excite"]
+    assert any(getattr(block, "squeeze_excite", False) for block in architecture.blocks) == entry["squeeze_excite"]
     assert Architecture.from_json(architecture.to_json()) == architecture
     assert len(architecture.feature_shape) == 3
 
@@ -185,6 +188,22 @@ def test_squeeze_excite_reaches_residual_blocks_only():
     assert all(block.squeeze_excite for block in architecture.blocks[1:])
     assert architecture != VALID
     assert architecture.to_string() == CHAIN
+
+
+@pytest.mark.parametrize("name", ["squeeze_excites", "out_channels", "kernel_size", "cell"])
+def test_an_option_that_no_block_has_beside_its_numbers_is_refused(name):
+    with pytest.raises(ArchitectureError, match=f"no block has the option '{name}'.*Options: squeeze_excite"):
+        Architecture.from_string(CHAIN, **{name: 1})
+
+
+def test_a_field_without_a_kind_is_refused_when_its_block_is_registered():
+    @dataclasses.dataclass(frozen=True)
+    class Odd(SuperConv):
+        rate: float = 0.5
+
+    with pytest.raises(TypeError, match=r"Odd\.rate must be annotated as int, bool or str"):
+        register_block("Odd{kernel_size}", plainnet_fields=None, kernel_size=(3,))(Odd)
+    assert "Odd3" not in BLOCKS
 
 
 # Bad input

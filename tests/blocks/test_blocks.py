@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.strategies import blocks, input_sizes
-from zeroshot_nas.architecture.architecture import BLOCKS, block_steps
+from zeroshot_nas.architecture.blockspec import BLOCKS, block_steps
 from zeroshot_nas.architecture.ops import (
     Activation,
     BatchNorm,

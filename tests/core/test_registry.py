@@ -111,7 +111,7 @@ def test_a_block_of_another_distribution_works_end_to_end(tmp_path):
         "toy_blocks",
         """
 from dataclasses import dataclass
-from zeroshot_nas.architecture.architecture import BlockSpec, register_block
+from zeroshot_nas.architecture.blockspec import BlockSpec, register_block
 from zeroshot_nas.architecture.ops import Conv
 
 @register_block("Plain{kernel_size}", plainnet_fields=("out_channels", "stride"), kernel_size=(1, 3))

@@ -10,7 +10,7 @@ from tests import published
 from tests.counting import counted
 from tests.strategies import CHAIN_TYPES, architectures
 from zeroshot_nas import Architecture, Costs, build, cost
-from zeroshot_nas.architecture.architecture import BLOCKS
+from zeroshot_nas.architecture.blockspec import BLOCKS
 from zeroshot_nas.blocks.conv import SuperConv
 from zeroshot_nas.costs.complexity import MAX_ACTIVATIONS, MAX_PARAMS, check_buildable, complexity
 from zeroshot_nas.errors import ArchitectureError

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroshot_nas.architecture.architecture import BLOCKS, Architecture
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BLOCKS
 from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.network.inheritance import inherit
 from zeroshot_nas.network.module import build

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import zeroshot_nas as zs
 from zeroshot_nas import Architecture
-from zeroshot_nas.architecture.architecture import BLOCKS, BlockSpec
+from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec
 from zeroshot_nas.architecture.ops import Edge, Gate, Graph, Node, Repeat, Residual
 from zeroshot_nas.blocks.base import RELU, conv_bn
 from zeroshot_nas.closed_form.topology import _units, block_topology, nn_degree, nn_mass

@@ -303,7 +303,7 @@ def test_cells_beyond_the_bounds_are_refused():
     [
         (lambda: NASBench101Cell(8, cell="001001000 input,maxpool3x3,output"), "off the paths"),
         (lambda: NASBench101Cell(8, cell="0110000000010000 input,maxpool3x3,maxpool3x3,output"), "off the paths"),
-        (lambda: NASBench101Cell(8, cell=5), "must be a cell's text, got 5"),
+        (lambda: NASBench101Cell(8, cell=5), "NASBench101Cell.cell must be a text, got 5"),
         (lambda: NASBench101Cell(8, pool="x"), "one of 2x2, 3x3, got 'x'"),
         (
             lambda: NASBench101Cell(1, cell="0110000100010000 input,maxpool3x3,maxpool3x3,output").lower(4),

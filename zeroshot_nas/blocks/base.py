@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from zeroshot_nas.architecture.architecture import BlockSpec
+from zeroshot_nas.architecture.blockspec import BlockSpec
 from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Gate, GlobalPool, Op, Residual
 
 RELU = Activation()

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from zeroshot_nas.architecture.architecture import MAX_LAYERS, BlockSpec, register_block
+from zeroshot_nas.architecture.architecture import MAX_LAYERS
+from zeroshot_nas.architecture.blockspec import BlockSpec, register_block
 from zeroshot_nas.architecture.ops import Conv, Edge, Graph, Node, Op, Pool
 from zeroshot_nas.blocks.base import RELU, conv_bn
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
@@ -135,8 +136,6 @@ class DARTSNetwork(BlockSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.genotype, str):
-            raise ArchitectureError(f"DARTSNetwork.genotype must be a genotype's text, got {self.genotype!r}")
         read_genotype(self.genotype)
         if not len(_prime_factors(self.stride)) <= self.cells <= MAX_LAYERS:
             raise ArchitectureError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from zeroshot_nas.architecture.architecture import BlockSpec, register_block
+from zeroshot_nas.architecture.blockspec import BlockSpec, register_block
 from zeroshot_nas.architecture.ops import BatchNorm, Conv, Op
 from zeroshot_nas.blocks.base import RELU
 from zeroshot_nas.errors import ArchitectureError
@@ -33,7 +33,7 @@ class Layers(BlockSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.layers, str) or len(self.layers) > _MAX_TEXT:
+        if len(self.layers) > _MAX_TEXT:
             raise ArchitectureError(f"Layers.layers must be a text of at most {_MAX_TEXT} characters")
         names = self.layers.split("-")
         for name in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zeroshot_nas.architecture.architecture import BlockSpec, register_block
+from zeroshot_nas.architecture.blockspec import BlockSpec, register_block
 from zeroshot_nas.architecture.ops import Op, Residual
 from zeroshot_nas.blocks.base import RELU, conv_bn
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zeroshot_nas.architecture.architecture import register_block
+from zeroshot_nas.architecture.blockspec import register_block
 from zeroshot_nas.blocks.base import RESIDUAL_FIELDS, ResidualBlock, Unit
 
 

@@ -89,7 +89,7 @@ def read_architecture(model: str, image: str, classes: int, squeeze_excite: bool
         except UnicodeDecodeError:
             raise FileFormatError(f"{model} is not a text file") from None
     if not text.lstrip().startswith("{"):
-        return Architecture.from_string(text, parse_shape(image), classes, squeeze_excite)
+        return Architecture.from_string(text, parse_shape(image), classes, squeeze_excite=squeeze_excite)
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:

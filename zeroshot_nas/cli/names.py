@@ -9,7 +9,7 @@ from zeroshot_nas.cli.base import AsJson, app, print_json, print_rows
 def list_command(as_json: AsJson = False) -> None:
     """The names that the other commands take."""
     from zeroshot_nas import list_data, list_proxies, list_searchers, list_spaces
-    from zeroshot_nas.architecture.architecture import BLOCKS
+    from zeroshot_nas.architecture.blockspec import BLOCKS
     from zeroshot_nas.latency.base import list_backends
     from zeroshot_nas.training.recipe import RECIPES
 

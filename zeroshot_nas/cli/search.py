@@ -38,7 +38,6 @@ from zeroshot_nas.errors import FileFormatError, OutputExistsError, SettingsChan
 if TYPE_CHECKING:
     from zeroshot_nas.nasbench.hardware import DeviceCosts
     from zeroshot_nas.searchers.base import SearchResult
-    from zeroshot_nas.spaces.base import SearchSpace
 
 
 @app.command("search")
@@ -114,15 +113,14 @@ def search_command(
         result = search(
             **arguments, out=folder, resume=resume is not None, cache=cache, executor=workforce, progress=not quiet
         )
-    where = arguments["space"]
-    _print_search(result, where, folder)
+    _print_search(result, folder)
     if options["benchmark"] is not None:
         from zeroshot_nas.nasbench.lookup import look_up
 
         columns = {"arch_column": options["arch_column"], "accuracy_column": options["accuracy_column"]}
         named = {name: column for name, column in columns.items() if column is not None}
         rows = load_table(options["benchmark"], options["dataset"], None, named)
-        print_rows(look_up(result.best.architecture, where, rows).rows())
+        print_rows(look_up(result.best.architecture, arguments["space"], rows).rows())
     if result.state == "interrupted":
         raise typer.Exit(130)
 
@@ -215,10 +213,10 @@ def _refuse_to_overwrite(folder: Path, force: bool) -> None:
         file.unlink(missing_ok=True)
 
 
-def _print_search(result: SearchResult, space: SearchSpace, out: Path | None) -> None:
+def _print_search(result: SearchResult, out: Path | None) -> None:
     counts, seconds = result.counts, result.seconds
     rows = [
-        ("architecture", space.to_string(result.best.architecture)),
+        ("architecture", result.best.string or result.best.architecture.to_json()),
         *cost_rows(result.best.costs),
         *(_latency_rows(result.latency) if result.latency else ()),
         *(("score", str(score)) for score in result.best.scores.values()),

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from zeroshot_nas.architecture.architecture import Architecture, BlockSpec, block_steps
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BlockSpec, block_steps
 from zeroshot_nas.architecture.ops import Conv, Graph, Resolution
 from zeroshot_nas.errors import ArchitectureError, ProxyError
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from zeroshot_nas.architecture.architecture import Architecture, BlockSpec
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BlockSpec
 from zeroshot_nas.architecture.ops import Conv, Graph, Op, Repeat, Residual, Resolution, Shape, walk
 from zeroshot_nas.errors import UndefinedScoreError
 

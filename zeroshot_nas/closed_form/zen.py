@@ -6,7 +6,8 @@ import math
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
-from zeroshot_nas.architecture.architecture import Architecture, BlockSpec, single_sub_layer, sub_layer_steps
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer, sub_layer_steps
 from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Resolution
 from zeroshot_nas.errors import ArchitectureError
 

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from zeroshot_nas.architecture.architecture import Architecture, BlockSpec, head, single_sub_layer, sub_layer_steps
+from zeroshot_nas.architecture.architecture import Architecture, head
+from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer, sub_layer_steps
 from zeroshot_nas.architecture.ops import BatchNorm, Conv, Graph, Linear, Op, Resolution, Shape, Step, graph_shape, walk
 from zeroshot_nas.errors import ArchitectureError
 

@@ -8,7 +8,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from zeroshot_nas.architecture.architecture import Architecture, BlockSpec, block_steps
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BlockSpec, block_steps
 from zeroshot_nas.architecture.ops import Conv, Resolution
 from zeroshot_nas.errors import BudgetError
 

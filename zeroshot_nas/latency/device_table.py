@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from zeroshot_nas.architecture.architecture import Architecture, BlockSpec, head, single_sub_layer
+from zeroshot_nas.architecture.architecture import Architecture, head
+from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer
 from zeroshot_nas.architecture.ops import Op, Residual, Resolution, Shape
 from zeroshot_nas.core.files import write_text
 from zeroshot_nas.core.lazy import LazyModule

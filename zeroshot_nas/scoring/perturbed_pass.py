@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from zeroshot_nas.architecture.architecture import Architecture, block_steps
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import block_steps
 from zeroshot_nas.architecture.ops import (
     BATCH_NORM_EPSILON,
     Activation,

@@ -206,6 +206,7 @@ def search(
         if latency is not None:
             assert winner is not None, "the loop ends with one"
             result = replace(result, best=winner, latency=latency.outcome(winner))
+        result = result.written_by(space)
         session.finish(result)
     return result
 

@@ -6,13 +6,14 @@ import json
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property, lru_cache
 from inspect import signature
 from typing import Any, Protocol, TypeVar
 
-from zeroshot_nas.architecture.architecture import BLOCKS, Architecture, BlockSpec
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.base import round_width
 from zeroshot_nas.core.registry import Registry
@@ -41,6 +42,11 @@ class SearchSpace(ABC):
     name: str
     input_size: Shape
     num_classes: int
+
+    @property
+    def block_options(self) -> Mapping[str, Any]:
+        """Fields of the space's blocks that a PlainNet string has no place for; see `Architecture.from_string`."""
+        return {}
 
     @abstractmethod
     def initial(self) -> Architecture:
@@ -80,8 +86,7 @@ class SearchSpace(ABC):
             >>> space.from_string(space.to_string(space.initial())) == space.initial()
             True
         """
-        squeeze_excite = getattr(self, "squeeze_excite", False)
-        architecture = Architecture.from_string(text, self.input_size, self.num_classes, squeeze_excite)
+        architecture = Architecture.from_string(text, self.input_size, self.num_classes, **self.block_options)
         self._expect(architecture)
         return architecture
 
@@ -259,6 +264,10 @@ class ChainSpace(SearchSpace):
                 f"last_width must be a multiple of {self.width_step} up to {self.max_width}, got {self.last_width!r}"
             )
         self.initial()  # refuses an unusable input size
+
+    @property
+    def block_options(self) -> Mapping[str, Any]:
+        return {"squeeze_excite": self.squeeze_excite}
 
     @cached_property
     def stem_stride(self) -> int:

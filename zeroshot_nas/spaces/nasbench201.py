@@ -7,7 +7,8 @@ import random
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from zeroshot_nas.architecture.architecture import Architecture, BlockSpec
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BlockSpec
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.cells import (
     OPERATIONS,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zeroshot_nas.architecture.architecture import Architecture, BlockSpec
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BlockSpec
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.blocks.mobilenet_v2 import MobileNetV2, Shortcut

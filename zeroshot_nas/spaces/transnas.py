@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from zeroshot_nas.architecture.architecture import Architecture, BlockSpec
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BlockSpec
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.cells import NASBench201Cell, PreactivationResidual, cell_expression, cell_text, read_cell
 from zeroshot_nas.blocks.layers import Layers

@@ -26,7 +26,8 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from zeroshot_nas.architecture.architecture import Architecture, BlockSpec, single_sub_layer
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer
 from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Gate, Op, Residual, Resolution, Shape
 from zeroshot_nas.closed_form.cet.propagation import CENTRED, LINEAR_SHARE
 from zeroshot_nas.closed_form.cet.spectra import divided_window, torus_side

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
-from zeroshot_nas.architecture.architecture import BlockSpec
+from zeroshot_nas.architecture.blockspec import BlockSpec
 from zeroshot_nas.architecture.ops import (
     Activation,
     BatchNorm,
