@@ -8,7 +8,7 @@ import pytest
 import zeroshot_nas as zs
 from zeroshot_nas import cli
 from zeroshot_nas.execution import get_executor
-from zeroshot_nas.searching import rounds
+from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.spaces.base import SearchSpace
 from zeroshot_nas.spaces.nats_sss import NATSSize
 
@@ -67,17 +67,17 @@ def test_a_search_with_out_ends_as_one_without(tmp_path, space, unbroken, execut
 def test_a_search_that_died_is_resumed(tmp_path, space, unbroken, executor, monkeypatch):
     calls = []
 
-    def dying(job):
-        calls.append(job)
+    def dying(jobs):
+        calls.append(jobs)
         if len(calls) == 3:
             raise SystemExit("power cut")
-        return compute(job)
+        return compute(jobs)
 
-    compute = rounds.compute
-    monkeypatch.setattr(rounds, "compute", dying)
+    compute = evaluating.compute
+    monkeypatch.setattr(evaluating, "compute", dying)
     with pytest.raises(SystemExit):
         search(space, out=tmp_path)
-    monkeypatch.setattr(rounds, "compute", compute)
+    monkeypatch.setattr(evaluating, "compute", compute)
     assert outcome(search(space, out=tmp_path, resume=True, executor=executor)) == unbroken
     assert zs.SearchResult.from_json((tmp_path / "result.json").read_text()).history
 
