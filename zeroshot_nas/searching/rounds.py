@@ -114,6 +114,7 @@ class Plan:
                 self.start,
                 self.budget,
                 proxy.bound_closed_form(),
+                proxy.bound_closed_form_pool(),
                 proxy.sign,
                 seed,
                 self.round * islands + index,
