@@ -9,7 +9,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_type_hints
 
 from zeroshot_nas.architecture.ops import Op, Repeat, Resolution, Shape, Step, walk
@@ -97,7 +97,7 @@ class BlockType:
     def __call__(self, **values: Any) -> BlockSpec:
         return self.cls(**values, **self.fixed)
 
-    @property
+    @cached_property
     def free_fields(self) -> tuple[str, ...]:
         return tuple(each.name for each in fields(self.cls) if each.name not in self.fixed)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 
@@ -72,7 +72,8 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: a failed score's value is None."""
-        return {**asdict(self), "value": None if math.isnan(self.value) else self.value}
+        value = None if math.isnan(self.value) else self.value
+        return {**vars(self), "value": value, "details": dict(self.details)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Score:
