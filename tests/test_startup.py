@@ -64,14 +64,14 @@ WITHOUT_NUMPY = {
     "names of spaces": "print(zs.list_spaces(), zs.get_space('resnet'))",
     "names of data": "print(zs.list_data(), zs.get_recipe('quick'))",
     "names of executors": "from zeroshot_nas.execution import list_executors; print(list_executors())",
+    "list": _COMMAND_LINE.format(arguments=["list"]),
+    "names of proxies": "print(zs.list_proxies(), zs.get_proxy('cet'), zs.get_proxy('zen'))",
     "names of backends": "from zeroshot_nas.latency.base import list_backends; print(list_backends())",
 }
 """Programs that load none of the heavy packages, nor numpy."""
 
 WITHOUT_TORCH = {
     **WITHOUT_NUMPY,
-    "list": _COMMAND_LINE.format(arguments=["list"]),
-    "names of proxies": "print(zs.list_proxies(), zs.get_proxy('cet'), zs.get_proxy('zen'))",
     "a closed form": f"print(zs.score(zs.Architecture.from_string({NET!r}), 'cet').value)",
     "several closed forms": f"""
 net = zs.Architecture.from_string({NET!r})
