@@ -36,6 +36,9 @@ class Job(NamedTuple):
     seed: int
     settings: Mapping[str, Any]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_job_with_torch if self.needs_weights else Job, tuple(self))
+
     @property
     def needs_weights(self) -> bool:
         return any(proxy.info.needs_weights for proxy in self.proxies)
@@ -45,6 +48,13 @@ class Job(NamedTuple):
         """What the scores are filed under, by proxy key."""
         settings, architecture = canonical(self.settings), self.architecture.key
         return {proxy.key: ScoreKey(architecture, proxy.key, settings, self.seed) for proxy in self.proxies}
+
+
+def _job_with_torch(*fields: Any) -> Job:
+    """A job as a worker reads it: torch is loaded now, so that it does not take of the time that the task may."""
+    import zeroshot_nas.network.module  # noqa: F401
+
+    return Job(*fields)
 
 
 class _Asked(NamedTuple):
