@@ -84,9 +84,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Process:
-    """A finished process: wall seconds, peak memory, what it printed."""
+    """A finished process: wall seconds, seconds of CPU (user and system), peak memory, what it printed."""
 
     seconds: float
+    cpu_seconds: float
     peak_gb: float
     printed: str
 
@@ -96,8 +97,9 @@ import json, resource, subprocess, sys, time
 start = time.perf_counter()
 done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, text=True, check=True)
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(json.dumps({"seconds": seconds, "peak_gb": peak / 1e9, "printed": done.stdout}))
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_gb": peak / 1e9, "printed": done.stdout}))
 """
 
 

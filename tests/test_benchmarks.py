@@ -37,6 +37,16 @@ def test_closed_form(tmp_path):
     assert len(results["search_480k"]["details"]["cProfile, 12 by own time"]) == 12
 
 
+def test_startup(tmp_path):
+    out = tmp_path / "results.json"
+    printed = run("startup.py", "--quick", "--out", out)
+    part = json.loads(out.read_text())["cold_process"]
+    assert "zeroshot-nas --help" in printed
+    ratios = {figure["what"]: figure["figure"] for figure in part["figures"] if figure["unit"] == "times"}
+    assert all(ratio > 1 for ratio in ratios.values())  # whatever the machine: none of them loads torch
+    assert set(part["details"]["wall seconds, medians"]) > {"import torch", "zeroshot-nas list"}
+
+
 def test_cet(tmp_path):
     out = tmp_path / "results.json"
     run("cet.py", "--quick", "--only", "measured", "measured_cost", "--out", out)

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 
@@ -63,14 +64,14 @@ WITHOUT_NUMPY = {
     "names of spaces": "print(zs.list_spaces(), zs.get_space('resnet'))",
     "names of data": "print(zs.list_data(), zs.get_recipe('quick'))",
     "names of executors": "from zeroshot_nas.execution import list_executors; print(list_executors())",
+    "list": _COMMAND_LINE.format(arguments=["list"]),
+    "names of proxies": "print(zs.list_proxies(), zs.get_proxy('cet'), zs.get_proxy('zen'))",
     "names of backends": "from zeroshot_nas.latency.base import list_backends; print(list_backends())",
 }
 """Programs that load none of the heavy packages, nor numpy."""
 
 WITHOUT_TORCH = {
     **WITHOUT_NUMPY,
-    "list": _COMMAND_LINE.format(arguments=["list"]),
-    "names of proxies": "print(zs.list_proxies(), zs.get_proxy('cet'), zs.get_proxy('zen'))",
     "a closed form": f"print(zs.score(zs.Architecture.from_string({NET!r}), 'cet').value)",
     "several closed forms": f"""
 net = zs.Architecture.from_string({NET!r})
@@ -125,14 +126,22 @@ def test_a_package_is_imported_at_the_head_of_those_modules_alone_that_always_us
     assert found == set(LOADED_AT_ONCE[package])
 
 
-def loaded_by(program):
+def loaded_by(program, **environment):
     """Which heavy packages a program has loaded when it ends."""
     watch = "import atexit, sys; atexit.register(lambda: print('\\nLOADED', *sys.modules, file=sys.stderr))\n"
     code = f"{watch}import zeroshot_nas as zs\n{program}"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stderr
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    errors, _, loaded = result.stderr.rpartition("LOADED")
+    assert result.returncode == 0, errors
     assert result.stdout
-    return set(result.stderr.rpartition("LOADED")[2].split()) & {*HEAVY, "numpy"}
+    return set(loaded.split()) & {*HEAVY, "numpy"}
 
 
 @pytest.mark.parametrize("what", WITHOUT_TORCH)
@@ -143,3 +152,19 @@ def test_what_needs_no_torch_loads_none(what):
 def test_what_needs_torch_is_seen_to_load_it():
     program = f"print(zs.score(zs.Architecture.from_string({NET!r}, (3, 8, 8)), 'zen', repeats=1))"
     assert "torch" in loaded_by(program)
+
+
+def test_the_first_score_leaves_torchs_state_as_found_though_it_loads_torch():
+    program = f"""
+import os, sys
+def drawn(network, batch):
+    import torch
+    return torch.rand(1).item()
+net = zs.Architecture.from_string({NET!r}, (3, 8, 8))
+assert "torch" not in sys.modules
+print(zs.score(net, drawn, repeats=2))
+import torch
+assert torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(torch.initial_seed()).get_state())
+assert torch.get_num_threads() == int(os.environ["OMP_NUM_THREADS"]) == 2
+"""
+    assert "torch" in loaded_by(program, OMP_NUM_THREADS="2")

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from zeroshot_nas.core.lazy import LazyModule
+from zeroshot_nas.core.lazy import LazyModule, is_torch_module, no_grad
 
 
 def test_a_module_is_imported_by_the_first_attribute_and_not_before():
@@ -42,3 +42,29 @@ def test_a_module_inside_a_package_is_meant_by_its_dotted_name():
     import xml.dom.minidom
 
     assert LazyModule("xml.dom.minidom").parseString is xml.dom.minidom.parseString
+
+
+def test_a_module_of_torch_is_told_from_anything_else():
+    import torch
+
+    assert is_torch_module(torch.nn.Linear(1, 1))
+    assert not is_torch_module(torch.nn.Linear)
+    assert not is_torch_module(torch.ones(1))
+
+
+def test_no_gradients_are_kept_inside_and_the_mode_comes_back_also_after_an_error():
+    import torch
+
+    @no_grad()
+    def keeps(fail=False):
+        """A function."""
+        if fail:
+            raise ValueError("asked to")
+        return torch.is_grad_enabled()
+
+    assert not keeps()
+    assert not keeps()  # a decorator serves any number of calls
+    with pytest.raises(ValueError, match="asked to"):
+        keeps(fail=True)
+    assert torch.is_grad_enabled()
+    assert (keeps.__name__, keeps.__doc__) == ("keeps", "A function.")

@@ -1,7 +1,10 @@
 """The evaluator: order, laziness, stores, pools, and workers that die."""
 
 import math
+import pickle
 import random
+import subprocess
+import sys
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -193,3 +196,15 @@ def test_light_work_is_not_sent_anywhere():
     assert untimed(evaluate(jobs("params", "flops"), Refusing())) == alone("params", "flops")
     with pooled_proxy(), pytest.raises(AssertionError, match="sent"):
         list(evaluate(jobs("params", "pooled"), Refusing()))
+
+
+@pytest.mark.parametrize(("proxy", "loads_torch"), [("zen", True), ("cet", False), ("params", False)])
+def test_a_worker_loads_torch_as_it_reads_a_job_that_needs_it_not_in_the_jobs_time(proxy, loads_torch):
+    net = zs.Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)", (3, 8, 8))
+    job = Job(net, (zs.get_proxy(proxy),), 3, {"repeats": 1})
+    program = (
+        "import pickle, sys; job = pickle.load(sys.stdin.buffer); print('torch' in sys.modules, job.proxies[0].key)"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(job), check=True, capture_output=True)
+    assert printed.stdout.split() == [str(loads_torch).encode(), proxy.encode()]
+    assert pickle.loads(pickle.dumps(job)) == job

@@ -1,13 +1,18 @@
-"""Modules that are imported when they are first used, so that what only lists names, or counts, loads no torch."""
+"""What keeps torch unloaded until it is used: stand-ins for modules, a question to ask of a value, a context."""
 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+    from typing_extensions import TypeIs
 
 
 class LazyModule(ModuleType):
@@ -34,6 +39,17 @@ class LazyModule(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
+
+
+def is_torch_module(value: object) -> TypeIs[nn.Module]:
+    """Whether a value is a ``torch.nn.Module``; where torch was never imported, nothing is one.
+
+    Example:
+        >>> is_torch_module("a network")
+        False
+    """
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
 
 
 @contextmanager

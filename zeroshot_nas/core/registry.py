@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 import warnings
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from functools import cache
+from typing import Any, Generic, TypeVar
 
 from zeroshot_nas.errors import UnknownNameError
 
@@ -73,9 +75,7 @@ class Registry(Generic[T]):
         except BaseException:
             self._discovered = False  # the next look-up says what is wrong again, not that a name is unknown
             raise
-        from importlib.metadata import entry_points  # here: it reads mail headers, which takes 20 ms to import
-
-        for entry_point in entry_points(group=self.package):
+        for entry_point in _entry_points(tuple(sys.path)).select(group=self.package):
             try:
                 entry_point.load()
             except Exception as error:  # a stranger's code: whatever it raises must not take the package down
@@ -86,3 +86,11 @@ class Registry(Generic[T]):
                     RuntimeWarning,
                     stacklevel=3,
                 )
+
+
+@cache
+def _entry_points(_path: tuple[str, ...]) -> Any:
+    """The entry points of all distributions on ``sys.path``, read once for all registries, since it takes 5 ms."""
+    from importlib.metadata import entry_points  # here: it imports a reader of mail headers, in 15 ms
+
+    return entry_points()

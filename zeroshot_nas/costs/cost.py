@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
+from zeroshot_nas.core.lazy import is_torch_module
 from zeroshot_nas.costs.complexity import Costs, complexity
 from zeroshot_nas.errors import ArchitectureError
 
@@ -29,8 +29,7 @@ def cost(model: Architecture | HasArchitecture | nn.Module, *, input_size: Seque
         >>> cost(Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)", input_size=(3, 4, 4)))
         Costs(params=322, flops=3536, layers=1, activations=138)
     """
-    torch = sys.modules.get("torch")  # what was never imported has made no module
-    if torch is None or not isinstance(model, torch.nn.Module):
+    if not is_torch_module(model):
         architecture = architecture_of(model)
         if architecture is None:
             raise ArchitectureError(f"expected an Architecture or a torch.nn.Module, got {type(model).__name__}")

@@ -13,22 +13,23 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from zeroshot_nas.closed_form.cet.score import cet as cet_closed_form
-from zeroshot_nas.closed_form.cet.score import cet_pool
-from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, CetTerms, ConvColumns, Variant
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.closed_form.cet.variant import Variant
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator
-from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.scoring.autograd_graph import AutogradGraph, Node, all_but_channels, energy, random_signs
 from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor, nn
+
+    from zeroshot_nas.closed_form.cet.terms import CetTerms, ConvColumns
 else:
+    np = LazyModule("numpy")
     torch = LazyModule("torch")
     nn = LazyModule("torch.nn")
 
@@ -65,6 +66,22 @@ class Measured(NamedTuple):
     pieces: CetTerms
 
 
+def cet_closed_form(architecture: Architecture, /, *, variant: Variant = "u") -> float:
+    """`zeroshot_nas.closed_form.cet.score.cet`, which is imported, and numpy with it, when there is one to compute."""
+    from zeroshot_nas.closed_form.cet.score import cet
+
+    return cet(architecture, variant=variant)
+
+
+def cet_pool_closed_form(
+    architectures: Sequence[Architecture], /, *, variant: Variant = "u"
+) -> Sequence[float | ZeroShotNASError]:
+    """`zeroshot_nas.closed_form.cet.score.cet_pool`, likewise."""
+    from zeroshot_nas.closed_form.cet.score import cet_pool
+
+    return cet_pool(architectures, variant=variant)
+
+
 @register_proxy(
     ProxyInfo(
         "cet",
@@ -74,7 +91,7 @@ class Measured(NamedTuple):
         reads=("layers",),
         cost="backward",
         closed_form=cet_closed_form,
-        closed_form_pool=cet_pool,
+        closed_form_pool=cet_pool_closed_form,
         exact=True,
     )
 )
@@ -153,6 +170,8 @@ def measure_cet(network: nn.Module, batch: Batch) -> Measured:
         >>> found.weights, 0 < found.pieces.P < 8 * 8 * 9, found.pieces.P >= found.pieces.W
         ((216, 576), True, True)
     """
+    from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, CetTerms, ConvColumns
+
     run = passes(network, batch.inputs, batch.targets)
     images, output = run.inputs, run.forward.output
     if len(images) < 2:

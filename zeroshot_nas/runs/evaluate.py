@@ -18,6 +18,7 @@ from zeroshot_nas.core.score import Score
 from zeroshot_nas.execution import Outcome, run_all, worker_failed
 from zeroshot_nas.runs.store import ScoreKey, Store, canonical
 from zeroshot_nas.scoring.closed_forms import COUNTS, POOL, check_repeats, closed_form_scores
+from zeroshot_nas.scoring.engine import score
 from zeroshot_nas.scoring.proxy import Proxy
 
 
@@ -36,6 +37,9 @@ class Job(NamedTuple):
     seed: int
     settings: Mapping[str, Any]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_job_with_torch if self.needs_weights else Job, tuple(self))
+
     @property
     def needs_weights(self) -> bool:
         return any(proxy.info.needs_weights for proxy in self.proxies)
@@ -45,6 +49,13 @@ class Job(NamedTuple):
         """What the scores are filed under, by proxy key."""
         settings, architecture = canonical(self.settings), self.architecture.key
         return {proxy.key: ScoreKey(architecture, proxy.key, settings, self.seed) for proxy in self.proxies}
+
+
+def _job_with_torch(*fields: Any) -> Job:
+    """A job as a worker reads it: torch is loaded now, so that it does not take of the time that the task may."""
+    import zeroshot_nas.network.module  # noqa: F401
+
+    return Job(*fields)
 
 
 class _Asked(NamedTuple):
@@ -86,8 +97,6 @@ def compute(jobs: Sequence[Job]) -> list[dict[str, Score]]:
     """What a worker does: the scores of a job, or of several with the same proxies that need no weights."""
     first = jobs[0]
     if first.needs_weights:
-        from zeroshot_nas.scoring.engine import score  # loads torch, which a closed form does without
-
         return [score(job.architecture, job.proxies, seed=job.seed, **job.settings) for job in jobs]
     check_repeats(**{name: value for name, value in first.settings.items() if name in COUNTS})
     return closed_form_scores([job.architecture for job in jobs], first.proxies)

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
-from zeroshot_nas.core.lazy import LazyModule
+from zeroshot_nas.core.lazy import LazyModule, is_torch_module
 from zeroshot_nas.core.score import Score, ScoreValue
 from zeroshot_nas.core.seeding import derive_seed, one_torch_thread, preserved_rng, torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
@@ -123,7 +123,7 @@ def score(
         ('ok', 4)
     """
     check_repeats(repeats=repeats, batch_size=batch_size, standard_error=standard_error, max_repeats=max_repeats)
-    if "torch" not in sys.modules or not isinstance(model, nn.Module):  # what was never imported has made no module
+    if not is_torch_module(model):
         architecture = architecture_of(model)
         if architecture is None:
             raise ProxyError(f"expected an Architecture or a torch.nn.Module, got {type(model).__name__}")

@@ -36,11 +36,11 @@ from zeroshot_nas.closed_form.cet.terms import (
     LINEAR_LOSS,
     CetTerms,
     ConvColumns,
-    Variant,
     score_u,
     sum_and_entropy,
 )
 from zeroshot_nas.closed_form.cet.tracing import reached_kernel
+from zeroshot_nas.closed_form.cet.variant import Variant
 from zeroshot_nas.core.score import ScoreValue
 
 Combs: TypeAlias = tuple[float, ...]

@@ -23,8 +23,9 @@ from zeroshot_nas.closed_form.cet.propagation import (
     forward,
 )
 from zeroshot_nas.closed_form.cet.spectra import SIZE, Array, effective_modes, energies, spectrum, torus_side, white
-from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, CetTerms, ConvColumns, Variant, network_terms
+from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, CetTerms, ConvColumns, network_terms
 from zeroshot_nas.closed_form.cet.tracing import placed_sub_layer
+from zeroshot_nas.closed_form.cet.variant import Variant
 from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.score import ScoreValue
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError

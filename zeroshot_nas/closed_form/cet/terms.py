@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zeroshot_nas.closed_form.cet.propagation import LINEAR_SHARE
 from zeroshot_nas.closed_form.cet.spectra import Array
+from zeroshot_nas.closed_form.cet.variant import Variant
 from zeroshot_nas.core.score import ScoreValue
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-
-Variant: TypeAlias = Literal["u", "g", "p", "pf", "gm"]
 
 VARIANTS = ("u", "g", "p", "pf", "gm")
 """Names of the capacities of `zeroshot_nas.closed_form.cet.score.cet`; see there."""
