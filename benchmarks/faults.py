@@ -26,8 +26,8 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import ZeroShotNASError
 from zeroshot_nas.execution import get_executor, run_all
+from zeroshot_nas.runs.evaluate import Job, compute, evaluate
 from zeroshot_nas.runs.store import Store, recover
-from zeroshot_nas.searching.rounds import compute
 
 SEARCH = """
 import sys, zeroshot_nas as zs
@@ -44,17 +44,9 @@ score_list(sys.argv[1], int(sys.argv[2]))
 
 def score_list(folder: str, count: int, workers: int = 2) -> list[float]:
     """Scores a list of networks with worker processes, keeping each in a store as it comes."""
-    from zeroshot_nas.searching.rounds import Job
-
     jobs = [Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 4}) for each in networks(count)]
     with Store(Path(folder) / "scores.db") as store, get_executor("process", workers=workers) as executor:
-        known = {job.keys[0]: store.score(job.keys[0]) for job in jobs}
-        missing = [job for job in jobs if known[job.keys[0]] is None]
-        for job, outcome in zip(missing, run_all(executor, compute, [(job,) for job in missing]), strict=True):
-            assert outcome.value is not None, outcome.error
-            store.put_scores([(job.keys[0], outcome.value[0])])
-            known[job.keys[0]] = outcome.value[0]
-    return [known[job.keys[0]].value for job in jobs]
+        return [scores["zen"].value for scores in evaluate(jobs, executor, [store])]
 
 
 def networks(count: int) -> list[Architecture]:
@@ -173,10 +165,8 @@ def dask_kills(quick: bool) -> Part:
     from distributed import Client, LocalCluster
 
     count, rng = (20, random.Random(2)) if quick else (200, random.Random(2))
-    from zeroshot_nas.searching.rounds import Job
-
     jobs = [Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 2}) for each in networks(count)]
-    expected = [compute(job)[0].value for job in jobs]
+    expected = [scores["zen"].value for scores in compute(jobs)]
     died = 0
     with (
         LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
@@ -184,8 +174,8 @@ def dask_kills(quick: bool) -> Part:
         get_executor("dask", scheduler=cluster.scheduler_address) as executor,
     ):
         values = []
-        for index, found in enumerate(run_all(executor, compute, [(job,) for job in jobs], retries=3)):
-            values.append(found.value[0].value if found.value is not None else None)
+        for index, found in enumerate(run_all(executor, compute, [([job],) for job in jobs], retries=3)):
+            values.append(found.value[0]["zen"].value if found.value is not None else None)
             if index % (count // 5) == count // 10:
                 pids = list(client.run(os.getpid).values())
                 os.kill(rng.choice(pids), signal.SIGKILL)
@@ -198,9 +188,7 @@ def dask_kills(quick: bool) -> Part:
 def throughput(quick: bool) -> Part:
     """Scores a second with two worker processes over one."""
     count, runs = (30, 1) if quick else (240, 5)
-    from zeroshot_nas.searching.rounds import Job
-
-    jobs = [(Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 8}),) for each in networks(count)]
+    jobs = [([Job(each, (zs.get_proxy("zen"),), 0, {"repeats": 8})],) for each in networks(count)]
     times: dict[int, list[float]] = {1: [], 2: []}
     for workers in (1, 2):
         with get_executor("process", workers=workers) as executor:

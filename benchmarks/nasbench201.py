@@ -230,9 +230,9 @@ def reference_cells(count: int) -> tuple[list[str], list[dict[str, str]]]:
 
 def reference(quick: bool) -> Part:
     """Spearman between our scores and NAS-Bench-Suite-Zero's on CIFAR-10, cells with no dead operation."""
-    from zeroshot_nas.execution import get_executor, run_all
+    from zeroshot_nas.execution import get_executor
+    from zeroshot_nas.runs.evaluate import Job, evaluate
     from zeroshot_nas.scoring.proxy import get_proxy
-    from zeroshot_nas.searching.rounds import Job, compute
 
     count = 20 if quick else 300
     texts, chosen = reference_cells(count)
@@ -243,14 +243,14 @@ def reference(quick: bool) -> Part:
         for net, row in zip(nets, chosen, strict=True)
     ]
     proxies = tuple(get_proxy(name) for name in REFERENCE)
-    jobs = [(Job(net, proxies, 0, {"repeats": 1, "batch_size": 32}),) for net in nets]
+    jobs = [Job(net, proxies, 0, {"repeats": 1, "batch_size": 32}) for net in nets]
     with get_executor("process", workers=2) as executor:
-        scores = [outcome.value for outcome in run_all(executor, compute, jobs)]
+        scores = list(evaluate(jobs, executor))
     figures = [
         Figure("share of cells whose params are the same", [float(np.mean([same for same, _ in exact]))], at_least=1)
     ]
-    for place, (name, (column, target)) in enumerate(REFERENCE.items()):
-        ours = [each[place].value if each is not None else float("nan") for each in scores]
+    for name, (column, target) in REFERENCE.items():
+        ours = [each[name].value for each in scores]
         theirs = [float(row[column]) for row in chosen]
         agree = float(spearmanr(ours, theirs, nan_policy="omit").statistic)
         figures.append(Figure(f"{name}: Spearman with the reference's scores, {count} cells", [agree], at_least=target))

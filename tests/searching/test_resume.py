@@ -90,7 +90,7 @@ def test_an_island_needs_no_torch():
     space = zs.get_space("resnet", input_size=(1, 8, 8))
     proxy = zs.get_proxy("zen:variant=zennas")
     task = IslandTask(space, SEARCHERS["regularized_evolution"], {}, space.initial(), BUDGET,
-                      proxy.bound_closed_form(), proxy.sign, 5, 0, 200, 3)  # fmt: skip
+                      proxy.bound_closed_form(), None, proxy.sign, 5, 0, 200, 3)  # fmt: skip
     code = """
 import pickle, sys
 from zeroshot_nas.searching.screening import screen_island

@@ -73,10 +73,10 @@ def correlate(
     Parameters, FLOPs and layers are always beside the proxies. Networks that the space knows to be the same
     (`zeroshot_nas.spaces.base.SearchSpace.canonical`) are scored once: of several, the one with the fewest parameters,
     then FLOPs, since some hold operations whose output goes nowhere. What is read off an architecture without weights,
-    such as parameters, is read off each.
+    such as parameters or CET, is read off each, hundreds side by side.
 
-    All proxies of a network are computed in one call of `zeroshot_nas.score` and share their passes, but for `TIMED`
-    networks, where each is computed alone to be timed; its value is the same either way.
+    All other proxies of a network are computed in one call of `zeroshot_nas.score` and share their passes, but for
+    `TIMED` networks, where each is computed alone to be timed; its value is the same either way.
 
     The result is a function of these arguments alone: it does not depend on the executor, on the number of workers, or
     on how often a run was killed and resumed (wall times do, and failures of workers).

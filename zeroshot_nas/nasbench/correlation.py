@@ -47,8 +47,8 @@ class ProxyCorrelation:
         kendall_given_flops: Kendall's partial tau given FLOPs.
         kendall_given_params: Kendall's partial tau given parameters.
         milliseconds: Wall time a network, all repeats, when the proxy is computed alone: the median over up to `TIMED`
-            networks. An aggregate's parts are computed together; the walk over an architecture's operations, which
-            parameters and FLOPs share, is left out.
+            networks. An aggregate's parts are computed together. Of a proxy that needs no weights it is the share of a
+            pool, without the walk over an architecture's operations, which parameters and FLOPs share.
         failed: Architectures without a score.
         failures: Reasons, with how often each came; an aggregate has those of its parts, also where others stood in.
     """

@@ -32,7 +32,7 @@ SMALLEST_SAMPLE = 3
 """Architectures below which nothing can be said: two either agree or disagree."""
 
 TIMED = 8
-"""Networks whose proxies are scored one by one, so that a proxy's time is its own; on the others they share passes."""
+"""Networks whose drawn proxies are scored one by one, each with its own time; on the others they share passes."""
 
 
 def write_files(correlation: Correlation, session: RunSession) -> None:

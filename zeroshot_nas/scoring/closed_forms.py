@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.garbage import paused_garbage_collection
@@ -14,7 +15,9 @@ from zeroshot_nas.core.score import Score, ScoreValue
 from zeroshot_nas.core.seeding import one_torch_thread, preserved_rng
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ProxyError, ZeroShotNASError
-from zeroshot_nas.scoring.proxy import Proxy
+
+if TYPE_CHECKING:
+    from zeroshot_nas.scoring.proxy import Proxy
 
 DEFAULT_REPEATS = 4
 """Independent draws of weights and images that a score is the mean of."""

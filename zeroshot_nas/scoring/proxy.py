@@ -220,10 +220,15 @@ class Proxy:
         Raises:
             ProxyError: The proxy has no closed form.
         """
-        alone = self.bound_closed_form()
-        if self.info.closed_form_pool is not None:
-            return list(self.info.closed_form_pool(architectures, **self.options))
+        alone, pool = self.bound_closed_form(), self.bound_closed_form_pool()
+        if pool is not None:
+            return list(pool(architectures))
         return [_value_or_error(alone, architecture) for architecture in architectures]
+
+    def bound_closed_form_pool(self) -> ClosedFormPool | None:
+        """The closed form of many with its options set; None where there is no way faster than one by one."""
+        pool = self.info.closed_form_pool
+        return None if pool is None else partial(pool, **self.options)
 
     def bound_closed_form(self) -> Callable[[Architecture], float]:
         """The closed form with its options set, and nothing else of the proxy: what a worker needs.

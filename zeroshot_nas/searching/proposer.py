@@ -8,7 +8,7 @@ from time import perf_counter
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.costs.complexity import Costs, complexity
 from zeroshot_nas.searchers.base import Candidate, Searcher
 
 REMEMBERED = 500_000
@@ -38,6 +38,7 @@ class Proposer:
         self.latency_ms = latency_ms
         self.proposed = 0
         self.seconds = {"propose": 0.0, "cost": 0.0}
+        self._max_layers = math.inf if budget.layers is None else budget.layers
         self._over_budget = 0
         self._duplicate = 0
         self._seen: set[int] = set()
@@ -50,33 +51,44 @@ class Proposer:
 
     def batches(self, proposals: int, size: int) -> Iterator[list[Candidate]]:
         """New candidates out of each ``size`` proposals, where there are any, until so many are proposed."""
-        clock = perf_counter
-        max_layers = self.budget.layers if self.budget.layers is not None else math.inf
-        ask, violations, seconds = self.searcher.ask, self.budget.violations, self.seconds
-        latency_ms = self.latency_ms
         while self.proposed < proposals:
-            start = clock()
-            asked = ask(min(size, proposals - self.proposed))
-            middle = clock()
-            seconds["propose"] += middle - start
-            self.proposed += len(asked)
-            candidates = []
-            for architecture in asked:
-                if architecture.layers > max_layers:  # known before any cost
-                    self._over_budget += 1
-                    continue
-                costs = complexity(architecture)
-                if latency_ms is not None:
-                    costs = costs.with_latency(latency_ms(architecture))
-                if violations(costs, architecture):
-                    self._over_budget += 1
-                elif self._is_new(hash(architecture)):  # 64 bits of numbers alone: no collision in a search
-                    candidates.append(Candidate(architecture, costs, {}, -math.inf))
-                else:
-                    self._duplicate += 1
-            seconds["cost"] += clock() - middle
-            if candidates:
+            if candidates := self.ask(min(size, proposals - self.proposed)):
                 yield candidates
+
+    def ask(self, n: int) -> list[Candidate]:
+        """New candidates out of the searcher's next ``n`` proposals, maybe none."""
+        start = perf_counter()
+        asked = self.searcher.ask(n)
+        self.seconds["propose"] += perf_counter() - start
+        return self.admit(asked)
+
+    def admit(self, architectures: Sequence[Architecture]) -> list[Candidate]:
+        """Those of the proposals that keep to the budget and did not come before, with their costs."""
+        start = perf_counter()
+        self.proposed += len(architectures)
+        candidates = []
+        for architecture in architectures:
+            if architecture.layers > self._max_layers:  # known before any cost
+                self._over_budget += 1
+                continue
+            costs = self.costs(architecture)
+            if self.budget.violations(costs, architecture):
+                self._over_budget += 1
+            elif self._is_new(hash(architecture)):  # 64 bits of numbers alone: no collision in a search
+                candidates.append(Candidate(architecture, costs, {}, -math.inf))
+            else:
+                self._duplicate += 1
+        self.seconds["cost"] += perf_counter() - start
+        return candidates
+
+    def costs(self, architecture: Architecture) -> Costs:
+        """What an architecture costs, latency included where the budget limits it."""
+        costs = complexity(architecture)
+        return costs if self.latency_ms is None else costs.with_latency(self.latency_ms(architecture))
+
+    def fits(self, architecture: Architecture) -> bool:
+        """Whether an architecture keeps to the budget."""
+        return not self.budget.violations(self.costs(architecture), architecture)
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         """Passes scored candidates on to the searcher."""

@@ -93,6 +93,7 @@ class Plan:
                 self.start,
                 self.budget,
                 proxy.bound_closed_form(),
+                proxy.bound_closed_form_pool(),
                 proxy.sign,
                 settings.seed,
                 self.round * islands + index,

@@ -6,7 +6,7 @@ import json
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property, lru_cache
 from inspect import signature
@@ -97,6 +97,10 @@ class SearchSpace(ABC):
     @abstractmethod
     def size(self, max_layers: int | None = None) -> float:
         """How many architectures there are with at most ``max_layers`` layers; infinity where depth has no bound."""
+
+    def architectures(self) -> Iterator[Architecture]:
+        """All networks of a finite space, each once, in an order of its own; none where a space does not list them."""
+        return iter(())
 
     def from_string(self, text: str) -> Architecture:
         """The network that a text names: here a PlainNet string; a benchmark's space reads that benchmark's strings.

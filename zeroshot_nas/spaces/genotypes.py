@@ -5,10 +5,11 @@ Here are the moves among genotypes and what their texts share; a space says how 
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
@@ -94,6 +95,9 @@ class DigitMoves(GenotypeMoves[Digits]):
     """
 
     choices: Digits
+
+    def architectures(self) -> Iterator[Architecture]:
+        return map(self.network, itertools.product(*map(range, self.choices)))
 
     def draw(self, rng: random.Random) -> Digits:
         return tuple(int(rng.random() * options) for options in self.choices)
