@@ -56,6 +56,11 @@ class RunOptions:
             raise RunOptionsError("resume goes on with the run in out, force replaces it; give one of them")
 
     @property
+    def cache_file(self) -> Path | None:
+        """The shared cache."""
+        return None if self.cache is None else Path(self.cache)
+
+    @property
     def folder(self) -> Path | None:
         """The run's folder."""
         return None if self.out is None else Path(self.out)

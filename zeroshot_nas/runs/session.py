@@ -49,8 +49,8 @@ class RunSession:
             self.store = stack.enter_context(open_run(self.folder, replaces=files if run.force else None)).store
             self.stores.append(self.store)
             _begin(self.store, self.folder, kind, json.loads(json.dumps(settings)), run.resume, files[0])
-        if run.cache is not None:
-            self.stores.append(stack.enter_context(Store(run.cache)))
+        if run.cache_file is not None:
+            self.stores.append(stack.enter_context(Store(run.cache_file)))
 
     def note(self, name: str, body: Any) -> None:
         """Keeps something about the run, by name; what was noted first stays."""
@@ -67,7 +67,7 @@ class RunSession:
         return [] if self.store is None else [entry.body for entry in self.store.journal(kind)]
 
 
-_HINT = "go on with it (resume), replace it (force), or choose another folder"
+_HINT = "go on with it (resume=True, --resume), replace it (force=True, --force), or choose another folder"
 
 
 def _begin(store: Store, folder: Path, kind: str, settings: dict[str, Any], resume: bool, result_file: str) -> None:

@@ -15,9 +15,6 @@ from zeroshot_nas.scoring.proxy import PROXIES, Proxy
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.spaces.base import SearchSpace, SpaceCall
 
-CALL = "call"
-"""Name under which a run's store keeps it."""
-
 
 def call_of(
     space: SearchSpace,

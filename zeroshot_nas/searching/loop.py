@@ -18,7 +18,7 @@ from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
 from zeroshot_nas.searchers.base import SearchResult
-from zeroshot_nas.searching.call import CALL, call_of
+from zeroshot_nas.searching.call import call_of
 from zeroshot_nas.searching.latency_budget import caveats, latency_budget_of
 from zeroshot_nas.searching.rounds import FILES, Plan, Search, SearchSession
 from zeroshot_nas.searching.settings import SearchSettings
@@ -123,7 +123,7 @@ def search(
         warnings.warn(caveat, LatencyWarning, stacklevel=2)
     with ExitStack() as stack:
         session = SearchSession(stack, run, "search", asked, FILES)
-        session.note(CALL, call_of(space, ranked_by, budget, settings, backend, device_table))
+        session.note("call", call_of(space, ranked_by, budget, settings, backend, device_table))
         executor = stack.enter_context(run.open_executor())
         search = Search(ranked_by, settings, executor, session, run.progress)
         if latency is not None:
