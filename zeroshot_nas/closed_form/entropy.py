@@ -25,7 +25,7 @@ class LogWidths(NamedTuple):
     kernels: float
 
 
-class Stage(NamedTuple):
+class ResolutionStage(NamedTuple):
     """A run of blocks at one resolution.
 
     Attributes:
@@ -124,18 +124,18 @@ def block_log_widths(block: BlockSpec, in_channels: int, resolution: Resolution)
     return LogWidths(channels, kernels)
 
 
-def _stages(architecture: Architecture, alpha1: float, alpha2: float) -> list[Stage]:
+def _stages(architecture: Architecture, alpha1: float, alpha2: float) -> list[ResolutionStage]:
     stages = []
     entropy = 0.0
     channels, height, width = architecture.input_size
     for index, block in enumerate(architecture.blocks):
         if index > 0 and block.stride > 1:
-            stages.append(Stage(channels, height * width, entropy))
+            stages.append(ResolutionStage(channels, height * width, entropy))
         widths = block_log_widths(block, channels, (height, width))
         entropy += 0.5 * (alpha1 * widths.channels + alpha2 * widths.kernels)
         height, width = block_steps(block, channels, (height, width)).resolution
         channels = block.out_channels
-    stages.append(Stage(channels, height * width, entropy))
+    stages.append(ResolutionStage(channels, height * width, entropy))
     return stages
 
 

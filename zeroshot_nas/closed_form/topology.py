@@ -16,7 +16,7 @@ class Topology(NamedTuple):
     """Sums over the residual units of one block.
 
     Attributes:
-        units: How many there are.
+        units: Their number.
         mass: Sum of their masses.
         degree: Sum of their degrees.
     """

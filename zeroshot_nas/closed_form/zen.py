@@ -20,12 +20,12 @@ RECTIFIED_MEAN = 1 / math.sqrt(2 * math.pi)
 
 
 class BlockTerm(NamedTuple):
-    """What one block adds to the score.
+    """One block's part of the score.
 
     Attributes:
         log_deviations: Sum of the logarithms of its batch norms' input deviations.
         running_log_deviations: The same with the authors' running variance 0.81 + 0.19 v in place of v.
-        rectifiers: How many ReLUs it has in the main chain.
+        rectifiers: Number of ReLUs in its main chain.
         resolution: Height and width behind it.
     """
 

@@ -1,4 +1,4 @@
-"""What each convolution of a network adds to its CET."""
+"""The share of each convolution in a network's CET."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REDUNDANT = 0.5
 
 @dataclass(frozen=True)
 class LayerShare:
-    """One convolution and what CET makes of it.
+    """One convolution and its share in CET.
 
     Attributes:
         block: Number of its block, from 1.
@@ -41,10 +41,10 @@ class LayerShare:
         novelty: Share of it that no larger convolution on a parallel path repeats, 0 to 1.
         output_rank: Effective output channels.
         gradient_rank: Effective channels of the gradient that comes back.
-        effective_weights: What it adds to W; 0 where it does not count, and for a stem, which W leaves out.
-        effective_uses: What it adds to U; 0 where it does not count.
-        share: That as a part of U.
-        log_term: What it adds to the expressivity S; 0 where it does not count.
+        effective_weights: Its part of W; 0 where it does not count, and for a stem, which W leaves out.
+        effective_uses: Its part of U; 0 where it does not count.
+        share: Effective uses over U.
+        log_term: Its part of the expressivity S; 0 where it does not count.
     """
 
     block: int
@@ -76,9 +76,9 @@ class LayerShare:
 
 
 def cet_explain(architecture: Architecture) -> list[LayerShare]:
-    """What each convolution adds to the network's CET, dead ones among them, in order.
+    """The share of each convolution in the network's CET, dead ones among them, in order.
 
-    The effective weights add up to the piece W of `zeroshot_nas.closed_form.cet.score.cet`, the effective uses to its U
+    The effective weights add up to the term W of `zeroshot_nas.closed_form.cet.score.cet`, the effective uses to its U
     and the log terms to its S. The two convolutions of a squeeze-and-excitation gate, which is the identity in the
     mean, are not listed.
 
@@ -97,20 +97,20 @@ def cet_explain(architecture: Architecture) -> list[LayerShare]:
     places = list(_sub_layers(architecture))
     sequence = [(PlacedPlan(traced.plan), 1) for _, _, _, traced in places]
     passes = propagate([sequence], architecture.input_size, [architecture.num_classes])
-    _, layers = conv_columns(passes)
-    uses = layers.uses
-    weights = np.where(layers.is_stem, 0.0, layers.weights)
-    columns = np.transpose([*layers, weights, uses, uses / uses.sum(), layers.transmission]).tolist()
-    names = (*layers._fields, "effective_weights", "effective_uses", "share", "log_term")
+    _, columns = conv_columns(passes)
+    uses = columns.uses
+    weights = np.where(columns.is_stem, 0.0, columns.weights)
+    rows_of_numbers = np.transpose([*columns, weights, uses, uses / uses.sum(), columns.transmission]).tolist()
+    names = (*columns._fields, "effective_weights", "effective_uses", "share", "log_term")
     numbers: dict[tuple[int, int], dict[str, float]] = {}
     counted = ((index, conv.place) for index, step in enumerate(passes.steps) for conv in step.placed.layout.counted)
-    for key, values in zip(counted, columns, strict=True):
+    for key, values in zip(counted, rows_of_numbers, strict=True):
         numbers[key] = dict(zip(names, values, strict=True))
     rows = []
     for index, (block, block_type, sub_layer, traced) in enumerate(places):
-        for layer in traced.layers:
-            found = None if layer.stage is None else numbers.get((index, layer.stage))
-            rows.append(_row((block, block_type, sub_layer), layer, found))
+        for traced_conv in traced.convolutions:
+            own = None if traced_conv.stage is None else numbers.get((index, traced_conv.stage))
+            rows.append(_row((block, block_type, sub_layer), traced_conv, own))
     return rows
 
 
@@ -123,16 +123,16 @@ def _sub_layers(architecture: Architecture) -> Iterator[tuple[int, str, int, Tra
             yield number, block.type_name, sub_layer, trace_sub_layer(block, None, traced.plan.shape[1:])
 
 
-def _row(place: tuple[int, str, int], layer: TracedConv, found: dict[str, float] | None) -> LayerShare:
-    conv = layer.conv
+def _row(place: tuple[int, str, int], traced_conv: TracedConv, numbers: dict[str, float] | None) -> LayerShare:
+    conv = traced_conv.conv
     state: State = "ok"
-    if found is None:
-        state = "dead" if layer.stage is None else "not counted"
-    elif found["is_stem"]:
+    if numbers is None:
+        state = "dead" if traced_conv.stage is None else "not counted"
+    elif numbers["is_stem"]:
         state = "stem"
-    elif found["novelty"] < REDUNDANT:
+    elif numbers["novelty"] < REDUNDANT:
         state = "redundant"
-    numbers = found or {}
+    numbers = numbers or {}
     return LayerShare(
         *place,
         kernel_size=conv.kernel_size,
@@ -140,7 +140,7 @@ def _row(place: tuple[int, str, int], layer: TracedConv, found: dict[str, float]
         in_channels=conv.in_channels,
         out_channels=conv.out_channels,
         groups=conv.groups,
-        resolution=layer.resolution,
+        resolution=traced_conv.resolution,
         weights=conv.out_channels * conv.fan_in,
         state=state,
         patch_rank=numbers.get("patch_rank"),

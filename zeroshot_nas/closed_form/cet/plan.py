@@ -1,4 +1,4 @@
-"""What a chain of operations does to sums of independent maps, worked out once: a plan that any state runs through.
+"""Plans: the effect of a chain of operations on sums of independent maps, worked out once for any state.
 
 Random weights make what a convolution or a ReLU adds independent of all that went in, so a tensor is a sum over such
 *sources*, each through a fixed linear filter (skips and poolings in a row). The filters depend on the graph alone.
@@ -14,8 +14,8 @@ from zeroshot_nas.architecture.ops import Conv, Pool, Resolution, Shape
 from zeroshot_nas.closed_form.cet.filters import Filter, constant
 
 Mix: TypeAlias = tuple[tuple[int, Filter], ...]
-"""A tensor: sources, in order, with the filters that they come through. Source 0 is the plan's input, source i + 1 what
-its i-th operation adds; backward, source 0 is the gradient of the plan's output."""
+"""A tensor: sources, in order, with the filters that they come through. Source 0 is the plan's input, source i + 1 the
+one that its i-th operation adds; backward, source 0 is the gradient of the plan's output."""
 
 Kind: TypeAlias = Literal["conv", "relu", "norm", "pool", "merge", "concatenation"]
 
@@ -34,7 +34,7 @@ class Operation:
         tori: Sides of the torus before and behind it, where it has a stride; else not told.
         group: Number of the graph that it is in; 0 outside.
         kernel: A convolution's kernel as far as the map reaches.
-        normalised: Whether a batch norm follows at once.
+        normalised: True where a batch norm follows at once.
     """
 
     kind: Kind
@@ -50,11 +50,11 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Stage(Operation):
-    """An operation that adds a source, and what becomes of it.
+    """An operation that adds a source, with the gradient that comes back to it.
 
     Attributes:
         gradient: The gradient that reaches its output.
-        counts: Whether a convolution's weights count: a batch norm follows, or further convolutions alone (else its
+        counts: True where a convolution's weights count: a batch norm follows, or further convolutions alone (else its
             output goes into a sum at the size that its initialisation happens to give it).
     """
 
@@ -63,7 +63,7 @@ class Stage(Operation):
 
 
 class TracedConv(NamedTuple):
-    """A convolution in its place.
+    """A convolution of a sub-layer, alive or dead.
 
     Attributes:
         conv: The convolution.
@@ -82,7 +82,8 @@ class Pair(NamedTuple):
     Attributes:
         stages: Their places.
         inputs: Sources that their inputs share, with the product of the filters; None where both read the same tensor.
-        rectified: Whether their inputs are ReLUs of tensors that share these.
+        rectified: Places of the ReLUs that they read, where it is the tensors before these that share ``inputs``; else
+            None.
         gradients: Sources that their output gradients share.
     """
 
@@ -94,7 +95,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a chain does. Chains that do the same share one, whatever the order of their parallel branches.
+    """A sub-layer's operations. Sub-layers that do the same share one, whatever the order of their parallel branches.
 
     Attributes:
         stages: Operations that add a source, each behind what it reads.
@@ -103,7 +104,7 @@ class Plan:
         shape: Shape of the output.
         pairs: Convolutions of one graph that may be redundant.
         rivals: Stages that are in a pair, those with more weights first, of equal ones the first in the chain.
-        ends_in_relu: Whether the output is a ReLU's.
+        ends_in_relu: True where the output is a ReLU's.
     """
 
     stages: tuple[Stage, ...]
@@ -116,7 +117,7 @@ class Plan:
 
     @cached_property
     def filters_input(self) -> bool:
-        """Whether what comes in goes through a filter other than a factor."""
+        """True where the input goes through a filter other than a factor."""
         return _filters_first(*(stage.reads for stage in self.stages), self.output)
 
     @cached_property
@@ -126,12 +127,12 @@ class Plan:
 
 
 def _filters_first(*mixes: Mix) -> bool:
-    """Whether one of them has source 0 behind a filter that is no factor."""
+    """True where one of them has source 0 behind a filter that is no factor."""
     return any(mix and mix[0][0] == 0 and constant(mix[0][1]) is None for mix in mixes)
 
 
 class PlacedPlan(NamedTuple):
-    """A plan where it stands.
+    """A plan in its place in a network.
 
     Attributes:
         plan: The plan.

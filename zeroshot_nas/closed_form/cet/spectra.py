@@ -58,7 +58,8 @@ def dots(first: Array, second: Array) -> Array:
     """Inner products of vectors along the last axes, ``(..., n)`` and ``(..., n)`` to ``(...)``.
 
     Each is a BLAS call of its own. So its bits depend on the two vectors alone and not on how many stand beside them,
-    as they do in a product of whole arrays, which goes through blocks of rows.
+    as they do in a product of whole arrays, which goes through blocks of rows. (OpenBLAS's kernels for processors of
+    before 2008 look at the vectors' alignment as well.)
 
     Example:
         >>> dots(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 10.0])).tolist()

@@ -54,11 +54,11 @@ class Traced(NamedTuple):
 
     Attributes:
         plan: Its plan.
-        layers: All its convolutions, in order, dead ones among them.
+        convolutions: All its convolutions, in order, dead ones among them.
     """
 
     plan: Plan
-    layers: tuple[TracedConv, ...]
+    convolutions: tuple[TracedConv, ...]
 
 
 @lru_cache(maxsize=16_384)
@@ -118,7 +118,7 @@ class _Draft:
 
     @property
     def label(self) -> tuple[Any, ...]:
-        """What it does, to sort by."""
+        """Its operation without what it reads, to sort by."""
         return self.level, self.kind, _numbers(self.op), self.normalised, self.group
 
     def operation(self, number: dict[int, int]) -> Operation:
@@ -130,7 +130,7 @@ class _Draft:
 
 
 class _Trace:
-    """Walks operations and notes what each adds."""
+    """Walks operations and drafts each that adds a source."""
 
     def __init__(self) -> None:
         self.drafts: list[_Draft] = []
@@ -240,11 +240,11 @@ class _Trace:
         operations = tuple(self.drafts[old].operation(number) for old in order)
         plan = _plan(operations, _numbered(output.mix, number), output.shape)
         rivals = tuple(sorted(plan.rivals, key=lambda place: (-_weights(operations[place]), order[place])))
-        layers = tuple(
+        convolutions = tuple(
             TracedConv(conv, resolution, number[old + 1] - 1 if old is not None and old + 1 in number else None)
             for conv, resolution, old in self.convolutions
         )
-        return Traced(plan if rivals == plan.rivals else _with_rivals(plan, rivals), layers)
+        return Traced(plan if rivals == plan.rivals else _with_rivals(plan, rivals), convolutions)
 
 
 @lru_cache(maxsize=16_384)
@@ -373,7 +373,7 @@ def _trace_gradients(operations: Sequence[Operation], output: Mix) -> list[_Mix]
 
 
 def _is_of_convolutions(gradient: _Mix, operations: Sequence[Operation]) -> bool:
-    """Whether a tensor is read by convolutions alone."""
+    """True where a tensor is read by convolutions alone."""
     return all(source and operations[source - 1].kind == "conv" for source in gradient)
 
 
