@@ -28,14 +28,21 @@ FLOORS = (
     ("proxies", "runs", "report"),
     ("latency", "training"),
     ("searching", "nasbench", "export"),
+    ("runs.resume",),
     ("__init__",),
     ("testing",),
     ("cli",),
     ("__main__",),
 )
-"""The lowest first; a name imports from lower floors only."""
+"""The lowest first; a name imports from lower floors only. A module may stand above the rest of its package."""
 
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+
+
+def room_of(name: str) -> str:
+    """The name in `FLOORS` that a dotted name belongs to: its own, or its package's."""
+    return name if name in FLOOR_OF else name.split(".")[0]
+
 
 PLUGIN_PACKAGES = (
     *("blocks", "execution", "proxies", "searchers", "spaces"),
@@ -61,7 +68,7 @@ class Module:
     @property
     def top(self) -> str:
         """The name that has a floor."""
-        return self.name.split(".")[0]
+        return room_of(self.name)
 
 
 def modules() -> list[Module]:
@@ -138,7 +145,7 @@ def violations(module: Module, known: Mapping[str, Module]) -> list[str]:
     found = []
     for name in sorted(set(imported_names(module))):
         target = target_of(name, known)
-        top = target.split(".")[0]
+        top = room_of(target)
         if top == module.top:
             sibling = known.get(target)
             if sibling is not None and target != module.name and is_plugin(sibling):
@@ -186,10 +193,10 @@ def main() -> None:
     graph = arrows(known)
     tops = {module.top for module in known.values()}
     between = {
-        (name.split(".")[0], target.split(".")[0])
+        (room_of(name), room_of(target))
         for name, targets in graph.items()
         for target in targets
-        if name.split(".")[0] != target.split(".")[0]
+        if room_of(name) != room_of(target)
     }
     for floor, names in reversed(list(enumerate(FLOORS))):
         print(f"{floor:3}  " + "  ".join(name for name in names if name in tops))

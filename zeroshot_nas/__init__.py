@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from zeroshot_nas.network.inheritance import inherit as inherit
     from zeroshot_nas.network.module import Network as Network
     from zeroshot_nas.network.module import build as build
+    from zeroshot_nas.runs.options import RunOptions as RunOptions
+    from zeroshot_nas.runs.resume import resume as resume
     from zeroshot_nas.scoring.engine import score as score
     from zeroshot_nas.scoring.pool import score_pool as score_pool
     from zeroshot_nas.scoring.proxy import Batch as Batch
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.searchers.base import list_searchers as list_searchers
     from zeroshot_nas.searchers.base import register_searcher as register_searcher
     from zeroshot_nas.searching.loop import search as search
+    from zeroshot_nas.searching.settings import SearchSettings as SearchSettings
     from zeroshot_nas.spaces.base import SearchSpace as SearchSpace
     from zeroshot_nas.spaces.base import get_space as get_space
     from zeroshot_nas.spaces.base import list_spaces as list_spaces
@@ -88,6 +91,9 @@ _HOMES = {
     "list_searchers": "searchers.base",
     "register_searcher": "searchers.base",
     "search": "searching.loop",
+    "SearchSettings": "searching.settings",
+    "RunOptions": "runs.options",
+    "resume": "runs.resume",
     "SearchSpace": "spaces.base",
     "get_space": "spaces.base",
     "list_spaces": "spaces.base",

@@ -71,6 +71,10 @@ class FileFormatError(ZeroShotNASError, ValueError):
     """A file that is damaged, or not of the format that it should be."""
 
 
+class RunOptionsError(ZeroShotNASError, ValueError):
+    """Options of a run that contradict each other."""
+
+
 class OutputExistsError(ZeroShotNASError, FileExistsError):
     """An output folder that already holds a run."""
 

@@ -121,7 +121,9 @@ def test_a_space_takes_its_options(run, tmp_path):
     assert best.to_string() in out
     code, _, err = run("search", "--resume", tmp_path, "--space-option", "width_step=4")
     assert code == 2
-    assert "space_option: ['width_step=2', 'max_width=14'] in the run, ['width_step=4'] asked for" in err
+    assert "space_options: " in err
+    assert "'width_step': 2" in err.partition(" in the run, ")[0]
+    assert "'width_step': 4" in err.partition(" in the run, ")[2]
 
 
 def test_a_search_without_a_limit_on_depth_warns_on_one_line(run):

@@ -76,7 +76,7 @@ def test_another_option_on_resume_is_refused_with_the_difference(run, tmp_path):
     assert "max_params" not in err
     code, _, err = run(*SEARCH, "--out", tmp_path / "run")
     assert code == 2
-    assert "go on with it by --resume" in err
+    assert "go on with it (resume=True, --resume), replace it (force=True, --force)" in err
     assert run(*SEARCH, "--out", tmp_path / "run", "--force")[0] == 0
 
 

@@ -409,7 +409,7 @@ def test_a_search_and_a_correlation_share_a_cache(tmp_path, monkeypatch):
     scores = run(["naswot"], data=data, cache=tmp_path / "scores.db").scores["naswot"]
     by_row = {row: candidate.fitness for row, candidate in zip(rows, found.history, strict=True)}
     assert [by_row[row] for row in leads.values()] == list(scores)
-    assert inspect.signature(zs.search).parameters["max_repeats"].default == asking.MAX_REPEATS
+    assert zs.SearchSettings().max_repeats == asking.MAX_REPEATS
 
 
 @pytest.fixture(scope="module")
@@ -436,7 +436,7 @@ def begun(tmp_path_factory):
 def test_other_settings_are_refused_with_the_difference(begun, change, message):
     with pytest.raises(SettingsChangedError, match=message):
         run(**change, out=begun, resume=True)
-    with pytest.raises(OutputExistsError, match="already holds a run; resume it"):
+    with pytest.raises(OutputExistsError, match="already holds a run; go on with it"):
         run(out=begun)
 
 
@@ -504,7 +504,7 @@ def test_bad_input_is_said_before_anything_is_written(tmp_path, error, message, 
 
 
 def test_resume_needs_a_folder():
-    with pytest.raises(ValueError, match="resume needs out"):
+    with pytest.raises(ValueError, match="resume=True needs out"):
         run(resume=True)
 
 

@@ -190,9 +190,9 @@ def test_another_setting_is_refused_with_the_difference(tmp_path):
     narrow = zs.get_space("resnet", input_size=(1, 8, 8), max_width=64)
     with pytest.raises(SettingsChangedError, match=r"'max_width': 2048.* in the run, .*'max_width': 64.* asked for"):
         zs.search(narrow, "zen", BUDGET, progress=False, seed=5, **SCREENED, out=tmp_path, resume=True)
-    with pytest.raises(OutputExistsError, match="already holds a run; resume it"):
+    with pytest.raises(OutputExistsError, match="already holds a run; go on with it"):
         search(SCREENED, out=tmp_path)
-    with pytest.raises(ValueError, match="resume needs out"):
+    with pytest.raises(ValueError, match="resume=True needs out"):
         search(SCREENED, resume=True)
 
 

@@ -56,7 +56,10 @@ Repeats = Annotated[int, typer.Option(help="Draws of weights and images a score.
 BatchSize = Annotated[int | None, typer.Option(help="Gaussian images a draw.")]
 Backend = Annotated[str, typer.Option(help="Engine that latency is of; see `list`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite a run that is there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is in --out.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out; what is not given is as the run has it.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
 Batch = Annotated[int, typer.Option("--batch", help="Images a run.")]
@@ -66,6 +69,25 @@ Cache = Annotated[Path | None, typer.Option(help="File of scores that several ru
 Executor = Annotated[str, typer.Option(help="serial, process or dask.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; default: all cores.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")]
+
+
+def is_given(ctx: typer.Context, name: str) -> bool:
+    """Whether an option was given on the command line."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def stored_call(folder: Path, kind: str) -> dict[str, Any] | None:
+    """How the run in a folder was asked for; None where none has begun or its release kept none.
+
+    Raises:
+        StoreError: The folder holds a run of another kind.
+    """
+    from zeroshot_nas.runs.resume import kind_of, read_call
+
+    if kind_of(folder) is None:
+        return None
+    return read_call(folder, kind)
 
 
 def read_architecture(model: str, image: str, classes: int, squeeze_excite: bool) -> Architecture:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from zeroshot_nas.cli.base import (
     Input,
     Quiet,
     Repeats,
+    Resume,
     Scheduler,
     Seed,
     SpaceOption,
@@ -27,13 +29,14 @@ from zeroshot_nas.cli.base import (
     Workers,
     app,
     cost_rows,
+    is_given,
     load_table,
     parse_milliseconds,
     parse_number,
     print_rows,
     space_of,
+    stored_call,
 )
-from zeroshot_nas.errors import FileFormatError, OutputExistsError, SettingsChangedError
 
 if TYPE_CHECKING:
     from zeroshot_nas.nasbench.hardware import DeviceCosts
@@ -85,7 +88,7 @@ def search_command(
     device: Device = None,
     islands: Annotated[int | None, typer.Option(help="Searches by closed form that share the proposals.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run: run.db, result.json and best.json.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    resume: Resume = False,
     cache: Cache = None,
     executor: Executor = "serial",
     workers: Workers = None,
@@ -93,27 +96,25 @@ def search_command(
     time_limit: Annotated[float | None, typer.Option(help="Seconds a score may take in a worker process.")] = None,
     force: Force = False,
     quiet: Quiet = False,
+    folder: Annotated[Path | None, typer.Argument(hidden=True)] = None,
 ) -> None:
     """Search a space for the best network within a budget; trains nothing."""
     from zeroshot_nas import search
     from zeroshot_nas.execution import get_executor
-    from zeroshot_nas.runs.store import open_run
+    from zeroshot_nas.runs.options import RunOptions
 
-    options = {name: value for name, value in ctx.params.items() if name not in _RUN_OPTIONS}
-    folder = resume or out
-    if resume is not None:
-        given = {name: str(v) if isinstance(v, Path) else v for name, v in options.items() if _is_given(ctx, name)}
-        options = _stored_options(resume, given)
-    arguments = _arguments(options)  # refuses what no search can begin with before a folder is touched
-    if resume is None and out is not None:
-        _refuse_to_overwrite(out, force)
-        with open_run(out) as run:
-            run.store.set_fact("options", {name: str(v) if isinstance(v, Path) else v for name, v in options.items()})
-    with get_executor(executor, workers=workers, time_limit=time_limit, scheduler=scheduler) as workforce:
-        result = search(
-            **arguments, out=folder, resume=resume is not None, cache=cache, executor=workforce, progress=not quiet
-        )
-    _print_search(result, folder)
+    if folder is not None:  # `search --resume FOLDER`, as earlier releases had it
+        if not resume or out not in (None, folder):
+            raise typer.BadParameter(f"search takes no argument; got {str(folder)!r}. A run's folder is --out")
+        out = folder
+    options = dict(ctx.params)
+    known = stored_call(out, "search") if resume and out is not None else None
+    # refuses what no search can begin with before a folder is touched
+    arguments = _arguments(options) if known is None else _arguments_again(ctx, options, known, out or Path())
+    with get_executor(executor, workers=workers, time_limit=time_limit, scheduler=scheduler) as pool:
+        run = RunOptions(out=out, resume=resume, force=force, cache=cache, executor=pool, progress=not quiet)
+        result = search(**arguments, run=run)
+    print_search(result, out)
     if options["benchmark"] is not None:
         from zeroshot_nas.nasbench.lookup import look_up
 
@@ -125,48 +126,77 @@ def search_command(
         raise typer.Exit(130)
 
 
-_RUN_OPTIONS = {"out", "resume", "cache", "executor", "workers", "scheduler", "time_limit", "force", "quiet"}
-"""Options that say how a search is run, not what it finds."""
-
-
-def _is_given(ctx: typer.Context, name: str) -> bool:
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
 def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """What `search` is asked for by the options of the command line.
 
     Raises:
         ZeroShotNASError: The space, the proxy or the budget is not usable.
     """
-    from zeroshot_nas import Budget, ShapeBounds, get_proxy
+    from zeroshot_nas import Budget, SearchSettings, get_proxy
     from zeroshot_nas.searching.start import starting_point
 
-    numbers: dict[str, Any] = {
+    space, budget, settings = space_of(options), Budget(**_limits(options)), SearchSettings(**_settings(options))
+    latency: dict[str, Any] = {}
+    if options["device_table"] is not None or budget.latency_ms is not None:
+        table = _device_table(options["device_table"], options["dataset"])
+        latency = {"backend": options["backend"], "device_table": table}
+    else:
+        starting_point(space, budget, None)
+    return {"space": space, "proxy": get_proxy(options["proxy"]), "budget": budget, "settings": settings, **latency}
+
+
+def _arguments_again(
+    ctx: typer.Context, options: Mapping[str, Any], call: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """What a run's search was asked for, with the options that are given now; `search` refuses where they differ."""
+    from zeroshot_nas import get_proxy
+    from zeroshot_nas.runs.resume import search_arguments
+
+    given = {name: value for name, value in options.items() if is_given(ctx, name)}
+    arguments = search_arguments(call, {}, folder)
+    if "proxy" in given:
+        arguments["proxy"] = get_proxy(given["proxy"])
+    if limits := _limits({**dict.fromkeys(options), **given}):
+        arguments["budget"] = replace(arguments["budget"], **limits)
+    if settings := _settings(given):
+        arguments["settings"] = replace(arguments["settings"], **settings)
+    if given.keys() & _OF_SPACE:
+        made, asked = arguments["space"].made_by, space_of(options).made_by
+        assert made is not None, "a space that a file names was made by name"
+        assert asked is not None, "and so is one that the command line names"
+        changes: dict[str, Any] = {"options": {**made.options, **asked.options}}
+        changes |= {name: getattr(asked, name) for option, name in _OF_SPACE.items() if option in given and name}
+        arguments["space"] = replace(made, **changes).make()
+    if "device_table" in given:
+        arguments["device_table"] = _device_table(given["device_table"], options["dataset"])
+    return arguments
+
+
+_OF_SPACE = {"space": "name", "image": "input_size", "classes": "num_classes", "space_option": "", "squeeze_excite": ""}
+"""Options of the space, and what they are of a `SpaceCall`."""
+
+
+def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The limits that options set, as `Budget` takes them."""
+    from zeroshot_nas import ShapeBounds
+
+    limits: dict[str, Any] = {
         name: parse_number(options[f"max_{name}"], f"--max-{name}")
         for name in ("params", "flops", "layers", "activations")
         if options[f"max_{name}"] is not None
     }
-    latency: dict[str, Any] = {}
-    if options.get("max_latency") is not None:
-        numbers["latency_ms"] = parse_milliseconds(options["max_latency"], "--max-latency")
-    if options.get("device_table") is not None or "latency_ms" in numbers:
-        table = _device_table(options["device_table"], options["dataset"])
-        latency = {"backend": options["backend"], "device_table": table}
-    shape = ShapeBounds(options["max_depth_to_width"], options["monotone_widths"], options["max_bottleneck_ratio"])
-    same = ("searcher", "proposals", "finalists", "islands", "seed", "batch_size", "repeats", "device")
-    space, budget = space_of(options), Budget(**numbers, shape=shape if shape.limits() else None)
-    if not latency:
-        starting_point(space, budget, None)
-    return {
-        "space": space,
-        "proxy": get_proxy(options["proxy"]),
-        "budget": budget,
-        "screen": None if options["no_screen"] else "closed_form",
-        **{name: options[name] for name in same},
-        **latency,
-    }
+    if options["max_latency"] is not None:
+        limits["latency_ms"] = parse_milliseconds(options["max_latency"], "--max-latency")
+    bounds = (options["max_depth_to_width"], bool(options["monotone_widths"]), options["max_bottleneck_ratio"])
+    shape = ShapeBounds(*bounds)
+    return {**limits, "shape": shape} if shape.limits() else limits
+
+
+def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that options set, as `SearchSettings` takes them."""
+    names = ("searcher", "proposals", "finalists", "islands", "seed", "batch_size", "repeats", "device")
+    settings = {name: options[name] for name in names if name in options}
+    return {**settings, "screen": not options["no_screen"]} if "no_screen" in options else settings
 
 
 def _device_table(text: str | None, dataset: str | None) -> str | DeviceCosts | None:
@@ -179,41 +209,8 @@ def _device_table(text: str | None, dataset: str | None) -> str | DeviceCosts | 
     return device_costs(file, device, dataset=dataset or "cifar10")
 
 
-def _stored_options(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a run to be resumed.
-
-    Raises:
-        FileFormatError: The folder holds no run of the command line.
-        SettingsChangedError: An option was given that differs.
-    """
-    from zeroshot_nas.runs.store import FILE_NAME, Store, settings_difference
-
-    with Store(folder / FILE_NAME, read_only=True) as store:
-        options = store.fact("options")
-    if not isinstance(options, dict):
-        raise FileFormatError(f"{folder} holds no search that the command line began; resume it from Python")
-    if difference := settings_difference({name: options.get(name) for name in given}, given):
-        changes = "; ".join(difference)
-        raise SettingsChangedError(f"{folder} was begun with other options, so it is not resumed. {changes}")
-    return options
-
-
-def _refuse_to_overwrite(folder: Path, force: bool) -> None:
-    from zeroshot_nas.runs.store import FILE_NAME, open_run
-
-    files = [folder / name for name in (FILE_NAME, "result.json", "best.json")]
-    if any(file.exists() for file in files) and not force:
-        raise OutputExistsError(
-            f"{folder} already holds a run; go on with it by --resume, choose another --out, or overwrite it with "
-            "--force"
-        )
-    with open_run(folder):  # not while another process works in it
-        pass
-    for file in [*files, *(folder / f"{FILE_NAME}{suffix}" for suffix in ("-wal", "-shm"))]:
-        file.unlink(missing_ok=True)
-
-
-def _print_search(result: SearchResult, out: Path | None) -> None:
+def print_search(result: SearchResult, out: Path | None) -> None:
+    """What a search came to."""
     counts, seconds = result.counts, result.seconds
     rows = [
         ("architecture", result.best.string or result.best.architecture.to_json()),

@@ -8,7 +8,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,6 @@ from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import derive_seed
 from zeroshot_nas.errors import ArchitectureError, DataError, ProxyError, ZeroShotNASError
-from zeroshot_nas.execution import get_executor
 from zeroshot_nas.nasbench.agreement import (
     bootstrap_interval,
     kendall,
@@ -31,8 +29,9 @@ from zeroshot_nas.nasbench.agreement import (
     top_k_accuracy,
 )
 from zeroshot_nas.nasbench.base import DATASETS, NOTATIONS, BenchmarkTable, load_table
-from zeroshot_nas.nasbench.correlation import REPORT_FILE, Correlation, ProxyCorrelation
-from zeroshot_nas.nasbench.scoring import SMALLEST_SAMPLE, SampleScores, write_files
+from zeroshot_nas.nasbench.correlation import Correlation, ProxyCorrelation
+from zeroshot_nas.nasbench.scoring import FILES, SMALLEST_SAMPLE, SampleScores, write_files
+from zeroshot_nas.runs.options import RunOptions, run_options
 from zeroshot_nas.runs.session import RunSession
 from zeroshot_nas.scoring.proxy import PROXIES, Proxy, ProxyFunction, get_proxy
 from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
@@ -50,23 +49,18 @@ MAX_REPEATS = 64
 def correlate(
     proxies: str | Proxy | ProxyFunction | Sequence[str | Proxy | ProxyFunction],
     table: BenchmarkTable | str | Path,
+    run: RunOptions | None = None,
     *,
     space: str | SearchSpace | None = None,
     sample: int | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     repeats: int = 1,
-    out: str | Path | None = None,
-    resume: bool = False,
-    cache: str | Path | None = None,
-    executor: str | Executor = "serial",
-    workers: int | None = None,
-    time_limit: float | None = None,
     device: str | None = None,
-    progress: bool = True,
     space_options: Mapping[str, Any] | None = None,
     input_size: Sequence[int] | None = None,
     num_classes: int | None = None,
+    **options: Any,
 ) -> Correlation:
     """Scores architectures of a benchmark and says how well each proxy orders them by their trained accuracy.
 
@@ -85,26 +79,21 @@ def correlate(
         proxies: Names, names with options, functions; aggregates such as ``"az_nas"``, whose parts are scored and then
             joined over the sample; or ``"all"``: every registered proxy that can be computed in this space.
         table: Architectures and accuracies, or what `zeroshot_nas.nasbench.base.load_table` takes without options.
+        run: Where the run is written and by what it is computed; see `RunOptions`. ``out`` holds its store ``run.db``,
+            ``report.json``, ``report.md``, ``scores.csv``, and where matplotlib is installed the plots ``scatter`` and
+            ``tau_against_cost`` as ``.png`` and ``.svg``. ``time_limit`` is for the scores of one network; they are
+            then tried one by one, with as much time each.
         space: What reads the table's architectures: a registered name or a `SearchSpace`; default: the table's.
         sample: How many architectures to score, drawn with the seed; default: all.
         seed: Seed of the sample, of all scores and of the bootstrap.
         batch_size: Gaussian images a repeat, as in `zeroshot_nas.score`.
         repeats: Draws of weights and images a score is the mean of.
-        out: Folder for the run: its store ``run.db``, ``report.json``, ``report.md``, ``scores.csv``, and where
-            matplotlib is installed the plots ``scatter`` and ``tau_against_cost`` as ``.png`` and ``.svg``. What is in
-            the store is never lost.
-        resume: Go on with the run in ``out``; its settings must be these.
-        cache: A store of scores that several runs share.
-        executor: ``"serial"``, ``"process"``, ``"dask"``, or any ``concurrent.futures.Executor``.
-        workers: How many, for an executor given by name; default: all cores.
-        time_limit: Seconds that a worker process may take for the scores of one network before it is killed; they are
-            then tried one by one, with as much time each.
         device: Where to score.
-        progress: Whether to show a bar with the rate and the remaining time.
         space_options: Options of a space given by name, such as ``{"num_cells": 1, "channels": 4}`` for smaller
             networks of the same cells.
         input_size: Shape ``(C, H, W)`` of one image; default: the data set's.
         num_classes: Outputs of the classifier; default: the data set's.
+        options: Run options one by one, which win over ``run``.
 
     Returns:
         The figures and the scores. Stopped by Ctrl-C it returns, and writes, those of the architectures that it has
@@ -128,6 +117,7 @@ def correlate(
         >>> [entry.proxy for entry in found.proxies], found["flops"].top1_accuracy, found["layers"].kendall
         (['naswot', 'params', 'flops', 'layers'], 93.8, None)
     """
+    run = run_options(run, options, "correlate")
     whole = table if isinstance(table, BenchmarkTable) else load_table(table)
     chosen = _sampled(whole, sample, seed)
     space = _space(space, whole, input_size, num_classes, space_options or {})
@@ -137,8 +127,6 @@ def correlate(
     for name, value in (("repeats", repeats), ("batch_size", 1 if batch_size is None else batch_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
-    if resume and out is None:
-        raise ValueError("resume needs out, the folder of the run to go on with")
     settings = _plain(
         {
             "space": space.name,
@@ -158,8 +146,8 @@ def correlate(
         }
     )
     with ExitStack() as stack:
-        executor = stack.enter_context(get_executor(executor, workers=workers, time_limit=time_limit))
-        session = RunSession(stack, out, cache, "correlation", settings, resume, REPORT_FILE)
+        executor = stack.enter_context(run.open_executor())
+        session = RunSession(stack, run, "correlation", settings, FILES)
         score_settings = {
             "batch_size": batch_size,
             "repeats": repeats,
@@ -168,7 +156,7 @@ def correlate(
             "device": device,
         }
         sample_scores = SampleScores(space, architectures, asked, seed, score_settings)
-        state = sample_scores.evaluate(executor, session.stores, progress)
+        state = sample_scores.evaluate(executor, session.stores, run.progress)
         figures = _figures(sample_scores, chosen, seed, batch_size)
         correlation = Correlation(
             space=space.name,

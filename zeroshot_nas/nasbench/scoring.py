@@ -17,7 +17,7 @@ from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.nasbench.correlation import REPORT_FILE, SCORES_FILE, Correlation
-from zeroshot_nas.nasbench.report import write_report
+from zeroshot_nas.nasbench.report import MARKDOWN_FILE, PLOTS, write_report
 from zeroshot_nas.runs.evaluate import Job, evaluate
 from zeroshot_nas.runs.session import RunSession
 from zeroshot_nas.runs.store import Store
@@ -33,6 +33,10 @@ SMALLEST_SAMPLE = 3
 
 TIMED = 8
 """Networks whose drawn proxies are scored one by one, each with its own time; on the others they share passes."""
+
+
+FILES = (REPORT_FILE, SCORES_FILE, MARKDOWN_FILE, *(f"{plot}.{kind}" for plot in PLOTS for kind in ("png", "svg")))
+"""What a correlation leaves, beside its store; the first says that it is finished."""
 
 
 def write_files(correlation: Correlation, session: RunSession) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.core.provenance import provenance
 from zeroshot_nas.errors import OutputExistsError, SettingsChangedError
+from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.runs.store import Store, open_run, settings_difference
 
 
@@ -18,12 +19,10 @@ class RunSession:
 
     Args:
         stack: Closes them.
-        out: The run's folder.
-        cache: A store of scores that several runs share.
+        run: The run's folder, a shared cache of scores, and whether to go on with a run that is there or to replace it.
         kind: What kind of run it is.
         settings: What the run's result depends on.
-        resume: Whether to go on with a run that is there.
-        result_file: Name of the file that a finished run leaves.
+        files: Names of the files that a finished run leaves; the first says that it is finished.
 
     Attributes:
         folder: The run's folder.
@@ -38,22 +37,25 @@ class RunSession:
     def __init__(
         self,
         stack: ExitStack,
-        out: str | Path | None,
-        cache: str | Path | None,
+        run: RunOptions,
         kind: str,
         settings: Mapping[str, Any],
-        resume: bool,
-        result_file: str,
+        files: Sequence[str],
     ) -> None:
-        self.folder = None if out is None else Path(out)
+        self.folder = run.folder
         self.store: Store | None = None
         self.stores: list[Store] = []
         if self.folder is not None:
-            self.store = stack.enter_context(open_run(self.folder)).store
+            self.store = stack.enter_context(open_run(self.folder, replaces=files if run.force else None)).store
             self.stores.append(self.store)
-            _begin(self.store, self.folder, kind, json.loads(json.dumps(settings)), resume, result_file)
-        if cache is not None:
-            self.stores.append(stack.enter_context(Store(cache)))
+            _begin(self.store, self.folder, kind, json.loads(json.dumps(settings)), run.resume, files[0])
+        if run.cache_file is not None:
+            self.stores.append(stack.enter_context(Store(run.cache_file)))
+
+    def note(self, name: str, body: Any) -> None:
+        """Keeps something about the run, by name; what was noted first stays."""
+        if self.store is not None and self.store.fact(name) is None:
+            self.store.set_fact(name, json.loads(json.dumps(body)))
 
     def log(self, kind: str, body: Any) -> None:
         """Adds an entry to the run's journal."""
@@ -65,17 +67,20 @@ class RunSession:
         return [] if self.store is None else [entry.body for entry in self.store.journal(kind)]
 
 
+_HINT = "go on with it (resume=True, --resume), replace it (force=True, --force), or choose another folder"
+
+
 def _begin(store: Store, folder: Path, kind: str, settings: dict[str, Any], resume: bool, result_file: str) -> None:
     known = store.fact("settings")
     if known is None:
         if (folder / result_file).exists() and not resume:
-            raise OutputExistsError(f"{folder} already holds a result; choose another folder")
+            raise OutputExistsError(f"{folder} already holds a result; {_HINT}")
         store.set_fact("settings", settings)
         store.set_fact("kind", kind)
         store.log("start", provenance())
         return
     if not resume:
-        raise OutputExistsError(f"{folder} already holds a run; resume it, or choose another folder")
+        raise OutputExistsError(f"{folder} already holds a run; {_HINT}")
     if difference := settings_difference(known, settings):
         raise SettingsChangedError(
             f"{folder} holds a run with other settings, so it is not resumed. {'; '.join(difference)}"

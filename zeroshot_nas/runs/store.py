@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -356,8 +356,12 @@ class RunFolder:
         self._lock.release()
 
 
-def open_run(folder: Path | str) -> RunFolder:
+def open_run(folder: Path | str, replaces: Sequence[str] | None = None) -> RunFolder:
     """Locks a run's folder for this process and opens its store; both are made if they are not there.
+
+    Args:
+        folder: The run's folder.
+        replaces: Files of an earlier run that are removed with its store; None leaves everything.
 
     Raises:
         RunInUseError: Another process has it.
@@ -375,6 +379,9 @@ def open_run(folder: Path | str) -> RunFolder:
     except OSError as error:
         raise StoreError(f"{folder} can't be used for a run: {error}. Choose a folder that you may write to") from error
     try:
+        if replaces is not None:
+            for name in (*replaces, *(f"{FILE_NAME}{suffix}" for suffix in ("", "-wal", "-shm"))):
+                (folder / name).unlink(missing_ok=True)
         return RunFolder(folder, Store(folder / FILE_NAME), lock)
     except BaseException:
         lock.release()

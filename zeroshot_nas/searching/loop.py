@@ -5,69 +5,39 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import DepthWarning, InfeasibleBudgetError, LatencyWarning, ZeroShotNASError
-from zeroshot_nas.execution import get_executor
 from zeroshot_nas.latency.device_table import LatencyTable
+from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
-from zeroshot_nas.searchers.base import SEARCHERS, Searcher, SearchResult
+from zeroshot_nas.searchers.base import SearchResult
+from zeroshot_nas.searching.call import call_of
 from zeroshot_nas.searching.latency_budget import caveats, latency_budget_of
-from zeroshot_nas.searching.rounds import RESULT_FILE, Plan, Precision, Search, SearchSession
+from zeroshot_nas.searching.rounds import FILES, Plan, Search, SearchSession
+from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import restart, starting_point
 from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
-
-DEFAULT_PROPOSALS = 2_000
-"""Networks that a search proposes where each is scored by a forward pass."""
-
-DEFAULT_SCREENED_PROPOSALS = 100_000
-"""Networks that a search proposes where a closed form screens them."""
-
-ISLAND_PROPOSALS = 160_000
-"""Proposals of one island unless their number is given."""
-
-DEFAULT_FINALISTS = 200
-"""Networks that pass the screen."""
-
-DEFAULT_REPEATS = 2
-"""Draws a network gets at first; the leaders get more until they are told apart."""
 
 
 def search(
     space: str | SearchSpace,
     proxy: str | Proxy | ProxyFunction = "cet",
     budget: Budget | None = None,
+    settings: SearchSettings | None = None,
+    run: RunOptions | None = None,
     *,
     input_size: Sequence[int] | None = None,
     num_classes: int | None = None,
-    searcher: str | type[Searcher] = "regularized_evolution",
-    proposals: int | None = None,
-    screen: Literal["closed_form"] | None = "closed_form",
-    finalists: int = DEFAULT_FINALISTS,
-    islands: int | None = None,
-    seed: int = 0,
-    batch_size: int | None = None,
-    repeats: int = DEFAULT_REPEATS,
-    standard_error: float = 0.15,
-    max_repeats: int = 64,
-    device: str | None = None,
     backend: str = "onnxruntime",
     device_table: LatencyTable | str | Path | None = None,
-    out: str | Path | None = None,
-    resume: bool = False,
-    cache: str | Path | None = None,
-    executor: str | Executor = "serial",
-    workers: int | None = None,
-    time_limit: float | None = None,
-    progress: bool = True,
-    **searcher_options: Any,
+    **options: Any,
 ) -> SearchResult:
     """Searches a space for the network with the best score within a budget; trains nothing.
 
@@ -92,34 +62,16 @@ def search(
             needs no limit on depth, and its winners train at least as well as those of ``"zen"`` and run faster
             (``benchmarks/found_vs_hand.py``).
         budget: Upper limits on costs and shape; None sets none.
+        settings: How to search: strategy, proposals, seed, repeats and so on; see `SearchSettings`.
+        run: Where the run is written and by what it is computed; see `RunOptions`.
         input_size: Shape ``(C, H, W)`` of one image, for a space given by name; default (3, 32, 32).
         num_classes: Outputs of the classifier, for a space given by name; default 10.
-        searcher: A registered strategy's name, or a `Searcher` class.
-        proposals: Networks to propose; duplicates and networks over budget count, so a search always ends. Default:
-            `DEFAULT_SCREENED_PROPOSALS` where a closed form screens, else `DEFAULT_PROPOSALS`.
-        screen: ``"closed_form"``, or None to score every network by the forward pass.
-        finalists: Networks that pass the screen.
-        islands: Searches by closed form that share the proposals, each for itself; several workers run several at
-            once. Default: one for each `ISLAND_PROPOSALS`.
-        seed: Seed of the search and of every score in it: ``score`` with this seed and a history entry's repeats gives
-            its value.
-        batch_size: Gaussian images a repeat, as in `score`.
-        repeats: Draws of weights and images a score has at first.
-        standard_error: Standard error to which the leaders' scores are repeated before the best of them wins; leaders
-            are those within two standard errors of the best, `LEADERS` at most.
-        max_repeats: Where that stops at the latest.
-        device: Where to score.
         backend: Engine whose table of this machine predicts latency, where the budget limits it.
         device_table: Another table, or its file: of more threads, say, or of a device that is not here, where latency
             can only be predicted.
-        out: Folder for the run: its store, ``result.json`` and ``best.json``. What is in the store is never lost.
-        resume: Go on with the run in ``out``; its settings must be these.
-        cache: A store of scores that several runs share.
-        executor: ``"serial"``, ``"process"``, ``"dask"``, or any ``concurrent.futures.Executor``.
-        workers: How many, for an executor given by name; default: all cores.
-        time_limit: Seconds that a worker process may take for one score (or one island) before it is killed.
-        progress: Whether to show a bar with the best score, the rate and the rejections.
-        searcher_options: Options of the strategy, e.g. ``population_size``.
+        options: Settings and run options one by one, which win over ``settings`` and ``run``, and options of the
+            strategy: ``seed=3, out="runs/a", population_size=64``. A run in ``out`` holds its store, ``result.json``
+            and ``best.json``.
 
     Returns:
         The best candidate, the history, and what became of every proposal. Stopped by Ctrl-C it returns what it has, in
@@ -146,63 +98,50 @@ def search(
     """
     ranked_by = get_proxy(proxy)
     budget = budget or Budget()
+    run, rest = (run or RunOptions()).updated(options)
+    settings = (settings or SearchSettings()).updated(rest)
     space = _space(space, input_size, num_classes)
     latency = latency_budget_of(budget, space, device_table, backend)
     start = starting_point(space, budget, latency)
     closed_form_only = not ranked_by.info.parts and not ranked_by.info.needs_weights
-    screened = closed_form_only or (screen is not None and _has_closed_form(ranked_by, start))
-    proposals = proposals if proposals is not None else DEFAULT_SCREENED_PROPOSALS if screened else DEFAULT_PROPOSALS
-    islands = islands if islands is not None else max(1, round(proposals / ISLAND_PROPOSALS)) if screened else 1
-    for name, value in (("proposals", proposals), ("finalists", finalists), ("islands", islands)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
-    if islands > proposals:
-        raise ValueError(f"islands must be at most the proposals, {proposals:,}, got {islands:,}")
-    if resume and out is None:
-        raise ValueError("resume needs out, the folder of the run to go on with")
-    strategy = SEARCHERS[searcher] if isinstance(searcher, str) else searcher
-    strategy(space, python_rng(seed, 0), start, **searcher_options)  # refuses bad options before anything is written
-    precision = Precision(batch_size, repeats, standard_error, max_repeats)
-    settings = {
+    screened = closed_form_only or (bool(settings.screen) and _has_closed_form(ranked_by, start))
+    settings = settings.counted(screened)
+    # refuses bad options before anything is written
+    settings.strategy(space, python_rng(settings.seed, 0), start, **settings.searcher_options)
+    asked = {
         "space": space.name,
         "space_options": options_of(space),
         "input_size": list(space.input_size),
         "num_classes": space.num_classes,
         "proxy": ranked_by.key,
         "budget": {**budget.limits(), **({"shape": budget.shape.limits()} if budget.shape else {})},
-        "searcher": searcher if isinstance(searcher, str) else searcher.__name__,
-        "searcher_options": searcher_options,
-        "proposals": proposals,
-        "screen": "closed_form" if screened else None,
-        "finalists": finalists if screened else None,
-        "islands": islands if screened else None,
-        "seed": seed,
-        **vars(precision),
+        **settings.to_dict(screened),
         **({"device_table": latency.table.digest} if latency else {}),
     }
     _warn_of_depth(ranked_by, budget, space)
     for caveat in caveats(latency, space) if latency else ():
         warnings.warn(caveat, LatencyWarning, stacklevel=2)
     with ExitStack() as stack:
-        session = SearchSession(stack, out, cache, "search", settings, resume, RESULT_FILE)
-        executor = stack.enter_context(get_executor(executor, workers=workers, time_limit=time_limit))
-        run = Search(ranked_by, precision, seed, device, executor, session, progress)
+        session = SearchSession(stack, run, "search", asked, FILES)
+        session.note("call", call_of(space, ranked_by, budget, settings, backend, device_table))
+        executor = stack.enter_context(run.open_executor())
+        search = Search(ranked_by, settings, executor, session, run.progress)
         if latency is not None:
             latency.follow(session)
-        plan = Plan(space, strategy, searcher_options, start, budget, latency, proposals)
+        plan = Plan(space, settings, start, budget, latency)
         while True:
-            state = run.screen(plan, islands, finalists) if screened else run.score_all(plan)
-            run.refuse_if_empty(budget)
+            state = search.screen(plan) if screened else search.score_all(plan)
+            search.refuse_if_empty(budget)
             if latency is None:
                 break
-            winner, state = run.measured(latency, state)
+            winner, state = search.measured(latency, state)
             if winner is not None:
                 break
             if state == "interrupted":
                 raise InfeasibleBudgetError(f"stopped before any network was measured within {latency.limit_ms:g} ms")
             latency.tighten()
             plan = replace(plan, start=restart(space, budget, latency))
-        result = run.result(settings, state)
+        result = search.result(asked, state)
         if latency is not None:
             assert winner is not None, "the loop ends with one"
             result = replace(result, best=winner, latency=latency.outcome(winner))

@@ -25,11 +25,12 @@ from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.runs.evaluate import Job, evaluate
 from zeroshot_nas.runs.session import RunSession
 from zeroshot_nas.scoring.proxy import Proxy
-from zeroshot_nas.searchers.base import Candidate, Counts, Searcher, SearchResult
+from zeroshot_nas.searchers.base import Candidate, Counts, SearchResult
 from zeroshot_nas.searching.latency_budget import LatencyBudget
 from zeroshot_nas.searching.leaderboard import Leaderboard
 from zeroshot_nas.searching.proposer import Proposer
 from zeroshot_nas.searching.screening import Island, IslandTask, merge, screen_island, share_out
+from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import costs_of, limits_text
 from zeroshot_nas.spaces.base import SearchSpace
 
@@ -39,38 +40,10 @@ GENERATION = 8
 So many can several workers do at once; it is the same for one, so that results do not depend on their number.
 """
 
-LEADER_REPEATS = 8
-"""Repeats that a leader gets at least: the standard error of fewer is itself a guess."""
-
 RESULT_FILE = "result.json"
 BEST_FILE = "best.json"
-
-
-@dataclass(frozen=True)
-class Precision:
-    """How exactly networks are scored.
-
-    Attributes:
-        batch_size: Gaussian images a repeat; None is the proxy's own.
-        repeats: Draws of weights and images a score.
-        standard_error: What the leaders' scores are repeated to reach, so that the winner is told from the next.
-        max_repeats: Where that stops at the latest.
-    """
-
-    batch_size: int | None
-    repeats: int
-    standard_error: float
-    max_repeats: int
-
-    @property
-    def at_first(self) -> dict[str, Any]:
-        """Settings of the scores that all networks get."""
-        return {**vars(self), "standard_error": None}
-
-    @property
-    def of_leaders(self) -> dict[str, Any]:
-        """Settings of the scores that the leaders get."""
-        return {**vars(self), "repeats": max(self.repeats, LEADER_REPEATS)}
+FILES = (RESULT_FILE, BEST_FILE)
+"""What a finished search leaves, beside its store; the first says that it is finished."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +51,15 @@ class Plan:
     """What every round of a search proposes from; only a latency budget makes for more than one."""
 
     space: SearchSpace
-    strategy: type[Searcher]
-    options: dict[str, Any]
+    settings: SearchSettings
     start: Architecture
     whole_budget: Budget
     latency: LatencyBudget | None
-    proposals: int
+
+    @property
+    def proposals(self) -> int:
+        assert self.settings.proposals is not None, "filled in when the search began"
+        return self.settings.proposals
 
     @property
     def round(self) -> int:
@@ -98,28 +74,31 @@ class Plan:
     def table(self) -> LatencyTable | None:
         return None if self.latency is None else self.latency.table
 
-    def proposer(self, seed: int) -> Proposer:
+    def proposer(self) -> Proposer:
         """Proposals of a round without a screen."""
         stream = (self.round,) if self.round else ()
-        searcher = self.strategy(self.space, python_rng(seed, 0, *stream), self.start, **self.options)
+        rng = python_rng(self.settings.seed, 0, *stream)
+        searcher = self.settings.strategy(self.space, rng, self.start, **self.settings.searcher_options)
         return Proposer(searcher, self.budget, None if self.table is None else self.table.latency_ms)
 
-    def islands(self, proxy: Proxy, seed: int, islands: int, finalists: int) -> list[IslandTask]:
+    def islands(self, proxy: Proxy) -> list[IslandTask]:
         """Islands of a round with a screen, numbered on from those before."""
+        settings, islands = self.settings, self.settings.islands
+        assert islands is not None, "filled in when the search began"
         return [
             IslandTask(
                 self.space,
-                self.strategy,
-                self.options,
+                settings.strategy,
+                dict(settings.searcher_options),
                 self.start,
                 self.budget,
                 proxy.bound_closed_form(),
                 proxy.bound_closed_form_pool(),
                 proxy.sign,
-                seed,
+                settings.seed,
                 self.round * islands + index,
                 share,
-                finalists,
+                settings.finalists,
                 self.table,
             )
             for index, share in enumerate(share_out(self.proposals, islands))
@@ -151,9 +130,7 @@ class Search:
 
     Args:
         proxy: What to rank by.
-        precision: How exactly.
-        seed: Seed of the search and of its scores.
-        device: Where to score.
+        settings: How to search, and how exactly to score.
         executor: What scores.
         session: The run's stores.
         progress: Whether to show a bar.
@@ -167,17 +144,13 @@ class Search:
     def __init__(
         self,
         proxy: Proxy,
-        precision: Precision,
-        seed: int,
-        device: str | None,
+        settings: SearchSettings,
         executor: Executor,
         session: SearchSession,
         progress: bool,
     ) -> None:
         self.proxy = proxy
-        self.precision = precision
-        self.seed = seed
-        self.device = device
+        self.settings = settings
         self.executor = executor
         self.session = session
         self.progress = progress
@@ -187,12 +160,12 @@ class Search:
 
     def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Candidate]:
         """Scores candidates and enters them in the leaderboard, in order, each as soon as its score is there."""
-        for candidate, scores in zip(candidates, self._scores(candidates, self.precision.at_first), strict=True):
+        for candidate, scores in zip(candidates, self._scores(candidates, self.settings.at_first), strict=True):
             yield self.board.add(candidate, scores)
 
     def score_all(self, plan: Plan) -> RunState:
         """Every proposal that fits is scored by the proxy, and the searcher learns from that."""
-        proposer, proposals = plan.proposer(self.seed), plan.proposals
+        proposer, proposals = plan.proposer(), plan.proposals
         state: RunState = "done"
         with self._bar("search", proposals) as bar:
             try:
@@ -213,9 +186,9 @@ class Search:
         self._add_seconds(proposer.seconds)
         return state
 
-    def screen(self, plan: Plan, islands: int, finalists: int) -> RunState:
+    def screen(self, plan: Plan) -> RunState:
         """The closed form guides the search, the proxy ranks the finalists."""
-        tasks = plan.islands(self.proxy, self.seed, islands, finalists)
+        tasks = plan.islands(self.proxy)
         screened = self._islands(tasks)
         for island in screened:
             self.counts.update({name: count for name, count in island.counts.items() if name != "failed"})
@@ -224,7 +197,7 @@ class Search:
         ranked_before = {candidate.architecture for candidate in self.board.history}
         candidates = [
             Candidate(architecture, costs_of(architecture, plan.table), self._closed_form(fitness), fitness)
-            for fitness, architecture in merge(screened, finalists)
+            for fitness, architecture in merge(screened, self.settings.finalists)
             if architecture not in ranked_before
         ]
         if any(island.interrupted for island in screened) or len(screened) < len(tasks):
@@ -329,17 +302,16 @@ class Search:
 
     def _separate_leaders(self) -> None:
         """Repeats the scores of the leaders until they are told apart, or as certain as asked."""
-        if self.proxy.info.parts or not self.proxy.info.needs_weights or self.precision.repeats < 2:
+        if self.proxy.info.parts or not self.proxy.info.needs_weights or self.settings.repeats < 2:
             return
         leaders = self.board.leaders()
-        again = self._scores([self.board.history[place] for place in leaders], self.precision.of_leaders)
+        again = self._scores([self.board.history[place] for place in leaders], self.settings.of_leaders)
         for place, scores in zip(leaders, again, strict=True):
             self.board.rescore(place, scores)
 
     def _scores(self, candidates: Sequence[Candidate], settings: Mapping[str, Any]) -> Iterator[dict[str, Score]]:
         """The candidates' scores by proxy key, in order."""
-        settings = {**settings, "device": self.device}
-        jobs = [Job(candidate.architecture, self.board.parts, self.seed, settings) for candidate in candidates]
+        jobs = [Job(candidate.architecture, self.board.parts, self.settings.seed, settings) for candidate in candidates]
         start = perf_counter()
         for scores in evaluate(jobs, self.executor, self.session.stores):
             self.seconds["rank"] += perf_counter() - start

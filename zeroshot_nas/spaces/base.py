@@ -30,6 +30,27 @@ SPLIT_AT = 6
 """Sub-layers from which a block is split in two, so that its parts can differ (Zen-NAS)."""
 
 
+@dataclass(frozen=True)
+class SpaceCall:
+    """How a space was asked for by name, so that it can be asked for again.
+
+    Attributes:
+        name: Registered name.
+        input_size: Shape ``(C, H, W)`` of one image.
+        num_classes: Outputs of the classifier.
+        options: The space's own options.
+    """
+
+    name: str
+    input_size: Shape
+    num_classes: int
+    options: Mapping[str, Any]
+
+    def make(self) -> SearchSpace:
+        """The space; see `get_space`."""
+        return get_space(self.name, input_size=self.input_size, num_classes=self.num_classes, **self.options)
+
+
 class SearchSpace(ABC):
     """A set of architectures and the moves within it; every product of a move is in the space.
 
@@ -37,11 +58,13 @@ class SearchSpace(ABC):
         name: Registered name, or the class's.
         input_size: Shape ``(C, H, W)`` of one image.
         num_classes: Outputs of the classifier.
+        made_by: How `get_space` made it; None where its class was called.
     """
 
     name: str
     input_size: Shape
     num_classes: int
+    made_by: SpaceCall | None = None
 
     @property
     def block_options(self) -> Mapping[str, Any]:
@@ -180,7 +203,10 @@ def get_space(
             raise ArchitectureError(
                 f"the space {name!r} has no option {option!r}.{hint} Options: {', '.join(known) or 'none'}"
             )
-    return factory(input_size=(input_size[0], input_size[1], input_size[2]), num_classes=num_classes, **options)
+    shape = (input_size[0], input_size[1], input_size[2])
+    space = factory(input_size=shape, num_classes=num_classes, **options)
+    object.__setattr__(space, "made_by", SpaceCall(name, shape, num_classes, options))  # spaces may be frozen
+    return space
 
 
 def options_of(space: SearchSpace) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""Going on with a run from its folder alone, whatever kind of run it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zeroshot_nas.errors import SettingsChangedError, StoreError
+from zeroshot_nas.runs.options import RunOptions
+from zeroshot_nas.runs.store import FILE_NAME, Store
+
+if TYPE_CHECKING:
+    from zeroshot_nas.nasbench.correlation import Correlation
+    from zeroshot_nas.searchers.base import SearchResult
+    from zeroshot_nas.training.result import TrainResult
+
+CALL = "call"
+"""Name under which a run's store keeps how it was asked for."""
+
+
+def resume(folder: str | Path, run: RunOptions | None = None, **given: Any) -> SearchResult | Correlation | TrainResult:
+    """Goes on with a search, a correlation or a training where it was stopped; of a finished one it gives the result.
+
+    Args:
+        folder: The run's folder.
+        run: By what it is computed and what it shows; ``out`` and ``resume`` are set here.
+        given: Run options one by one, such as ``executor="process"``, and objects that a file can't hold where the run
+            was begun with such: ``space``, ``proxy``, ``settings``, ``device_table`` of a search, ``table``, ``space``
+            and ``proxies`` of a correlation, ``data`` and ``teacher`` of a training.
+
+    Returns:
+        What the run's own function returns.
+
+    Raises:
+        StoreError: The folder holds no run.
+        SettingsChangedError: It was begun with an object that only the caller can give again, or by a release that did
+            not keep how it was asked for.
+
+    Example:
+        >>> import tempfile, zeroshot_nas as zs
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     first = zs.search("resnet", budget=zs.Budget(params=1e4), input_size=(1, 8, 8), proposals=50,
+        ...                       progress=False, out=folder)
+        ...     zs.resume(folder, progress=False).best == first.best
+        True
+    """
+    folder = Path(folder)
+    options, objects = (run or RunOptions()).updated({**given, "out": folder, "resume": True, "force": False})
+    kind = kind_of(folder)
+    if kind is None:
+        raise StoreError(f"{folder} holds no run that could go on: neither {FILE_NAME} nor state.pt is there")
+    return _RESUME[kind](folder, options, objects)
+
+
+def kind_of(folder: Path) -> str | None:
+    """``"search"``, ``"correlation"``, ``"training"``, or None where no run has begun."""
+    if (folder / FILE_NAME).exists():
+        with Store(folder / FILE_NAME, read_only=True) as store:
+            kind = store.fact("kind")
+        return None if kind is None else str(kind)
+    return "training" if (folder / "state.pt").exists() else None
+
+
+def read_call(folder: Path, kind: str) -> dict[str, Any] | None:
+    """How a run with a store was asked for; None where the release that began it kept none.
+
+    Raises:
+        StoreError: The folder holds a run of another kind.
+    """
+    with Store(folder / FILE_NAME, read_only=True) as store:
+        if (stored := store.fact("kind")) != kind:
+            raise StoreError(f"{folder} holds a {stored}, no {kind}; go on with it: zeroshot-nas resume {folder}")
+        call: dict[str, Any] | None = store.fact(CALL)
+    return call
+
+
+def search_arguments(call: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What `zeroshot_nas.search` is called with to ask for a stored search again."""
+    from zeroshot_nas.searching.call import arguments_of
+
+    return arguments_of({**call, "device_table": _device_table(call["device_table"])}, given, folder)
+
+
+def _call(folder: Path, kind: str) -> dict[str, Any]:
+    call = read_call(folder, kind)
+    if call is None:
+        raise SettingsChangedError(
+            f"{folder} was begun by a release that did not keep how it was asked for; ask for the same {kind} again "
+            "with out and resume"
+        )
+    return call
+
+
+def _device_table(stored: Any) -> Any:
+    """A device table as a search takes it: a file, or what HW-NAS-Bench measured."""
+    if not isinstance(stored, Mapping):
+        return stored
+    from zeroshot_nas.nasbench.hardware import device_costs
+
+    return device_costs(**stored)
+
+
+def _search(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> SearchResult:
+    from zeroshot_nas.searching.loop import search
+
+    return search(**search_arguments(_call(folder, "search"), given, folder), run=run)
+
+
+_RESUME = {"search": _search}

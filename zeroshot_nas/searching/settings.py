@@ -1,0 +1,154 @@
+"""Settings of a search: all that its result depends on beside the space, the proxy and the budget."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from zeroshot_nas.errors import did_you_mean
+from zeroshot_nas.runs.options import RunOptions
+from zeroshot_nas.searchers.base import SEARCHERS, Searcher
+
+DEFAULT_PROPOSALS = 2_000
+"""Networks that a search proposes where each is scored by a forward pass."""
+
+DEFAULT_SCREENED_PROPOSALS = 100_000
+"""Networks that a search proposes where a closed form screens them."""
+
+ISLAND_PROPOSALS = 160_000
+"""Proposals of one island unless their number is given."""
+
+LEADER_REPEATS = 8
+"""Repeats that a leader gets at least: the standard error of fewer is itself a guess."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How a search searches; `zeroshot_nas.search` takes each as a keyword too.
+
+    Args:
+        searcher: A registered strategy's name, or a `Searcher` class.
+        searcher_options: Options of the strategy, e.g. ``{"population_size": 64}``.
+        proposals: Networks to propose; duplicates and networks over budget count, so a search always ends. Default:
+            `DEFAULT_SCREENED_PROPOSALS` where a closed form screens, else `DEFAULT_PROPOSALS`.
+        screen: Whether the closed form screens where the proxy has one; else every network is scored by the proxy
+            itself.
+        finalists: Networks that pass the screen.
+        islands: Searches by closed form that share the proposals, each for itself; several workers run several at
+            once. Default: one for each `ISLAND_PROPOSALS`.
+        seed: Seed of the search and of every score in it: ``score`` with this seed and a history entry's repeats gives
+            its value.
+        batch_size: Gaussian images a repeat, as in `zeroshot_nas.score`.
+        repeats: Draws of weights and images a score has at first.
+        standard_error: Standard error to which the leaders' scores are repeated before the best of them wins; leaders
+            are those within two standard errors of the best, `zeroshot_nas.searching.leaderboard.LEADERS` at most.
+        max_repeats: Where that stops at the latest.
+        device: Where to score.
+
+    Raises:
+        ValueError: A count is no whole number of 1 or more, or there are more islands than proposals.
+
+    Example:
+        >>> SearchSettings(proposals=500).updated({"seed": 3}).seed
+        3
+    """
+
+    searcher: str | type[Searcher] = "regularized_evolution"
+    searcher_options: Mapping[str, Any] = field(default_factory=dict)
+    proposals: int | None = None
+    screen: bool | Literal["closed_form"] | None = True  # the text and None are what older releases took
+    finalists: int = 200
+    islands: int | None = None
+    seed: int = 0
+    batch_size: int | None = None
+    repeats: int = 2
+    standard_error: float = 0.15
+    max_repeats: int = 64
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("proposals", "finalists", "islands"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
+        if self.proposals is not None and self.islands is not None and self.islands > self.proposals:
+            raise ValueError(f"islands must be at most the proposals, {self.proposals:,}, got {self.islands:,}")
+        object.__setattr__(self, "screen", bool(self.screen))
+
+    @property
+    def strategy(self) -> type[Searcher]:
+        """The searcher's class."""
+        return SEARCHERS[self.searcher] if isinstance(self.searcher, str) else self.searcher
+
+    def updated(self, options: Mapping[str, Any]) -> SearchSettings:
+        """These with other settings or options of the strategy.
+
+        Raises:
+            TypeError: An option is neither a setting nor the strategy's.
+        """
+        own = {name: value for name, value in options.items() if name in _NAMES}
+        rest = {name: value for name, value in options.items() if name not in own}
+        settings = replace(self, **own) if own else self
+        if rest:
+            settings = replace(settings, searcher_options={**settings.searcher_options, **rest})
+        settings.refuse_unknown_options()
+        return settings
+
+    def refuse_unknown_options(self) -> None:
+        """Raises `TypeError` where the strategy has no such option."""
+        parameters = inspect.signature(self.strategy).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return
+        known = [name for name in parameters if name not in ("space", "rng", "start")]
+        name = self.searcher if isinstance(self.searcher, str) else self.searcher.__name__
+        for option in self.searcher_options:
+            if option not in known:
+                everything = [*_NAMES, *(each.name for each in fields(RunOptions)), *known]
+                raise TypeError(
+                    f"search takes no option {option!r}.{did_you_mean(option, everything)} Settings: "
+                    f"{', '.join(_NAMES)}; options of {name}: {', '.join(known) or 'none'}"
+                )
+
+    def counted(self, screened: bool) -> SearchSettings:
+        """These with the numbers of proposals and islands filled in."""
+        default = DEFAULT_SCREENED_PROPOSALS if screened else DEFAULT_PROPOSALS
+        proposals = self.proposals if self.proposals is not None else default
+        default_islands = max(1, round(proposals / ISLAND_PROPOSALS)) if screened else 1
+        islands = self.islands if self.islands is not None else default_islands
+        return replace(self, proposals=proposals, islands=islands)
+
+    def to_dict(self, screened: bool) -> dict[str, Any]:
+        """JSON-ready; what a run is filed under, so without the device."""
+        return {
+            "searcher": self.searcher if isinstance(self.searcher, str) else self.searcher.__name__,
+            "searcher_options": dict(self.searcher_options),
+            "proposals": self.proposals,
+            "screen": "closed_form" if screened else None,
+            "finalists": self.finalists if screened else None,
+            "islands": self.islands if screened else None,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "repeats": self.repeats,
+            "standard_error": self.standard_error,
+            "max_repeats": self.max_repeats,
+        }
+
+    @property
+    def at_first(self) -> dict[str, Any]:
+        """Settings of the scores that all networks get."""
+        return {**self._of_scores, "standard_error": None}
+
+    @property
+    def of_leaders(self) -> dict[str, Any]:
+        """Settings of the scores that the leaders get."""
+        return {**self._of_scores, "repeats": max(self.repeats, LEADER_REPEATS)}
+
+    @property
+    def _of_scores(self) -> dict[str, Any]:
+        names = ("batch_size", "repeats", "standard_error", "max_repeats", "device")
+        return {name: getattr(self, name) for name in names}
+
+
+_NAMES = tuple(each.name for each in fields(SearchSettings))
