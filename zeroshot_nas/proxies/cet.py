@@ -22,7 +22,6 @@ from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.autograd_graph import AutogradGraph, Node, all_but_channels, energy, random_signs
-from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ def measure_cet(network: nn.Module, batch: Batch) -> Measured:
         >>> found.weights, 0 < found.pieces.P < 8 * 8 * 9, found.pieces.P >= found.pieces.W
         ((216, 576), True, True)
     """
-    run = passes(network, batch.inputs, batch.targets)
+    run = batch.passes(network)
     images, output = run.inputs, run.forward.output
     if len(images) < 2:
         raise ProxyError(f"cet compares images and needs two or more, got {len(images)}; raise batch_size")

@@ -11,6 +11,7 @@ from zeroshot_nas.core.ranking import rank_aggregate
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.scoring.closed_forms import COUNTS, check_repeats, closed_form_scores
+from zeroshot_nas.scoring.engine import is_module, score
 from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
 
 if TYPE_CHECKING:
@@ -59,13 +60,9 @@ def score_pool(
 
 def _scored(models: Sequence[Any], proxies: Sequence[Proxy], settings: Mapping[str, Any]) -> list[dict[str, Score]]:
     """The scores of every model by proxy key; what needs no weights is computed side by side."""
-    from torch import nn
-
-    from zeroshot_nas.scoring.engine import score
-
     read = [proxy for proxy in proxies if not proxy.info.needs_weights]
     drawn = [proxy for proxy in proxies if proxy.info.needs_weights]
-    ours = [None if isinstance(model, nn.Module) else architecture_of(model) for model in models]
+    ours = [None if is_module(model) else architecture_of(model) for model in models]
     pooled = {place: architecture for place, architecture in enumerate(ours) if architecture is not None}
     if not read or not pooled or not settings.keys() <= {"seed", "device", *COUNTS}:
         return [score(model, proxies, **settings) for model in models]
