@@ -31,8 +31,8 @@ from torch import Tensor, nn
 import zeroshot_nas as zs
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.network.module import initialize
-from zeroshot_nas.scoring.engine import _batch_statistics
-from zeroshot_nas.scoring.passes import shared_passes
+from zeroshot_nas.scoring.batch_norm import batch_statistics
+from zeroshot_nas.scoring.forward import with_shared_passes
 from zeroshot_nas.scoring.proxy import Proxy
 
 INPUT_SIZE = (3, 32, 32)
@@ -181,8 +181,8 @@ class Subject:
 
     def ours(self) -> tuple[float, float]:
         """Value and seconds of the registered function, as `score` calls it."""
-        with _as_scored(self.network, [self.proxy]):
-            return _timed(lambda: self.proxy(self.network, self.batch))
+        with _as_scored(self.network, self.batch, [self.proxy]) as batch:
+            return _timed(lambda: self.proxy(self.network, batch))
 
     def plain(self) -> tuple[float, float]:
         """Value and seconds of the plain function; the network's buffers are as new."""
@@ -197,11 +197,11 @@ class Subject:
 
 
 @contextmanager
-def _as_scored(network: nn.Module, proxies: Sequence[Proxy]) -> Iterator[None]:
-    """What surrounds a proxy within `score`; passes are shared within, and forgotten at the end."""
-    differentiable = any(proxy.info.needs_gradients for proxy in proxies)
-    with _batch_statistics(network), shared_passes(differentiable), torch.set_grad_enabled(differentiable):
-        yield
+def _as_scored(network: nn.Module, batch: zs.Batch, proxies: Sequence[Proxy]) -> Iterator[zs.Batch]:
+    """What surrounds a proxy within `score`, and the batch that it gets; passes are shared within."""
+    infos = [proxy.info for proxy in proxies]
+    with batch_statistics(network), torch.set_grad_enabled(any(info.needs_gradients for info in infos)):
+        yield with_shared_passes(batch, infos)
 
 
 def _batch(network: nn.Module, dtype: torch.dtype) -> zs.Batch:
@@ -287,8 +287,8 @@ def alone(quick: bool) -> Part:
 
 def _together_seconds(subjects: Sequence[Subject]) -> float:
     """Seconds of several proxies on shared passes."""
-    network, batch = subjects[0].network, subjects[0].batch
-    with _as_scored(network, [subject.proxy for subject in subjects]):
+    network = subjects[0].network
+    with _as_scored(network, subjects[0].batch, [subject.proxy for subject in subjects]) as batch:
         return seconds_of(lambda: [subject.proxy(network, batch) for subject in subjects])
 
 

@@ -1,20 +1,19 @@
 """A proxy of your own: one function and a decorator.
 
-It is scored, searched with and checked like those that come with the package. `passes` gives what the network computes
-on the way, shared with every other proxy of the same call.
+It is scored, searched with and checked like those that come with the package. `Batch.passes` gives what the network
+computes on the way, shared with every other proxy of the same call.
 """
 
 import torch
 
 import zeroshot_nas as zs
-from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.testing import check_proxy
 
 
 @zs.register_proxy(zs.ProxyInfo("relu_balance", source="this example", direction="higher", reads=["relus"]))
 def relu_balance(network: torch.nn.Module, batch: zs.Batch, /) -> float:
     """How evenly ReLUs are on and off: the mean over ReLUs of 1 - |2 p - 1|, p the share that is on."""
-    shares = [on.float().mean() for on in passes(network, batch.inputs).forward.relus]
+    shares = [on.float().mean() for on in batch.passes(network).forward.relus]
     return (1 - (2 * torch.stack(shares) - 1).abs()).mean().item()
 
 

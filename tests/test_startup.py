@@ -12,7 +12,7 @@ from tests.layers import modules
 
 LOADS_TORCH = {
     *("network.module", "network.inheritance", "network.to_onnx"),
-    *("costs.module", "testing"),
+    *("costs.module", "scoring.forward", "testing"),
     *("export.base", "export.exporting", "export.onnx_file", "export.quantization", "export.standalone"),
     *("training.augment", "training.averaging", "training.checkpoint", "training.distillation"),
     *("training.learner", "training.trainer"),

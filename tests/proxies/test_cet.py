@@ -22,8 +22,8 @@ from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.network.module import initialize
 from zeroshot_nas.proxies.cet import _rank, _Sampler, measure_cet
 from zeroshot_nas.scoring.autograd_graph import AutogradGraph
-from zeroshot_nas.scoring.passes import shared_passes
-from zeroshot_nas.scoring.proxy import Batch
+from zeroshot_nas.scoring.passes import SharedPasses
+from zeroshot_nas.scoring.proxy import READS, Batch
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 
 
@@ -417,9 +417,8 @@ def test_a_score_by_the_shared_passes():
 
 
 def test_twice_in_one_pass_is_once():
-    module, given_batch = chain(2, 8), batch()
-    with shared_passes(differentiable=True):
-        assert measure(module, given_batch) == measure(module, given_batch)
+    module, given_batch = chain(2, 8), batch()._replace(shared=SharedPasses(True, READS))
+    assert measure(module, given_batch) == measure(module, given_batch)
 
 
 class Returns(nn.Module):

@@ -18,7 +18,8 @@ from zeroshot_nas import Architecture, Batch, build
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.network.module import Residual
-from zeroshot_nas.scoring.feature_map import BatchNormVariances, feature_map
+from zeroshot_nas.scoring.batch_norm import BatchNormVariances
+from zeroshot_nas.scoring.feature_map import feature_map
 
 KEYS = {
     "zen_g": ("g", "zennas", True),

@@ -7,7 +7,9 @@ from torch import nn
 
 import zeroshot_nas as zs
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.scoring.passes import Passes, passes, shared_passes
+from zeroshot_nas.scoring.interception import intercepted
+from zeroshot_nas.scoring.passes import Passes, SharedPasses
+from zeroshot_nas.scoring.proxy import READS
 
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 1])
@@ -33,7 +35,7 @@ class Mixed(nn.Module):
 
 def test_everything_that_runs_is_seen_functional_or_not():
     network = Mixed()
-    run = Passes(network, X, Y, differentiable=True)
+    run = Passes(network, X, Y, True, READS)
     assert [tuple(each.shape) for each in run.forward.relus] == [(4, 6, 8, 8)] * 2
     assert [
         layer.weight is weight
@@ -47,7 +49,7 @@ def test_everything_that_runs_is_seen_functional_or_not():
 
 def test_what_is_recorded_is_what_was_there():
     network = Mixed()
-    run = Passes(network, X, Y, differentiable=False)
+    run = Passes(network, X, Y, False, READS)
     normed = run.forward.outputs(["norm"])["norm"]
     assert (normed < 0).any(), "an in-place ReLU behind it must not have changed it"
     assert torch.equal(normed > 0, run.forward.relus[0])
@@ -56,7 +58,7 @@ def test_what_is_recorded_is_what_was_there():
 def test_gradients_are_autograds():
     network = Mixed().double()
     x = X.double()
-    run = Passes(network, x, Y, differentiable=True)
+    run = Passes(network, x, Y, True, READS)
     F.cross_entropy(network(x), Y).backward()
     expected = [network.conv.weight.grad, network.kernel.grad, network.fc.weight.grad]
     for found, wanted in zip(run.weight_gradients, expected, strict=True):
@@ -80,7 +82,7 @@ def test_a_part_that_does_not_reach_the_loss_has_gradient_zero():
             self.unused(x)
             return self.used(x)
 
-    run = Passes(Unused(), torch.randn(4, 5), Y, differentiable=True)
+    run = Passes(Unused(), torch.randn(4, 5), Y, True, READS)
     assert [bool(each.any()) for each in run.weight_gradients] == [False, True]  # in order of execution
 
 
@@ -93,32 +95,86 @@ def test_blocks_are_members_of_sequentials_with_what_follows_elementwise():
         nn.Flatten(),
         nn.Linear(5, 2),
     )
-    assert list(Passes(network, X, None, False).forward.features) == ["0.2", "2"]
+    assert list(Passes(network, X, None, False, READS).forward.features) == ["0.2", "2"]
 
 
 def test_passes_are_shared_only_where_asked():
+    network, batch = Mixed(), zs.Batch(X, Y)
+    assert batch.passes(network) is not batch.passes(network)
+    shared = batch._replace(shared=SharedPasses(True, READS))
+    first = shared.passes(network)
+    assert shared.passes(network) is shared._replace(seed=7).passes(network) is first
+    assert first.targets is Y
+    assert shared._replace(targets=Y.clone()).passes(network) is not first
+    assert shared._replace(inputs=X.clone()).passes(network) is not first
+    assert shared.passes(network.eval()) is not first
+
+
+def test_a_batch_of_ones_own_differentiates_where_gradients_are_enabled():
+    network, batch = Mixed(), zs.Batch(X, Y)
+    assert any(gradient.any() for gradient in batch.passes(network).weight_gradients)
+    with torch.no_grad():
+        passes = batch.passes(network)
+    with pytest.raises(ProxyError, match="needs_gradients=True"):
+        _ = passes.weight_gradients
+
+
+READ = {
+    "relus": lambda passes: passes.forward.relus,
+    "layers": lambda passes: (passes.forward.layers, passes.output_gradients),
+    "modules": lambda passes: passes.forward.modules,
+    "features": lambda passes: passes.forward.features,
+    "outputs": lambda passes: passes.forward.outputs(["conv"]),
+    "weight_gradients": lambda passes: passes.weight_gradients,
+    "parameter_gradients": lambda passes: passes.parameter_gradients,
+}
+
+
+@pytest.mark.parametrize("kind", sorted(READS))
+def test_what_is_not_among_the_reads_is_refused_by_its_name(kind):
     network = Mixed()
-    assert passes(network, X) is not passes(network, X)
-    with shared_passes(differentiable=True):
-        first = passes(network, X)
-        assert passes(network, X, Y) is first
-        assert first.targets is Y
-        assert passes(network, X.clone()) is not first
-        assert passes(network.eval(), X) is not first
+    assert READ[kind](Passes(network, X, Y, True, frozenset({kind})))
+    with pytest.raises(ProxyError, match=rf"this proxy reads {kind}; name it in register_proxy\(reads="):
+        READ[kind](Passes(network, X, Y, True, READS - {kind}))
+
+
+def test_outputs_by_name_need_a_pass_of_their_own_where_they_are_not_among_the_reads():
+    network = Mixed()
+    few, all_of_them = Passes(network, X, Y, False, frozenset({"features"})), Passes(network, X, Y, False, READS)
+    assert torch.equal(few.outputs(["norm"])["norm"], all_of_them.outputs(["norm"])["norm"])
+    assert all_of_them.outputs(["norm"])["norm"] is all_of_them.forward.outputs(["norm"])["norm"]
+
+
+@pytest.mark.parametrize("reads", [frozenset(), frozenset({"relus"}), READS], ids=["nothing", "relus", "everything"])
+def test_what_runs_does_not_depend_on_what_is_read(reads):
+    """The same functions on the same values, in place or not, so that a score alone is the score in company."""
+    network = Mixed().eval()  # in training mode its norm counts batches in place
+    assert torch.equal(Passes(network, X, Y, True, reads).logits, Passes(network, X, Y, True, READS).logits)
+    calls = []
+
+    def noted(func, args, kwargs):
+        calls.append(func)
+        return func(*args, **kwargs)
+
+    with intercepted(noted):
+        _ = Passes(network, X, Y, True, reads).forward
+    assert torch.Tensor.add in calls
+    assert torch.Tensor.add_ not in calls
+    assert calls.count(torch.relu) == 2
 
 
 def test_what_can_not_be_read_is_said():
     network = Mixed()
     with pytest.raises(ProxyError, match="needs labels"):
-        _ = Passes(network, X, None, True).loss
+        _ = Passes(network, X, None, True, READS).loss
     with pytest.raises(ProxyError, match=r"expected 4 labels from 0 to 2, got .* from 0 to 3"):
-        _ = Passes(network, X, torch.tensor([0, 1, 2, 3]), True).loss
+        _ = Passes(network, X, torch.tensor([0, 1, 2, 3]), True, READS).loss
     with pytest.raises(ProxyError, match="needs_gradients=True"):
-        _ = Passes(network, X, Y, False).weight_gradients
+        _ = Passes(network, X, Y, False, READS).weight_gradients
     with pytest.raises(ProxyError, match=r"expected logits \(N, num_classes\) from Conv2d, got shape \(4, 2, 6, 6\)"):
-        _ = Passes(nn.Conv2d(3, 2, 3), X, Y, False).logits
+        _ = Passes(nn.Conv2d(3, 2, 3), X, Y, False, READS).logits
     with pytest.raises(ProxyError, match=r"no module 'nrom' returned a tensor. Did you mean 'norm'"):
-        Passes(network, X, Y, False).forward.outputs(["nrom"])
+        Passes(network, X, Y, False, READS).forward.outputs(["nrom"])
 
     class InPlace(nn.Module):
         def __init__(self) -> None:
@@ -131,7 +187,7 @@ def test_what_can_not_be_read_is_said():
             return x
 
     with pytest.raises(ProxyError, match="changes part of a feature map in place"):
-        _ = Passes(InPlace(), X, None, False).forward.layers
+        _ = Passes(InPlace(), X, None, False, READS).forward.layers
 
 
 def test_a_proxy_scores_alike_alone_and_with_others():

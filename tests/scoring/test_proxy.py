@@ -11,8 +11,7 @@ import zeroshot_nas as zs
 from zeroshot_nas.core.options import option_types
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.proxies.zen import zen, zen_of_architecture
-from zeroshot_nas.scoring.passes import READS
-from zeroshot_nas.scoring.proxy import PROXIES
+from zeroshot_nas.scoring.proxy import PROXIES, READS
 
 NET = zs.Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,2,8,1)", (3, 8, 8))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.scoring.passes import Passes, passes
+from zeroshot_nas.scoring.passes import Passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def az_expressivity(network: nn.Module, batch: Batch, /, *, features: str | Sequ
         network: A module with at least one feature map.
         batch: ``inputs`` (N, C, H, W).
         features: Names of the modules whose outputs are the feature maps, comma-separated or a sequence. Default: what
-            the network's blocks return (`zeroshot_nas.scoring.passes.Forward.features`).
+            the network's blocks return (`zeroshot_nas.scoring.passes.RecordedPass.features`).
 
     Raises:
         ProxyError: No module of a given name ran.
@@ -57,7 +57,7 @@ def az_expressivity(network: nn.Module, batch: Batch, /, *, features: str | Sequ
         >>> 0 < score(net, "az_expressivity", input_size=(3, 8, 8)).value < math.log(8)
         True
     """
-    return sum(_entropies(_features(passes(network, batch.inputs, batch.targets), features, 1)))
+    return sum(_entropies(_features(batch.passes(network), features, 1)))
 
 
 @register_proxy(ProxyInfo("az_progressivity", reads=("features",), source="arXiv:2403.19232"))
@@ -86,7 +86,7 @@ def az_progressivity(network: nn.Module, batch: Batch, /, *, features: str | Seq
         >>> score(net, "az_progressivity", repeats=1).ok
         True
     """
-    entropies = _entropies(_features(passes(network, batch.inputs, batch.targets), features, 2))
+    entropies = _entropies(_features(batch.passes(network), features, 2))
     return min(after - before for before, after in pairwise(entropies))
 
 
@@ -124,7 +124,7 @@ def az_trainability(network: nn.Module, batch: Batch, /, *, features: str | Sequ
         >>> score(net, "az_trainability", repeats=1).value < 1e-6
         True
     """
-    run = passes(network, batch.inputs, batch.targets)
+    run = batch.passes(network)
     maps = _features(run, features, 2)
     if len(batch.output_noise) not in (0, len(maps) - 1):
         raise ProxyError(

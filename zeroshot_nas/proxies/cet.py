@@ -19,7 +19,6 @@ from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.scoring.autograd_graph import AutogradGraph, Node, all_but_channels, energy, random_signs
-from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ def measure_cet(network: nn.Module, batch: Batch) -> Measured:
     """
     from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, CetTerms, ConvColumns
 
-    run = passes(network, batch.inputs, batch.targets)
+    run = batch.passes(network)
     images, output = run.inputs, run.forward.output
     if len(images) < 2:
         raise ProxyError(f"cet compares images and needs two or more, got {len(images)}; raise batch_size")

@@ -67,7 +67,7 @@ def gradsign(network: nn.Module, batch: Batch, /) -> float:
                 loss = nn.functional.cross_entropy(network(image), target)
                 found = list(torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True))
             else:  # recorded: which weights there are, or what a module makes of its parameters this time
-                run = Passes(network, image, target, differentiable=True)
+                run = Passes(network, image, target, differentiable=True, reads=frozenset())
                 weights = run.weights
                 if not weights:
                     raise ProxyError("gradsign sums over convolutions and linear layers, and the module has none")

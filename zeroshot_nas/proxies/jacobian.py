@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def _correlation(network: nn.Module, batch: Batch) -> Tensor:
     """Pearson correlations of the images' input gradients over all pixels and channels, ``(N, N)`` in float64."""
     if len(batch.inputs) < 2:
         raise UndefinedScoreError("correlations compare images; score on two or more")
-    gradients = passes(network, batch.inputs, batch.targets).input_gradients.flatten(1)
+    gradients = batch.passes(network).input_gradients.flatten(1)
     if not torch.isfinite(gradients).all():
         raise UndefinedScoreError("the logits' gradient for the images is not finite")
     lowest, highest = gradients.aminmax(dim=1)

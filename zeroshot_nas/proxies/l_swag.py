@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 from zeroshot_nas.scoring.relu_patterns import count_patterns, relu_units, unit_codes
 
@@ -82,7 +81,7 @@ def l_swag(network: nn.Module, batch: Batch, /, *, first_layer: float = 0, last_
         raise ProxyError("l_swag compares batches: Batch(inputs, targets, further=(Batch(inputs, targets),))")
     if len(batch.inputs) < 2:
         raise UndefinedScoreError("the patterns of one image all but agree; score on more inputs")
-    runs = [passes(network, each.inputs, each.targets) for each in (batch, *batch.further)]
+    runs = [each.passes(network) for each in (batch, *batch.further)]
     weights = runs[0].weights
     if not weights or any(list(map(id, run.weights)) != list(map(id, weights)) for run in runs):
         raise ProxyError(

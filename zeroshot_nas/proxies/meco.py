@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def meco(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", cha
     """
     if channels < 1:
         raise ProxyError(f"meco's channels must be a whole number of 1 or more, got {channels}")
-    run = passes(network, batch.inputs, batch.targets)
+    run = batch.passes(network)
     outputs = [output for _, output in run.forward.modules]
     if isinstance(run.forward.output, torch.Tensor):
         outputs.append(run.forward.output)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import UndefinedScoreError
-from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 from zeroshot_nas.scoring.relu_patterns import duplicates, relu_units, shared_units
 
@@ -55,7 +54,7 @@ def naswot(network: nn.Module, batch: Batch, /, *, normalise: bool = False) -> f
     images = len(batch.inputs)
     if images < 2:
         raise UndefinedScoreError("naswot compares images; score on two or more")
-    relus = relu_units(passes(network, batch.inputs, batch.targets).forward.relus, images)
+    relus = relu_units(batch.passes(network).forward.relus, images)
     units = sum(relu.shape[1] for relu in relus)
     both_on = sum((shared_units(relu) for relu in relus[1:]), start=shared_units(relus[0]))
     on = both_on.diagonal()

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.scoring.feature_map import running_statistics
-from zeroshot_nas.scoring.passes import passes
+from zeroshot_nas.scoring.batch_norm import running_statistics
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def ntk_cond(network: nn.Module, batch: Batch, /, *, batch_norm: Statistics = "t
 
 def _together(network: nn.Module, batch: Batch, weights: Sequence[Tensor]) -> list[list[Tensor]]:
     """Each image's gradients, through the whole batch."""
-    run = passes(network, batch.inputs, batch.targets)
+    run = batch.passes(network)
     return [run.backward(each, weights) for each in run.logits.sum(1).unbind()]
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.scoring.feature_map import WithoutBatchNorm, feature_map
+from zeroshot_nas.scoring.batch_norm import without_batch_norm
+from zeroshot_nas.scoring.feature_map import feature_map
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def phi(network: nn.Module, batch: Batch, /, *, alpha: float = 0.01) -> float:
     inputs, noise = batch.inputs.double(), batch.perturbation.double()
     network.double()
     try:
-        with WithoutBatchNorm():
+        with without_batch_norm():
             moved, features = feature_map(network, inputs + alpha * noise), feature_map(network, inputs)
     finally:
         network.to(dtype)

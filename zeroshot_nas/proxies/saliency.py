@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def snip(network: nn.Module, batch: Batch, /) -> float:
         >>> score(net, "snip", batch=Batch(torch.ones(1, 3, 2, 2), torch.zeros(1).long()), init="keep").value
         0.0
     """
-    run = passes(network, batch.inputs, batch.targets)
+    run = batch.passes(network)
     pairs = list(zip(run.weights, run.weight_gradients, strict=True))
     with torch.no_grad():
         return _total([(weight * gradient).abs_().sum() for weight, gradient in pairs], "snip")
@@ -105,7 +104,7 @@ def plain(network: nn.Module, batch: Batch, /) -> float:
         >>> score(net, "plain", input_size=(3, 8, 8)).ok
         True
     """
-    run = passes(network, batch.inputs, batch.targets)
+    run = batch.passes(network)
     pairs = list(zip(run.weights, run.weight_gradients, strict=True))
     with torch.no_grad():
         return _total([(weight * gradient).sum() for weight, gradient in pairs], "plain")
@@ -145,7 +144,7 @@ def grad_norm(network: nn.Module, batch: Batch, /, *, variant: GradNormVariant =
         >>> score(net, "grad_norm", input_size=(3, 8, 8)).value > 0
         True
     """
-    run = passes(network, batch.inputs, batch.targets)
+    run = batch.passes(network)
     gradients = run.weight_gradients if variant == "layers" else run.parameter_gradients
     with torch.no_grad():
         norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
@@ -194,7 +193,7 @@ def fisher(network: nn.Module, batch: Batch, /, *, variant: FisherVariant = "pap
         >>> score(net, "fisher", input_size=(3, 8, 8)).value > 0
         True
     """
-    run = passes(network, batch.inputs, batch.targets)
+    run = batch.passes(network)
     calls = list(zip(run.forward.layers, run.output_gradients, strict=True))
     terms = []
     with torch.no_grad():
@@ -246,7 +245,7 @@ def grasp(network: nn.Module, batch: Batch, /) -> float:
         >>> score(net, "grasp", input_size=(3, 8, 8)).ok
         True
     """
-    run = passes(network, batch.inputs, batch.targets)
+    run = batch.passes(network)
     loss, weights = run.loss, run.weights
     if not weights:
         return _total([], "grasp")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 from zeroshot_nas.scoring.relu_patterns import count_images, count_patterns, relu_units, unit_codes
 
@@ -147,5 +146,5 @@ def _relus(network: nn.Module, batch: Batch, proxy: str) -> list[Tensor]:
     """Units of every ReLU on a feature map."""
     if len(batch.inputs) < 2:
         raise UndefinedScoreError(f"{proxy} compares images; score on two or more")
-    relus = passes(network, batch.inputs, batch.targets).forward.relus
+    relus = batch.passes(network).forward.relus
     return relu_units(relus, len(batch.inputs), spatial=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.scoring.feature_map import WithoutBatchNorm
-from zeroshot_nas.scoring.passes import Forward
+from zeroshot_nas.scoring.batch_norm import without_batch_norm
+from zeroshot_nas.scoring.passes import RecordedPass
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _attempt(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: fl
     return _Flow(weights, gradients, 2 * math.log(scale), sums, _outputs(forward))
 
 
-def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float) -> Forward:
+def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float) -> RecordedPass:
     """A forward pass with absolute state, in the image's precision, image and biases times a scale."""
     state = {}
     with torch.no_grad():
@@ -217,8 +217,8 @@ def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float)
     for name, _ in network.named_parameters():
         state[name].requires_grad_()
     try:
-        with nullcontext() if keep_batch_norm else WithoutBatchNorm():
-            forward = Forward(_with_state(network, state), image * scale)
+        with nullcontext() if keep_batch_norm else without_batch_norm():
+            forward = RecordedPass(_with_state(network, state), image * scale, frozenset({"layers"}))
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -230,7 +230,7 @@ def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float)
     return forward
 
 
-def _outputs(forward: Forward) -> list[Tensor]:
+def _outputs(forward: RecordedPass) -> list[Tensor]:
     return [*(layer.output.detach() for layer in forward.layers), forward.output.detach()]
 
 

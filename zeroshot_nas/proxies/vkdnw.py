@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.scoring.feature_map import running_statistics
-from zeroshot_nas.scoring.interception import Interception
+from zeroshot_nas.scoring.batch_norm import running_statistics
+from zeroshot_nas.scoring.interception import intercepted
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") ->
 
 def _rows(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], variant: Variant) -> Tensor:
     """Rows whose products sum to the Fisher information of all images: each Jacobian times a factor of the middle."""
-    with torch.enable_grad(), _FirstElements(tensors, len(inputs)) as derivatives:
+    derivatives = _FirstElements(tensors, len(inputs))
+    with torch.enable_grad(), intercepted(derivatives):
         logits = network(inputs.detach())
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
         got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -175,10 +176,10 @@ def _lower_factor(p: Tensor) -> Tensor:
     return unscaled * pivots[:, None, :]
 
 
-class _FirstElements(Interception):
+class _FirstElements:
     """Derivatives of logits for the first element of parameters, an image a row.
 
-    While open it sees each call of a convolution, linear layer or batch norm, lets it run on constant parameters, and
+    A handler of `intercepted`: it lets each convolution, linear layer or batch norm run on constant parameters, and
     puts a hook on its output. In a backward pass the hook takes from the output's gradient what belongs to the first
     element of the weight and bias, and keeps nothing else: gradients of all outputs at once would be as large as the
     network's feature maps.
@@ -205,21 +206,14 @@ class _FirstElements(Interception):
         self.last_linear: tuple[Tensor, GradientEdge, Tensor] | None = None
         self.columns = parameters[0].new_zeros(images, len(parameters))
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        given = dict(kwargs or {})
+    def __call__(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if func in (torch.conv1d, torch.conv2d, torch.conv3d):
-            return self._convolution(func, *args, **given)
+            return self._convolution(func, *args, **kwargs)
         if func is nn.functional.linear:
-            return self._linear(*args, **given)
+            return self._linear(*args, **kwargs)
         if func is nn.functional.batch_norm:
-            return self._batch_norm(*args, **given)
-        return func(*args, **given)
+            return self._batch_norm(*args, **kwargs)
+        return func(*args, **kwargs)
 
     def _convolution(
         self,

@@ -8,7 +8,8 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.closed_form.zen import zen_closed_form
 from zeroshot_nas.core.lazy import no_grad
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.scoring.feature_map import BatchNormVariances, feature_map
+from zeroshot_nas.scoring.batch_norm import BatchNormVariances
+from zeroshot_nas.scoring.feature_map import feature_map
 from zeroshot_nas.scoring.perturbed_pass import perturbed_pass
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.scoring.passes import passes
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def zico(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") -> 
     """
     if not batch.further:
         raise ProxyError("zico compares batches: Batch(inputs, targets, further=(Batch(inputs, targets),))")
-    runs = [passes(network, each.inputs, each.targets) for each in (batch, *batch.further)]
+    runs = [each.passes(network) for each in (batch, *batch.further)]
     weights = runs[0].weights
     if not weights or any(_identities(run.weights) != _identities(weights) for run in runs):
         raise ProxyError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.scoring.feature_map import ShapeAndType, is_feature_map
 
 if TYPE_CHECKING:
     import torch
@@ -65,11 +65,12 @@ class AutogradGraph:
                 self._behind_convolution.add(node)
 
     def _last_feature_map(self) -> Node:
-        found = [each for each in self.sources if _is_convolution(each) or _kind(each) in ("norm", "Add", "Cat", "Mul")]
-        maps = [each for each in found if len(_shape(each)) > 2]
+        kinds = ("norm", "Add", "Cat", "Mul")
+        nodes = [each for each in self.sources if _is_convolution(each) or _kind(each) in kinds]
+        maps = [each for each in nodes if len(_returned(each).shape) > 2]
         if not maps:
             raise UndefinedScoreError("no convolution lies between the image and the output")
-        return next((each for each in reversed(maps) if math.prod(_shape(each)[2:]) > 1), maps[-1])
+        return next((each for each in reversed(maps) if is_feature_map(_returned(each))), maps[-1])
 
     def segments(self) -> dict[Node, int]:
         """Numbers that two nodes share where they lie between the same two operations that all paths pass."""
@@ -203,9 +204,10 @@ def _is_convolution(node: Node) -> bool:
     return "Convolution" in node.name()
 
 
-def _shape(node: Node) -> tuple[int, ...]:
-    """Shape of what an operation returned."""
-    return tuple(node._input_metadata[0].shape)
+def _returned(node: Node) -> ShapeAndType:
+    """Shape and type of what an operation returned."""
+    metadata: ShapeAndType = node._input_metadata[0]
+    return metadata
 
 
 def random_signs(like: Tensor, seed: int) -> Tensor:

@@ -1,50 +1,54 @@
-"""Contexts that see every call of a torch function, defined without loading torch."""
+"""Torch's functions intercepted, whether a module calls them or the code itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol
+
+from zeroshot_nas.core.lazy import LazyModule
+from zeroshot_nas.errors import ProxyError
 
 if TYPE_CHECKING:
-    from torch.overrides import TorchFunctionMode
+    import torch
+    from torch import Tensor
+else:
+    torch = LazyModule("torch")
 
 
-class Interception:
-    """While open, `__torch_function__` is called in place of each torch function; calls that it makes are not seen.
+class Handler(Protocol):
+    """``(function, args, kwargs) -> result``: what runs in place of a torch function."""
 
-    Torch's own ``TorchFunctionMode`` does the work. It is a base class that must be loaded to derive from it, which a
-    module that only defines proxies does not want.
+    def __call__(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], /) -> Any: ...
+
+
+def intercepted(handler: Handler) -> AbstractContextManager[object]:
+    """While open, a handler runs in place of every torch function; what it calls itself is not intercepted again.
+
+    Args:
+        handler: What runs.
+
+    Example:
+        >>> def doubled(func, args, kwargs):
+        ...     return 2 * func(*args, **kwargs)
+        >>> ones = torch.ones(3)
+        >>> with intercepted(doubled):
+        ...     total = ones.sum()
+        >>> total
+        tensor(6.)
     """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        self._mode: TorchFunctionMode = _mode_class()(self)
-        self._mode.__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        mode = self._mode
-        del self._mode  # it refers to this object: together they would wait for the garbage collector
-        mode.__exit__(*error)  # type: ignore[no-untyped-call]
+    return _mode_class()(handler)
 
 
 @cache
-def _mode_class() -> Callable[[Interception], TorchFunctionMode]:
-    from torch.overrides import TorchFunctionMode
+def _mode_class() -> Callable[[Handler], AbstractContextManager[object]]:
+    from torch.overrides import TorchFunctionMode  # here: who derives from a class must load it
 
     class Mode(TorchFunctionMode):
-        def __init__(self, interception: Interception) -> None:
+        def __init__(self, handler: Handler) -> None:
             super().__init__()
-            self.handle = interception.__torch_function__
+            self._handler = handler
 
         def __torch_function__(
             self,
@@ -53,6 +57,70 @@ def _mode_class() -> Callable[[Interception], TorchFunctionMode]:
             args: Sequence[Any] = (),
             kwargs: Mapping[str, Any] | None = None,
         ) -> Any:
-            return self.handle(func, types, args, kwargs)
+            return self._handler(func, args, kwargs or {})
 
     return Mode
+
+
+class KeptTensors:
+    """Tensors that stay as they are: a function that would change one of them in place runs out of place.
+
+    The code that runs still holds the tensor that it meant to change. Wherever it hands that over, the new tensor takes
+    its place, as if it had been changed. References are weak, so that nothing lives longer for it.
+    """
+
+    def __init__(self) -> None:
+        from torch.utils.weak import WeakTensorKeyDictionary
+
+        self._versions: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
+        self._replacements: MutableMapping[Tensor, Tensor] = WeakTensorKeyDictionary()
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Keeps a tensor from now on."""
+        self._versions.setdefault(tensor, tensor._version)
+        return tensor
+
+    def replace(self, tensor: Tensor, replacement: Tensor) -> None:
+        """From now on a tensor stands for another."""
+        self._replacements[tensor] = replacement
+
+    def current(self, value: Any) -> Any:
+        """The tensor that a value stands for; lists and tuples member by member, all else as it is."""
+        if not self._replacements:
+            return value
+        if type(value) in (list, tuple):
+            return type(value)(map(self.current, value))
+        while isinstance(value, torch.Tensor) and value in self._replacements:
+            value = self._replacements[value]
+        return value
+
+    def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Runs a torch function on current tensors.
+
+        One whose name ends in an underscore changes its first argument; the function without it returns a new tensor.
+        """
+        name = getattr(func, "__name__", "")
+        changed = args[0] if args and name.endswith("_") and not name.endswith("__") else None
+        out_of_place = getattr(torch.Tensor, name[:-1], None)
+        if (
+            isinstance(changed, torch.Tensor)
+            and changed in self._versions
+            and changed._base is None
+            and callable(out_of_place)
+        ):
+            result = out_of_place(*args, **kwargs)
+            self.replace(changed, result)
+            return result
+        return func(*args, **kwargs)
+
+    def check(self, *tensors: Tensor) -> None:
+        """Refuses kept tensors that were changed in a way that has no other form, such as a part by its index.
+
+        Raises:
+            ProxyError: One has changed.
+        """
+        if any(self._versions[tensor] != tensor._version for tensor in tensors):
+            raise ProxyError(
+                "the module changes part of a feature map in place, so that its value is lost to this proxy. Use the "
+                "form that returns a new tensor"
+            )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, did_you_mean
-from zeroshot_nas.scoring.interception import Interception
+from zeroshot_nas.scoring.feature_map import is_feature_map
+from zeroshot_nas.scoring.interception import KeptTensors, intercepted
 
 if TYPE_CHECKING:
     import torch
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 else:
     torch = LazyModule("torch")
     nn = LazyModule("torch.nn")
-
-READS = frozenset({"relus", "layers", "modules", "features", "weight_gradients", "parameter_gradients"})
-"""What of a network's passes a proxy may read; what none of a call's proxies reads is not kept, which saves time."""
 
 
 @cache
@@ -42,7 +38,7 @@ def _elementwise() -> tuple[type[nn.Module], ...]:
     return (nn.modules.batchnorm._NormBase, *activations, nn.Dropout)
 
 
-class Layer(NamedTuple):
+class LayerCall(NamedTuple):
     """One call of a convolution or linear layer.
 
     Attributes:
@@ -64,30 +60,24 @@ class Passes:
         inputs: ``(N, C, *spatial)`` or ``(N, F)``.
         targets: Labels ``(N,)`` for `loss`.
         differentiable: Whether the forward pass keeps what a backward pass needs.
-        reads: What will be read of them, of `READS`.
+        reads: What will be read of them, of `zeroshot_nas.scoring.proxy.READS`.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        inputs: Tensor,
-        targets: Tensor | None,
-        differentiable: bool,
-        reads: frozenset[str] = READS,
+        self, network: nn.Module, inputs: Tensor, targets: Tensor | None, differentiable: bool, reads: frozenset[str]
     ) -> None:
         self.network = network
         self.reads = reads
-        self.given = inputs  # kept, so that no other tensor takes its place in memory
+        self.given = inputs
         self.inputs = inputs.detach().requires_grad_(differentiable)
         self.targets = targets
         self.differentiable = differentiable
-        self._everything: Passes | None = None
 
     @cached_property
-    def forward(self) -> Forward:
+    def forward(self) -> RecordedPass:
         """The recorded forward pass."""
         with torch.set_grad_enabled(self.differentiable):
-            return Forward(self.network, self.inputs, self.reads)
+            return RecordedPass(self.network, self.inputs, self.reads)
 
     @property
     def logits(self) -> Tensor:
@@ -165,16 +155,17 @@ class Passes:
         return self.backward(total, [self.inputs])[0]
 
     def outputs(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Outputs of modules by name, from one forward pass of their own.
+        """Outputs of modules by name; from a forward pass of their own unless outputs are among what is read.
 
         Raises:
             ProxyError: No module of that name ran.
         """
-        if self.reads == READS:
-            return self.forward.outputs(names)
-        if self._everything is None:
-            self._everything = Passes(self.network, self.given, self.targets, self.differentiable)
-        return self._everything.outputs(names)
+        passes = self if "outputs" in self.reads else self._with_outputs
+        return passes.forward.outputs(names)
+
+    @cached_property
+    def _with_outputs(self) -> Passes:
+        return Passes(self.network, self.given, self.targets, self.differentiable, frozenset({"outputs"}))
 
     def backward(
         self, output: Tensor, sources: Sequence[Tensor], output_gradient: Tensor | None = None
@@ -191,42 +182,37 @@ class Passes:
         return [torch.zeros_like(source) if each is None else each for source, each in zip(sources, found, strict=True)]
 
 
-class Forward:
+class RecordedPass:
     """A forward pass with what proxies read of it.
 
     Attributes:
         output: What the network returned.
         weights: Weights of the convolutions and linear layers, one for each call, in order.
+
+    Args:
+        network: Any module.
+        inputs: As of `Passes`.
+        reads: As of `Passes`.
     """
 
-    def __init__(self, network: nn.Module, inputs: Tensor, reads: frozenset[str] = READS) -> None:
+    def __init__(self, network: nn.Module, inputs: Tensor, reads: frozenset[str]) -> None:
         self.weights: list[Tensor] = []
-        self._network = network
         self._reads = reads
-        self._dimensions = inputs.dim()
+        self._axes = inputs.dim()
         self._relus: list[Tensor] = []
         self._last_relu: Tensor | None = None
-        self._layers: list[Layer] = []
+        self._layers: list[LayerCall] = []
         self._modules: list[tuple[nn.Module, Tensor]] = []
         self._named: dict[str, Tensor] = {}
-        self._versions: dict[int, int] = {}
-        self._changed: dict[
-            int, tuple[Tensor, Tensor]
-        ] = {}  # by the old one's id: the old, which lives on, and the new
+        self._blocks = _blocks(network) if "features" in reads else []
+        self._kept = KeptTensors()
         handles = [module.register_forward_hook(self._hook(name)) for name, module in network.named_modules() if name]
         try:
-            with _Recorder(self):
-                self.output = self._current(network(inputs))
+            with intercepted(self._call):
+                self.output = self._kept.current(network(inputs))
         finally:
             for handle in handles:
                 handle.remove()
-
-    def _watched(self) -> Iterator[tuple[str, nn.Module]]:
-        """Modules whose outputs are kept."""
-        blocks = set(_blocks(self._network)) if "features" in self._reads else set()
-        for name, module in self._network.named_modules():
-            if name and (self._reads == READS or name in blocks or ("modules" in self._reads and _is_leaf(module))):
-                yield name, module
 
     @cached_property
     def relus(self) -> list[Tensor]:
@@ -241,17 +227,17 @@ class Forward:
         return self._relus
 
     @cached_property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[LayerCall]:
         """Calls of convolutions and linear layers, in order."""
         self._expect("layers")
-        self._unchanged([layer.output for layer in self._layers])
+        self._kept.check(*(layer.output for layer in self._layers))
         return self._layers
 
     @cached_property
     def modules(self) -> list[tuple[nn.Module, Tensor]]:
         """Every module without children that ran, with its output, in order."""
         self._expect("modules")
-        self._unchanged([output for _, output in self._modules])
+        self._kept.check(*(output for _, output in self._modules))
         return self._modules
 
     @cached_property
@@ -262,111 +248,70 @@ class Forward:
         member before it.
         """
         self._expect("features")
-        found = {name: self._named[name] for name in _blocks(self._network) if name in self._named}
-        maps = {name: x for name, x in found.items() if x.dim() == self._dimensions and x.shape[2:].numel() > 1}
-        self._unchanged(list(maps.values()))
+        outputs = {name: self._named[name] for name in self._blocks if name in self._named}
+        maps = {name: output for name, output in outputs.items() if is_feature_map(output, axes=self._axes)}
+        self._kept.check(*maps.values())
         return maps
 
     def outputs(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Outputs of modules by name, the last call of each; all are kept only where everything is read.
+        """Outputs of modules by name, the last call of each.
 
         Raises:
             ProxyError: No module of that name ran.
         """
+        self._expect("outputs")
         for name in names:
             if name not in self._named:
-                known = ", ".join(self._named)
-                raise ProxyError(f"no module {name!r} returned a tensor.{did_you_mean(name, self._named)} Ran: {known}")
-        found = {name: self._named[name] for name in names}
-        self._unchanged(list(found.values()))
-        return found
-
-    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Runs one torch function, out of place: what was there before is still to be read.
-
-        What the network then finds under the old tensor is the new one, as if it had been changed.
-        """
-        if self._changed:
-            args = [self._current(argument) for argument in args]
-            kwargs = {name: self._current(argument) for name, argument in kwargs.items()}
-        if func in _relu_functions():
-            x = args[0] if args else kwargs["input"]
-            result = torch.relu(x)
-            if "relus" in self._reads:
-                self._relus.append(result.detach() > 0)
-                self._last_relu = result
-            self._versions.setdefault(id(result), result._version)
-            if func.__name__ == "relu_" or kwargs.get("inplace") or True in args[1:]:
-                self._changed[id(x)] = (x, result)
-            return result
-        name = getattr(func, "__name__", "")
-        if name.endswith("_") and not name.endswith("__") and args and self._is_known(args[0]):
-            out_of_place = getattr(torch.Tensor, name[:-1], None)
-            if out_of_place is not None and args[0]._base is None:
-                result = out_of_place(*args, **kwargs)
-                self._changed[id(args[0])] = (args[0], result)
-                return result
-        result = func(*args, **kwargs)
-        if func in _layer_functions():
-            weight = args[1] if len(args) > 1 else kwargs["weight"]
-            self.weights.append(weight)
-            if "layers" in self._reads:
-                self._layers.append(Layer(weight, self.keep(result)))
-        return result
-
-    def _is_known(self, tensor: Any) -> bool:
-        return isinstance(tensor, torch.Tensor) and id(tensor) in self._versions
-
-    def _current(self, value: Any) -> Any:
-        """A tensor as the network would see it; lists and tuples member by member."""
-        if isinstance(value, list | tuple) and type(value) in (list, tuple):
-            return type(value)(self._current(each) for each in value)
-        while isinstance(value, torch.Tensor) and id(value) in self._changed:
-            value = self._changed[id(value)][1]
-        return value
-
-    def keep(self, tensor: Tensor) -> Tensor:
-        """Notes a tensor's version, so that a later change in place is noticed."""
-        self._versions.setdefault(id(tensor), tensor._version)
-        return tensor
+                ran = ", ".join(self._named)
+                raise ProxyError(f"no module {name!r} returned a tensor.{did_you_mean(name, self._named)} Ran: {ran}")
+        outputs = {name: self._named[name] for name in names}
+        self._kept.check(*outputs.values())
+        return outputs
 
     def _expect(self, kind: str) -> None:
         if kind not in self._reads:
             raise ProxyError(f"this proxy reads {kind}; name it in register_proxy(reads=...)")
 
-    def _unchanged(self, tensors: list[Tensor]) -> list[Tensor]:
-        if any(self._versions[id(tensor)] != tensor._version for tensor in tensors):
-            raise ProxyError(
-                "the module changes part of a feature map in place, so that its value is lost to this proxy. Use the "
-                "form that returns a new tensor"
-            )
-        return tensors
+    def _call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Runs one torch function, out of place where it would change what is read, and notes it."""
+        args = [self._kept.current(argument) for argument in args]
+        kwargs = {name: self._kept.current(argument) for name, argument in kwargs.items()}
+        if func in _relu_functions():
+            return self._relu(func, args, kwargs)
+        result = self._kept.run(func, args, kwargs)
+        if func in _layer_functions():
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            self.weights.append(weight)
+            self._kept.keep(result)
+            if "layers" in self._reads:
+                self._layers.append(LayerCall(weight, result))
+        return result
+
+    def _relu(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+        x = args[0] if args else kwargs["input"]
+        result = self._kept.keep(torch.relu(x))
+        if "relus" in self._reads:
+            self._relus.append(result.detach() > 0)
+            self._last_relu = result
+        if func.__name__ == "relu_" or kwargs.get("inplace") or True in args[1:]:
+            self._kept.replace(x, result)
+        return result
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        """Keeps every module's output, so that what runs does not depend on what is read, and notes those that are."""
+        is_named = "outputs" in self._reads or name in self._blocks
+
         def read(module: nn.Module, _: Any, output: Any) -> None:
-            output = self._current(output)
-            if isinstance(output, torch.Tensor):
-                self._named[name] = self.keep(output)
-                if _is_leaf(module):
-                    self._modules.append((module, output))
+            output = self._kept.current(output)
+            if not isinstance(output, torch.Tensor):
+                return
+            self._kept.keep(output)
+            if is_named:
+                self._named[name] = output
+            if "modules" in self._reads and _is_leaf(module):
+                self._modules.append((module, output))
 
         return read
-
-
-class _Recorder(Interception):
-    """Hands every call of a torch function to a record."""
-
-    def __init__(self, record: Forward) -> None:
-        self.record = record
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        return self.record.call(func, args, kwargs or {})
 
 
 def _is_leaf(module: nn.Module) -> bool:
@@ -378,7 +323,7 @@ def _trainable(network: nn.Module) -> list[nn.Parameter]:
 
 
 def _blocks(network: nn.Module) -> list[str]:
-    """Names of a network's blocks, in order of registration; see `Forward.features`."""
+    """Names of a network's blocks, in order of registration; see `RecordedPass.features`."""
     members = list(_members(network, ""))
     return [
         name
@@ -395,56 +340,22 @@ def _members(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
             yield f"{prefix}{name}", child
 
 
-class _Shared(NamedTuple):
-    """Passes that the proxies of one call share."""
-
-    differentiable: bool
-    reads: frozenset[str]
-    known: dict[tuple[int, int, bool], Passes]
-
-
-_SHARED: ContextVar[_Shared | None] = ContextVar("shared passes", default=None)
-
-
-@contextmanager
-def shared_passes(differentiable: bool, reads: frozenset[str] = READS) -> Iterator[None]:
-    """While open, `passes` of one network and one batch are the same object; weights must not change meanwhile.
+class SharedPasses:
+    """The passes that the proxies of one call share; weights must not change meanwhile.
 
     Args:
-        differentiable: Whether any of the proxies that share them differentiates.
+        differentiable: Whether any of the proxies differentiates.
         reads: What any of them reads.
     """
-    token = _SHARED.set(_Shared(differentiable, reads, {}))
-    try:
-        yield
-    finally:
-        _SHARED.reset(token)
 
+    def __init__(self, differentiable: bool, reads: frozenset[str]) -> None:
+        self._differentiable = differentiable
+        self._reads = reads
+        self._passes: dict[tuple[int, int, int, bool], Passes] = {}  # which hold what the numbers are the ids of
 
-def _differ(known: Tensor | None, targets: Tensor | None) -> bool:
-    return known is not None and targets is not None and known is not targets
-
-
-def passes(network: nn.Module, inputs: Tensor, targets: Tensor | None = None) -> Passes:
-    """The passes of a network on inputs; within one call of ``score`` all proxies get the same.
-
-    Args:
-        network: The module that the proxy was given.
-        inputs: The batch's inputs.
-        targets: The batch's labels.
-
-    Example:
-        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.ReLU())
-        >>> [tuple(each.shape) for each in passes(network, torch.zeros(2, 3, 8, 8)).forward.relus]
-        [(2, 4, 6, 6), (2, 2, 4, 4)]
-    """
-    shared = _SHARED.get()
-    if shared is None:
-        return Passes(network, inputs, targets, torch.is_grad_enabled())
-    key = (id(network), id(inputs), network.training)
-    if key not in shared.known or _differ(shared.known[key].targets, targets):
-        shared.known[key] = Passes(network, inputs, targets, shared.differentiable, shared.reads)
-    found = shared.known[key]
-    if found.targets is None:
-        found.targets = targets
-    return found
+    def of(self, network: nn.Module, inputs: Tensor, targets: Tensor | None) -> Passes:
+        """The passes of a network in the mode that it has now, the same object for the same arguments."""
+        key = (id(network), id(inputs), id(targets), network.training)
+        if key not in self._passes:
+            self._passes[key] = Passes(network, inputs, targets, self._differentiable, self._reads)
+        return self._passes[key]

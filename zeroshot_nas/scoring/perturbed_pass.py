@@ -3,6 +3,10 @@
 The general path builds a module, draws its weights and runs it twice. For architectures of ours this does the same in a
 fraction of the time: no module is built, weights are views of a stream of numbers that is drawn once, both halves share
 each convolution, and the variance that Zen-score asks for is what the batch norm computes anyway.
+
+It is kept for its speed: Zen-score of 20 networks of the space ``resnet`` (median 299M FLOPs, two images, one thread)
+takes the general path 1.5 times as long in all for one repeat and 1.3 times for four; 2.2 and 2.0 times in the median
+network, and up to 4.4 times for small ones.
 """
 
 from __future__ import annotations

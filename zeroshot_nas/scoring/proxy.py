@@ -14,16 +14,20 @@ from zeroshot_nas.core.ranking import Aggregation
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError, did_you_mean
 from zeroshot_nas.network.init import Init
-from zeroshot_nas.scoring.passes import READS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from zeroshot_nas.scoring.passes import Passes, SharedPasses
 
 Direction: TypeAlias = Literal["higher", "lower"]
 
 CostClass: TypeAlias = Literal["graph", "weights", "forward", "backward", "many"]
 """What a proxy costs: reading the ``graph`` or the ``weights`` alone, one or two ``forward`` passes, one or two
 ``backward`` passes, or ``many`` of either."""
+
+READS = frozenset({"relus", "layers", "modules", "features", "outputs", "weight_gradients", "parameter_gradients"})
+"""What of a network's passes a proxy may read; what none of a call's proxies reads is not kept, which saves time."""
 
 
 class Batch(NamedTuple):
@@ -36,6 +40,7 @@ class Batch(NamedTuple):
         further: More batches, for proxies that compare gradients of several.
         output_noise: Signs of the shapes of the feature maps, for proxies that estimate a Jacobian.
         seed: Where a proxy draws further noise from.
+        shared: Passes that the proxies of one call of ``score`` share.
     """
 
     inputs: Tensor
@@ -44,6 +49,26 @@ class Batch(NamedTuple):
     further: tuple[Batch, ...] = ()
     output_noise: tuple[Tensor, ...] = ()
     seed: int = 0
+    shared: SharedPasses | None = None
+
+    def passes(self, network: nn.Module) -> Passes:
+        """The passes of a network on these inputs and targets, within one call of ``score`` the same for all proxies.
+
+        Passes of a batch of one's own are its own; they can go backward where gradients are enabled.
+
+        Example:
+            >>> import torch
+            >>> network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+            >>> [tuple(each.shape) for each in Batch(torch.zeros(2, 3, 8, 8)).passes(network).forward.relus]
+            [(2, 4, 6, 6)]
+        """
+        if self.shared is not None:
+            return self.shared.of(network, self.inputs, self.targets)
+        import torch
+
+        from zeroshot_nas.scoring.passes import Passes  # here: what only names proxies loads no torch
+
+        return Passes(network, self.inputs, self.targets, torch.is_grad_enabled(), READS)
 
 
 class ProxyFunction(Protocol):
@@ -100,7 +125,7 @@ class ProxyInfo:
         batch_size: Inputs a repeat unless the caller says otherwise.
         batches: How many batches it compares; all but the first are in ``Batch.further``.
         cost: What it costs; see `CostClass`.
-        reads: What it reads of `zeroshot_nas.scoring.passes.passes`, of its `READS`; naming it saves time.
+        reads: What it reads of `Batch.passes`, of `READS`; naming it saves time.
         grows_with_depth: Whether a deeper network always scores better, so that a search needs a limit on depth.
     """
 

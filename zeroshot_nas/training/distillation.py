@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zeroshot_nas.errors import DataError
+from zeroshot_nas.scoring.feature_map import is_feature_map
 
 STAGES = 2
 """Feature maps that are compared: those of the last resolutions."""
@@ -94,7 +95,7 @@ def _probe(module: nn.Module, images: Tensor) -> tuple[object, list[tuple[nn.Mod
     last: dict[tuple[int, ...], tuple[nn.Module, int]] = {}
 
     def look(part: nn.Module, _inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1:
+        if isinstance(output, Tensor) and is_feature_map(output, axes=images.dim()):
             last.pop(tuple(output.shape[2:]), None)
             last[tuple(output.shape[2:])] = (part, output.shape[1])
 

@@ -1,0 +1,281 @@
+"""Scores that run a network: weights and images drawn, a module built or copied only where a proxy needs one."""
+
+from __future__ import annotations
+
+import copy
+import numbers
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.score import ScoreValue
+from zeroshot_nas.core.seeding import derive_seed, torch_generator
+from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
+from zeroshot_nas.network.init import Init
+from zeroshot_nas.network.module import build, initialize, without_residual_links
+from zeroshot_nas.scoring.batch_norm import batch_norms, batch_statistics
+from zeroshot_nas.scoring.passes import SharedPasses
+from zeroshot_nas.scoring.perturbed_pass import count_weights, gaussian_weights, is_chain
+from zeroshot_nas.scoring.proxy import PROXIES, Batch, Proxy, ProxyInfo
+
+
+class Draws(NamedTuple):
+    """What weights and images are drawn from; all but the arrays as in `zeroshot_nas.score`.
+
+    Attributes:
+        arrays: The batch, or the shape of one input of a Gaussian one.
+        batch_size: Inputs a repeat; None is the proxy's.
+        init: The initialisation asked for; None is the proxy's.
+        seed: Seed of all draws.
+        device: Where to compute; None is where the module is.
+    """
+
+    arrays: Batch | tuple[int, ...]
+    batch_size: int | None
+    init: Init | None
+    seed: int
+    device: str | torch.device | None
+
+    def batch(self, proxies: Sequence[Proxy], repeat: int, like: Tensor, classes: Callable[[], int | None]) -> Batch:
+        """The given arrays, or Gaussian ones with all that the proxies read, with labels drawn evenly.
+
+        Args:
+            proxies: Whom it is for; they have the same batch size.
+            repeat: Number of the draw.
+            like: A tensor of the device and dtype.
+            classes: How many labels there are, asked where there are any.
+        """
+        if isinstance(self.arrays, Batch):
+            return self.arrays
+        size = self.batch_size or proxies[0].info.batch_size
+        batches = max(proxy.info.batches for proxy in proxies)
+        count = classes() if batches > 1 or any(proxy.info.needs_labels for proxy in proxies) else None
+        images = torch_generator(self.seed, repeat, 1)
+        inputs, perturbation = (_images((size, *self.arrays), images, like) for _ in range(2))
+        targets = _labels(count, size, torch_generator(self.seed, repeat, 2), like)
+        more = torch_generator(self.seed, repeat, 3)
+        further = tuple(
+            Batch(_images((size, *self.arrays), more, like), _labels(count, size, more, like))
+            for _ in range(batches - 1)
+        )
+        return Batch(inputs, targets, perturbation, further, seed=derive_seed(self.seed, repeat, 4))
+
+
+class ArchitectureSource:
+    """Values of an architecture of ours by `ProxyInfo.of_architecture`: weights are drawn, and no module is built.
+
+    Args:
+        architecture: What is scored.
+        draws: What it is drawn from.
+        like: A tensor of the device and dtype.
+    """
+
+    is_exact = is_fixed = False
+
+    def __init__(self, architecture: Architecture, draws: Draws, like: Tensor) -> None:
+        self._architecture = architecture
+        self._draws = draws
+        self._like = like
+
+    @staticmethod
+    def fits(proxy: Proxy, architecture: Architecture | None, init: Init | None) -> bool:
+        """Whether a proxy's values can come from here."""
+        has_form = proxy.info.of_architecture is not None and init in (None, "gaussian")
+        return has_form and architecture is not None and is_chain(architecture)
+
+    @contextmanager
+    def draw(self, proxies: Sequence[Proxy], repeat: int) -> Iterator[Callable[[Proxy], float]]:
+        """The function that computes each, on weights and images of the repeat."""
+        weights = gaussian_weights(self._draws.seed, repeat, count_weights(self._architecture)).to(self._like)
+        batch = self._draws.batch(proxies, repeat, self._like, lambda: self._architecture.num_classes)
+
+        def value(proxy: Proxy) -> float:
+            assert proxy.info.of_architecture is not None, "see fits"
+            return proxy.info.of_architecture(self._architecture, batch, weights, **proxy.options)
+
+        yield value
+
+
+class ModuleSource:
+    """Values of a module that is run with weights drawn; its proxies ask for the same weights and so share its passes.
+
+    Args:
+        module: What is run.
+        draws: What it is drawn from.
+        init: How weights are drawn.
+    """
+
+    is_exact = False
+
+    def __init__(self, module: ScoredModule, draws: Draws, init: Init) -> None:
+        self._module = module
+        self._draws = draws
+        self._init = init
+        self.is_fixed = init == "keep" and isinstance(draws.arrays, Batch)
+
+    @contextmanager
+    def draw(self, proxies: Sequence[Proxy], repeat: int) -> Iterator[Callable[[Proxy], float]]:
+        """The function that computes each, while the module has the repeat's weights."""
+        network, infos = self._module.network, [proxy.info for proxy in proxies]
+        initialize(network, self._init, torch_generator(self._draws.seed, repeat, 0))
+        _check_weights(network)
+        batch = self._draws.batch(proxies, repeat, self._module.like, lambda: self._module.num_classes)
+        batch = with_shared_passes(batch, infos)
+        links = nullcontext() if infos[0].keeps_residual_links else without_residual_links(network)
+        with batch_statistics(network), links:
+            yield lambda proxy: self._value(proxy, batch)
+
+    def _value(self, proxy: Proxy, batch: Batch) -> float:
+        network = self._module.network
+        if proxy.info.needs_batch_norm and not batch_norms(network):
+            others = ", ".join(name for name in PROXIES if _runs_without_batch_norm(name))
+            raise ProxyError(
+                f"{proxy.info.name} needs batch norm, and {type(network).__name__} has none. "
+                f"Use a proxy that does without ({others}), or add nn.BatchNorm2d after the convolutions"
+            )
+        if not isinstance(self._draws.arrays, Batch):  # what it would have been given alone
+            batch = batch._replace(further=batch.further[: proxy.info.batches - 1])
+        try:
+            with torch.set_grad_enabled(proxy.info.needs_gradients):
+                return _number(proxy(network, batch))
+        except ZeroShotNASError:
+            raise
+        except Exception as error:  # a stranger's module or proxy may raise anything; it is passed on, with its cause
+            reason = (
+                f"{proxy.key} could not run {type(network).__name__} on inputs of shape {tuple(batch.inputs.shape)} "
+                f"({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+            )
+            if "more than 1 value per channel" in str(error):
+                raise UndefinedScoreError(f"{reason}; score on more inputs") from error
+            raise ProxyError(f"{reason}. Check input_size and the module") from error
+
+
+class ScoredModule:
+    """A module that scoring may change: built from an architecture, copied from a module, when it is first needed.
+
+    Args:
+        model: The architecture or module.
+        architecture: Its architecture; None for a foreign module.
+        draws: What its weights and inputs are drawn from.
+    """
+
+    def __init__(self, model: Any, architecture: Architecture | None, draws: Draws) -> None:
+        self._model = model
+        self._architecture = architecture
+        self._draws = draws
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The module.
+
+        Raises:
+            ProxyError: The module can't be copied, or an architecture has no weights to keep.
+        """
+        network = self._copy() if isinstance(self._model, nn.Module) else self._built()
+        if self._draws.device is not None:
+            network.to(self._draws.device)
+        for parameter in network.parameters():
+            if parameter.is_floating_point():
+                parameter.requires_grad_(True)  # what its owner froze has a gradient too
+        drawn = not isinstance(self._draws.arrays, Batch)  # given arrays are read in the layout that they have
+        if drawn and next(network.parameters(), torch.zeros(0)).dtype == torch.float32:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time of a forward pass on a CPU
+        return network
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the module's device and dtype."""
+        return next(self.network.parameters(), torch.zeros(0, device=self._draws.device))
+
+    @cached_property
+    def num_classes(self) -> int | None:
+        """Outputs of the classifier; None for a module that returns no logits, which whoever needs them will say."""
+        if self._architecture is not None:
+            return self._architecture.num_classes
+        assert not isinstance(self._draws.arrays, Batch), "a given batch brings its labels"
+        with torch.no_grad(), batch_statistics(self.network):
+            output = self.network(torch.ones(2, *self._draws.arrays).to(self.like))
+        return output.shape[1] if isinstance(output, Tensor) and output.dim() == 2 else None
+
+    def _built(self) -> nn.Module:
+        assert self._architecture is not None, "a model is a module or has an architecture"
+        if self._draws.init == "keep":
+            raise ProxyError("an architecture has no weights to keep; build it first, or leave init out")
+        return build(self._architecture, init="keep")
+
+    def _copy(self) -> nn.Module:
+        try:
+            module: nn.Module = copy.deepcopy(self._model)
+        except Exception as error:  # torch raises several kinds here; passed on, with its cause
+            raise ProxyError(
+                f"{type(self._model).__name__} can't be copied, so it can't be scored without changing it: {error}. "
+                "Remove tensors with gradients (weight_norm, cached activations) from its attributes"
+            ) from error
+        return module
+
+
+def forward_sources(
+    model: Any, architecture: Architecture | None, proxies: Sequence[Proxy], draws: Draws
+) -> list[tuple[list[Proxy], ArchitectureSource | ModuleSource]]:
+    """Proxies in groups that ask for the same weights and inputs, each with where its values come from.
+
+    Args:
+        model: An architecture, anything that has one, or a module.
+        architecture: Its architecture; None for a foreign module.
+        proxies: Proxies that run a network.
+        draws: What weights and inputs are drawn from.
+    """
+    module = ScoredModule(model, architecture, draws)
+    groups: dict[Any, tuple[list[Proxy], ArchitectureSource | ModuleSource]] = {}
+    for proxy in proxies:
+        info, init = proxy.info, draws.init or proxy.info.init
+        if architecture is not None and ArchitectureSource.fits(proxy, architecture, draws.init):
+            of_module = isinstance(model, nn.Module) and draws.device is None
+            like = next(model.parameters()).detach() if of_module else torch.zeros(0, device=draws.device)
+            groups[proxy.key] = [proxy], ArchitectureSource(architecture, draws, like)
+        else:
+            key = init, info.keeps_residual_links, draws.batch_size or info.batch_size
+            groups.setdefault(key, ([], ModuleSource(module, draws, init)))[0].append(proxy)
+    return list(groups.values())
+
+
+def with_shared_passes(batch: Batch, infos: Sequence[ProxyInfo]) -> Batch:
+    """The batch, with passes that keep what any of the proxies reads, and differentiate where any does."""
+    reads = frozenset[str]().union(*(info.reads for info in infos))
+    shared = SharedPasses(any(info.needs_gradients for info in infos), reads)
+    return batch._replace(shared=shared, further=tuple(each._replace(shared=shared) for each in batch.further))
+
+
+def _images(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+    """Gaussian images in a tensor's dtype and on its device, laid out as convolutions read them fastest."""
+    images = torch.randn(shape, generator=generator, dtype=torch.float32).to(like)
+    if images.dim() != 4 or images.dtype != torch.float32:
+        return images
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _labels(classes: int | None, count: int, generator: torch.Generator, like: Tensor) -> Tensor | None:
+    return None if classes is None else torch.randint(classes, (count,), generator=generator).to(like.device)
+
+
+def _check_weights(network: nn.Module) -> None:
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UndefinedScoreError(f"{name} of the module is not finite")
+
+
+def _runs_without_batch_norm(name: str) -> bool:
+    return PROXIES[name].function is not None and not PROXIES[name].needs_batch_norm
+
+
+def _number(value: object) -> float:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if not isinstance(value, numbers.Real):
+        raise ProxyError(f"a proxy returns one number, got {type(value).__name__}")
+    return value if isinstance(value, ScoreValue) else float(value)
