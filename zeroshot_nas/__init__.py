@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from zeroshot_nas.spaces.base import get_space as get_space
     from zeroshot_nas.spaces.base import list_spaces as list_spaces
     from zeroshot_nas.spaces.base import register_space as register_space
+    from zeroshot_nas.spaces.notations import Notation as Notation
+    from zeroshot_nas.spaces.notations import register_notation as register_notation
     from zeroshot_nas.training.base import ImageData as ImageData
     from zeroshot_nas.training.base import from_datasets as from_datasets
     from zeroshot_nas.training.base import list_data as list_data
@@ -92,6 +94,8 @@ _HOMES = {
     "get_space": "spaces.base",
     "list_spaces": "spaces.base",
     "register_space": "spaces.base",
+    "Notation": "spaces.notations",
+    "register_notation": "spaces.notations",
     "ImageData": "training.base",
     "from_datasets": "training.base",
     "list_data": "training.base",

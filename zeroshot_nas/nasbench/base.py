@@ -38,9 +38,6 @@ DATASETS: dict[str, tuple[Shape, int]] = {
 }
 """Shape of one image and number of classes, by the names that tables use."""
 
-NOTATIONS = {"arch": None, "naslib_tuple": "naslib"}
-"""Names of notations in tables where spaces use another one; None is the space's own."""
-
 IMAGE_DATASETS = ("cifar10", "cifar100", "ImageNet16-120")
 """The data sets of NAS-Bench-201 and of the benchmarks after it, by the names that tables use."""
 
@@ -64,8 +61,9 @@ class FigureTable:
         space: Registered name of the search space, such as ``"nasbench201"``; empty where the file does not say.
         dataset: What the networks were trained or measured on, such as ``"cifar10"``.
         rows: The architectures, each once, as text.
-        code: How ``rows`` are written: ``"arch"`` is the string that the space itself uses, ``"op_code"`` and
-            ``"naslib_code"`` are one digit an operation, ``"naslib_tuple"`` is NASLib's tuple of numbers.
+        code: The notation of ``rows``, one of `zeroshot_nas.spaces.base.SearchSpace.notations`: ``"op_code"`` and
+            ``"naslib_code"`` are one digit an operation, ``"naslib"`` is NASLib's tuple of numbers, ``"arch"`` what the
+            space itself writes.
         columns: Figures by name, one number a row; NaN where a figure is not known.
         source: Which file the figures are from, and which figures of it.
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from zeroshot_nas.nasbench.agreement import (
     spearman_at_top,
     top_k_accuracy,
 )
-from zeroshot_nas.nasbench.base import DATASETS, NOTATIONS, BenchmarkTable, load_table
+from zeroshot_nas.nasbench.base import DATASETS, BenchmarkTable, load_table
 from zeroshot_nas.nasbench.correlation import REPORT_FILE, Correlation, ProxyCorrelation
 from zeroshot_nas.nasbench.scoring import SMALLEST_SAMPLE, SampleScores, write_files
 from zeroshot_nas.runs.session import RunSession
@@ -311,21 +309,13 @@ def _architectures(space: SearchSpace, table: BenchmarkTable, chosen: BenchmarkT
     """The architectures of the chosen rows.
 
     Raises:
-        DataError: The space can't read a row, or not the table's notation.
+        UnknownNameError: The space has no such notation as the table's.
+        DataError: The space can't read a row.
     """
-    notation = NOTATIONS.get(table.code, table.code)
-    read: Callable[..., Architecture] = space.from_string
-    if notation is not None:
-        if "code" not in inspect.signature(read).parameters:
-            raise DataError(
-                f"{table.name} writes architectures in the code {table.code!r}, and the space {space.name!r} reads its "
-                "own strings only; give the table with those, and code='arch'"
-            )
-        read = partial(read, code=notation)
     architectures = []
     for row in chosen.rows:
         try:
-            architectures.append(read(row))
+            architectures.append(space.from_string(row, table.code))
         except ArchitectureError as error:
             raise DataError(
                 f"row {table.index(row) + 1} of {table.name}, {row[:200]!r} in the code {table.code!r}, can't be read "
