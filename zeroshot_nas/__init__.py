@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from zeroshot_nas.costs.shape import ShapeBounds as ShapeBounds
     from zeroshot_nas.export.exporting import ExportReport as ExportReport
     from zeroshot_nas.export.exporting import export_network as export_network
-    from zeroshot_nas.nasbench.base import BenchmarkTable as BenchmarkTable
     from zeroshot_nas.nasbench.base import load_table as load_table
     from zeroshot_nas.nasbench.correlate import correlate as correlate
     from zeroshot_nas.nasbench.correlation import Correlation as Correlation
+    from zeroshot_nas.nasbench.table import BenchmarkTable as BenchmarkTable
     from zeroshot_nas.network.inheritance import inherit as inherit
     from zeroshot_nas.network.module import Network as Network
     from zeroshot_nas.network.module import build as build
@@ -69,7 +69,7 @@ _HOMES = {
     "ExportReport": "export.exporting",
     "export_network": "export.exporting",
     "inherit": "network.inheritance",
-    "BenchmarkTable": "nasbench.base",
+    "BenchmarkTable": "nasbench.table",
     "load_table": "nasbench.base",
     "Correlation": "nasbench.correlation",
     "correlate": "nasbench.correlate",

@@ -30,10 +30,11 @@ from zeroshot_nas.errors import (
 from zeroshot_nas.execution import SerialExecutor
 from zeroshot_nas.nasbench import correlate as asking
 from zeroshot_nas.nasbench import scoring
-from zeroshot_nas.nasbench.base import DATASETS, BenchmarkTable, load_table
+from zeroshot_nas.nasbench.base import load_table
 from zeroshot_nas.nasbench.convert import convert
 from zeroshot_nas.nasbench.correlate import correlate
 from zeroshot_nas.nasbench.correlation import Correlation
+from zeroshot_nas.nasbench.table import DATASETS, BenchmarkTable
 from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.runs.store import Store, open_run
 from zeroshot_nas.spaces.base import get_space

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zeroshot_nas.errors import DataError, FileFormatError
-from zeroshot_nas.nasbench.base import BenchmarkTable, load_table
+from zeroshot_nas.nasbench.base import load_table
 from zeroshot_nas.nasbench.convert import convert
+from zeroshot_nas.nasbench.table import BenchmarkTable
 
 CSV = """op_code,note,accuracy,params,spare,run_a,run_b
 001234,first,91.5,129306,,91,92

@@ -19,8 +19,8 @@ from zeroshot_nas.core.seeding import derive_seed
 from zeroshot_nas.errors import ArchitectureError, DataError, ProxyError, ZeroShotNASError
 from zeroshot_nas.execution import get_executor
 from zeroshot_nas.nasbench.agreement import (
-    bootstrap_interval,
     kendall,
+    kendall_interval,
     ndcg,
     partial_kendall,
     regret,
@@ -28,9 +28,10 @@ from zeroshot_nas.nasbench.agreement import (
     spearman_at_top,
     top_k_accuracy,
 )
-from zeroshot_nas.nasbench.base import DATASETS, BenchmarkTable, load_table
+from zeroshot_nas.nasbench.base import load_table
 from zeroshot_nas.nasbench.correlation import REPORT_FILE, Correlation, ProxyCorrelation
 from zeroshot_nas.nasbench.scoring import SMALLEST_SAMPLE, SampleScores, write_files
+from zeroshot_nas.nasbench.table import DATASETS, BenchmarkTable
 from zeroshot_nas.runs.session import RunSession
 from zeroshot_nas.scoring.proxy import PROXIES, Proxy, ProxyFunction, get_proxy
 from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
@@ -204,7 +205,7 @@ def _figures(sample: SampleScores, chosen: BenchmarkTable, seed: int, batch_size
         tau = _known(kendall(values, accuracy))
         interval = None
         if tau is not None:
-            interval = bootstrap_interval(kendall, values, accuracy, level=LEVEL, resamples=resamples, seed=seed)
+            interval = kendall_interval(values, accuracy, level=LEVEL, resamples=resamples, seed=seed)
         parts = [get_proxy(name) for name in proxy.info.parts] or [proxy]
         weighted = [each for each in parts if each.info.needs_weights]
         inits = {each.info.init for each in weighted}

@@ -20,7 +20,8 @@ from zeroshot_nas.blocks.cells import EDGES, OPERATIONS
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import DataError, MissingExtraError, UnknownNameError
 from zeroshot_nas.latency.device_table import Fingerprint
-from zeroshot_nas.nasbench.base import DATASETS, load_figures
+from zeroshot_nas.nasbench.base import load_figures
+from zeroshot_nas.nasbench.table import DATASETS
 from zeroshot_nas.spaces.genotypes import Digits
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.errors import ArchitectureError, DataError, UnknownNameError
-from zeroshot_nas.nasbench.base import BenchmarkTable
+from zeroshot_nas.nasbench.table import BenchmarkTable
 from zeroshot_nas.spaces.base import SearchSpace
 
 

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, cast
 import numpy as np
 
 from zeroshot_nas.errors import FileFormatError
-from zeroshot_nas.nasbench.base import DAMAGE, open_stream
+from zeroshot_nas.nasbench.formats.reading import DAMAGE, open_stream
 
 CHUNK = 1 << 20
 """Bytes that are read at a time."""

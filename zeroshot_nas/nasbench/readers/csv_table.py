@@ -13,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from zeroshot_nas.errors import DataError, FileFormatError, did_you_mean
-from zeroshot_nas.nasbench.base import DAMAGE, BenchmarkTable, Split, TableBuilder, open_stream, register_table_format
+from zeroshot_nas.nasbench.base import Split, register_table_format
 from zeroshot_nas.nasbench.convert import CSV_MARK, META
+from zeroshot_nas.nasbench.formats.reading import DAMAGE, open_stream
+from zeroshot_nas.nasbench.table import BenchmarkTable, TableBuilder
 from zeroshot_nas.spaces.notations import OWN, is_notation
 
 ACCURACY_COLUMNS = ("accuracy", "mean_acc")

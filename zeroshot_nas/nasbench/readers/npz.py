@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroshot_nas.errors import DataError, FileFormatError
-from zeroshot_nas.nasbench.base import BenchmarkTable, TableBuilder, register_table_format
+from zeroshot_nas.nasbench.base import register_table_format
 from zeroshot_nas.nasbench.convert import COLUMN, META, NPZ_FORMAT, NPZ_VERSION
+from zeroshot_nas.nasbench.table import BenchmarkTable, TableBuilder
 
 MAX_BYTES = 1 << 30
 """Bytes of the largest file after decompression; NAS-Bench-101 takes 100 MB."""
