@@ -204,7 +204,7 @@ def test_no_pickle_in_an_npz_is_read(tmp_path):
         ({"meta": np.frombuffer(b"{}", np.uint8)}, "not a table of this package"),
         (
             {"meta": np.frombuffer(json.dumps({"format": "zeroshot_nas.table", "version": 9}).encode(), np.uint8)},
-            "has version 9; this release reads 1",
+            "a table of this package of version 9; this release reads version 1",
         ),
         (
             {"meta": np.frombuffer(json.dumps({"format": "zeroshot_nas.table", "version": 1}).encode(), np.uint8)},

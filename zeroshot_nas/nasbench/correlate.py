@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import derive_seed
@@ -133,9 +134,7 @@ def correlate(
     with paused_garbage_collection():
         architectures = _architectures(space, whole, chosen)
     asked, left_out = _asked(proxies, architectures[0])
-    for name, value in (("repeats", repeats), ("batch_size", 1 if batch_size is None else batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
+    check_counts(repeats=repeats, batch_size=1 if batch_size is None else batch_size)
     if resume and out is None:
         raise ValueError("resume needs out, the folder of the run to go on with")
     settings = _plain(

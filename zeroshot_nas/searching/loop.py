@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import DepthWarning, InfeasibleBudgetError, LatencyWarning, ZeroShotNASError
@@ -153,9 +154,7 @@ def search(
     screened = closed_form_only or (screen is not None and _has_closed_form(ranked_by, start))
     proposals = proposals if proposals is not None else DEFAULT_SCREENED_PROPOSALS if screened else DEFAULT_PROPOSALS
     islands = islands if islands is not None else max(1, round(proposals / ISLAND_PROPOSALS)) if screened else 1
-    for name, value in (("proposals", proposals), ("finalists", finalists), ("islands", islands)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
+    check_counts(proposals=proposals, finalists=finalists, islands=islands)
     if islands > proposals:
         raise ValueError(f"islands must be at most the proposals, {proposals:,}, got {islands:,}")
     if resume and out is None:

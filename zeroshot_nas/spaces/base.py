@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.core.checks import as_shape
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
 from zeroshot_nas.spaces.notations import Notation, choose, notations_of
@@ -225,8 +226,7 @@ def get_space(
         >>> space.initial() in space
         True
     """
-    if len(input_size) != 3:
-        raise ArchitectureError(f"expected input_size (C, H, W), got {tuple(input_size)!r}")
+    shape = as_shape(input_size, ArchitectureError)
     factory: Callable[..., SearchSpace] = SPACES[name]
     known = list_options(name)
     takes_any = any(each.kind is each.VAR_KEYWORD for each in signature(factory).parameters.values())
@@ -236,7 +236,7 @@ def get_space(
             raise ArchitectureError(
                 f"the space {name!r} has no option {option!r}.{hint} Options: {', '.join(known) or 'none'}"
             )
-    return factory(input_size=(input_size[0], input_size[1], input_size[2]), num_classes=num_classes, **options)
+    return factory(input_size=shape, num_classes=num_classes, **options)
 
 
 def list_options(name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.base import round_width
+from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.spaces.base import SearchSpace
@@ -78,12 +79,8 @@ class ChainSpace(SearchSpace):
     def __post_init__(self) -> None:
         for name in self.body_types:
             BLOCKS[name]  # an unknown type is said here, with the nearest known one
-        if isinstance(self.width_step, bool) or not isinstance(self.width_step, int) or self.width_step < 1:
-            raise ArchitectureError(f"width_step must be a whole number of 1 or more, got {self.width_step!r}")
-        if not isinstance(self.max_width, int) or self.max_width < self.width_step:
-            raise ArchitectureError(
-                f"max_width must be a whole number of {self.width_step} or more, got {self.max_width!r}"
-            )
+        check_counts(1, ArchitectureError, width_step=self.width_step)
+        check_counts(self.width_step, ArchitectureError, max_width=self.max_width)
         if self.last_width is not None and not self._is_width(self.last_width):
             raise ArchitectureError(
                 f"last_width must be a multiple of {self.width_step} up to {self.max_width}, got {self.last_width!r}"
