@@ -123,7 +123,7 @@ def kills_of_scores(quick: bool) -> Part:
 
 CORRELATION = """
 import sys, numpy as np, zeroshot_nas as zs
-from zeroshot_nas.nasbench.base import BenchmarkTable
+from zeroshot_nas.nasbench.table import BenchmarkTable
 from zeroshot_nas.core.seeding import python_rng
 space, rng, rows = zs.get_space("nasbench201"), python_rng(5), {}
 while len(rows) < 500:

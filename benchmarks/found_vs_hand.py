@@ -35,7 +35,7 @@ from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import UnknownNameError
 from zeroshot_nas.latency.base import measure
-from zeroshot_nas.spaces.base import stride_steps
+from zeroshot_nas.spaces.chain import stride_steps
 from zeroshot_nas.training.recipe import RECIPES
 
 

@@ -6,7 +6,7 @@ import torch
 from zeroshot_nas import get_space, list_proxies, list_searchers, list_spaces
 from zeroshot_nas.architecture.blockspec import BLOCKS
 from zeroshot_nas.searchers.base import SEARCHERS, Searcher
-from zeroshot_nas.spaces.base import ChainSpace
+from zeroshot_nas.spaces.chain import ChainSpace
 from zeroshot_nas.testing import check_block, check_proxy, check_searcher, check_space
 
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from zeroshot_nas.costs.shape import ShapeBounds as ShapeBounds
     from zeroshot_nas.export.exporting import ExportReport as ExportReport
     from zeroshot_nas.export.exporting import export_network as export_network
-    from zeroshot_nas.nasbench.base import BenchmarkTable as BenchmarkTable
     from zeroshot_nas.nasbench.base import load_table as load_table
     from zeroshot_nas.nasbench.correlate import correlate as correlate
     from zeroshot_nas.nasbench.correlation import Correlation as Correlation
+    from zeroshot_nas.nasbench.table import BenchmarkTable as BenchmarkTable
     from zeroshot_nas.network.inheritance import inherit as inherit
     from zeroshot_nas.network.module import Network as Network
     from zeroshot_nas.network.module import build as build
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from zeroshot_nas.spaces.base import get_space as get_space
     from zeroshot_nas.spaces.base import list_spaces as list_spaces
     from zeroshot_nas.spaces.base import register_space as register_space
+    from zeroshot_nas.spaces.notations import Notation as Notation
+    from zeroshot_nas.spaces.notations import register_notation as register_notation
     from zeroshot_nas.training.base import ImageData as ImageData
     from zeroshot_nas.training.base import from_datasets as from_datasets
     from zeroshot_nas.training.base import list_data as list_data
@@ -70,7 +72,7 @@ _HOMES = {
     "ExportReport": "export.exporting",
     "export_network": "export.exporting",
     "inherit": "network.inheritance",
-    "BenchmarkTable": "nasbench.base",
+    "BenchmarkTable": "nasbench.table",
     "load_table": "nasbench.base",
     "Correlation": "nasbench.correlation",
     "correlate": "nasbench.correlate",
@@ -98,6 +100,8 @@ _HOMES = {
     "get_space": "spaces.base",
     "list_spaces": "spaces.base",
     "register_space": "spaces.base",
+    "Notation": "spaces.notations",
+    "register_notation": "spaces.notations",
     "ImageData": "training.base",
     "from_datasets": "training.base",
     "list_data": "training.base",

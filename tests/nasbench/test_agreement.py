@@ -3,6 +3,7 @@
 import csv
 import gzip
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from zeroshot_nas.nasbench import agreement
 from zeroshot_nas.nasbench.agreement import (
     bootstrap_interval,
     kendall,
+    kendall_interval,
     ndcg,
     partial_kendall,
     regret,
@@ -218,17 +220,18 @@ def test_ranges(pairs):
 def test_bootstrap_is_a_function_of_its_seed():
     rng = np.random.default_rng(0)
     scores, accuracy = rng.normal(size=(2, 80))
-    first = bootstrap_interval(kendall, scores, accuracy, resamples=50, seed=3)
-    assert first == bootstrap_interval(kendall, list(scores), accuracy, resamples=50, seed=3)
-    assert first != bootstrap_interval(kendall, scores, accuracy, resamples=50, seed=4)
+    for interval in (kendall_interval, partial(bootstrap_interval, kendall)):
+        first = interval(scores, accuracy, resamples=50, seed=3)
+        assert first == interval(list(scores), accuracy, resamples=50, seed=3)
+        assert first != interval(scores, accuracy, resamples=50, seed=4)
 
 
 @given(PAIRS)
 def test_tau_of_all_resamples_at_once_is_that_of_each(pairs):
     scores, accuracy = columns(pairs)
     scores[scores == 6] = NAN
-    at_once = bootstrap_interval(kendall, scores, accuracy, resamples=20)
-    each = bootstrap_interval(lambda s, a: kendall(s, a), scores, accuracy, resamples=20)
+    at_once = kendall_interval(scores, accuracy, resamples=20)
+    each = bootstrap_interval(kendall, scores, accuracy, resamples=20)
     assert at_once == pytest.approx(each, abs=1e-9, nan_ok=True)
 
 
@@ -246,8 +249,8 @@ def test_resamples_of_many_are_scipys_bit_for_bit(count, score_levels, accuracy_
     values = agreement._resampled_tau_by_merging(own, true, iter(draws))
     expected = [kendall(scores[drawn], accuracy[drawn]) for drawn in draws]
     assert [repr(float(value)) for value in values] == [repr(value) for value in expected]
-    at_once = bootstrap_interval(kendall, scores, accuracy, resamples=20)
-    assert at_once == bootstrap_interval(lambda s, a: kendall(s, a), scores, accuracy, resamples=20)
+    at_once = kendall_interval(scores, accuracy, resamples=20)
+    assert at_once == bootstrap_interval(kendall, scores, accuracy, resamples=20)
 
 
 def test_bootstrap_has_the_width_that_theory_gives():
@@ -264,15 +267,16 @@ def test_bootstrap_covers_the_true_tau_as_often_as_it_says():
         rng = np.random.default_rng(seed)
         scores = rng.normal(size=60)
         accuracy = 0.5 * scores + math.sqrt(0.75) * rng.normal(size=60)
-        low, high = bootstrap_interval(kendall, scores, accuracy, resamples=100, level=0.9)
+        low, high = kendall_interval(scores, accuracy, resamples=100, level=0.9)
         inside += low <= true <= high
     assert 30 <= inside <= 40
 
 
-def test_bootstrap_leaves_out_what_is_undefined():
-    assert all(map(math.isnan, bootstrap_interval(kendall, [1, 1, 1], [1, 2, 3], resamples=20)))
-    assert all(map(math.isnan, bootstrap_interval(kendall, [], [], resamples=20)))
-    assert bootstrap_interval(kendall, [1, 2], [1, 2], resamples=50) == (1, 1)  # half of the resamples are constant
+@pytest.mark.parametrize("interval", [kendall_interval, partial(bootstrap_interval, kendall)])
+def test_bootstrap_leaves_out_what_is_undefined(interval):
+    assert all(map(math.isnan, interval([1, 1, 1], [1, 2, 3], resamples=20)))
+    assert all(map(math.isnan, interval([], [], resamples=20)))
+    assert interval([1, 2], [1, 2], resamples=50) == (1, 1)  # half of the resamples are constant
 
 
 @pytest.mark.parametrize(
@@ -285,6 +289,8 @@ def test_bootstrap_leaves_out_what_is_undefined():
 def test_bootstrap_refuses_bad_options(how, message):
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(np.mean, [1, 2], **how)
+    with pytest.raises(ValueError, match=message):
+        kendall_interval([1, 2], [1, 2], **how)
     with pytest.raises(ValueError, match=r"one length, got lengths \[2, 3\]"):
         bootstrap_interval(kendall, [1, 2], [1, 2, 3])
 

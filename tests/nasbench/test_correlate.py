@@ -30,10 +30,11 @@ from zeroshot_nas.errors import (
 from zeroshot_nas.execution import SerialExecutor
 from zeroshot_nas.nasbench import correlate as asking
 from zeroshot_nas.nasbench import scoring
-from zeroshot_nas.nasbench.base import DATASETS, BenchmarkTable, load_table
+from zeroshot_nas.nasbench.base import load_table
 from zeroshot_nas.nasbench.convert import convert
 from zeroshot_nas.nasbench.correlate import correlate
 from zeroshot_nas.nasbench.correlation import Correlation
+from zeroshot_nas.nasbench.table import DATASETS, BenchmarkTable
 from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.runs.store import Store, open_run
 from zeroshot_nas.spaces.base import get_space
@@ -154,7 +155,7 @@ def test_no_runs_no_ceiling():
 
 def test_scores_are_those_of_score_and_score_pool(unbroken):
     _, text = unbroken
-    networks = [SPACE.from_string(cell, code="op_code") for cell in CELLS]
+    networks = [SPACE.from_string(cell, notation="op_code") for cell in CELLS]
     pool = zs.score_pool(networks, [*PROXIES, "params"], seed=5, repeats=1)
     for line, scores in zip(csv.DictReader(text.splitlines()), pool, strict=True):
         for proxy in (*PROXIES, "params"):
@@ -168,7 +169,7 @@ def test_data_sets_decide_images_and_classes():
             assert (found.input_size, found.num_classes) == (shape, classes)
     full = get_space("nasbench201", input_size=(3, 16, 16), num_classes=120)
     found = correlate("params", table(dataset="ImageNet16-120"), progress=False)
-    assert found.scores["params"][0] == zs.cost(full.from_string("333333", code="op_code")).params
+    assert found.scores["params"][0] == zs.cost(full.from_string("333333", notation="op_code")).params
 
 
 def test_a_space_by_object_or_name(unbroken):
@@ -180,13 +181,13 @@ def test_a_space_by_object_or_name(unbroken):
 @pytest.mark.parametrize("code", ["arch", "naslib_code", "naslib_tuple"])
 def test_other_notations(unbroken, code):
     own = {"naslib_tuple": "naslib"}.get(code, code)
-    cells = [SPACE.to_string(SPACE.from_string(cell, code="op_code"), code=own) for cell in CELLS]
+    cells = [SPACE.to_string(SPACE.from_string(cell, notation="op_code"), notation=own) for cell in CELLS]
     found = run(data=table(cells, code=code))
     assert replace(outcome(found)[0], proxies=()) == replace(unbroken[0], proxies=())
     assert outcome(found)[0].proxies == unbroken[0].proxies
 
 
-def test_a_space_without_notations():
+def test_a_space_with_one_notation():
     macro = BenchmarkTable(
         name="macro",
         space="nasbench_macro",
@@ -195,7 +196,7 @@ def test_a_space_without_notations():
         accuracy=np.array([80.0, 92.0, 93.0, 90.0]),
     )
     assert correlate("params", macro, progress=False)["params"].kendall == 1
-    with pytest.raises(DataError, match=r"writes architectures in the code 'op_code'.* reads its own strings only"):
+    with pytest.raises(UnknownNameError, match=r"unknown notation 'op_code'. Known: arch"):
         correlate("params", replace(macro, code="op_code"), progress=False)
 
 
@@ -203,7 +204,7 @@ def test_isomorphic_cells_are_scored_once_and_counted_each(monkeypatch):
     calls = stopping(monkeypatch, None, after=0)
     cells = ["130000", "100100", "100000", "000100", "333333", "031000", "301000"]
     found = run(["naswot"], data=table(cells, (70, 65, 71, 66, 93, 80, 81), None))
-    keys = [SPACE.canonical(SPACE.from_string(cell, code="op_code")) for cell in cells]
+    keys = [SPACE.canonical(SPACE.from_string(cell, notation="op_code")) for cell in cells]
     same = {key: [index for index, other in enumerate(keys) if other == key] for key in keys}
     assert found.networks == len(same) < len(cells)
     assert len(calls) == len(same)
@@ -219,7 +220,7 @@ def test_one_call_a_network_but_for_the_timed(monkeypatch):
     calls = stopping(monkeypatch, None, after=0)
     monkeypatch.setattr(scoring, "TIMED", 2)
     run()
-    timed = [SPACE.from_string(cell, code="op_code") for cell in (CELLS[0], CELLS[-1])]
+    timed = [SPACE.from_string(cell, notation="op_code") for cell in (CELLS[0], CELLS[-1])]
     parts = ["az_expressivity", "az_progressivity", "az_trainability"]
     groups = [["naswot"], ["synflow"], parts]
     for network in timed:
@@ -299,7 +300,7 @@ class Deadly(SerialExecutor):
 
     def submit(self, fn, /, *args, **kwargs):
         ((task,),) = args
-        hit = task.architecture == SPACE.from_string(CELLS[3], code="op_code")
+        hit = task.architecture == SPACE.from_string(CELLS[3], notation="op_code")
         if hit and "steady" in [proxy.key for proxy in task.proxies]:
             future = Future()
             future.set_exception(WorkerDiedError.from_exit_code(-9))
@@ -472,7 +473,7 @@ def test_a_folder_with_a_foreign_report_is_refused(tmp_path):
         (ValueError, "the space has channels 4, got 8", {"space": SPACE, "space_options": {"channels": 8}}),
         (DataError, "does not say what space its architectures are of", {"data": table(space="")}),
         (UnknownNameError, "unknown search space 'nasbench202'", {"space": "nasbench202"}),
-        (UnknownNameError, "unknown code 'op_cod'", {"data": table(code="op_cod")}),
+        (UnknownNameError, "unknown notation 'op_cod'", {"data": table(code="op_cod")}),
         (
             DataError,
             "of the data set 'mnist', whose images are not known here",

@@ -80,7 +80,7 @@ def table(tmp_path):
     ]
     lines = [",".join(["index", *header])]
     for index in range(15_625):
-        cell = SPACE.read(SPACE.from_string(str(index), "index"))
+        cell = SPACE.genotype_of(SPACE.from_string(str(index), "index"))
         fast, slow = on_every_edge(cell), where_the_output_is_reached(cell)
         known = fast if index % 7 else -1
         lines.append(",".join(map(str, [index, known, 2 * fast, slow, 3 * fast, 4 * fast, 3 * slow])))
@@ -92,8 +92,10 @@ def table(tmp_path):
 def test_costs_by_device(table):
     costs = device_costs(table, "edgegpu")
     network = SPACE.from_string("8", "index")
-    assert costs(network) == costs.latency_ms(network) == on_every_edge(SPACE.read(network))
-    assert device_costs(table, "edgegpu", "energy", "cifar100")(network) == 4 * on_every_edge(SPACE.read(network))
+    assert costs(network) == costs.latency_ms(network) == on_every_edge(SPACE.genotype_of(network))
+    assert device_costs(table, "edgegpu", "energy", "cifar100")(network) == 4 * on_every_edge(
+        SPACE.genotype_of(network)
+    )
     assert costs.samples == 15_625 - math.ceil(15_625 / 7)
     missing = SPACE.from_string("7", "index")
     assert costs.latency_ms(missing) == math.inf

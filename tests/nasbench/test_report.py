@@ -191,6 +191,7 @@ def texts(figure):
     found = []
     for axes in figure.axes:
         labels = [*axes.texts, axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]
+        labels += axes.get_legend().get_texts() if axes.get_legend() else []
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             labels += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
@@ -220,7 +221,7 @@ def test_no_label_covers_another(number):
     found = correlation([*entries, entry("params", 0.5, 0.01), entry("flops", 0.5, 0.01), entry("layers", 0.49, 0.01)])
     figure = plot_tau_against_cost(found)
     names = [text for text, _ in texts(figure)]
-    assert {f"proxy_{index}" for index in range(number)} <= set(names)
+    assert {f"{each.kendall:.2f}  {each.proxy}" for each in entries} <= set(names)
     assert {"0.50  params", "0.50  flops", "0.49  layers", "0.90  two trainings"} <= set(names)
     assert_apart(texts(figure), figure)
 

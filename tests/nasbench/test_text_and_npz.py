@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zeroshot_nas.errors import DataError, FileFormatError
-from zeroshot_nas.nasbench.base import BenchmarkTable, load_table
+from zeroshot_nas.nasbench.base import load_table
 from zeroshot_nas.nasbench.convert import convert
+from zeroshot_nas.nasbench.table import BenchmarkTable
 
 CSV = """op_code,note,accuracy,params,spare,run_a,run_b
 001234,first,91.5,129306,,91,92
@@ -203,7 +204,7 @@ def test_no_pickle_in_an_npz_is_read(tmp_path):
         ({"meta": np.frombuffer(b"{}", np.uint8)}, "not a table of this package"),
         (
             {"meta": np.frombuffer(json.dumps({"format": "zeroshot_nas.table", "version": 9}).encode(), np.uint8)},
-            "has version 9; this release reads 1",
+            "a table of this package of version 9; this release reads version 1",
         ),
         (
             {"meta": np.frombuffer(json.dumps({"format": "zeroshot_nas.table", "version": 1}).encode(), np.uint8)},

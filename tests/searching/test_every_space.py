@@ -9,7 +9,6 @@ import zeroshot_nas as zs
 from zeroshot_nas import cli
 from zeroshot_nas.execution import get_executor
 from zeroshot_nas.runs import evaluate as evaluating
-from zeroshot_nas.spaces.base import SearchSpace
 from zeroshot_nas.spaces.nats_sss import NATSSize
 
 SMALL = {
@@ -110,7 +109,7 @@ def test_the_command_line_writes_and_reads_a_run(tmp_path, space, monkeypatch, c
 def test_a_space_without_a_notation_is_searched_as_well(tmp_path):
     class Unwritten(NATSSize):
         def to_string(self, architecture, *notation):
-            return SearchSpace.to_string(self, architecture)  # PlainNet, which its blocks have no form in
+            return architecture.to_string()  # PlainNet, which its blocks have no form in
 
     result = search(Unwritten(input_size=(1, 16, 16)), out=tmp_path)
     assert {candidate.string for candidate in result.history} == {""}

@@ -14,7 +14,7 @@ from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import DepthWarning, FileFormatError, InfeasibleBudgetError, ProxyError, UnknownNameError
 from zeroshot_nas.scoring.proxy import PROXIES, Proxy, ProxyInfo
 from zeroshot_nas.searchers.base import Searcher
-from zeroshot_nas.spaces.base import ChainSpace
+from zeroshot_nas.spaces.chain import ChainSpace
 
 
 def layers_minus_params(network, batch, /):

@@ -197,7 +197,7 @@ def test_moves_and_notations(seed, mutations):
         assert Architecture.from_json(network.to_json()) == network
         for code in ("json", "record", "naslib"):
             text = SPACE.to_string(network, code)
-            assert SPACE.from_string(text) == SPACE.from_string(text, code=code) == network
+            assert SPACE.from_string(text) == SPACE.from_string(text, notation=code) == network
     if mutations == 1:
         assert mutant != a
     if mutations == 0:
@@ -318,8 +318,8 @@ def test_bad_blocks_are_refused(make, match):
 
 def test_unknown_notations_are_refused():
     with pytest.raises(UnknownNameError, match="Did you mean 'naslib'"):
-        SPACE.from_string("0100 input,output", code="nas_lib")
-    with pytest.raises(UnknownNameError, match="unknown code"):
-        SPACE.to_string(SPACE.initial(), "arch")
+        SPACE.from_string("0100 input,output", notation="nas_lib")
+    with pytest.raises(UnknownNameError, match="unknown notation"):
+        SPACE.to_string(SPACE.initial(), "arch_code")
     with pytest.raises(ArchitectureError, match="not in the space 'nasbench101'"):
         SPACE.canonical(get_space("resnet").initial())

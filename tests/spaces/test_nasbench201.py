@@ -137,7 +137,7 @@ def test_notations_are_the_tables():
         codes = {**{code: row[code] for code in ("arch", "op_code", "naslib_code")}, "naslib": naslib}
         for code, text in {**codes, "index": str(row["index"])}.items():
             assert SPACE.to_string(network, code) == text
-            assert SPACE.from_string(text, code=code) == network
+            assert SPACE.from_string(text, notation=code) == network
         assert SPACE.from_string(naslib) == network  # tells itself apart
 
 
@@ -151,9 +151,9 @@ def test_the_whole_table():
         network = SPACE.from_string(row["arch"])
         params = network_params(network)
         assert [params + more for more in extra] == [int(row[f"{name}_params"]) for name in DATASETS], row["arch"]
-        assert "".join(map(str, SPACE.read(network))) == row["op_code"]
-        assert SPACE.from_string(row["naslib_code"], code="naslib_code") == network
-        assert SPACE.from_string(row["index"], code="index") == network
+        assert "".join(map(str, SPACE.genotype_of(network))) == row["op_code"]
+        assert SPACE.from_string(row["naslib_code"], notation="naslib_code") == network
+        assert SPACE.from_string(row["index"], notation="index") == network
         assert int(row["index"]) == index
     assert len(rows) == SPACE.size()
 
@@ -177,7 +177,7 @@ def test_canonical_joins_what_skips_and_dead_edges_join(cell):
 def test_strings_and_json_round_trip(cell):
     network = SPACE.network(cell)
     for code in ("arch", "op_code", "naslib_code", "naslib", "index"):
-        assert SPACE.from_string(SPACE.to_string(network, code), code=code) == network
+        assert SPACE.from_string(SPACE.to_string(network, code), notation=code) == network
     assert read_cell(cell_text(cell)) == cell == SPACE.genotype(network)
     assert Architecture.from_json(network.to_json()) == network
 
@@ -291,13 +291,13 @@ def test_malformed_cells_are_refused(text, match):
 )
 def test_malformed_codes_are_refused(text, code, match):
     with pytest.raises(ArchitectureError, match=match):
-        SPACE.from_string(text, code=code)
+        SPACE.from_string(text, notation=code)
 
 
 def test_unknown_notations_and_foreign_networks_are_refused():
     with pytest.raises(UnknownNameError, match="Did you mean 'op_code'"):
-        SPACE.from_string("421211", code="opcode")
-    with pytest.raises(UnknownNameError, match="unknown code"):
+        SPACE.from_string("421211", notation="opcode")
+    with pytest.raises(UnknownNameError, match="unknown notation"):
         SPACE.to_string(SPACE.initial(), "arch_code")
     resnet = get_space("resnet").initial()
     for move in (SPACE.to_string, SPACE.canonical, lambda each: SPACE.mutate(each, python_rng(0))):

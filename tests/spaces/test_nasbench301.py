@@ -156,7 +156,7 @@ def test_moves_and_notations(seed, mutations):
         assert Architecture.from_json(network.to_json()) == network
         for code in ("genotype", "naslib"):
             text = SMALL.to_string(network, code)
-            assert SMALL.from_string(text) == SMALL.from_string(text, code=code) == network
+            assert SMALL.from_string(text) == SMALL.from_string(text, notation=code) == network
     if mutations == 1:
         assert mutant != a
     edges = [list(itertools.chain(*SMALL.genotype(each))) for each in (a, b, child)]
@@ -268,9 +268,9 @@ def test_malformed_strings_are_refused(text, match):
 
 def test_unknown_notations_and_foreign_networks_are_refused():
     with pytest.raises(UnknownNameError, match="Did you mean 'genotype'"):
-        SPACE.from_string(SECOND_ORDER, code="genotypes")
-    with pytest.raises(UnknownNameError, match="unknown code"):
-        SPACE.to_string(SPACE.initial(), "arch")
+        SPACE.from_string(SECOND_ORDER, notation="genotypes")
+    with pytest.raises(UnknownNameError, match="unknown notation"):
+        SPACE.to_string(SPACE.initial(), "arch_code")
     with pytest.raises(ArchitectureError, match="not in the space 'nasbench301'"):
         SPACE.canonical(get_space("resnet").initial())
     with pytest.raises(ArchitectureError, match=r"DARTSNetwork\.genotype must be a text, got 3"):

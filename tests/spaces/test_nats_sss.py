@@ -66,7 +66,7 @@ def test_the_index_is_the_order_of_the_strings():
     for index in (0, 1, 8, 668, 4095, 20_001, 32_767):
         network = SPACE.from_string(names[index])
         assert SPACE.to_string(network, "index") == str(index)
-        assert SPACE.from_string(str(index), code="index") == network
+        assert SPACE.from_string(str(index), notation="index") == network
 
 
 @given(seed=st.integers(0, 2**32), mutations=st.integers(0, 4))
@@ -113,13 +113,13 @@ def test_size_and_options():
 )
 def test_malformed_strings_are_refused(text, code, match):
     with pytest.raises(ArchitectureError, match=match):
-        SPACE.from_string(text, code=code)
+        SPACE.from_string(text, notation=code)
 
 
 def test_unknown_notations_are_refused():
     with pytest.raises(UnknownNameError, match="Did you mean 'widths'"):
-        SPACE.from_string("8:8:8:8:8", code="width")
-    with pytest.raises(UnknownNameError, match="unknown code"):
-        SPACE.to_string(SPACE.initial(), "arch")
+        SPACE.from_string("8:8:8:8:8", notation="width")
+    with pytest.raises(UnknownNameError, match="unknown notation"):
+        SPACE.to_string(SPACE.initial(), "arch_code")
     with pytest.raises(ArchitectureError, match="not in the space 'nats_sss'"):
         SPACE.to_string(get_space("nasbench201").initial())

@@ -62,7 +62,7 @@ def test_micro_strings_round_trip(cell):
     network = MICRO.network(cell)
     for code in ("transnas", "naslib"):
         text = MICRO.to_string(network, code)
-        assert MICRO.from_string(text) == MICRO.from_string(text, code=code) == network
+        assert MICRO.from_string(text) == MICRO.from_string(text, notation=code) == network
     assert MICRO.genotype(network) == cell
     assert Architecture.from_json(network.to_json()) == network
     topology = get_space("nasbench201")
@@ -161,8 +161,8 @@ def test_malformed_strings_are_refused(space, text, match):
 @pytest.mark.parametrize("space", [MICRO, MACRO])
 def test_unknown_notations_and_foreign_networks_are_refused(space):
     with pytest.raises(UnknownNameError, match="Did you mean 'naslib'"):
-        space.from_string("(1, 2, 3, 3, 3, 3)", code="nas_lib")
-    with pytest.raises(UnknownNameError, match="unknown code"):
-        space.to_string(space.initial(), "arch")
+        space.from_string("(1, 2, 3, 3, 3, 3)", notation="nas_lib")
+    with pytest.raises(UnknownNameError, match="unknown notation"):
+        space.to_string(space.initial(), "arch_code")
     with pytest.raises(ArchitectureError, match="not in the space"):
         space.to_string(get_space("resnet").initial())

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from zeroshot_nas.architecture.blockspec import BLOCKS, MAX_NUMBER, BlockSpec, block_steps
 from zeroshot_nas.architecture.ops import GlobalPool, Linear, Op, Resolution, Shape
 from zeroshot_nas.architecture.plainnet import read_plainnet, write_plainnet
+from zeroshot_nas.core.checks import as_shape, check_format
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
 
 MAX_LAYERS = 1_000
@@ -113,7 +114,7 @@ class Architecture:
                 the channels between them (both are named), or no block has such an option.
         """
         blocks = read_plainnet(text, input_size[0] if input_size else 0, block_options)
-        return cls(blocks, _shape(input_size), num_classes)
+        return cls(blocks, as_shape(input_size, ArchitectureError), num_classes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers and numbers, as `to_json` writes them."""
@@ -138,12 +139,7 @@ class Architecture:
         Raises:
             ArchitectureError: A key is missing, unknown, or of the wrong type.
         """
-        if not isinstance(data, dict) or data.get("format") != _JSON_FORMAT:
-            raise ArchitectureError(f"not an architecture: expected a JSON object with format {_JSON_FORMAT!r}")
-        if data.get("version") != _JSON_VERSION:
-            raise ArchitectureError(
-                f"architecture JSON of version {data.get('version')!r}; this release reads version {_JSON_VERSION}"
-            )
+        check_format(data, _JSON_FORMAT, _JSON_VERSION, "an architecture", error=ArchitectureError)
         if unknown := set(data) - {"format", "version", "blocks", "input_size", "num_classes"}:
             raise ArchitectureError(f"architecture JSON has unknown keys: {', '.join(sorted(map(str, unknown)))}")
         entries, input_size, num_classes = (data.get(key) for key in ("blocks", "input_size", "num_classes"))
@@ -151,7 +147,7 @@ class Architecture:
             raise ArchitectureError(
                 "architecture JSON needs 'blocks' and 'input_size' (lists) and 'num_classes' (a number)"
             )
-        return cls(tuple(map(_block_from_dict, entries)), _shape(input_size), num_classes)
+        return cls(tuple(map(_block_from_dict, entries)), as_shape(input_size, ArchitectureError), num_classes)
 
     def to_json(self, indent: int | None = None) -> str:
         """The architecture as JSON text; `from_json` reads it back.
@@ -208,12 +204,6 @@ def _check_sizes(input_size: Shape, num_classes: int) -> None:
                 f"expected input_size (C, H, W) and num_classes as whole numbers of 1 or more, "
                 f"got {input_size!r:.80} and {num_classes!r:.40}"
             )
-
-
-def _shape(size: Sequence[int]) -> Shape:
-    if len(size) != 3:
-        raise ArchitectureError(f"expected input_size (C, H, W), got {tuple(size)!r}")
-    return size[0], size[1], size[2]
 
 
 def _block_from_dict(entry: Any) -> BlockSpec:

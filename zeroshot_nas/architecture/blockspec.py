@@ -45,19 +45,15 @@ class BlockSpec(ABC):
     _hash: ClassVar[int]  # an instance's, kept from its creation
 
     def __post_init__(self) -> None:
+        values: list[int] = []
         for name, kind in self.field_kinds.items():
             value: Any = getattr(self, name)
             of_kind = type(value) is kind
             if not of_kind or (kind is int and not 0 < value <= MAX_NUMBER):
                 raise ArchitectureError(f"{type(self).__name__}.{name} must be {_EXPECTED[kind]}, got {_shown(value)}")
-        if self.type_name not in BLOCKS:
-            raise ArchitectureError(
-                f"{self.type_name} is no registered block type.{did_you_mean(self.type_name, BLOCKS)}"
-            )
+            values.append(_digest(value) if kind is str else value)
         # once, and from numbers alone, so that it is cheap and the same in every process
-        values = (_digest(value) if isinstance(value, str) else value for value in self.__dict__.values())
-        digest = hash((zlib.crc32(self.type_name.encode()), *values))
-        object.__setattr__(self, "_hash", digest)
+        object.__setattr__(self, "_hash", hash((_type_number(self.type_name), *values)))
 
     @property
     def type_name(self) -> str:
@@ -154,6 +150,18 @@ def _shown(value: object) -> str:
     if isinstance(value, int) and abs(value) > MAX_NUMBER:
         return "a number outside that range"
     return reprlib.repr(value)
+
+
+@lru_cache(maxsize=1_024)
+def _type_number(name: str) -> int:
+    """A number for a registered name, the same in every process.
+
+    Raises:
+        ArchitectureError: No block type has that name.
+    """
+    if name not in BLOCKS:
+        raise ArchitectureError(f"{name} is no registered block type.{did_you_mean(name, BLOCKS)}")
+    return zlib.crc32(name.encode())
 
 
 @lru_cache(maxsize=65_536)

@@ -24,6 +24,10 @@ BEST_CIFAR100 = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~
 WINDOWS = {"2x2": 2, "3x3": 3}
 """Pooling windows of a halving, by name."""
 
+_CELL = re.compile(
+    r"\+".join(r"\|" + "".join(rf"(\w+)~{source}\|" for source in range(n)) for n in (1, 2, 3)), re.ASCII
+)
+_PLACES = {name: place for place, name in enumerate(OPERATIONS)}
 _TOKEN = re.compile(r"(?P<name>[^|~+]*)~(?P<source>\d{1,3})\|", re.ASCII)
 
 
@@ -52,27 +56,10 @@ def read_cell(text: str) -> tuple[int, ...]:
         >>> read_cell("|none~0|+|none~0|skip_connect~1|+|nor_conv_3x3~0|none~1|none~2|")
         (0, 0, 1, 3, 0, 0)
     """
-    operations: list[int] = []
-    position = 0
-    for source, target in EDGES:
-        if source == 0:
-            opening = "|" if target == 1 else "+|"
-            if not text.startswith(opening, position):
-                raise _malformed(text, position, repr(opening))
-            position += len(opening)
-        token = _TOKEN.match(text, position)
-        if token is None or int(token["source"]) != source:
-            raise _malformed(text, position, f"'OPERATION~{source}|'")
-        if token["name"] not in OPERATIONS:
-            raise ArchitectureError(
-                f"unknown operation {token['name'][:40]!r} at position {position} of a cell."
-                f"{did_you_mean(token['name'][:40], OPERATIONS)} Known: {', '.join(OPERATIONS)}"
-            )
-        operations.append(OPERATIONS.index(token["name"]))
-        position = token.end()
-    if position < len(text):
-        raise _malformed(text, position, "the end")
-    return tuple(operations)
+    whole = _CELL.fullmatch(text)
+    if whole is not None and all(map(_PLACES.__contains__, whole.groups())):
+        return tuple(map(_PLACES.__getitem__, whole.groups()))
+    raise _fault_of_cell(text)
 
 
 def cell_expression(operations: Sequence[int]) -> str:
@@ -276,6 +263,27 @@ def _zeros(in_channels: int, out_channels: int, stride: int) -> Node:
 
 def _relu_conv_bn(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> tuple[Op, ...]:
     return RELU, *conv_bn(in_channels, out_channels, kernel_size, stride)
+
+
+def _fault_of_cell(text: str) -> ArchitectureError:
+    """What is wrong with a cell's string that is none: the first token that can't stand where it does."""
+    position = 0
+    for source, target in EDGES:
+        if source == 0:
+            opening = "|" if target == 1 else "+|"
+            if not text.startswith(opening, position):
+                return _malformed(text, position, repr(opening))
+            position += len(opening)
+        token = _TOKEN.match(text, position)
+        if token is None or token["source"] != str(source):
+            return _malformed(text, position, f"'OPERATION~{source}|'")
+        if token["name"] not in OPERATIONS:
+            return ArchitectureError(
+                f"unknown operation {token['name'][:40]!r} at position {position} of a cell."
+                f"{did_you_mean(token['name'][:40], OPERATIONS)} Known: {', '.join(OPERATIONS)}"
+            )
+        position = token.end()
+    return _malformed(text, position, "the end")
 
 
 def _malformed(text: str, position: int, expected: str) -> ArchitectureError:

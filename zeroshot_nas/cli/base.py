@@ -16,8 +16,8 @@ from zeroshot_nas.errors import FileFormatError
 if TYPE_CHECKING:
     from zeroshot_nas.architecture.architecture import Architecture
     from zeroshot_nas.costs.complexity import Costs
-    from zeroshot_nas.nasbench.base import BenchmarkTable
     from zeroshot_nas.nasbench.base import Split as SplitName
+    from zeroshot_nas.nasbench.table import BenchmarkTable
     from zeroshot_nas.spaces.base import SearchSpace
 
 
@@ -158,7 +158,7 @@ def parse_milliseconds(text: str, option: str) -> float:
 def space_of(options: Mapping[str, Any]) -> SearchSpace:
     """The space to search, for the images of the data set where one is named."""
     from zeroshot_nas import get_space
-    from zeroshot_nas.nasbench.base import DATASETS
+    from zeroshot_nas.nasbench.table import DATASETS
 
     image, classes = parse_shape(options["image"]), options["classes"]
     if options["dataset"] in DATASETS:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.errors import LatencyError, MissingExtraError
 from zeroshot_nas.latency.device_table import Fingerprint
@@ -308,13 +309,6 @@ def warm_up(function: Callable[[], object]) -> float:
 def _clock_overhead_ns() -> float:
     readings = [perf_counter_ns() for _ in range(201)]
     return statistics.median(after - before for before, after in pairwise(readings))
-
-
-def check_counts(least: int = 1, /, **counts: int) -> None:
-    """Refuses what is no whole number of so many or more, by its name."""
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number of {least} or more, got {value!r}")
 
 
 def _image_shape(target: Target, input_size: Sequence[int] | None) -> Shape:

@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.provenance import provenance
 from zeroshot_nas.errors import FileFormatError, LatencyError, OutputExistsError, SettingsChangedError
-from zeroshot_nas.latency.base import BACKENDS, BackendInfo, check_counts, measure, warm_up
+from zeroshot_nas.latency.base import BACKENDS, BackendInfo, measure, warm_up
 from zeroshot_nas.latency.calibration_networks import visited_networks
 from zeroshot_nas.latency.device_table import DeviceTable, Fingerprint
 from zeroshot_nas.latency.fit import LEAST_NETWORKS, Timed, fit_table

@@ -205,8 +205,7 @@ def bootstrap_interval(
         function: Called with the resampled arrays.
         arrays: One entry an architecture each.
         level: The share of the resamples' values between the limits.
-        resamples: How many; for `kendall` 1,000 take hundredths of a second on 100 architectures, and about half a
-            second on 1,000.
+        resamples: How many.
         seed: Seed of the draws.
 
     Returns:
@@ -222,18 +221,41 @@ def bootstrap_interval(
         >>> [round(float(number), 1) for number in (low, high)]  # two standard errors, each 2.9, around 49.5
         [43.8, 55.0]
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, got {level!r}")
     columns = [np.asarray(values) for values in arrays]
     if len({len(column) for column in columns}) != 1:
         raise ValueError(f"expected arrays of one length, got lengths {[len(column) for column in columns]}")
-    rng, members = np.random.default_rng(seed), len(columns[0])
-    draws = (rng.integers(members, size=members) for _ in range(_at_least_one(resamples, "resamples") * bool(members)))
-    if function is kendall and members:
-        tau_of_resamples = _resampled_tau if members <= _TAU_BY_MATRICES else _resampled_tau_by_merging
-        values = tau_of_resamples(*_pair(*columns), draws)
-    else:
-        values = np.array([function(*(column[drawn] for column in columns)) for drawn in draws], dtype=np.float64)
+    draws = _draws(len(columns[0]), resamples, seed)
+    values = [function(*(column[drawn] for column in columns)) for drawn in draws]
+    return _limits(np.array(values, dtype=np.float64), level)
+
+
+def kendall_interval(
+    scores: ArrayLike, accuracy: ArrayLike, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """`bootstrap_interval` of `kendall`: the same draws and figures in a small part of the time.
+
+    Example:
+        >>> scores, accuracy = [1, 2, 3, 4, 5], [10, 30, 20, 40, 50]
+        >>> low, high = kendall_interval(scores, accuracy)
+        >>> low < kendall(scores, accuracy) <= high == 1
+        True
+    """
+    own, true = _pair(scores, accuracy)
+    tau_of_resamples = _resampled_tau if len(own) <= _TAU_BY_MATRICES else _resampled_tau_by_merging
+    draws = _draws(len(own), resamples, seed)
+    return _limits(tau_of_resamples(own, true, draws) if len(own) else np.empty(0), level)
+
+
+def _draws(members: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Which members each resample draws; none of nobody."""
+    rng, times = np.random.default_rng(seed), _at_least_one(resamples, "resamples")
+    return (rng.integers(members, size=members) for _ in range(times if members else 0))
+
+
+def _limits(values: Floats, level: float) -> tuple[float, float]:
+    """The limits between which the given share of the defined values lies."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level!r}")
     values = values[~np.isnan(values)]
     if not len(values):
         return math.nan, math.nan

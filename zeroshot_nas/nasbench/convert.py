@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from zeroshot_nas.core.files import write_atomically
 from zeroshot_nas.errors import DataError
-from zeroshot_nas.nasbench.base import BenchmarkTable
+from zeroshot_nas.nasbench.table import BenchmarkTable
 
 META = ("name", "space", "dataset", "code", "source")
 """What a table says about itself, as text."""

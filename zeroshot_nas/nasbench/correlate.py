@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import derive_seed
 from zeroshot_nas.errors import ArchitectureError, DataError, ProxyError, ZeroShotNASError
 from zeroshot_nas.nasbench.agreement import (
-    bootstrap_interval,
     kendall,
+    kendall_interval,
     ndcg,
     partial_kendall,
     regret,
@@ -28,9 +27,10 @@ from zeroshot_nas.nasbench.agreement import (
     spearman_at_top,
     top_k_accuracy,
 )
-from zeroshot_nas.nasbench.base import DATASETS, NOTATIONS, BenchmarkTable, load_table
+from zeroshot_nas.nasbench.base import load_table
 from zeroshot_nas.nasbench.correlation import Correlation, ProxyCorrelation
 from zeroshot_nas.nasbench.scoring import FILES, SMALLEST_SAMPLE, SampleScores, write_files
+from zeroshot_nas.nasbench.table import DATASETS, BenchmarkTable
 from zeroshot_nas.runs.options import RunOptions, run_options
 from zeroshot_nas.runs.session import RunSession
 from zeroshot_nas.scoring.proxy import PROXIES, Proxy, ProxyFunction, get_proxy
@@ -124,9 +124,7 @@ def correlate(
     with paused_garbage_collection():
         architectures = _architectures(space, whole, chosen)
     asked, left_out = _asked(proxies, architectures[0])
-    for name, value in (("repeats", repeats), ("batch_size", 1 if batch_size is None else batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
+    check_counts(repeats=repeats, batch_size=1 if batch_size is None else batch_size)
     settings = _plain(
         {
             "space": space.name,
@@ -194,7 +192,7 @@ def _figures(sample: SampleScores, chosen: BenchmarkTable, seed: int, batch_size
         tau = _known(kendall(values, accuracy))
         interval = None
         if tau is not None:
-            interval = bootstrap_interval(kendall, values, accuracy, level=LEVEL, resamples=resamples, seed=seed)
+            interval = kendall_interval(values, accuracy, level=LEVEL, resamples=resamples, seed=seed)
         parts = [get_proxy(name) for name in proxy.info.parts] or [proxy]
         weighted = [each for each in parts if each.info.needs_weights]
         inits = {each.info.init for each in weighted}
@@ -299,21 +297,13 @@ def _architectures(space: SearchSpace, table: BenchmarkTable, chosen: BenchmarkT
     """The architectures of the chosen rows.
 
     Raises:
-        DataError: The space can't read a row, or not the table's notation.
+        UnknownNameError: The space has no such notation as the table's.
+        DataError: The space can't read a row.
     """
-    notation = NOTATIONS.get(table.code, table.code)
-    read: Callable[..., Architecture] = space.from_string
-    if notation is not None:
-        if "code" not in inspect.signature(read).parameters:
-            raise DataError(
-                f"{table.name} writes architectures in the code {table.code!r}, and the space {space.name!r} reads its "
-                "own strings only; give the table with those, and code='arch'"
-            )
-        read = partial(read, code=notation)
     architectures = []
     for row in chosen.rows:
         try:
-            architectures.append(read(row))
+            architectures.append(space.from_string(row, table.code))
         except ArchitectureError as error:
             raise DataError(
                 f"row {table.index(row) + 1} of {table.name}, {row[:200]!r} in the code {table.code!r}, can't be read "

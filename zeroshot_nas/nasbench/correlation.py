@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.core.checks import check_format
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.errors import FileFormatError
 
@@ -164,10 +165,8 @@ class Correlation:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise FileFormatError(f"not JSON: {error}") from None
-        if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
-            raise FileFormatError(f"expected a JSON object with format {_FORMAT!r}")
-        if (version := data.pop("version", None)) != _VERSION:
-            raise FileFormatError(f"{_FORMAT} of version {version!r}; this release reads version {_VERSION}")
+        check_format(data, _FORMAT, _VERSION, "a correlation")
+        del data["format"], data["version"]
         try:
             entries = [{**entry, "kendall_interval": _limits(entry["kendall_interval"])} for entry in data["proxies"]]
             channels, height, width = data["input_size"]

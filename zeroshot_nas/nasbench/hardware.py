@@ -20,7 +20,8 @@ from zeroshot_nas.blocks.cells import EDGES, OPERATIONS
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import DataError, MissingExtraError, UnknownNameError
 from zeroshot_nas.latency.device_table import Fingerprint
-from zeroshot_nas.nasbench.base import DATASETS, load_figures
+from zeroshot_nas.nasbench.base import load_figures
+from zeroshot_nas.nasbench.table import DATASETS
 from zeroshot_nas.spaces.genotypes import Digits
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 
@@ -72,7 +73,7 @@ class DeviceCosts:
         Raises:
             DataError: It is no network of NAS-Bench-201, or was not measured.
         """
-        genotype = self._space.read(architecture)
+        genotype = self._space.genotype_of(architecture)
         if genotype is None:
             raise DataError(f"{self.device} was measured on networks of nasbench201, and this is none")
         found = self.value(genotype)
@@ -90,7 +91,7 @@ class DeviceCosts:
         """
         if self.metric != "latency":
             raise DataError(f"these costs are {self.metric}, not latency")
-        genotype = self._space.read(architecture)
+        genotype = self._space.genotype_of(architecture)
         if genotype is None:
             raise DataError(f"{self.device} was measured on networks of nasbench201, and this is none")
         found = self.value(genotype)
@@ -146,8 +147,8 @@ def device_costs(path: str | Path, device: str, metric: str = "latency", dataset
     if column not in figures.columns:
         raise DataError(f"{figures.name} holds no {column}; it holds {', '.join(figures.columns)}")
     space = NASBench201()
-    read = (space.read(space.from_string(row, figures.code)) for row in figures.rows)
-    values = dict(zip(read, figures.columns[column].tolist(), strict=True))
+    genotypes = (space.parse(row, figures.code) for row in figures.rows)
+    values = dict(zip(genotypes, figures.columns[column].tolist(), strict=True))
     known_values = [value for value in values.values() if not math.isnan(value)]
     return DeviceCosts(
         device, metric, figures.dataset, _LookUp(values), len(known_values), max(known_values, default=math.nan)

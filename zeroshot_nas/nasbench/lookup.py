@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.errors import ArchitectureError, DataError
-from zeroshot_nas.nasbench.base import NOTATIONS, BenchmarkTable
+from zeroshot_nas.errors import ArchitectureError, DataError, UnknownNameError
+from zeroshot_nas.nasbench.table import BenchmarkTable
 from zeroshot_nas.spaces.base import SearchSpace
 
 
@@ -54,11 +54,9 @@ def look_up(architecture: Architecture, space: SearchSpace, table: BenchmarkTabl
     """
     if table.space and table.space != space.name:
         raise DataError(f"{table.name} holds architectures of {table.space}, and this one is of {space.name}")
-    notation = NOTATIONS.get(table.code, table.code)
-    how = {} if notation is None else {"code": notation}
     try:
-        text = space.to_string(architecture, **how)
-    except (ArchitectureError, TypeError) as error:
+        text = space.to_string(architecture, table.code)
+    except (ArchitectureError, UnknownNameError) as error:
         raise DataError(
             f"{space.name} can't write architectures as {table.name} does ({table.code}): {error}"
         ) from error

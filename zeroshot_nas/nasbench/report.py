@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from scipy.stats import rankdata
@@ -36,6 +35,8 @@ MOST_REASONS = 3
 """Reasons of failures that the page lists for one proxy."""
 
 _PROXY, _BASELINE, _LINE = "#1f5fa8", "#c05a1c", "#8a8a8a"
+_MARKERS = "osD^vPX"  # with ten colours seventy different points
+_DOTS = (":", "--", "-.")
 
 _COLUMNS = (
     "proxy",
@@ -178,10 +179,10 @@ def plot_scatter(correlation: Correlation) -> Figure:
 
 
 def plot_tau_against_cost(correlation: Correlation) -> Figure:
-    """Kendall's tau of each proxy, with its interval, against the time that it takes.
+    """Kendall's tau of each proxy, with its interval, against the time that it takes; the legend has the best first.
 
-    What is read off the architecture, as parameters are, takes no time to speak of and is a dotted line, named on the
-    right; so is the ceiling that two training runs set.
+    What is read off the architecture, as parameters are, takes no time to speak of and is a dotted line; so is the
+    ceiling that two training runs set.
 
     Args:
         correlation: What was found.
@@ -192,26 +193,35 @@ def plot_tau_against_cost(correlation: Correlation) -> Figure:
     make = figure_class()
     shown = _by_tau(each for each in correlation.proxies if each.kendall is not None and each.milliseconds is not None)
     points = [entry for entry in shown if entry.cost != "graph"]
-    height = max(4.2, min(7.0, 2 + 0.16 * len(points)))
-    figure = make(figsize=(8.0, height))
-    axes = figure.subplots()
-    figure.subplots_adjust(left=0.085, right=0.82, bottom=0.5 / height, top=1 - 0.3 / height)
-    _time_axis(axes, [entry.milliseconds or math.nan for entry in points])
-    ends = [end for entry in shown for end in entry.kendall_interval or (entry.kendall or 0.0,)]
-    low, high = min([0.0, *ends]), max([0.0, correlation.ceiling or 0.0, *ends])
-    margin = 0.06 * (high - low or 1.0)
-    axes.set_ylim(low - margin, high + margin)
-    axes.axhline(0, color=_LINE, linewidth=0.6)
     lines = [(entry.kendall or 0.0, entry.proxy, _color(entry)) for entry in shown if entry not in points]
     if correlation.ceiling is not None:
-        lines.insert(0, (correlation.ceiling, "two trainings", _LINE))
-    _name_lines(axes, lines, 0.155 / (height - 0.8) * (high - low + 2 * margin))
-    for entry in points:
-        tau = entry.kendall or 0.0
-        least, most = entry.kendall_interval or (tau, tau)
-        axes.vlines(entry.milliseconds or math.nan, least, most, color=_color(entry), linewidth=0.8, alpha=0.4)
-        axes.plot(entry.milliseconds or math.nan, tau, "o", color=_color(entry), markersize=4.5)
-    _name_points(axes, [(entry.milliseconds or math.nan, entry.kendall or 0.0, entry.proxy) for entry in points])
+        lines.append((correlation.ceiling, "two trainings", _LINE))
+    names = [name for _, name, _ in lines] + [entry.proxy for entry in points]
+    width, height = 6.6 + 0.075 * max(map(len, names), default=0), max(4.2, 1.0 + 0.17 * len(names))
+    figure = make(figsize=(width, height))
+    axes = figure.subplots()
+    figure.subplots_adjust(left=0.7 / width, right=5.7 / width, bottom=0.5 / height, top=1 - 0.3 / height)
+    _time_axis(axes, [entry.milliseconds or math.nan for entry in points])
+    axes.axhline(0, color=_LINE, linewidth=0.6)
+    drawn = []
+    for index, (tau, name, color) in enumerate(sorted(lines, reverse=True)):
+        drawn.append((tau, name, axes.axhline(tau, color=color, linewidth=1.1, linestyle=_DOTS[index % len(_DOTS)])))
+    for index, entry in enumerate(points):
+        time, tau, color = entry.milliseconds or math.nan, entry.kendall or 0.0, f"C{index % 10}"
+        axes.vlines(time, *(entry.kendall_interval or (tau, tau)), color=color, linewidth=0.8, alpha=0.4)
+        marker = _MARKERS[index % len(_MARKERS)]
+        drawn += [(tau, entry.proxy, mark) for mark in axes.plot(time, tau, marker, color=color, markersize=5.5)]
+    drawn.sort(key=lambda each: -each[0])
+    for tau, name, mark in drawn:
+        mark.set_label(f"{tau:.2f}  {name}")
+    axes.legend(
+        handles=[mark for _, _, mark in drawn],
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.01),
+        fontsize=8,
+        frameon=False,
+        labelspacing=0.35,
+    )
     axes.set_xlabel(f"time a network (ms, {_counted(correlation.repeats, 'repeat')})", fontsize=9)
     axes.set_ylabel(f"Kendall's tau with accuracy ({100 * correlation.level:g} % interval)", fontsize=9)
     axes.tick_params(labelsize=8)
@@ -228,90 +238,6 @@ def _time_axis(axes: Axes, milliseconds: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _name_lines(axes: Axes, lines: Sequence[tuple[float, str, str]], gap: float) -> None:
-    """Dotted lines with their names right of the axes, at least a gap apart; they come in falling order of height."""
-    places = _spread([height for height, _, _ in lines], gap, *axes.get_ylim())
-    for (height, name, color), place in zip(lines, places, strict=True):
-        axes.axhline(height, color=color, linewidth=0.9, linestyle=":")
-        axes.annotate(
-            f"{height:.2f}  {name}",
-            (1, height),
-            (1.03, place),
-            xycoords=("axes fraction", "data"),
-            textcoords=("axes fraction", "data"),
-            fontsize=8,
-            va="center",
-            color=color,
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0},
-            annotation_clip=False,
-        )
-
-
-def _name_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Names beside their points, where they cover neither each other nor a point; those moved away have a leader."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = cast(Figure, axes.figure)
-    renderer = cast(Any, FigureCanvasAgg(figure)).get_renderer()
-    frame = axes.get_window_extent(renderer).extents
-    anchors = [axes.transData.transform((x, y)) for x, y, _ in points]
-    taken = [_box(x, y, 8, 8) for x, y in anchors]
-    for (x, y), (time, tau, name) in zip(anchors, points, strict=True):
-        sample = axes.text(0, 0, name, fontsize=8)
-        extent = sample.get_window_extent(renderer)
-        sample.remove()
-        width, height = extent.width + 4, extent.height + 1
-        best: tuple[float, float, float, float] | None = None
-        for away, turn in itertools.product((0.0, 8.0, 18.0, 30.0, 45.0, 65.0), range(12)):
-            right, up = math.cos(math.pi * turn / 6), math.sin(math.pi * turn / 6)
-            dx, dy = right * (width / 2 + 4 + away), up * (height / 2 + 4 + away)
-            box = _box(x + dx, y + dy, width, height)
-            outside = box[0] < frame[0] or box[1] < frame[1] or box[2] > frame[2] or box[3] > frame[3]
-            covered = sum(_overlap(box, other) for other in taken) + 1e6 * outside
-            if best is None or covered < best[0]:
-                best = (covered, dx, dy, away)
-            if covered == 0:
-                break
-        assert best is not None, "there are places to try"
-        _, dx, dy, away = best
-        taken.append(_box(x + dx, y + dy, width, height))
-        points_a_pixel = 72 / figure.dpi
-        leader = {"arrowstyle": "-", "color": _LINE, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
-        axes.annotate(
-            name,
-            (time, tau),
-            (dx * points_a_pixel, dy * points_a_pixel),
-            textcoords="offset points",
-            fontsize=8,
-            ha="center",
-            va="center",
-            arrowprops=leader if away else None,
-        )
-
-
-def _box(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
-    """Left, bottom, right and top of a box around a place."""
-    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
-
-
-def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """The area that two boxes share."""
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
-def _spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places in falling order moved apart until neighbours are a gap from each other, within limits if they fit."""
-    moved: list[float] = []
-    for place in places:
-        moved.append(min(place, moved[-1] - gap) if moved else min(place, high - gap / 2))
-    least = low + gap / 2
-    for index in range(len(moved) - 1, -1, -1):
-        moved[index] = max(moved[index], least)
-        least = moved[index] + gap
-    return moved
 
 
 def _better_is_higher(correlation: Correlation, entry: ProxyCorrelation) -> Floats:

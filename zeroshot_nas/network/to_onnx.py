@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.seeding import preserved_rng
 from zeroshot_nas.errors import ExportError, MissingExtraError
 
@@ -61,8 +62,7 @@ def onnx_model(
     for package in ("onnx", "onnxscript"):
         if find_spec(package) is None:
             raise MissingExtraError(package, "onnx")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of 1 or more, got {batch_size!r}")
+    check_counts(batch_size=batch_size)
     tensor = next(module.parameters(), torch.zeros(0))
     # a batch of one would be taken for a constant
     images = torch.zeros((2 if dynamic_batch else batch_size, *input_size), dtype=tensor.dtype, device=tensor.device)

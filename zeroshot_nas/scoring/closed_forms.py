@@ -10,6 +10,7 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.score import Score, ScoreValue
 from zeroshot_nas.core.seeding import one_torch_thread, preserved_rng
@@ -77,8 +78,6 @@ def check_repeats(
         ProxyError: A count is no whole number of 1 or more, or the standard error not above 0.
     """
     counts = {"repeats": repeats, "batch_size": 1 if batch_size is None else batch_size, "max_repeats": max_repeats}
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ProxyError(f"{name} must be a whole number of 1 or more, got {value!r}")
+    check_counts(1, ProxyError, **counts)
     if standard_error is not None and not standard_error > 0:
         raise ProxyError(f"standard_error must be above 0, got {standard_error!r}")

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.checks import check_format
 from zeroshot_nas.core.ranking import pareto_front
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.core.score import Score
@@ -72,7 +73,7 @@ class Candidate:
         Raises:
             FileFormatError: The data is not a candidate.
         """
-        _expect_format(data, _CANDIDATE_FORMAT)
+        check_format(data, _CANDIDATE_FORMAT, _VERSION, "a candidate")
         try:
             scores = {str(key): Score.from_dict(value) for key, value in data["scores"].items()}
             fitness = -math.inf if data["fitness"] is None else float(data["fitness"])
@@ -166,7 +167,7 @@ class SearchResult:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise FileFormatError(f"not JSON: {error}") from None
-        _expect_format(data, _RESULT_FORMAT)
+        check_format(data, _RESULT_FORMAT, _VERSION, "a search result")
         try:
             return cls(
                 best=Candidate.from_dict(data["best"]),
@@ -227,13 +228,6 @@ def list_searchers() -> list[str]:
         ['evolution', 'random', 'regularized_evolution']
     """
     return list(SEARCHERS)
-
-
-def _expect_format(data: Any, expected: str) -> None:
-    if not isinstance(data, dict) or data.get("format") != expected:
-        raise FileFormatError(f"expected a JSON object with format {expected!r}")
-    if data.get("version") != _VERSION:
-        raise FileFormatError(f"{expected} of version {data.get('version')!r}; this release reads version {_VERSION}")
 
 
 def _reason(error: Exception) -> str:

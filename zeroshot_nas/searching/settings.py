@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.errors import did_you_mean
 from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.searchers.base import SEARCHERS, Searcher
@@ -69,10 +70,8 @@ class SearchSettings:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("proposals", "finalists", "islands"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
+        counts = {name: getattr(self, name) for name in ("proposals", "finalists", "islands")}
+        check_counts(**{name: count for name, count in counts.items() if count is not None})
         if self.proposals is not None and self.islands is not None and self.islands > self.proposals:
             raise ValueError(f"islands must be at most the proposals, {self.proposals:,}, got {self.islands:,}")
         object.__setattr__(self, "screen", bool(self.screen))

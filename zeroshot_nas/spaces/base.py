@@ -1,33 +1,21 @@
-"""What a search space is, and the space of Zen-NAS's chains of super-blocks. No torch here."""
+"""The contract of a search space, the registry of spaces, and how their networks are written. No torch here."""
 
 from __future__ import annotations
 
 import json
-import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, fields, is_dataclass
 from inspect import signature
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec
 from zeroshot_nas.architecture.ops import Shape
-from zeroshot_nas.blocks.base import round_width
+from zeroshot_nas.core.checks import as_shape
 from zeroshot_nas.core.registry import Registry
-from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
-
-WIDTH_RATIOS = (2.5, 2, 1.5, 1.25, 1, 1 / 1.25, 1 / 1.5, 1 / 2, 1 / 2.5)
-"""Factors that a mutation applies to a width, rounded to the space's step (Zen-NAS)."""
-
-LAYER_CHANGES = (-2, -1, 0, 1, 2)
-"""What a mutation adds to a block's sub-layers (Zen-NAS)."""
-
-SPLIT_AT = 6
-"""Sub-layers from which a block is split in two, so that its parts can differ (Zen-NAS)."""
+from zeroshot_nas.spaces.notations import Notation, choose, notations_of
 
 
 @dataclass(frozen=True)
@@ -58,12 +46,14 @@ class SearchSpace(ABC):
         name: Registered name, or the class's.
         input_size: Shape ``(C, H, W)`` of one image.
         num_classes: Outputs of the classifier.
+        own_notation: Name of the notation that is written unless another is asked for.
         made_by: How `get_space` made it; None where its class was called.
     """
 
     name: str
     input_size: Shape
     num_classes: int
+    own_notation: ClassVar[str] = "plainnet"
     made_by: SpaceCall | None = None
 
     @property
@@ -102,37 +92,89 @@ class SearchSpace(ABC):
         """All networks of a finite space, each once, in an order of its own; none where a space does not list them."""
         return iter(())
 
-    def from_string(self, text: str) -> Architecture:
-        """The network that a text names: here a PlainNet string; a benchmark's space reads that benchmark's strings.
+    def parse(self, text: str, notation: str | None = None) -> Any:
+        """The genotype that a text stands for.
+
+        Args:
+            text: The text.
+            notation: Name of one of `notations`; None takes the space's own, and others whose texts tell themselves
+                apart.
 
         Raises:
-            ArchitectureError: The text is malformed, or its network is not in the space.
+            ArchitectureError: The text is malformed, or not of the space; the place is named.
+            UnknownNameError: No notation has that name.
+
+        Example:
+            >>> get_space("nasbench201").parse("(4, 3, 3, 0, 0, 0)")  # NASLib's numbers
+            (4, 2, 1, 2, 1, 1)
+        """
+        return choose(self.notations, notation, self.own_notation, text).parse(text, self)
+
+    def format(self, genotype: Any, notation: str | None = None) -> str:
+        """The text of a genotype; None writes the space's own notation.
+
+        Raises:
+            UnknownNameError: No notation has that name.
+
+        Example:
+            >>> get_space("nasbench201").format((4, 2, 1, 2, 1, 1), "op_code")
+            '421211'
+        """
+        return choose(self.notations, notation, self.own_notation).format(genotype, self)
+
+    def network(self, genotype: Any) -> Architecture:
+        """The architecture of a genotype; here it is its own."""
+        architecture: Architecture = genotype
+        return architecture
+
+    def genotype(self, architecture: Architecture) -> Any:
+        """The genotype of an architecture of the space; here it is its own.
+
+        Raises:
+            ArchitectureError: The architecture is not in the space.
+        """
+        self._expect(architecture)
+        return architecture
+
+    def from_string(self, text: str, notation: str | None = None) -> Architecture:
+        """The architecture that a text stands for: a benchmark's string, or here a PlainNet string.
+
+        The arguments and errors are those of `parse`.
 
         Example:
             >>> space = get_space("resnet")
             >>> space.from_string(space.to_string(space.initial())) == space.initial()
             True
         """
-        architecture = Architecture.from_string(text, self.input_size, self.num_classes, **self.block_options)
-        self._expect(architecture)
-        return architecture
+        return self.network(self.parse(text, notation))
 
-    def to_string(self, architecture: Architecture) -> str:
+    def to_string(self, architecture: Architecture, notation: str | None = None) -> str:
         """The text that `from_string` reads back.
 
         Raises:
-            ArchitectureError: The network is not in the space.
+            ArchitectureError: The architecture is not in the space.
+            UnknownNameError: No notation has that name.
         """
-        self._expect(architecture)
-        return architecture.to_string()
+        return self.format(self.genotype(architecture), notation)
 
     def canonical(self, architecture: Architecture) -> str:
         """A key that networks share where the space knows them to be the same; here each has its own, its string.
 
         Raises:
-            ArchitectureError: The network is not in the space.
+            ArchitectureError: The architecture is not in the space.
         """
         return self.to_string(architecture)
+
+    @property
+    def notations(self) -> Mapping[str, Notation[Any]]:
+        """The notations that texts can be in, by name; `register_notation` adds one.
+
+        Example:
+            >>> list(get_space("nasbench201").notations)
+            ['arch', 'index', 'naslib', 'naslib_code', 'op_code']
+        """
+        registered = notations_of(type(self), self.name)
+        return registered if self.own_notation in registered else {**_PLAINNET, **registered}
 
     def _expect(self, architecture: Architecture) -> None:
         """Refuses a network outside of the space, and says why."""
@@ -149,23 +191,39 @@ class SearchSpace(ABC):
         return "its blocks are not the space's"
 
 
+class _PlainNet(Notation[Architecture]):
+    """Zen-NAS's grammar; what a space writes that has no notation of its own."""
+
+    def parse(self, text: str, space: SearchSpace, /) -> Architecture:
+        architecture = Architecture.from_string(text, space.input_size, space.num_classes, **space.block_options)
+        space.genotype(architecture)  # refuses one outside of the space
+        return architecture
+
+    def format(self, genotype: Architecture, space: SearchSpace, /) -> str:
+        return genotype.to_string()
+
+
+_PLAINNET = {SearchSpace.own_notation: _PlainNet()}
+
+
 class SpaceFactory(Protocol):
-    """``(input_size=, num_classes=, **options) -> SearchSpace``."""
+    """``(input_size=, num_classes=, **options) -> SearchSpace``; a class is one."""
 
     def __call__(self, *, input_size: Shape, num_classes: int) -> SearchSpace: ...
 
 
 SPACES: Registry[SpaceFactory] = Registry("search space", package="zeroshot_nas.spaces")
 
-_Option = TypeVar("_Option")
 _Factory = TypeVar("_Factory", bound=SpaceFactory)
 
 
 def register_space(name: str) -> Callable[[_Factory], _Factory]:
-    """Registers a function that makes a search space; see ``examples`` for one of your own."""
+    """Registers a `SearchSpace` class, whose name it becomes, or a function that makes one."""
 
     def register(factory: _Factory) -> _Factory:
         SPACES.add(name, factory)
+        if isinstance(factory, type):
+            factory.name = name
         return factory
 
     return register
@@ -180,7 +238,7 @@ def get_space(
         name: See `list_spaces`.
         input_size: Shape ``(C, H, W)`` of one image.
         num_classes: Outputs of the classifier.
-        options: The space's own options.
+        options: The space's own options; see `list_options`.
 
     Raises:
         UnknownNameError: No space has that name.
@@ -191,22 +249,32 @@ def get_space(
         >>> space.initial() in space
         True
     """
-    if len(input_size) != 3:
-        raise ArchitectureError(f"expected input_size (C, H, W), got {tuple(input_size)!r}")
+    shape = as_shape(input_size, ArchitectureError)
     factory: Callable[..., SearchSpace] = SPACES[name]
-    parameters = signature(factory).parameters
-    known = [each for each in parameters if each not in ("input_size", "num_classes")]
-    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    known = list_options(name)
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in signature(factory).parameters.values())
     for option in () if takes_any else options:
         if option not in known:
             hint = did_you_mean(option, known)
             raise ArchitectureError(
                 f"the space {name!r} has no option {option!r}.{hint} Options: {', '.join(known) or 'none'}"
             )
-    shape = (input_size[0], input_size[1], input_size[2])
     space = factory(input_size=shape, num_classes=num_classes, **options)
     object.__setattr__(space, "made_by", SpaceCall(name, shape, num_classes, options))  # spaces may be frozen
     return space
+
+
+def list_options(name: str) -> dict[str, Any]:
+    """A registered space's own options with their defaults, for `get_space`.
+
+    Example:
+        >>> list_options("nasbench201")
+        {'num_cells': 5, 'channels': 16}
+    """
+    common = ("input_size", "num_classes", *(["name"] if isinstance(SPACES[name], type) else []))
+    parameters = signature(SPACES[name]).parameters.values()
+    named = [each for each in parameters if each.kind is not each.VAR_KEYWORD]
+    return {each.name: each.default for each in named if each.name not in common}
 
 
 def options_of(space: SearchSpace) -> dict[str, Any]:
@@ -232,275 +300,3 @@ def list_spaces() -> list[str]:
         True
     """
     return list(SPACES)
-
-
-def stride_steps(input_size: Shape) -> int:
-    """How often a network halves its feature map: down to 4 to 7 positions on the shorter side.
-
-    Zen-NAS's three steps at 32 pixels and five at 224 follow the same rule.
-
-    Example:
-        >>> [stride_steps((3, side, side)) for side in (8, 16, 28, 32, 64, 96, 224)]
-        [1, 2, 2, 3, 4, 4, 5]
-    """
-    side, steps = min(input_size[1:]), 0
-    while side >= 8:
-        side, steps = side // 2, steps + 1
-    return steps
-
-
-@dataclass(frozen=True)
-class ChainSpace(SearchSpace):
-    """Chains of super-blocks: a 3x3 stem, a body of blocks of given types, a last 1x1 convolution (Zen-NAS).
-
-    Strides are set by the input's resolution (`stride_steps`) and never change: one body block a step, and from four
-    steps on the stem takes the first. A space has no bound on depth; a budget sets one.
-
-    Args:
-        name: The space's name.
-        body_types: Registered block types of the body, drawn evenly.
-        input_size: Shape ``(C, H, W)`` of one image.
-        num_classes: Outputs of the classifier.
-        squeeze_excite: Whether body blocks have squeeze-and-excitation.
-        max_width: Upper limit of every width.
-        last_width: Fixes the last convolution's width (Zen-NAS fixes 2048 for ImageNet); None leaves it free.
-        width_step: Every width is a multiple of it (Zen-NAS: 8). A smaller one lets networks of fewer than about 100k
-            parameters use their budget; 16 or 32 suit hardware that computes in tiles of that size.
-    """
-
-    name: str
-    body_types: tuple[str, ...]
-    input_size: Shape = (3, 32, 32)
-    num_classes: int = 10
-    squeeze_excite: bool = False
-    max_width: int = 2048
-    last_width: int | None = None
-    width_step: int = 8
-
-    stem_type = "SuperConvK3BNRELU"
-    last_type = "SuperConvK1BNRELU"
-
-    def __post_init__(self) -> None:
-        for name in self.body_types:
-            BLOCKS[name]  # an unknown type is said here, with the nearest known one
-        if isinstance(self.width_step, bool) or not isinstance(self.width_step, int) or self.width_step < 1:
-            raise ArchitectureError(f"width_step must be a whole number of 1 or more, got {self.width_step!r}")
-        if not isinstance(self.max_width, int) or self.max_width < self.width_step:
-            raise ArchitectureError(
-                f"max_width must be a whole number of {self.width_step} or more, got {self.max_width!r}"
-            )
-        if self.last_width is not None and not self._is_width(self.last_width):
-            raise ArchitectureError(
-                f"last_width must be a multiple of {self.width_step} up to {self.max_width}, got {self.last_width!r}"
-            )
-        self.initial()  # refuses an unusable input size
-
-    @property
-    def block_options(self) -> Mapping[str, Any]:
-        return {"squeeze_excite": self.squeeze_excite}
-
-    @cached_property
-    def stem_stride(self) -> int:
-        return 2 if stride_steps(self.input_size) > 3 else 1
-
-    @cached_property
-    def body_strides(self) -> tuple[int, ...]:
-        """Strides of the body's first blocks; blocks of stride 1 may follow each."""
-        steps = stride_steps(self.input_size)
-        return (2,) * (steps - 1) if self.stem_stride == 2 else (1, *(2,) * steps)
-
-    def initial(self) -> Architecture:
-        widths = [min(16 * 2**index, 64) for index in range(len(self.body_strides))]
-        body = [
-            self._body_block(self.body_types[0], self._round(width), stride, self._round(width // 2))
-            for width, stride in zip(widths, self.body_strides, strict=True)
-        ]
-        return self._assemble([self._stem(self._round(8)), *body, self._last(self._round(128))])
-
-    def smallest(self, cost: str) -> Architecture:
-        body: list[BlockSpec] = []
-        for stride in self.body_strides:
-            options = [self._body_block(name, self.width_step, stride, self.width_step) for name in self.body_types]
-            chains = [self._assemble([self._stem(self.width_step), *body, option]) for option in options]
-            prices = [getattr(complexity(chain), cost) for chain in chains]
-            body.append(options[prices.index(min(prices))])
-        return self._assemble([self._stem(self.width_step), *body, self._last(self.width_step)])
-
-    def sample(self, rng: random.Random) -> Architecture:
-        """A random walk from the initial network: 1 to 8 mutations a block."""
-        architecture = self.initial()
-        for _ in range(rng.randint(1, 8 * len(architecture.blocks))):
-            architecture = self.mutate(architecture, rng)
-        return architecture
-
-    def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
-        blocks = list(architecture.blocks)
-        last = len(blocks) - 1
-        chosen = {int(rng.random() * len(blocks)) for _ in range(mutations)}
-        for index in sorted(chosen, reverse=True):  # from the back, since a split moves what is behind it
-            if index == 0 or index == last:
-                blocks[index] = self._mutate_end(blocks[index], index, rng)
-            else:
-                blocks[index : index + 1] = self._mutate_body(blocks[index], rng)
-        return self._assemble(blocks)
-
-    def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
-        """One-point crossover where both have completed the same strides."""
-        cuts_a, cuts_b = _cuts(a), _cuts(b)
-        index = rng.randrange(len(cuts_a))
-        return self._assemble([*a.blocks[: cuts_a[index]], *b.blocks[cuts_b[index] :]])
-
-    def __contains__(self, architecture: object) -> bool:
-        if not isinstance(architecture, Architecture):
-            return False
-        if (architecture.input_size, architecture.num_classes) != (self.input_size, self.num_classes):
-            return False
-        if len(architecture.blocks) < 3:
-            return False
-        stem, *body, last = architecture.blocks
-        strides = [block.stride for block in body]
-        return (
-            stem == self._stem(stem.out_channels)
-            and self._is_width(stem.out_channels)
-            and last == self._last(last.out_channels)
-            and self._is_width(last.out_channels)
-            and all(map(self._is_body_block, body))
-            and strides[0] == self.body_strides[0]
-            and [stride for stride in strides[1:] if stride != 1] == list(self.body_strides[1:])
-        )
-
-    def size(self, max_layers: int | None = None) -> float:
-        if max_layers is None:
-            return math.inf
-        widths = self.max_width // self.width_step
-        per_block = len(self.body_types) * widths**2
-        ends = widths * (1 if self.last_width else widths)
-        depth = max_layers - 2  # the stem and the last convolution
-        steps = sum(stride == 2 for stride in self.body_strides)
-        # bodies[s][d]: chains of d layers in all of which s blocks have stride 2
-        bodies = [[0] * (depth + 1) for _ in range(steps + 1)]
-        first = int(self.body_strides[0] == 2)
-        for d in range(1, depth + 1):
-            for s in range(steps + 1):
-                shorter = [d - n for n in range(1, SPLIT_AT) if n < d]
-                chains = sum(bodies[s][rest] + (bodies[s - 1][rest] if s else 0) for rest in shorter)
-                bodies[s][d] = per_block * (chains + (s == first and d < SPLIT_AT))
-        return ends * sum(bodies[steps])
-
-    def _fault(self, architecture: Architecture) -> str:
-        blocks = architecture.blocks
-        if len(blocks) < 3:
-            return f"it has no body, only {len(blocks)} blocks"
-        for what, block, wanted in (("stem", blocks[0], self._stem), ("last block", blocks[-1], self._last)):
-            if not self._is_width(block.out_channels) or block != wanted(block.out_channels):
-                return f"its {what} is {block}; expected one as {wanted(self.width_step)}, {self._widths}"
-        for index, block in enumerate(blocks[1:-1], start=1):
-            if not self._is_body_block(block):
-                return (
-                    f"its block {index} is {block}; expected one of {', '.join(self.body_types)} with {self._widths}, "
-                    f"fewer than {SPLIT_AT} sub-layers and squeeze_excite={self.squeeze_excite}"
-                )
-        strides = tuple(block.stride for block in blocks[1:-1])
-        return f"its body has strides {strides}; expected {self.body_strides}, with any of 1 after each"
-
-    @property
-    def _widths(self) -> str:
-        return f"widths in steps of {self.width_step} up to {self.max_width}"
-
-    def _stem(self, width: int) -> BlockSpec:
-        return _end_block(self.stem_type, width, self.stem_stride)
-
-    def _last(self, width: int) -> BlockSpec:
-        return _end_block(self.last_type, self.last_width or width, 1)
-
-    def _body_block(
-        self, type_name: str, width: int, stride: int, bottleneck_channels: int, sub_layers: int = 1
-    ) -> BlockSpec:
-        return _body_block(type_name, width, stride, bottleneck_channels, sub_layers, self.squeeze_excite)
-
-    def _assemble(self, blocks: Sequence[BlockSpec]) -> Architecture:
-        return Architecture(tuple(blocks), self.input_size, self.num_classes)
-
-    def _mutate_width(self, width: int, rng: random.Random) -> int:
-        return _pick(_mutated_widths(width, self.width_step, self.max_width), rng)
-
-    def _round(self, width: int) -> int:
-        return _rounded(width, self.width_step, self.max_width)
-
-    def _mutate_end(self, block: BlockSpec, index: int, rng: random.Random) -> BlockSpec:
-        width = self._mutate_width(block.out_channels, rng)
-        return self._stem(width) if index == 0 else self._last(width)
-
-    def _mutate_body(self, block: Any, rng: random.Random) -> list[BlockSpec]:
-        """One of type, width, bottleneck width and depth changed.
-
-        Zen-NAS draws all four anew; near a budget hardly any such move is accepted.
-        """
-        type_name, width, bottleneck_channels = block.type_name, block.out_channels, block.bottleneck_channels
-        sub_layers = block.sub_layers
-        what = int(rng.random() * 4)
-        if what == 0:
-            type_name = _pick(self.body_types, rng)
-        elif what == 1:
-            width = self._mutate_width(width, rng)
-        elif what == 2:
-            bottleneck_channels = self._mutate_width(bottleneck_channels, rng)
-        else:
-            sub_layers = max(1, sub_layers + _pick(LAYER_CHANGES, rng))
-        mutant: Any = self._body_block(type_name, width, block.stride, bottleneck_channels, sub_layers)
-        if mutant.sub_layers < SPLIT_AT:
-            return [mutant]
-        half = SPLIT_AT // 2
-        return [replace(mutant, sub_layers=half), replace(mutant, sub_layers=mutant.sub_layers - half, stride=1)]
-
-    def _is_width(self, width: object) -> bool:
-        return isinstance(width, int) and 0 < width <= self.max_width and width % self.width_step == 0
-
-    def _is_body_block(self, block: Any) -> bool:
-        return (
-            block.type_name in self.body_types
-            and self._is_width(block.out_channels)
-            and self._is_width(block.bottleneck_channels)
-            and block.sub_layers < SPLIT_AT
-            and block.squeeze_excite == self.squeeze_excite
-        )
-
-
-@lru_cache(maxsize=4_096)
-def _mutated_widths(width: int, step: int, max_width: int) -> tuple[int, ...]:
-    return tuple(_rounded(width * ratio, step, max_width) for ratio in WIDTH_RATIOS)
-
-
-def _rounded(width: float, step: int, max_width: int) -> int:
-    return min(round_width(width, step), max_width // step * step)
-
-
-@lru_cache(maxsize=4_096)
-def _end_block(type_name: str, width: int, stride: int) -> BlockSpec:
-    return BLOCKS[type_name](out_channels=width, stride=stride)
-
-
-@lru_cache(maxsize=65_536)
-def _body_block(
-    type_name: str, width: int, stride: int, bottleneck_channels: int, sub_layers: int, squeeze_excite: bool
-) -> BlockSpec:
-    """A block, the same object for the same values: a search makes few different ones very often."""
-    return BLOCKS[type_name](
-        out_channels=width,
-        stride=stride,
-        bottleneck_channels=bottleneck_channels,
-        sub_layers=sub_layers,
-        squeeze_excite=squeeze_excite,
-    )
-
-
-def _pick(options: Sequence[_Option], rng: random.Random) -> _Option:
-    """One of the options, evenly; a quarter of the time that ``rng.choice`` takes."""
-    return options[int(rng.random() * len(options))]
-
-
-def _cuts(architecture: Architecture) -> list[int]:
-    """Where a chain may be cut: before the body, before each block of stride 2, before the last convolution."""
-    body = range(1, len(architecture.blocks) - 1)
-    strided = [index for index in body if architecture.blocks[index].stride == 2]
-    return [1, *strided, len(architecture.blocks) - 1]

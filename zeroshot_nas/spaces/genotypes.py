@@ -6,14 +6,17 @@ Here are the moves among genotypes and what their texts share; a space says how 
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Generic, TypeVar
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.errors import ArchitectureError, UnknownNameError
+from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.spaces.base import SearchSpace
+from zeroshot_nas.spaces.notations import Notation
 
 G = TypeVar("G")
 
@@ -23,33 +26,30 @@ Digits = tuple[int, ...]
 _NUMBER = re.compile(r"\s*\d{1,9}\s*", re.ASCII)
 
 
-class GenotypeMoves(ABC, Generic[G]):
-    """Sampling, mutation, crossover and membership by way of genotypes; mix it in before ``SearchSpace``.
+class GenotypeSpace(SearchSpace, Generic[G]):
+    """Sampling, mutation, crossover and membership by way of genotypes."""
 
-    Attributes:
-        name: The space's name.
-    """
-
-    name: str
+    def __post_init__(self) -> None:
+        self.initial()  # refuses options that make no network
 
     @abstractmethod
     def network(self, genotype: G) -> Architecture:
         """The network that a genotype of the space stands for."""
 
     @abstractmethod
-    def read(self, architecture: Architecture) -> G | None:
+    def genotype_of(self, architecture: Architecture) -> G | None:
         """The genotype that the blocks show, unchecked; None where they show none."""
 
     @abstractmethod
-    def draw(self, rng: random.Random) -> G:
+    def sample_genotype(self, rng: random.Random) -> G:
         """A random genotype."""
 
     @abstractmethod
-    def vary(self, genotype: G, rng: random.Random, mutations: int) -> G:
+    def mutate_genotype(self, genotype: G, rng: random.Random, mutations: int) -> G:
         """A genotype with up to ``mutations`` small changes."""
 
     @abstractmethod
-    def cross(self, a: G, b: G, rng: random.Random) -> G:
+    def crossover_genotypes(self, a: G, b: G, rng: random.Random) -> G:
         """A genotype whose first part is of ``a`` and whose rest is of ``b``."""
 
     def genotype(self, architecture: Architecture) -> G:
@@ -58,58 +58,63 @@ class GenotypeMoves(ABC, Generic[G]):
         Raises:
             ArchitectureError: The network is not in the space.
         """
-        found = self.read(architecture)
-        if found is None or self.network(found) != architecture:
-            raise ArchitectureError(
-                f"the network is not in the space {self.name!r}: it needs the space's blocks, in its order and widths, "
-                "and its input size and classes"
-            )
-        return found
+        genotype = self.genotype_of(architecture)
+        if genotype is None or self.network(genotype) != architecture:
+            self._expect(architecture)
+            raise AssertionError("what is in the space has a genotype")
+        return genotype
 
     def sample(self, rng: random.Random) -> Architecture:
-        return self.network(self.draw(rng))
+        return self.network(self.sample_genotype(rng))
 
     def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
-        return self.network(self.vary(self._known(architecture), rng, mutations))
+        return self.network(self.mutate_genotype(self._parent(architecture), rng, mutations))
 
     def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
-        return self.network(self.cross(self._known(a), self._known(b), rng))
+        return self.network(self.crossover_genotypes(self._parent(a), self._parent(b), rng))
 
     def __contains__(self, architecture: object) -> bool:
         if not isinstance(architecture, Architecture):
             return False
-        found = self.read(architecture)
-        return found is not None and self.network(found) == architecture
+        genotype = self.genotype_of(architecture)
+        return genotype is not None and self.network(genotype) == architecture
 
-    def _known(self, architecture: Architecture) -> G:
+    def _parent(self, architecture: Architecture) -> G:
         """The genotype of a parent, which is in the space as a rule: the full check is left out."""
-        found = self.read(architecture)
-        return self.genotype(architecture) if found is None else found
+        genotype = self.genotype_of(architecture)
+        return self.genotype(architecture) if genotype is None else genotype
+
+    def _fault(self, architecture: Architecture) -> str:
+        return "it needs the space's blocks, in its order and widths"
 
 
-class DigitMoves(GenotypeMoves[Digits]):
-    """Genotypes of a fixed length, each position with choices of its own.
+class DigitSpace(GenotypeSpace[Digits]):
+    """Genotypes of a fixed length, each position with choices of its own; all networks have the same depth.
 
     Attributes:
         choices: Number of options at each position.
     """
 
-    choices: Digits
+    choices: ClassVar[Digits]
 
     def architectures(self) -> Iterator[Architecture]:
         return map(self.network, itertools.product(*map(range, self.choices)))
 
-    def draw(self, rng: random.Random) -> Digits:
+    def size(self, max_layers: int | None = None) -> float:
+        """The number of genotypes."""
+        return math.prod(self.choices) if max_layers is None or max_layers >= self.initial().layers else 0
+
+    def sample_genotype(self, rng: random.Random) -> Digits:
         return tuple(int(rng.random() * options) for options in self.choices)
 
-    def vary(self, genotype: Digits, rng: random.Random, mutations: int) -> Digits:
+    def mutate_genotype(self, genotype: Digits, rng: random.Random, mutations: int) -> Digits:
         digits = list(genotype)
         for position in sorted({int(rng.random() * len(digits)) for _ in range(mutations)}):
             options = self.choices[position]
             digits[position] = (digits[position] + 1 + int(rng.random() * (options - 1))) % options
         return tuple(digits)
 
-    def cross(self, a: Digits, b: Digits, rng: random.Random) -> Digits:
+    def crossover_genotypes(self, a: Digits, b: Digits, rng: random.Random) -> Digits:
         cut = rng.randrange(1, len(a))
         return a[:cut] + b[cut:]
 
@@ -125,19 +130,39 @@ class DigitMoves(GenotypeMoves[Digits]):
         return tuple(digits)
 
 
-def check_code(code: str, known: Iterable[str]) -> str:
-    """The name of a notation, checked.
+class DigitString(Notation[Digits]):
+    """A genotype's digits in a row.
+
+    Attributes:
+        length: How many there are.
+        options: The digits that are allowed.
+        what: What such a text is, for messages.
+    """
+
+    length: ClassVar[int]
+    options: ClassVar[str]
+    what: ClassVar[str]
+
+    def parse(self, text: str, space: Any, /) -> Digits:
+        return read_digits(text, self.length, self.options, self.what)
+
+    def format(self, genotype: Digits, space: Any, /) -> str:
+        return "".join(map(str, genotype))
+
+
+def read_index(text: str, size: int) -> int:
+    """A network's place in a benchmark's files.
 
     Raises:
-        UnknownNameError: Nothing is called that.
+        ArchitectureError: The text is no number from 0 to ``size`` - 1.
 
     Example:
-        >>> check_code("op_code", ("arch", "op_code"))
-        'op_code'
+        >>> read_index("15624", 15_625)
+        15624
     """
-    if code not in (names := list(known)):
-        raise UnknownNameError("code", code, names)
-    return code
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(size)) or int(text) >= size:
+        raise ArchitectureError(f"an index is a number from 0 to {size - 1}, got {text[:40]!r}")
+    return int(text)
 
 
 def read_digits(text: str, length: int, options: str, what: str) -> Digits:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from zeroshot_nas.architecture.ops import Shape
-from zeroshot_nas.spaces.base import ChainSpace, register_space
+from zeroshot_nas.spaces.base import register_space
+from zeroshot_nas.spaces.chain import ChainSpace
 
 
 @register_space("mobilenet")

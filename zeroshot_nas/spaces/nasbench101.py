@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +14,9 @@ from zeroshot_nas.blocks.cells import halving_windows
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.blocks.nasbench101 import OPERATIONS, Matrix, NASBench101Cell, Spec, prune, read_spec, spec_text
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.spaces.base import SearchSpace, register_space
-from zeroshot_nas.spaces.genotypes import GenotypeMoves, check_code, read_numbers
+from zeroshot_nas.spaces.base import register_space
+from zeroshot_nas.spaces.genotypes import GenotypeSpace, read_numbers
+from zeroshot_nas.spaces.notations import Notation, register_notation
 
 MAX_VERTICES, MAX_EDGES = 7, 9
 """Bounds of a cell, its input and output counted among the vertices."""
@@ -24,42 +24,49 @@ MAX_VERTICES, MAX_EDGES = 7, 9
 MATRICES = {2: 1, 3: 2, 4: 10, 5: 121, 6: 1545, 7: 4793}
 """By number of vertices, the matrices of at most `MAX_EDGES` edges with every vertex on a path from input to output."""
 
-CODES = ("json", "record", "naslib")
-"""Notations of a cell; see `NASBench101.from_string`."""
-
 _NASLIB = ("input", "output", "maxpool3x3", "conv1x1-bn-relu", "conv3x3-bn-relu")
 _MAX_TEXT = 2_000
 _INCEPTION = "0111100000000100000010000001000001000000010000000"  # 1x1, 3x3 and pooling beside two 3x3 in a row
 
 
+@register_space("nasbench101")
 @dataclass(frozen=True)
-class NASBench101(GenotypeMoves[Spec], SearchSpace):
+class NASBench101(GenotypeSpace[Spec]):
     """Three stacks of three equal cells (Ying et al., ICML 2019, arXiv:1902.09635).
 
     A 3x3 convolution, batch norm and ReLU to ``channels``; stacks of ``num_cells`` cells, the second and third behind
     2x2 max pooling and with twice the channels of the one before; pooling, classifier. A genotype is a
     `zeroshot_nas.blocks.nasbench101.Spec` without vertices off the paths from input to output.
 
-    There are 1,293,208 such genotypes, of 423,624 networks (`canonical`).
+    There are 1,293,208 such genotypes, of 423,624 networks (`canonical`). The notations are ``json``, ``record`` and
+    ``naslib``; vertices off the paths are pruned when a text is read.
+
+    Departures from the authors' code: a pooling at an odd side has 3x3 windows instead of 2x2, which would not fit.
 
     Args:
-        name: The space's name.
         input_size: Shape ``(C, H, W)`` of one image.
         num_classes: Outputs of the classifier.
         num_cells: Cells a stack.
         channels: Channels of the first stack; at least 4, which is how many vertices can share a cell's output.
+
+    Example:
+        >>> space = NASBench101()
+        >>> network = space.from_string("(0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 4, 1)")
+        >>> space.size(), space.to_string(network, "record")
+        (1293208, '010001000 input,conv3x3-bn-relu,output')
     """
 
-    name: str = "nasbench101"
     input_size: Shape = (3, 32, 32)
     num_classes: int = 10
     num_cells: int = 3
     channels: int = 128
 
+    own_notation = "json"
+
     def __post_init__(self) -> None:
         if self.channels < 4:
             raise ArchitectureError(f"the space needs at least 4 channels, got {self.channels}")
-        self.initial()  # refuses options that make no network
+        super().__post_init__()
 
     def network(self, genotype: Spec) -> Architecture:
         cell, width, times = spec_text(genotype), self.channels, self.num_cells
@@ -75,7 +82,7 @@ class NASBench101(GenotypeMoves[Spec], SearchSpace):
             self.num_classes,
         )
 
-    def read(self, architecture: Architecture) -> Spec | None:
+    def genotype_of(self, architecture: Architecture) -> Spec | None:
         last = architecture.blocks[-1]
         spec = read_spec(last.cell) if isinstance(last, NASBench101Cell) else None
         return None if spec is None or _fault(spec) else spec
@@ -102,7 +109,7 @@ class NASBench101(GenotypeMoves[Spec], SearchSpace):
         genotypes: int = sum(count * len(OPERATIONS) ** (vertices - 2) for vertices, count in MATRICES.items())
         return genotypes
 
-    def draw(self, rng: random.Random) -> Spec:
+    def sample_genotype(self, rng: random.Random) -> Spec:
         """As the authors draw: seven vertices, every edge with probability 1/2, until a cell of the space is left."""
         while True:
             matrix = [[int(v > u and rng.random() < 0.5) for v in range(MAX_VERTICES)] for u in range(MAX_VERTICES)]
@@ -111,13 +118,13 @@ class NASBench101(GenotypeMoves[Spec], SearchSpace):
             if spec is not None:
                 return spec
 
-    def vary(self, genotype: Spec, rng: random.Random, mutations: int) -> Spec:
+    def mutate_genotype(self, genotype: Spec, rng: random.Random, mutations: int) -> Spec:
         """Each mutation changes an operation, flips an edge, or puts a vertex between two; the rest is pruned."""
         for _ in range(mutations):
             genotype = _changed(genotype, rng)
         return genotype
 
-    def cross(self, a: Spec, b: Spec, rng: random.Random) -> Spec:
+    def crossover_genotypes(self, a: Spec, b: Spec, rng: random.Random) -> Spec:
         """The first vertices with what they read of ``a``, the rest of ``b``; ``a`` where no cut gives a cell."""
         first, second = _padded(a), _padded(b)
         cuts = list(range(2, MAX_VERTICES - 1))
@@ -129,52 +136,6 @@ class NASBench101(GenotypeMoves[Spec], SearchSpace):
             if spec is not None:
                 return spec
         return a
-
-    def from_string(self, text: str, code: str | None = None) -> Architecture:
-        """The network of a cell; vertices off the paths from input to output are pruned.
-
-        Args:
-            text: The cell.
-            code: Its notation. ``json``: ``[matrix, operations]``. ``record``: the matrix by rows, a space, the
-                operations, as in ``010001000 input,maxpool3x3,output``. ``naslib``: a tuple's text of the matrix and
-                then the operations (0 input, 1 output, 2 pooling, 3 1x1, 4 3x3), 56 numbers for seven vertices, such as
-                the keys of NAS-Bench-Suite-Zero's tables. None tells them apart.
-
-        Raises:
-            ArchitectureError: The text is malformed, or the cell is not of the space; the place is named.
-            UnknownNameError: No notation has that name.
-
-        Example:
-            >>> space = NASBench101()
-            >>> network = space.from_string("(0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 4, 1)")
-            >>> space.to_string(network, "record")
-            '010001000 input,conv3x3-bn-relu,output'
-        """
-        if code is None:
-            code = {"[": "json", "(": "naslib"}.get(text.lstrip()[:1], "record")
-        check_code(code, CODES)
-        if len(text) > _MAX_TEXT:
-            raise ArchitectureError(f"a cell's text has at most {_MAX_TEXT:,} characters, got {len(text):,}")
-        readers: dict[str, Callable[[str], tuple[Any, Any]]]
-        readers = {"json": _read_json, "naslib": _read_naslib, "record": read_spec}
-        spec = prune(*readers[code](text))
-        if fault := _fault(spec):
-            raise ArchitectureError(fault)
-        return self.network(spec)
-
-    def to_string(self, architecture: Architecture, code: str = "json") -> str:
-        """The cell of a network, pruned, in one of `from_string`'s notations.
-
-        Raises:
-            ArchitectureError: The network is not in the space.
-            UnknownNameError: No notation has that name.
-        """
-        spec = self.genotype(architecture)
-        if check_code(code, CODES) == "json":
-            return json.dumps(spec)
-        if code == "record":
-            return spec_text(spec)
-        return str((*(bit for row in spec.matrix for bit in row), *map(_NASLIB.index, spec.operations)))
 
     def canonical(self, architecture: Architecture) -> str:
         """The benchmark's module hash: 32 hexadecimal digits that isomorphic cells share.
@@ -189,17 +150,49 @@ class NASBench101(GenotypeMoves[Spec], SearchSpace):
         return module_hash(spec.matrix, [-1, *map(OPERATIONS.index, spec.operations[1:-1]), -2])
 
 
-@register_space("nasbench101")
-def nasbench101(*, input_size: Shape, num_classes: int, num_cells: int = 3, channels: int = 128) -> NASBench101:
-    """The cells of NAS-Bench-101 (arXiv:1902.09635).
+@register_notation("nasbench101", "json")
+class CellJson(Notation[Spec]):
+    """``[matrix, operations]``, or as tables of the benchmark have it ``{"matrix": ..., "ops": ...}``."""
 
-    Departures from the authors' code: a pooling at an odd side has 3x3 windows instead of 2x2, which would not fit.
+    def parse(self, text: str, space: NASBench101, /) -> Spec:
+        return _of_space(*_read_json(_bounded(text)))
 
-    Example:
-        >>> nasbench101(input_size=(3, 32, 32), num_classes=10).size()
-        1293208
+    def format(self, genotype: Spec, space: NASBench101, /) -> str:
+        return json.dumps(genotype)
+
+    def recognises(self, text: str) -> bool:
+        return text.lstrip()[:1] in ("[", "{")
+
+
+@register_notation("nasbench101", "record")
+class CellRecord(Notation[Spec]):
+    """The matrix by rows, a space, the operations, as in ``010001000 input,maxpool3x3,output``."""
+
+    def parse(self, text: str, space: NASBench101, /) -> Spec:
+        return _of_space(*read_spec(_bounded(text)))
+
+    def format(self, genotype: Spec, space: NASBench101, /) -> str:
+        return spec_text(genotype)
+
+    def recognises(self, text: str) -> bool:
+        return text.lstrip()[:1] not in ("[", "{", "(")
+
+
+@register_notation("nasbench101", "naslib")
+class NASLibTuple(Notation[Spec]):
+    """A tuple's text of the matrix and then the operations, such as the keys of NAS-Bench-Suite-Zero's tables.
+
+    Operations are 0 input, 1 output, 2 pooling, 3 1x1, 4 3x3; 56 numbers for seven vertices.
     """
-    return NASBench101("nasbench101", input_size, num_classes, num_cells, channels)
+
+    def parse(self, text: str, space: NASBench101, /) -> Spec:
+        return _of_space(*_read_naslib(_bounded(text)))
+
+    def format(self, genotype: Spec, space: NASBench101, /) -> str:
+        return str((*(bit for row in genotype.matrix for bit in row), *map(_NASLIB.index, genotype.operations)))
+
+    def recognises(self, text: str) -> bool:
+        return text.lstrip().startswith("(")
 
 
 def module_hash(matrix: Matrix, labels: list[int]) -> str:
@@ -235,13 +228,30 @@ def _fault(spec: Spec) -> str | None:
     return f"a cell has at most {MAX_EDGES} edges, got {edges}" if edges > MAX_EDGES else None
 
 
+def _of_space(matrix: Any, operations: Any) -> Spec:
+    """The cell of the space that is left of a graph.
+
+    Raises:
+        ArchitectureError: It is no cell, or none of the space.
+    """
+    spec = prune(matrix, operations)
+    if fault := _fault(spec):
+        raise ArchitectureError(fault)
+    return spec
+
+
+def _bounded(text: str) -> str:
+    if len(text) > _MAX_TEXT:
+        raise ArchitectureError(f"a cell's text has at most {_MAX_TEXT:,} characters, got {len(text):,}")
+    return text
+
+
 def _pruned(matrix: Any, operations: Any) -> Spec | None:
     """The cell of the space that is left of a graph; None where none is."""
     try:
-        spec = prune(matrix, operations)
+        return _of_space(matrix, operations)
     except ArchitectureError:
         return None
-    return None if _fault(spec) else spec
 
 
 def _changed(spec: Spec, rng: random.Random) -> Spec:
@@ -282,7 +292,9 @@ def _read_json(text: str) -> tuple[list[list[int]], list[str]]:
     except (ValueError, RecursionError) as error:
         raise ArchitectureError(f"malformed cell, no JSON: {error}") from None
     match data:
-        case [[*rows], [*operations]] if all(isinstance(row, list) for row in rows):
+        case [[*rows], [*operations]] | {"matrix": [*rows], "ops": [*operations]} if all(
+            isinstance(row, list) for row in rows
+        ):
             return rows, operations
     raise ArchitectureError(f"malformed cell: expected [matrix, operations], got {text[:60]!r}")
 

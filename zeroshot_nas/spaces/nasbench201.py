@@ -20,45 +20,48 @@ from zeroshot_nas.blocks.cells import (
     read_cell,
 )
 from zeroshot_nas.blocks.layers import Layers
-from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.spaces.base import SearchSpace, register_space
-from zeroshot_nas.spaces.genotypes import DigitMoves, Digits, check_code, read_choices, read_digits
-
-CODES = ("arch", "op_code", "naslib_code", "naslib", "index")
-"""Notations of a cell; see `NASBench201.from_string`."""
+from zeroshot_nas.spaces.base import register_space
+from zeroshot_nas.spaces.genotypes import Digits, DigitSpace, DigitString, read_choices, read_index
+from zeroshot_nas.spaces.notations import Notation, register_notation
 
 _NASLIB_OPERATIONS = (1, 0, 3, 2, 4)  # NASLib's numbers: skip, none, 3x3, 1x1, pooling; the map is its own inverse
 _NASLIB_EDGES = (0, 1, 3, 2, 4, 5)  # NASLib's edges 01, 02, 03, 12, 13, 23; also its own inverse
 
 
+@register_space("nasbench201")
 @dataclass(frozen=True)
-class NASBench201(DigitMoves, SearchSpace):
+class NASBench201(DigitSpace):
     """Three stages of one cell, with reductions between them (Dong and Yang, ICLR 2020, arXiv:2001.00326).
 
     A 3x3 convolution and batch norm, then ``num_cells`` cells a stage of ``channels``, twice and four times as many; a
     residual block of stride 2 between stages; batch norm, ReLU, pooling, classifier. A genotype is six places in
     `zeroshot_nas.blocks.cells.OPERATIONS`, in the order of the string's edges: 01, 02, 12, 03, 13, 23.
 
-    There are 15,625 strings, of which the authors' reduction leaves 6,466 (`canonical`).
+    There are 15,625 strings, of which the authors' reduction leaves 6,466 (`canonical`). The notations are ``arch``,
+    ``op_code``, ``naslib_code``, ``naslib`` and ``index``.
+
+    Departures from the authors' code: a reduction at an odd side pools 3x3 windows instead of 2x2, which would not fit.
+    NATS-Bench's topology space (arXiv:2009.00437) is the same.
 
     Args:
-        name: The space's name.
         input_size: Shape ``(C, H, W)`` of one image.
         num_classes: Outputs of the classifier.
         num_cells: Cells a stage.
         channels: Channels of the first stage.
+
+    Example:
+        >>> space = NASBench201()
+        >>> space.size(), [space.to_string(space.initial(), name) for name in ("op_code", "naslib_code", "index")]
+        (15625, ['303101', '210210', '11472'])
     """
 
-    name: str = "nasbench201"
     input_size: Shape = (3, 32, 32)
     num_classes: int = 10
     num_cells: int = 5
     channels: int = 16
 
     choices = (len(OPERATIONS),) * 6
-
-    def __post_init__(self) -> None:
-        self.initial()  # refuses options that make no network
+    own_notation = "arch"
 
     def network(self, genotype: Digits) -> Architecture:
         cell, (stem, reduction1, reduction2, tail) = cell_text(genotype), self._skeleton
@@ -77,7 +80,7 @@ class NASBench201(DigitMoves, SearchSpace):
             Layers(4 * width, layers="bn-relu"),
         )
 
-    def read(self, architecture: Architecture) -> Digits | None:
+    def genotype_of(self, architecture: Architecture) -> Digits | None:
         cells = (block for block in architecture.blocks if isinstance(block, NASBench201Cell))
         first = next(cells, None)
         return None if first is None else read_cell(first.cell)
@@ -90,84 +93,65 @@ class NASBench201(DigitMoves, SearchSpace):
         """Skip connections alone: they cost nothing, and the depth is the same for all cells."""
         return self.network((1,) * 6)
 
-    def size(self, max_layers: int | None = None) -> float:
-        """The number of strings, 5^6; all networks have the same depth."""
-        return len(OPERATIONS) ** 6 if max_layers is None or max_layers >= self.initial().layers else 0
-
-    def from_string(self, text: str, code: str | None = None) -> Architecture:
-        """The network of a cell.
-
-        Args:
-            text: The cell.
-            code: Its notation. ``arch``: ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``. ``op_code``: six digits,
-                the genotype itself. ``naslib_code``: six digits of NASLib (edges 01, 02, 03, 12, 13, 23; 0 skip, 1
-                none, 2 3x3, 3 1x1, 4 pooling). ``naslib``: the same as a tuple's text, such as the keys of
-                NAS-Bench-Suite-Zero's tables. ``index``: the place in the benchmark's files, 0 to 15624. None takes
-                ``arch`` and ``naslib``, which tell themselves apart.
-
-        Raises:
-            ArchitectureError: The text is malformed; token and position are named.
-            UnknownNameError: No notation has that name.
-
-        Example:
-            >>> space = NASBench201()
-            >>> space.to_string(space.from_string("(4, 3, 3, 0, 0, 0)"))
-            '|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|'
-            >>> space.from_string("421211", code="op_code") == space.from_string("0", code="index")
-            True
-        """
-        if code is None:
-            code = "naslib" if text.lstrip().startswith("(") else "arch"
-        check_code(code, CODES)
-        if code == "arch":
-            return self.network(read_cell(text))
-        if code == "op_code":
-            return self.network(read_digits(text, 6, "01234", "op_code"))
-        if code == "naslib_code":
-            return self.network(_swap_naslib(read_digits(text, 6, "01234", "naslib_code")))
-        if code == "naslib":
-            return self.network(_swap_naslib(read_choices(text, 6, range(5), "NASLib tuple")))
-        if not text.isascii() or not text.isdigit() or len(text) > 5 or int(text) >= self.size():
-            raise ArchitectureError(f"an index is a number from 0 to 15624, got {text[:40]!r}")
-        return self.network(_benchmark_order()[int(text)])
-
-    def to_string(self, architecture: Architecture, code: str = "arch") -> str:
-        """The cell of a network, in one of `from_string`'s notations.
-
-        Raises:
-            ArchitectureError: The network is not in the space.
-            UnknownNameError: No notation has that name.
-
-        Example:
-            >>> space = NASBench201()
-            >>> [space.to_string(space.initial(), code) for code in CODES[1:]]
-            ['303101', '210210', '(2, 1, 0, 2, 1, 0)', '11472']
-        """
-        check_code(code, CODES)
-        genotype = self.genotype(architecture)
-        if code == "arch":
-            return cell_text(genotype)
-        if code == "index":
-            return str(_benchmark_index()[genotype])
-        digits = genotype if code == "op_code" else _swap_naslib(genotype)
-        return str(digits) if code == "naslib" else "".join(map(str, digits))
-
     def canonical(self, architecture: Architecture) -> str:
         """The authors' expression of what the cell computes: `zeroshot_nas.blocks.cells.cell_expression`."""
         return cell_expression(self.genotype(architecture))
 
 
-@register_space("nasbench201")
-def nasbench201(*, input_size: Shape, num_classes: int, num_cells: int = 5, channels: int = 16) -> NASBench201:
-    """The cells of NAS-Bench-201 and NATS-Bench's topology space (arXiv:2001.00326, arXiv:2009.00437).
+@register_notation("nasbench201", "arch")
+class CellString(Notation[Digits]):
+    """The benchmark's string: ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``."""
 
-    Departures from the authors' code: a reduction at an odd side pools 3x3 windows instead of 2x2, which would not fit.
+    def parse(self, text: str, space: NASBench201, /) -> Digits:
+        return read_cell(text)
 
-    Example:
-        >>> nasbench201(input_size=(3, 32, 32), num_classes=10).size()
-        15625
-    """
-    return NASBench201("nasbench201", input_size, num_classes, num_cells, channels)
+    def format(self, genotype: Digits, space: NASBench201, /) -> str:
+        return cell_text(genotype)
+
+
+@register_notation("nasbench201", "op_code")
+class OperationCode(DigitString):
+    """Six digits, the genotype itself."""
+
+    length, options, what = 6, "01234", "op_code"
+
+
+@register_notation("nasbench201", "naslib_code")
+class NASLibCode(DigitString):
+    """Six digits of NASLib: edges 01, 02, 03, 12, 13, 23; 0 skip, 1 none, 2 3x3, 3 1x1, 4 pooling."""
+
+    length, options, what = 6, "01234", "naslib_code"
+
+    def parse(self, text: str, space: NASBench201, /) -> Digits:
+        return _swap_naslib(super().parse(text, space))
+
+    def format(self, genotype: Digits, space: NASBench201, /) -> str:
+        return super().format(_swap_naslib(genotype), space)
+
+
+@register_notation("nasbench201", "naslib")
+class NASLibTuple(Notation[Digits]):
+    """`NASLibCode` as a tuple's text, such as the keys of NAS-Bench-Suite-Zero's tables."""
+
+    def parse(self, text: str, space: NASBench201, /) -> Digits:
+        return _swap_naslib(read_choices(text, 6, range(5), "NASLib tuple"))
+
+    def format(self, genotype: Digits, space: NASBench201, /) -> str:
+        return str(_swap_naslib(genotype))
+
+    def recognises(self, text: str) -> bool:
+        return text.lstrip().startswith("(")
+
+
+@register_notation("nasbench201", "index")
+class Index(Notation[Digits]):
+    """The place in the benchmark's files, 0 to 15624."""
+
+    def parse(self, text: str, space: NASBench201, /) -> Digits:
+        return _benchmark_order()[read_index(text, len(_benchmark_order()))]
+
+    def format(self, genotype: Digits, space: NASBench201, /) -> str:
+        return str(_benchmark_index()[genotype])
 
 
 def _swap_naslib(digits: Digits) -> Digits:

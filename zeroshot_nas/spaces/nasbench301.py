@@ -22,17 +22,16 @@ from zeroshot_nas.blocks.darts import (
 )
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.spaces.base import SearchSpace, register_space
-from zeroshot_nas.spaces.genotypes import GenotypeMoves, check_code
-
-CODES = ("genotype", "naslib")
-"""Notations of a network; see `NASBench301.from_string`."""
+from zeroshot_nas.spaces.base import register_space
+from zeroshot_nas.spaces.genotypes import GenotypeSpace
+from zeroshot_nas.spaces.notations import Notation, register_notation
 
 _MAX_TEXT = 2_000
 
 
+@register_space("nasbench301")
 @dataclass(frozen=True)
-class NASBench301(GenotypeMoves[Genotype], SearchSpace):
+class NASBench301(GenotypeSpace[Genotype]):
     """Networks of DARTS cells (Siems et al., arXiv:2008.09777; Liu et al., arXiv:1806.09055).
 
     A 3x3 convolution and batch norm to three times ``channels``, ``num_cells`` cells, of which those at a third and two
@@ -41,31 +40,34 @@ class NASBench301(GenotypeMoves[Genotype], SearchSpace):
     auxiliary head.
 
     A genotype lists a node's two edges by source. There are (180 x 7^8)^2 = 1.08e18, the texts that list them so;
-    `canonical` joins those that number the same nodes differently.
+    `canonical` joins those that number the same nodes differently. The notations are ``genotype`` and ``naslib``. The
+    numbers of cells and channels are those of the benchmark's training runs.
 
     Args:
-        name: The space's name.
         input_size: Shape ``(C, H, W)`` of one image.
         num_classes: Outputs of the classifier.
         num_cells: Number of cells.
         channels: Channels of a node in the first cells.
+
+    Example:
+        >>> space = NASBench301()
+        >>> f"{space.size():.3g}", space.to_string(space.initial(), "naslib")[:50]
+        ('1.08e+18', '(((0, 3), (1, 3), (0, 3), (1, 3), (0, 2), (1, 3), ')
     """
 
-    name: str = "nasbench301"
     input_size: Shape = (3, 32, 32)
     num_classes: int = 10
     num_cells: int = 8
     channels: int = 32
 
-    def __post_init__(self) -> None:
-        self.initial()  # refuses options that make no network
+    own_notation = "genotype"
 
     def network(self, genotype: Genotype) -> Architecture:
         body = DARTSNetwork(16 * self.channels, stride=4, genotype=genotype_text(genotype), cells=self.num_cells)
         stem = Layers(3 * self.channels, layers="conv3-bn")
         return Architecture((stem, body), self.input_size, self.num_classes)
 
-    def read(self, architecture: Architecture) -> Genotype | None:
+    def genotype_of(self, architecture: Architecture) -> Genotype | None:
         last = architecture.blocks[-1]
         return read_genotype(last.genotype) if isinstance(last, DARTSNetwork) else None
 
@@ -87,7 +89,7 @@ class NASBench301(GenotypeMoves[Genotype], SearchSpace):
             cell *= before * (before - 1) // 2 * len(OPERATIONS) ** 2
         return cell**2
 
-    def draw(self, rng: random.Random) -> Genotype:
+    def sample_genotype(self, rng: random.Random) -> Genotype:
         cells = []
         for _ in range(2):
             pairs = []
@@ -96,7 +98,7 @@ class NASBench301(GenotypeMoves[Genotype], SearchSpace):
             cells.append(pairs)
         return make_genotype(*cells)
 
-    def vary(self, genotype: Genotype, rng: random.Random, mutations: int) -> Genotype:
+    def mutate_genotype(self, genotype: Genotype, rng: random.Random, mutations: int) -> Genotype:
         """Each mutation gives an edge another operation or, where the node has a third to choose, another source."""
         cells = [list(cell) for cell in genotype]
         for _ in range(mutations):
@@ -110,35 +112,44 @@ class NASBench301(GenotypeMoves[Genotype], SearchSpace):
             cell[place] = (source, operation)
         return make_genotype(*cells)
 
-    def cross(self, a: Genotype, b: Genotype, rng: random.Random) -> Genotype:
+    def crossover_genotypes(self, a: Genotype, b: Genotype, rng: random.Random) -> Genotype:
         """The first nodes of ``a`` and the rest of ``b``, the normal cell's nodes before the reduction cell's."""
         cut = 2 * rng.randrange(1, 2 * STEPS)
         edges = (a.normal + a.reduce)[:cut] + (b.normal + b.reduce)[cut:]
         return make_genotype(edges[: 2 * STEPS], edges[2 * STEPS :])
 
-    def from_string(self, text: str, code: str | None = None) -> Architecture:
-        """The network of a genotype; a node's two edges may stand in any order.
+    def canonical(self, architecture: Architecture) -> str:
+        """The genotype's text with each cell's nodes numbered in the one order that gives the least list.
 
-        Args:
-            text: The genotype.
-            code: Its notation. ``genotype``: ``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=[2, 3, 4, 5],
-                reduce=[...], reduce_concat=[2, 3, 4, 5])``. ``naslib``: for each cell eight (source, operation) pairs,
-                operations by their place in `zeroshot_nas.blocks.darts.OPERATIONS`, such as the keys of
-                NAS-Bench-Suite-Zero's tables, as tuples or lists. None tells them apart.
-
-        Raises:
-            ArchitectureError: The text is malformed or outside of the space; the place is named.
-            UnknownNameError: No notation has that name.
-
-        Example:
-            >>> space = NASBench301()
-            >>> space.to_string(space.from_string(space.to_string(space.initial())), "naslib")[:50]
-            '(((0, 3), (1, 3), (0, 3), (1, 3), (0, 2), (1, 3), '
+        Cells that differ in the order of their nodes alone share it: their outputs are the same channels in another
+        order.
         """
-        if code is None:
-            code = "naslib" if text.lstrip()[:1] in ("(", "[") else "genotype"
-        if check_code(code, CODES) == "genotype":
-            return self.network(read_genotype(text))
+        genotype = self.genotype(architecture)
+        return genotype_text(Genotype(_least(genotype.normal), _least(genotype.reduce)))
+
+
+@register_notation("nasbench301", "genotype")
+class GenotypeText(Notation[Genotype]):
+    """``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=[2, 3, 4, 5], reduce=[...], reduce_concat=...)``.
+
+    A node's two edges may stand in any order.
+    """
+
+    def parse(self, text: str, space: NASBench301, /) -> Genotype:
+        return read_genotype(text)
+
+    def format(self, genotype: Genotype, space: NASBench301, /) -> str:
+        return genotype_text(genotype)
+
+
+@register_notation("nasbench301", "naslib")
+class NASLibTuple(Notation[Genotype]):
+    """For each cell eight (source, operation) pairs, such as the keys of NAS-Bench-Suite-Zero's tables.
+
+    Operations are places in `zeroshot_nas.blocks.darts.OPERATIONS`; tuples or lists.
+    """
+
+    def parse(self, text: str, space: NASBench301, /) -> Genotype:
         if len(text) > _MAX_TEXT:
             raise ArchitectureError(f"a NASLib tuple has at most {_MAX_TEXT:,} characters, got {len(text):,}")
         try:
@@ -151,39 +162,13 @@ class NASBench301(GenotypeMoves[Genotype], SearchSpace):
             raise ArchitectureError(f"malformed NASLib tuple: {error}") from None
         if not isinstance(cells, list | tuple) or len(cells) != 2:
             raise ArchitectureError(f"a NASLib tuple has a normal and a reduction cell, got {text[:60]!r}")
-        return self.network(make_genotype(*cells))
+        return make_genotype(*cells)
 
-    def to_string(self, architecture: Architecture, code: str = "genotype") -> str:
-        """The genotype of a network, in one of `from_string`'s notations.
+    def format(self, genotype: Genotype, space: NASBench301, /) -> str:
+        return str(tuple(genotype))
 
-        Raises:
-            ArchitectureError: The network is not in the space.
-            UnknownNameError: No notation has that name.
-        """
-        genotype = self.genotype(architecture)
-        return genotype_text(genotype) if check_code(code, CODES) == "genotype" else str(tuple(genotype))
-
-    def canonical(self, architecture: Architecture) -> str:
-        """The genotype's text with each cell's nodes numbered in the one order that gives the least list.
-
-        Cells that differ in the order of their nodes alone share it: their outputs are the same channels in another
-        order.
-        """
-        genotype = self.genotype(architecture)
-        return genotype_text(Genotype(_least(genotype.normal), _least(genotype.reduce)))
-
-
-@register_space("nasbench301")
-def nasbench301(*, input_size: Shape, num_classes: int, num_cells: int = 8, channels: int = 32) -> NASBench301:
-    """The networks of NAS-Bench-301 (arXiv:2008.09777): 8 cells and 32 channels, as its training runs have them.
-
-    Departures from DARTS's code: see `zeroshot_nas.blocks.darts.DARTSNetwork`.
-
-    Example:
-        >>> f"{nasbench301(input_size=(3, 32, 32), num_classes=10).size():.3g}"
-        '1.08e+18'
-    """
-    return NASBench301("nasbench301", input_size, num_classes, num_cells, channels)
+    def recognises(self, text: str) -> bool:
+        return text.lstrip()[:1] in ("(", "[")
 
 
 @lru_cache(maxsize=16_384)

@@ -10,8 +10,9 @@ from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.blocks.mobilenet_v2 import MobileNetV2, Shortcut
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.spaces.base import SearchSpace, register_space
-from zeroshot_nas.spaces.genotypes import DigitMoves, Digits, read_digits
+from zeroshot_nas.spaces.base import register_space
+from zeroshot_nas.spaces.genotypes import Digits, DigitSpace, DigitString
+from zeroshot_nas.spaces.notations import register_notation
 
 STAGES = (2, 3, 3)
 """Layers of each stage; the first of a stage halves the resolution and doubles the channels."""
@@ -20,8 +21,9 @@ STEM_WIDTH, LAST_WIDTH = 32, 1280
 """Channels of the first and the last convolution."""
 
 
+@register_space("nasbench_macro")
 @dataclass(frozen=True)
-class NASBenchMacro(DigitMoves, SearchSpace):
+class NASBenchMacro(DigitSpace):
     """Chains of MobileNetV2 blocks (Su et al., CVPR 2021, arXiv:2103.11922).
 
     A 3x3 convolution to 32 channels, eight layers in stages of 2, 3 and 3 with 64, 128 and 256 channels, a 1x1
@@ -29,22 +31,24 @@ class NASBenchMacro(DigitMoves, SearchSpace):
     convolution and batch norm), 1, a MobileNetV2 block of kernel 3 and expansion 3, or 2, one of kernel 5 and
     expansion 6.
 
-    There are 3^8 = 6,561 strings of 3,969 networks: an identity inside a stage is the same wherever it stands.
+    There are 3^8 = 6,561 strings of 3,969 networks: an identity inside a stage is the same wherever it stands. An
+    identity counts as a layer. The notation is ``arch``, the eight digits. No departures from the authors' code.
 
     Args:
-        name: The space's name.
         input_size: Shape ``(C, H, W)`` of one image.
         num_classes: Outputs of the classifier.
+
+    Example:
+        >>> space = NASBenchMacro()
+        >>> space.size(), space.to_string(space.from_string("02012100"))
+        (6561, '02012100')
     """
 
-    name: str = "nasbench_macro"
     input_size: Shape = (3, 32, 32)
     num_classes: int = 10
 
     choices = (3,) * sum(STAGES)
-
-    def __post_init__(self) -> None:
-        self.initial()  # refuses an unusable input size
+    own_notation = "arch"
 
     def network(self, genotype: Digits) -> Architecture:
         blocks: list[BlockSpec] = [Layers(STEM_WIDTH, layers="conv3-bn-relu")]
@@ -55,7 +59,7 @@ class NASBenchMacro(DigitMoves, SearchSpace):
         blocks.append(Layers(LAST_WIDTH, layers="conv1-bn-relu"))
         return Architecture(tuple(blocks), self.input_size, self.num_classes)
 
-    def read(self, architecture: Architecture) -> Digits | None:
+    def genotype_of(self, architecture: Architecture) -> Digits | None:
         digits = []
         for block in architecture.blocks[1:-1]:
             if isinstance(block, Shortcut):
@@ -70,31 +74,6 @@ class NASBenchMacro(DigitMoves, SearchSpace):
     def smallest(self, cost: str) -> Architecture:
         """Costs are sums over the layers, so the cheapest option of each layer makes the cheapest network."""
         return self.network(self.cheapest(lambda each: getattr(complexity(each), cost)))
-
-    def size(self, max_layers: int | None = None) -> float:
-        """The number of strings, 3^8; an identity counts as a layer, so all have the same depth."""
-        return 3 ** sum(STAGES) if max_layers is None or max_layers >= self.initial().layers else 0
-
-    def from_string(self, text: str) -> Architecture:
-        """The network of eight digits.
-
-        Raises:
-            ArchitectureError: The text is malformed; character and position are named.
-
-        Example:
-            >>> space = NASBenchMacro()
-            >>> space.to_string(space.from_string("02012100"))
-            '02012100'
-        """
-        return self.network(read_digits(text, sum(STAGES), "012", "architecture"))
-
-    def to_string(self, architecture: Architecture) -> str:
-        """The eight digits of a network.
-
-        Raises:
-            ArchitectureError: The network is not in the space.
-        """
-        return "".join(map(str, self.genotype(architecture)))
 
     def canonical(self, architecture: Architecture) -> str:
         """The digits with each stage's identities moved behind its blocks; networks of one key are the same.
@@ -114,15 +93,11 @@ class NASBenchMacro(DigitMoves, SearchSpace):
         return key
 
 
-@register_space("nasbench_macro")
-def nasbench_macro(*, input_size: Shape, num_classes: int) -> NASBenchMacro:
-    """The chains of NAS-Bench-Macro (arXiv:2103.11922); no departures from the authors' code.
+@register_notation("nasbench_macro", "arch")
+class LayerDigits(DigitString):
+    """A digit a layer, the genotype itself."""
 
-    Example:
-        >>> nasbench_macro(input_size=(3, 32, 32), num_classes=10).size()
-        6561
-    """
-    return NASBenchMacro("nasbench_macro", input_size, num_classes)
+    length, options, what = sum(STAGES), "012", "architecture"
 
 
 def _layer(digit: int, width: int, stride: int) -> BlockSpec:

@@ -9,20 +9,19 @@ from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.cells import BEST_CIFAR100, NASBench201Cell, NASBench201Reduction, halving_windows
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.spaces.base import SearchSpace, register_space
-from zeroshot_nas.spaces.genotypes import DigitMoves, Digits, check_code
+from zeroshot_nas.spaces.base import register_space
+from zeroshot_nas.spaces.genotypes import Digits, DigitSpace, read_index
+from zeroshot_nas.spaces.notations import Notation, register_notation
 
 WIDTHS = tuple(range(8, 65, 8))
 """What each width can be; a genotype holds places in this list."""
 
-CODES = ("widths", "index")
-"""Notations of a network; see `NATSSize.from_string`."""
-
 _LAYERS = ("stem and stage 1", "reduction 1", "stage 2", "reduction 2", "stage 3")
 
 
+@register_space("nats_sss")
 @dataclass(frozen=True)
-class NATSSize(DigitMoves, SearchSpace):
+class NATSSize(DigitSpace):
     """The skeleton of NAS-Bench-201 with one cell a stage and free widths (Dong et al., TPAMI 2021, arXiv:2009.00437).
 
     The widths are, in the string's order, those of the first convolution and the first stage's cell, the first
@@ -30,24 +29,27 @@ class NATSSize(DigitMoves, SearchSpace):
     width, its skip connection is a 1x1 convolution and batch norm. The cell is
     `zeroshot_nas.blocks.cells.BEST_CIFAR100`.
 
-    There are 8^5 = 32,768 strings, and no two name the same network.
+    There are 8^5 = 32,768 strings, and no two name the same network. The notations are ``widths`` and ``index``.
+
+    Departures from the authors' code: a reduction at an odd side pools 3x3 windows instead of 2x2, which would not fit.
 
     Args:
-        name: The space's name.
         input_size: Shape ``(C, H, W)`` of one image.
         num_classes: Outputs of the classifier.
         num_cells: Cells a stage.
+
+    Example:
+        >>> space = NATSSize()
+        >>> space.size(), space.to_string(space.from_string("8:16:24:32:40"), "index")
+        (32768, '668')
     """
 
-    name: str = "nats_sss"
     input_size: Shape = (3, 32, 32)
     num_classes: int = 10
     num_cells: int = 1
 
     choices = (len(WIDTHS),) * 5
-
-    def __post_init__(self) -> None:
-        self.initial()  # refuses options that make no network
+    own_notation = "widths"
 
     def network(self, genotype: Digits) -> Architecture:
         stem, reduction1, stage2, reduction2, stage3 = (WIDTHS[place] for place in genotype)
@@ -69,7 +71,7 @@ class NATSSize(DigitMoves, SearchSpace):
     def _stage(self, width: int) -> NASBench201Cell:
         return NASBench201Cell(width, sub_layers=self.num_cells, cell=BEST_CIFAR100)
 
-    def read(self, architecture: Architecture) -> Digits | None:
+    def genotype_of(self, architecture: Architecture) -> Digits | None:
         blocks = architecture.blocks
         widths = [block.out_channels for block in (blocks[0], *blocks[2:6])]
         if len(widths) != len(_LAYERS) or not set(widths) <= set(WIDTHS):
@@ -84,31 +86,12 @@ class NATSSize(DigitMoves, SearchSpace):
         """The least widths: what all networks have is cheapest there, and no skip connection needs a convolution."""
         return self.network((0,) * len(_LAYERS))
 
-    def size(self, max_layers: int | None = None) -> float:
-        """The number of strings, 8^5; all networks have the same depth."""
-        return len(WIDTHS) ** 5 if max_layers is None or max_layers >= self.initial().layers else 0
 
-    def from_string(self, text: str, code: str | None = None) -> Architecture:
-        """The network of five widths.
+@register_notation("nats_sss", "widths")
+class Widths(Notation[Digits]):
+    """The widths themselves, as in ``8:16:24:32:40``."""
 
-        Args:
-            text: The widths.
-            code: Their notation: ``widths`` (or None) as in ``8:16:24:32:40``, ``index`` for the place in the
-                benchmark's files, 0 to 32767.
-
-        Raises:
-            ArchitectureError: The text is malformed; token and position are named.
-            UnknownNameError: No notation has that name.
-
-        Example:
-            >>> space = NATSSize()
-            >>> space.to_string(space.from_string("8:16:24:32:40"), "index")
-            '668'
-        """
-        if check_code(code or "widths", CODES) == "index":
-            if not text.isascii() or not text.isdigit() or len(text) > 5 or int(text) >= self.size():
-                raise ArchitectureError(f"an index is a number from 0 to 32767, got {text[:40]!r}")
-            return self.network(tuple(int(text) // 8**power % 8 for power in (4, 3, 2, 1, 0)))
+    def parse(self, text: str, space: NATSSize, /) -> Digits:
         tokens = text.split(":")
         if len(tokens) != len(_LAYERS):
             raise ArchitectureError(f"expected five widths as in 8:16:24:32:40, got {len(tokens)} in {text[:60]!r}")
@@ -121,29 +104,19 @@ class NATSSize(DigitMoves, SearchSpace):
                 )
             places.append(known.index(token))
             position += len(token) + 1
-        return self.network(tuple(places))
+        return tuple(places)
 
-    def to_string(self, architecture: Architecture, code: str = "widths") -> str:
-        """The widths of a network, in one of `from_string`'s notations.
-
-        Raises:
-            ArchitectureError: The network is not in the space.
-            UnknownNameError: No notation has that name.
-        """
-        genotype = self.genotype(architecture)
-        if check_code(code, CODES) == "index":
-            return str(sum(place * 8**power for place, power in zip(genotype, (4, 3, 2, 1, 0), strict=True)))
+    def format(self, genotype: Digits, space: NATSSize, /) -> str:
         return ":".join(str(WIDTHS[place]) for place in genotype)
 
 
-@register_space("nats_sss")
-def nats_sss(*, input_size: Shape, num_classes: int, num_cells: int = 1) -> NATSSize:
-    """The widths of NATS-Bench's size space (arXiv:2009.00437).
+@register_notation("nats_sss", "index")
+class Index(Notation[Digits]):
+    """The place in the benchmark's files, 0 to 32767."""
 
-    Departures from the authors' code: a reduction at an odd side pools 3x3 windows instead of 2x2, which would not fit.
+    def parse(self, text: str, space: NATSSize, /) -> Digits:
+        index = read_index(text, 8**5)
+        return tuple(index // 8**power % 8 for power in (4, 3, 2, 1, 0))
 
-    Example:
-        >>> nats_sss(input_size=(3, 32, 32), num_classes=10).size()
-        32768
-    """
-    return NATSSize("nats_sss", input_size, num_classes, num_cells)
+    def format(self, genotype: Digits, space: NATSSize, /) -> str:
+        return str(sum(place * 8**power for place, power in zip(genotype, (4, 3, 2, 1, 0), strict=True)))

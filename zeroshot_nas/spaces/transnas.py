@@ -15,22 +15,21 @@ from zeroshot_nas.blocks.cells import NASBench201Cell, PreactivationResidual, ce
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.spaces.base import SearchSpace, register_space
+from zeroshot_nas.spaces.base import register_space
 from zeroshot_nas.spaces.genotypes import (
-    DigitMoves,
     Digits,
-    GenotypeMoves,
-    check_code,
+    DigitSpace,
+    GenotypeSpace,
     read_choices,
     read_digits,
     read_numbers,
 )
-
-CODES = ("transnas", "naslib")
-"""Notations of a network; see the spaces' ``from_string``."""
+from zeroshot_nas.spaces.notations import Notation, register_notation
 
 MICRO_SKELETON = (4, 1, 4, 1, 4)
 """The module types that all networks of the cell space have."""
+
+_SKELETON_TEXT = "".join(map(str, MICRO_SKELETON))
 
 MACRO_LENGTHS = range(4, 7)
 """Modules that a network of the macro space may have."""
@@ -42,8 +41,9 @@ _MODULES = 2  # blocks or cells of a module
 _NAME = re.compile(r"(?P<channels>\d{1,9})-(?P<macro>[^-]*)-(?P<micro>[^-]*)", re.ASCII)
 
 
+@register_space("transnas_micro")
 @dataclass(frozen=True)
-class TransNASMicro(DigitMoves, SearchSpace):
+class TransNASMicro(DigitSpace):
     """Cells of NAS-Bench-201's kind without pooling, in a fixed skeleton (Duan et al., CVPR 2021, arXiv:2105.11871).
 
     Two 3x3 convolutions of stride 2 to ``channels``, five modules of two cells each, pooling, classifier; there is no
@@ -52,24 +52,29 @@ class TransNASMicro(DigitMoves, SearchSpace):
     3x3 convolution, for the edges 01, 02, 12, 03, 13, 23.
 
     There are 4^6 = 4,096 strings, of which `canonical` leaves 1,236. The authors' classifiers have 75 classes (objects)
-    or 47 (scenes) on 3x256x256.
+    or 47 (scenes) on 3x256x256. The notations are ``transnas`` and ``naslib``.
+
+    First convolutions, skeleton, operations and head are those of the authors' code, and parameters are those that
+    NASLib counts; of the heads there is that of the classification tasks. Departure: the skip of stride 2, see
+    `zeroshot_nas.blocks.cells.NASBench201Cell`.
 
     Args:
-        name: The space's name.
         input_size: Shape ``(C, H, W)`` of one image.
         num_classes: Outputs of the classifier.
         channels: Channels behind the second convolution.
+
+    Example:
+        >>> space = TransNASMicro()
+        >>> space.size(), space.format(space.parse("64-41414-1_02_333"), "naslib")
+        (4096, '(1, 0, 2, 3, 3, 3)')
     """
 
-    name: str = "transnas_micro"
     input_size: Shape = (3, 32, 32)
     num_classes: int = 10
     channels: int = 64
 
     choices = (4,) * 6
-
-    def __post_init__(self) -> None:
-        self.initial()  # refuses options that make no network
+    own_notation = "transnas"
 
     def network(self, genotype: Digits) -> Architecture:
         blocks, width, cell = _stem(self.channels), self.channels, cell_text(genotype)
@@ -79,7 +84,7 @@ class TransNASMicro(DigitMoves, SearchSpace):
             blocks.append(NASBench201Cell(width, stride, _MODULES, cell))
         return Architecture(tuple(blocks), self.input_size, self.num_classes)
 
-    def read(self, architecture: Architecture) -> Digits | None:
+    def genotype_of(self, architecture: Architecture) -> Digits | None:
         last = architecture.blocks[-1]
         digits = read_cell(last.cell) if isinstance(last, NASBench201Cell) else (4,)
         return None if 4 in digits else digits
@@ -92,81 +97,41 @@ class TransNASMicro(DigitMoves, SearchSpace):
         """Costs are sums over the edges, so the cheapest operation of each edge makes the cheapest cell."""
         return self.network(self.cheapest(lambda each: getattr(complexity(each), cost)))
 
-    def size(self, max_layers: int | None = None) -> float:
-        """The number of strings, 4^6; all networks have the same depth."""
-        return 4**6 if max_layers is None or max_layers >= self.initial().layers else 0
-
-    def from_string(self, text: str, code: str | None = None) -> Architecture:
-        """The network of a cell.
-
-        Args:
-            text: The cell.
-            code: Its notation: ``transnas`` as in ``64-41414-1_02_333`` (channels, skeleton, the edges into each node),
-                ``naslib`` as in ``(1, 0, 2, 3, 3, 3)``, the digits as NAS-Bench-Suite-Zero's keys have them. None
-                tells them apart.
-
-        Raises:
-            ArchitectureError: The text is malformed or not of this space; token and position are named.
-            UnknownNameError: No notation has that name.
-
-        Example:
-            >>> space = TransNASMicro()
-            >>> space.from_string("64-41414-1_02_333") == space.from_string("(1, 0, 2, 3, 3, 3)")
-            True
-        """
-        if _chosen(text, code) == "naslib":
-            return self.network(read_choices(text, 6, range(4), "NASLib tuple"))
-        macro, micro, position = _read_name(text, self.channels)
-        if macro != (skeleton := "".join(map(str, MICRO_SKELETON))):
-            raise ArchitectureError(f"the skeleton of a cell's network is {skeleton}, got {macro[:30]!r}")
-        if [len(group) for group in micro.split("_")] != [1, 2, 3]:
-            raise ArchitectureError(
-                f"malformed cell {micro[:30]!r} at position {position}: expected one, two and three digits joined by "
-                "'_', as in 1_02_333"
-            )
-        return self.network(read_digits(micro.replace("_", ""), 6, "0123", "cell"))
-
-    def to_string(self, architecture: Architecture, code: str = "transnas") -> str:
-        """The cell of a network, in one of `from_string`'s notations.
-
-        Raises:
-            ArchitectureError: The network is not in the space.
-            UnknownNameError: No notation has that name.
-        """
-        genotype = self.genotype(architecture)
-        if check_code(code, CODES) == "naslib":
-            return str(genotype)
-        digits = "".join(map(str, genotype))
-        return f"{self.channels}-{''.join(map(str, MICRO_SKELETON))}-{digits[0]}_{digits[1:3]}_{digits[3:]}"
-
     def canonical(self, architecture: Architecture) -> str:
         """What the cell computes: `zeroshot_nas.blocks.cells.cell_expression`."""
         return cell_expression(self.genotype(architecture))
 
 
+@register_space("transnas_macro")
 @dataclass(frozen=True)
-class TransNASMacro(GenotypeMoves[Digits], SearchSpace):
+class TransNASMacro(GenotypeSpace[Digits]):
     """Skeletons of four to six modules of two residual blocks each (Duan et al., CVPR 2021, arXiv:2105.11871).
 
     Two 3x3 convolutions of stride 2 to ``channels``, the modules, pooling, classifier; there is no batch norm or ReLU
     behind the last block. A module is of type 1 (plain), 2 (doubles the channels), 3 (halves the resolution) or 4
     (both). One to four modules halve the resolution, and one to three double the channels: that rule leaves the 3,256
-    strings that the benchmark has.
+    strings that the benchmark has. The notations are ``transnas`` and ``naslib``.
+
+    First convolutions, blocks and head are those of the authors' code, and parameters are those that NASLib counts; of
+    the heads there is that of the classification tasks. The rule for the types is derived: it is the one that leaves as
+    many strings as the benchmark says it has. No departures.
 
     Args:
-        name: The space's name.
         input_size: Shape ``(C, H, W)`` of one image.
         num_classes: Outputs of the classifier.
         channels: Channels behind the second convolution.
+
+    Example:
+        >>> space = TransNASMacro()
+        >>> space.size(), space.format(space.parse("64-1234-basic"), "naslib")
+        (3256, '(1, 2, 3, 4, 0, 0)')
     """
 
-    name: str = "transnas_macro"
     input_size: Shape = (3, 32, 32)
     num_classes: int = 10
     channels: int = 64
 
-    def __post_init__(self) -> None:
-        self.initial()  # refuses options that make no network
+    own_notation = "transnas"
 
     def network(self, genotype: Digits) -> Architecture:
         blocks, width = _stem(self.channels), self.channels
@@ -176,7 +141,7 @@ class TransNASMacro(GenotypeMoves[Digits], SearchSpace):
             blocks.append(PreactivationResidual(width, stride, _MODULES))
         return Architecture(tuple(blocks), self.input_size, self.num_classes)
 
-    def read(self, architecture: Architecture) -> Digits | None:
+    def genotype_of(self, architecture: Architecture) -> Digits | None:
         width, modules = self.channels, []
         for block in architecture.blocks[2:]:
             modules.append(1 + (block.out_channels > width) + 2 * (block.stride > 1))
@@ -195,93 +160,85 @@ class TransNASMacro(GenotypeMoves[Digits], SearchSpace):
         """The number of strings, in all 3,256; a block is a layer, and so is each of the two first convolutions."""
         return sum(max_layers is None or 2 + _MODULES * len(modules) <= max_layers for modules in _macros())
 
-    def draw(self, rng: random.Random) -> Digits:
+    def sample_genotype(self, rng: random.Random) -> Digits:
         return _macros()[int(rng.random() * len(_macros()))]
 
-    def vary(self, genotype: Digits, rng: random.Random, mutations: int) -> Digits:
+    def mutate_genotype(self, genotype: Digits, rng: random.Random, mutations: int) -> Digits:
         """Each mutation changes, adds or removes one module."""
         for _ in range(mutations):
             near = _neighbours(genotype)
             genotype = near[int(rng.random() * len(near))]
         return genotype
 
-    def cross(self, a: Digits, b: Digits, rng: random.Random) -> Digits:
+    def crossover_genotypes(self, a: Digits, b: Digits, rng: random.Random) -> Digits:
         children = [a[:i] + b[j:] for i in range(1, len(a)) for j in range(1, len(b))]
         allowed = [child for child in children if _fault(child) is None] or [a]
         return allowed[int(rng.random() * len(allowed))]
 
-    def from_string(self, text: str, code: str | None = None) -> Architecture:
-        """The network of a skeleton.
 
-        Args:
-            text: The skeleton.
-            code: Its notation: ``transnas`` as in ``64-1234-basic``, ``naslib`` as in ``(1, 2, 3, 4, 0, 0)``, the types
-                filled up to six with zeros, as NAS-Bench-Suite-Zero's keys have them. None tells them apart.
+@register_notation("transnas_micro", "transnas")
+class CellName(Notation[Digits]):
+    """``64-41414-1_02_333``: channels, skeleton, the edges into each node."""
 
-        Raises:
-            ArchitectureError: The text is malformed or not of this space; token and position are named.
-            UnknownNameError: No notation has that name.
+    def parse(self, text: str, space: TransNASMicro, /) -> Digits:
+        macro, micro, position = _read_name(text, space.channels)
+        if macro != _SKELETON_TEXT:
+            raise ArchitectureError(f"the skeleton of a cell's network is {_SKELETON_TEXT}, got {macro[:30]!r}")
+        if [len(group) for group in micro.split("_")] != [1, 2, 3]:
+            raise ArchitectureError(
+                f"malformed cell {micro[:30]!r} at position {position}: expected one, two and three digits joined by "
+                "'_', as in 1_02_333"
+            )
+        return read_digits(micro.replace("_", ""), 6, "0123", "cell")
 
-        Example:
-            >>> space = TransNASMacro()
-            >>> space.from_string("64-1234-basic") == space.from_string("(1, 2, 3, 4, 0, 0)")
-            True
-        """
-        if _chosen(text, code) == "naslib":
-            numbers = [number for number, _ in read_numbers(text, "NASLib tuple")]
-            while numbers and numbers[-1] == 0:
-                numbers.pop()
-            modules = tuple(numbers)
-        else:
-            macro, micro, position = _read_name(text, self.channels)
-            if micro != "basic":
-                raise ArchitectureError(f"expected 'basic' at position {position}, got {micro[:30]!r}")
-            modules = tuple(place + 1 for place in read_digits(macro, len(macro), "1234", "skeleton"))
-        if (fault := _fault(modules)) is not None:
-            raise ArchitectureError(f"the skeleton {''.join(map(str, modules))[:30]!r} is not in the space: {fault}")
-        return self.network(modules)
-
-    def to_string(self, architecture: Architecture, code: str = "transnas") -> str:
-        """The skeleton of a network, in one of `from_string`'s notations.
-
-        Raises:
-            ArchitectureError: The network is not in the space.
-            UnknownNameError: No notation has that name.
-        """
-        genotype = self.genotype(architecture)
-        if check_code(code, CODES) == "naslib":
-            return str(genotype + (0,) * (MACRO_LENGTHS[-1] - len(genotype)))
-        return f"{self.channels}-{''.join(map(str, genotype))}-basic"
+    def format(self, genotype: Digits, space: TransNASMicro, /) -> str:
+        digits = "".join(map(str, genotype))
+        return f"{space.channels}-{_SKELETON_TEXT}-{digits[0]}_{digits[1:3]}_{digits[3:]}"
 
 
-@register_space("transnas_micro")
-def transnas_micro(*, input_size: Shape, num_classes: int, channels: int = 64) -> TransNASMicro:
-    """The cells of TransNAS-Bench-101 (arXiv:2105.11871), with the head of its classification tasks.
+@register_notation("transnas_micro", "naslib")
+class CellTuple(Notation[Digits]):
+    """``(1, 0, 2, 3, 3, 3)``: the digits as NAS-Bench-Suite-Zero's keys have them."""
 
-    First convolutions, skeleton, operations and head are those of the authors' code, and parameters are those that
-    NASLib counts; the heads of the other tasks are left out. Departure: the skip of stride 2, see
-    `zeroshot_nas.blocks.cells.NASBench201Cell`.
+    def parse(self, text: str, space: TransNASMicro, /) -> Digits:
+        return read_choices(text, 6, range(4), "NASLib tuple")
 
-    Example:
-        >>> transnas_micro(input_size=(3, 256, 256), num_classes=47).size()
-        4096
-    """
-    return TransNASMicro("transnas_micro", input_size, num_classes, channels)
+    def format(self, genotype: Digits, space: TransNASMicro, /) -> str:
+        return str(genotype)
+
+    def recognises(self, text: str) -> bool:
+        return text.lstrip().startswith("(")
 
 
-@register_space("transnas_macro")
-def transnas_macro(*, input_size: Shape, num_classes: int, channels: int = 64) -> TransNASMacro:
-    """The skeletons of TransNAS-Bench-101 (arXiv:2105.11871), with the head of its classification tasks.
+@register_notation("transnas_macro", "transnas")
+class SkeletonName(Notation[Digits]):
+    """``64-1234-basic``: channels, the modules' types."""
 
-    First convolutions, blocks and head are those of the authors' code, and parameters are those that NASLib counts; the
-    heads of the other tasks are left out. The rule for the types is derived: it is the one that leaves as many
-    strings as the benchmark says it has. No departures.
+    def parse(self, text: str, space: TransNASMacro, /) -> Digits:
+        macro, micro, position = _read_name(text, space.channels)
+        if micro != "basic":
+            raise ArchitectureError(f"expected 'basic' at position {position}, got {micro[:30]!r}")
+        return _checked(tuple(place + 1 for place in read_digits(macro, len(macro), "1234", "skeleton")))
 
-    Example:
-        >>> transnas_macro(input_size=(3, 256, 256), num_classes=47).size()
-        3256
-    """
-    return TransNASMacro("transnas_macro", input_size, num_classes, channels)
+    def format(self, genotype: Digits, space: TransNASMacro, /) -> str:
+        return f"{space.channels}-{''.join(map(str, genotype))}-basic"
+
+
+@register_notation("transnas_macro", "naslib")
+class SkeletonTuple(Notation[Digits]):
+    """``(1, 2, 3, 4, 0, 0)``: the types filled up to six with zeros, as NAS-Bench-Suite-Zero's keys have them."""
+
+    def parse(self, text: str, space: TransNASMacro, /) -> Digits:
+        numbers = [number for number, _ in read_numbers(text, "NASLib tuple")]
+        while numbers and numbers[-1] == 0:
+            numbers.pop()
+        return _checked(tuple(numbers))
+
+    def format(self, genotype: Digits, space: TransNASMacro, /) -> str:
+        return str(genotype + (0,) * (MACRO_LENGTHS[-1] - len(genotype)))
+
+    def recognises(self, text: str) -> bool:
+        return text.lstrip().startswith("(")
 
 
 def _stem(channels: int) -> list[BlockSpec]:
@@ -327,8 +284,11 @@ def _neighbours(modules: Digits) -> tuple[Digits, ...]:
     return tuple(sorted(each for each in changed | longer | shorter if _fault(each) is None))
 
 
-def _chosen(text: str, code: str | None) -> str:
-    return check_code(code or ("naslib" if text.lstrip().startswith("(") else "transnas"), CODES)
+def _checked(modules: Digits) -> Digits:
+    """Module types that make a network of the macro space."""
+    if (fault := _fault(modules)) is not None:
+        raise ArchitectureError(f"the skeleton {''.join(map(str, modules))[:30]!r} is not in the space: {fault}")
+    return modules
 
 
 def _read_name(text: str, channels: int) -> tuple[str, str, int]:

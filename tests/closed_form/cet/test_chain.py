@@ -67,7 +67,7 @@ def test_a_mutation_works_out_the_block_that_it_changes_alone():
 @pytest.mark.parametrize(
     "network",
     [
-        NASBench201().from_string("333333", code="op_code"),  # cells
+        NASBench201().from_string("333333", notation="op_code"),  # cells
         zs.Architecture((PlainLayers(out_channels=8, layers="conv3-relu"),), (3, 8, 8)),  # no batch norm
         zs.Architecture((PlainLayers(out_channels=3, layers="relu-bn"),), (3, 8, 8)),  # one without convolution
         zs.Architecture.from_string("SuperConvK3BNRELU(3,8,4,1)", (3, 16, 16)),  # a stride of 4

@@ -175,13 +175,13 @@ def test_a_pool_of_none_is_empty():
 
 
 def test_a_pool_leaves_no_traceback_that_holds_it():
-    (error,) = cet_pool([SPACE.from_string("000000", code="op_code")])
+    (error,) = cet_pool([SPACE.from_string("000000", notation="op_code")])
     assert isinstance(error, UndefinedScoreError)
     assert error.__traceback__ is None
 
 
 def test_an_unknown_variant_is_every_networks_error():
-    nets = [plain(1), SPACE.from_string("333333", code="op_code"), SPACE.from_string("000000", code="op_code")]
+    nets = [plain(1), SPACE.from_string("333333", notation="op_code"), SPACE.from_string("000000", notation="op_code")]
     scores = cet_pool(nets, variant="x")
     assert list(map(outcome, scores)) == [alone(net, "x") for net in nets]
     assert [type(score) for score in scores] == [ProxyError, ProxyError, UndefinedScoreError]
@@ -233,18 +233,18 @@ def test_a_shared_plan_is_that_of_the_cell_itself(digits, resolution):
 
 
 def test_a_skip_lets_signal_through():
-    chain, residual = (SPACE.from_string(code, code="op_code") for code in ("303003", "303103"))
+    chain, residual = (SPACE.from_string(code, notation="op_code") for code in ("303003", "303103"))
     assert cet_terms(residual).D_f < cet_terms(chain).D_f
 
 
 def test_pooling_makes_patches_redundant():
-    plain_cell, pooled = (SPACE.from_string(code, code="op_code") for code in ("103003", "403003"))
+    plain_cell, pooled = (SPACE.from_string(code, notation="op_code") for code in ("103003", "403003"))
     assert cet_terms(pooled).P < cet_terms(plain_cell).P
 
 
 def test_what_has_no_score():
     with pytest.raises(UndefinedScoreError, match="no path leads from the input"):
-        cet(SPACE.from_string("000000", code="op_code"))
+        cet(SPACE.from_string("000000", notation="op_code"))
     with pytest.raises(UndefinedScoreError, match="full and for depthwise"):
         trace((Conv(8, 8, 3, groups=2),), (8, 4, 4))
     with pytest.raises(UndefinedScoreError, match="no rule for"):

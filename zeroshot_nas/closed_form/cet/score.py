@@ -96,7 +96,7 @@ def cet_pool(
     Example:
         >>> from zeroshot_nas.spaces.nasbench201 import NASBench201
         >>> space = NASBench201()
-        >>> nets = [space.from_string(code, code="op_code") for code in ("000000", "333333")]
+        >>> nets = [space.from_string(code, notation="op_code") for code in ("000000", "333333")]
         >>> dead, dense = cet_pool(nets)
         >>> type(dead).__name__, dense == cet(nets[1])
         ('UndefinedScoreError', True)

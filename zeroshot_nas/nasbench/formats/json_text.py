@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.errors import FileFormatError
-from zeroshot_nas.nasbench.base import DAMAGE, open_stream
+from zeroshot_nas.nasbench.formats.reading import DAMAGE, open_stream
 
 MAX_BYTES = 256 << 20
 """Bytes of the largest JSON text taken; NAS-Bench-Suite-Zero's largest has about 50 MB."""

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, cast
 import numpy as np
 
 from zeroshot_nas.errors import FileFormatError
-from zeroshot_nas.nasbench.base import DAMAGE, open_stream
+from zeroshot_nas.nasbench.formats.reading import DAMAGE, open_stream
 
 CHUNK = 1 << 20
 """Bytes that are read at a time."""
@@ -177,6 +177,64 @@ class _Source:
         return self.take(self.number(size), limit)
 
 
+class _Memo:
+    """The objects that a pickle numbers so that it can refer to them: up to 100 million, most of them short-lived.
+
+    A list of that many references takes 800 MB and keeps every object alive. So an entry is a number of four bytes,
+    whose lowest bit says in which of two lists its object is to be looked for:
+
+    - even, ``2 p``: a text or a name, at place p of ``kept``. Few differ, and they stay to the end.
+    - odd, ``2 n + 1``: any other object, the n-th of the pickle. Those since the last finished architecture are in
+      ``others``, of which the first is the ``first_other``-th; an earlier one is gone, and `DROPPED` stands for it.
+
+    The loop of `Unpickler.load` reads ``entries`` and ``kept`` itself: a call an opcode would double its time.
+
+    Args:
+        source: Where the pickle comes from; it says what is wrong and where.
+    """
+
+    def __init__(self, source: _Source) -> None:
+        self.source = source
+        self.entries = array("I")
+        self.kept: list[Any] = []
+        self.entry_of_text: dict[str, int] = {}
+        self.kept_bytes = 0
+        self.others: list[Any] = []
+        self.first_other = 1  # there is no 0-th: 1, its entry, fills gaps
+
+    def add(self, value: Any) -> int:
+        """The entry for an object that was not met before."""
+        if isinstance(value, str | _Global):
+            entry = len(self.kept) << 1
+            self.kept.append(value)
+            self.kept_bytes += len(value) + 150
+            if self.kept_bytes > MAX_KEPT_BYTES:
+                self.source.fail("holds more text than a benchmark can have")
+            if isinstance(value, str):
+                self.entry_of_text[value] = entry
+            return entry
+        self.others.append(value)
+        return (self.first_other + len(self.others) - 1) << 1 | 1
+
+    def put(self, index: int, entry: int) -> None:
+        """Files an entry out of turn; the gap before it holds entries of nothing."""
+        if index >= min(MAX_MEMO, self.source.position):  # a pickle numbers by counting, and each takes a byte
+            self.source.fail(f"damaged: it numbers an object {index}")
+        if index >= len(self.entries):
+            self.entries.extend([1] * (index + 1 - len(self.entries)))
+        self.entries[index] = entry
+
+    def other(self, entry: int) -> Any:
+        """The object of an odd entry."""
+        place = (entry >> 1) - self.first_other
+        return self.others[place] if place >= 0 else DROPPED
+
+    def drop_others(self) -> None:
+        """Lets go of all objects but texts and names; their entries stay."""
+        self.first_other += len(self.others)
+        self.others.clear()
+
+
 class Unpickler:
     """A pickle as a stream; containers, numbers, text and numpy's numbers come out as plain Python, arrays as lists.
 
@@ -267,26 +325,26 @@ class Unpickler:
     def _reset(self) -> None:
         self._stack.clear()
         self._marks.clear()
-        # The memo: an even entry is the place of a text or a name in `kept`, doubled; an odd one is the number of
-        # another object, doubled and one more, which is in `others` unless its architecture is done.
-        self._memo = array("I")
-        self._kept: list[Any] = []
-        self._known: dict[str, int] = {}
-        self._kept_bytes = 0
-        self._others: list[Any] = []
-        self._first_other = 1
+        self._memo = _Memo(self._source)
         self._made = self._summaries = 0
         self._forgot_at = self._source.position
 
     def load(self) -> Any:
-        """The next object of the stream, which may hold several."""
+        """The next object of the stream, which may hold several.
+
+        The opcodes that make up nearly all of a benchmark's file are done in place, most frequent first; every other
+        one is a call of a handler.
+        """
         self._reset()
         source, stack, push = self._source, self._stack, self._stack.append
-        memo, kept, known = self._memo, self._kept, self._known
+        memo = self._memo
+        entries, kept, known = memo.entries, memo.kept, memo.entry_of_text
         stack_handlers, read_handlers = self._stack_handlers, self._read_handlers
         double, short, signed = struct.Struct(">d").unpack_from, struct.Struct("<H").unpack_from, _INT.unpack_from
         unsigned = struct.Struct("<I").unpack_from
         buffer, at, safe = source.buffer, source.at, source.safe
+        # `buffer`, `at` and `safe` mirror the source's own: what reads by a method of the source stores `at` before and
+        # takes all three again after.
         try:
             while True:
                 if at >= safe:
@@ -301,7 +359,7 @@ class Unpickler:
                     at += 8
                 elif code == 0x94 or code == 0x71 or code == 0x72:  # MEMOIZE, BINPUT, LONG_BINPUT
                     if code == 0x94:
-                        index = len(memo)
+                        index = len(entries)
                     elif code == 0x71:
                         index = buffer[at]
                         at += 1
@@ -311,14 +369,14 @@ class Unpickler:
                     value = stack[-1]
                     entry = known.get(value) if type(value) is str else None
                     if entry is None:
-                        entry = self._number(value)
+                        entry = memo.add(value)
                     else:
                         stack[-1] = kept[entry >> 1]  # one copy of each text
-                    if index == len(memo):
-                        memo.append(entry)
+                    if index == len(entries):
+                        entries.append(entry)
                     else:
                         source.at = at
-                        self._put(index, entry)
+                        memo.put(index, entry)
                 elif code == 0x8C:  # SHORT_BINUNICODE
                     end = at + 1 + buffer[at]
                     if end <= source.end:
@@ -330,12 +388,12 @@ class Unpickler:
                         buffer, at, safe = source.buffer, source.at, source.safe
                 elif code == 0x68 or code == 0x6A:  # BINGET, LONG_BINGET
                     if code == 0x68:
-                        entry = memo[buffer[at]]
+                        entry = entries[buffer[at]]
                         at += 1
                     else:
-                        entry = memo[unsigned(buffer, at)[0]]
+                        entry = entries[unsigned(buffer, at)[0]]
                         at += 4
-                    push(self._other(entry) if entry & 1 else kept[entry >> 1])
+                    push(memo.other(entry) if entry & 1 else kept[entry >> 1])
                 elif code == 0x4B:  # BININT1
                     push(buffer[at])
                     at += 1
@@ -370,43 +428,16 @@ class Unpickler:
 
     def _check_size(self) -> None:
         live = self._source.position - self._forgot_at
-        if live > MAX_LIVE_BYTES or max(self._made, len(self._others) // 2) > MAX_CONTAINERS:
+        if live > MAX_LIVE_BYTES or max(self._made, len(self._memo.others) // 2) > MAX_CONTAINERS:
             self._source.fail("holds more at once than a benchmark's architecture can have")
-        if len(self._marks) > MAX_MARKS or len(self._memo) > MAX_MEMO:
+        if len(self._marks) > MAX_MARKS or len(self._memo.entries) > MAX_MEMO:
             self._source.fail("holds more objects than a benchmark can have")
 
-    def _number(self, value: Any) -> int:
-        """The memo's entry for an object that it has not met."""
-        if isinstance(value, str | _Global):
-            entry = len(self._kept) << 1
-            self._kept.append(value)
-            self._kept_bytes += len(value) + 150
-            if self._kept_bytes > MAX_KEPT_BYTES:
-                self._source.fail("holds more text than a benchmark can have")
-            if isinstance(value, str):
-                self._known[value] = entry
-            return entry
-        self._others.append(value)
-        return (self._first_other + len(self._others) - 1) << 1 | 1
-
-    def _put(self, index: int, entry: int) -> None:
-        """Files an entry out of turn; the gap before it holds entries of nothing."""
-        if index >= min(MAX_MEMO, self._source.position):  # a pickle numbers by counting, and each takes a byte
-            self._source.fail(f"damaged: it numbers an object {index}")
-        if index >= len(self._memo):
-            self._memo.extend([1] * (index + 1 - len(self._memo)))
-        self._memo[index] = entry
-
-    def _other(self, entry: int) -> Any:
-        place = (entry >> 1) - self._first_other
-        return self._others[place] if place >= 0 else DROPPED
-
     def _forget(self) -> None:
-        self._first_other += len(self._others)
-        self._others.clear()
+        self._memo.drop_others()
         self._made, self._forgot_at = 0, self._source.position
         self._summaries += 1
-        if self._summaries > MAX_SUMMARIES or self._first_other > MAX_MEMO:
+        if self._summaries > MAX_SUMMARIES or self._memo.first_other > MAX_MEMO:
             self._source.fail("holds more architectures than a benchmark can have")
 
     # What moves things on the stack.

@@ -13,8 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from zeroshot_nas.errors import DataError, FileFormatError, did_you_mean
-from zeroshot_nas.nasbench.base import DAMAGE, BenchmarkTable, Split, TableBuilder, open_stream, register_table_format
+from zeroshot_nas.nasbench.base import Split, register_table_format
 from zeroshot_nas.nasbench.convert import CSV_MARK, META
+from zeroshot_nas.nasbench.formats.reading import DAMAGE, open_stream
+from zeroshot_nas.nasbench.table import BenchmarkTable, TableBuilder
+from zeroshot_nas.spaces.notations import OWN, is_notation
 
 ACCURACY_COLUMNS = ("accuracy", "mean_acc")
 """Where the accuracy is looked for unless the caller says."""
@@ -28,9 +31,6 @@ _GAPS = ("", "nan", "na", "n/a", "null", "none")
 
 _OTHERS = b"index,c10_edgegpu_latency,"
 """How a file begins that another reader takes: HW-NAS-Bench's, of figures and no accuracies."""
-
-_CODES = ("op_code", "naslib_code")
-"""Columns that are named for the notation of what they hold."""
 
 
 def _is_csv(path: Path, head: bytes) -> bool:
@@ -67,8 +67,8 @@ def read_csv(
         accuracy_column: Name of the column of accuracies in percent; default: ``"accuracy"``, else ``"mean_acc"``.
         run_columns: Names of the columns of separate runs; empty cells are runs that do not exist.
         space: Registered name of the search space.
-        code: How the architectures are written; default: ``arch_column`` where it names a notation (``"op_code"``,
-            ``"naslib_code"``), else ``"arch"``.
+        code: How the architectures are written; default: ``arch_column`` where it names a notation, such as
+            ``"op_code"``, else ``"arch"``.
         name: What to call the table; default: the file's name.
         skip_missing: Whether to leave out rows with an empty accuracy, or one that is no number.
     """
@@ -124,7 +124,7 @@ def read_csv(
         "name": path.name,
         "space": "",
         "dataset": "",
-        "code": arch_column if arch_column in _CODES else "arch",
+        "code": arch_column if is_notation(arch_column) else OWN,
         **meta,
     }
     given = {"name": name, "space": space, "dataset": dataset, "code": code}

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.errors import FileFormatError
-from zeroshot_nas.nasbench.base import MAX_RUNS, FigureTable, as_number, choose_dataset, field_of, register_table_format
+from zeroshot_nas.nasbench.base import register_table_format
+from zeroshot_nas.nasbench.formats.reading import MAX_RUNS, as_number, choose_dataset, field_of
 from zeroshot_nas.nasbench.formats.unpickling import load_pickle
+from zeroshot_nas.nasbench.table import FigureTable
 
 SPACE = "nasbench201"
 _CONFIG = "config"

@@ -8,7 +8,9 @@ import math
 from pathlib import Path
 
 from zeroshot_nas.errors import FileFormatError
-from zeroshot_nas.nasbench.base import DAMAGE, FigureTable, choose_dataset, open_stream, register_table_format
+from zeroshot_nas.nasbench.base import register_table_format
+from zeroshot_nas.nasbench.formats.reading import DAMAGE, choose_dataset, open_stream
+from zeroshot_nas.nasbench.table import FigureTable
 
 PREFIXES = {"cifar10": "c10_", "cifar100": "c100_", "ImageNet16-120": "in16_"}
 """What the columns of a data set begin with."""

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroshot_nas.errors import DataError, FileFormatError, UnknownNameError
-from zeroshot_nas.nasbench.base import DAMAGE, BenchmarkTable, Split, TableBuilder, open_stream, register_table_format
+from zeroshot_nas.nasbench.base import Split, register_table_format
+from zeroshot_nas.nasbench.formats.reading import DAMAGE, open_stream
+from zeroshot_nas.nasbench.table import BenchmarkTable, TableBuilder
 
 EPOCHS = (4, 12, 36, 108)
 """Training lengths of the full file; the small file has the last."""

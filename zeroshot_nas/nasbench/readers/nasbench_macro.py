@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from zeroshot_nas.errors import FileFormatError, UnknownNameError
-from zeroshot_nas.nasbench.base import BenchmarkTable, TableBuilder, as_number, register_table_format
+from zeroshot_nas.nasbench.base import register_table_format
 from zeroshot_nas.nasbench.formats.json_text import load_json
+from zeroshot_nas.nasbench.formats.reading import as_number
+from zeroshot_nas.nasbench.table import BenchmarkTable, TableBuilder
 
 
 def _is_macro(_: Path, head: bytes) -> bool:

@@ -7,17 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zeroshot_nas.errors import DataError, FileFormatError, UnknownNameError
-from zeroshot_nas.nasbench.base import (
-    IMAGE_DATASETS,
-    MAX_RUNS,
-    BenchmarkTable,
-    Split,
-    TableBuilder,
-    as_number,
-    field_of,
-    register_table_format,
-)
+from zeroshot_nas.nasbench.base import Split, register_table_format
+from zeroshot_nas.nasbench.formats.reading import MAX_RUNS, as_number, field_of
 from zeroshot_nas.nasbench.formats.unpickling import load_pickle, load_torch
+from zeroshot_nas.nasbench.table import IMAGE_DATASETS, BenchmarkTable, TableBuilder
 
 EPOCHS_OF = {"less": 12, "full": 200}
 """What NAS-Bench-201 calls its two training lengths; NATS-Bench writes the number of epochs."""

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zeroshot_nas.core.checks import check_format
 from zeroshot_nas.errors import DataError, FileFormatError
-from zeroshot_nas.nasbench.base import BenchmarkTable, TableBuilder, register_table_format
+from zeroshot_nas.nasbench.base import register_table_format
 from zeroshot_nas.nasbench.convert import COLUMN, META, NPZ_FORMAT, NPZ_VERSION
+from zeroshot_nas.nasbench.table import BenchmarkTable, TableBuilder
 
 MAX_BYTES = 1 << 30
 """Bytes of the largest file after decompression; NAS-Bench-101 takes 100 MB."""
@@ -92,10 +94,7 @@ def _meta(arrays: dict[str, NDArray[Any]], path: Path) -> dict[str, str]:
         content = json.loads(_array(arrays, "meta", "u", 1, path).tobytes())
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: what it says about itself is no JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != NPZ_FORMAT:
-        raise FileFormatError(f"{path} is not a table of this package: expected format {NPZ_FORMAT!r}")
-    if content.get("version") != NPZ_VERSION:
-        raise FileFormatError(f"{path} has version {content.get('version')!r}; this release reads {NPZ_VERSION}")
+    check_format(content, NPZ_FORMAT, NPZ_VERSION, "a table of this package", file=str(path))
     if not all(isinstance(content.get(key), str) for key in META):
         raise FileFormatError(f"{path}: expected {', '.join(META)} as text")
     return {key: content[key] for key in META}

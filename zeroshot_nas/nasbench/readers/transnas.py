@@ -7,17 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from zeroshot_nas.errors import DataError, FileFormatError
-from zeroshot_nas.nasbench.base import (
-    MAX_RUNS,
-    BenchmarkTable,
-    Split,
-    TableBuilder,
-    as_number,
-    choose_dataset,
-    field_of,
-    register_table_format,
-)
+from zeroshot_nas.nasbench.base import Split, register_table_format
+from zeroshot_nas.nasbench.formats.reading import MAX_RUNS, as_number, choose_dataset, field_of
 from zeroshot_nas.nasbench.formats.unpickling import load_torch
+from zeroshot_nas.nasbench.table import BenchmarkTable, TableBuilder
 
 METRICS = {
     "class_scene": "top1",

@@ -14,7 +14,7 @@ from zeroshot_nas import Architecture, get_space
 from zeroshot_nas.architecture.blockspec import BLOCKS
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import ArchitectureError, UnknownNameError
-from zeroshot_nas.spaces.base import SPLIT_AT, ChainSpace, stride_steps
+from zeroshot_nas.spaces.chain import SPLIT_AT, ChainSpace, stride_steps
 
 SPACES = [get_space(name, input_size=(1, 16, 16)) for name in ("resnet", "mobilenet")]
 

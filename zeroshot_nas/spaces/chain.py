@@ -1,0 +1,298 @@
+"""Zen-NAS's space: chains of super-blocks whose types, widths and depths are free."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
+
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec
+from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.blocks.base import round_width
+from zeroshot_nas.core.checks import check_counts
+from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.spaces.base import SearchSpace
+
+_Option = TypeVar("_Option")
+
+WIDTH_RATIOS = (2.5, 2, 1.5, 1.25, 1, 1 / 1.25, 1 / 1.5, 1 / 2, 1 / 2.5)
+"""Factors that a mutation applies to a width, rounded to the space's step (Zen-NAS)."""
+
+LAYER_CHANGES = (-2, -1, 0, 1, 2)
+"""What a mutation adds to a block's sub-layers (Zen-NAS)."""
+
+SPLIT_AT = 6
+"""Sub-layers from which a block is split in two, so that its parts can differ (Zen-NAS)."""
+
+
+def stride_steps(input_size: Shape) -> int:
+    """How often a network halves its feature map: down to 4 to 7 positions on the shorter side.
+
+    Zen-NAS's three steps at 32 pixels and five at 224 follow the same rule.
+
+    Example:
+        >>> [stride_steps((3, side, side)) for side in (8, 16, 28, 32, 64, 96, 224)]
+        [1, 2, 2, 3, 4, 4, 5]
+    """
+    side, steps = min(input_size[1:]), 0
+    while side >= 8:
+        side, steps = side // 2, steps + 1
+    return steps
+
+
+@dataclass(frozen=True)
+class ChainSpace(SearchSpace):
+    """Chains of super-blocks: a 3x3 stem, a body of blocks of given types, a last 1x1 convolution (Zen-NAS).
+
+    Strides are set by the input's resolution (`stride_steps`) and never change: one body block a step, and from four
+    steps on the stem takes the first. A space has no bound on depth; a budget sets one.
+
+    Args:
+        name: The space's name.
+        body_types: Registered block types of the body, drawn evenly.
+        input_size: Shape ``(C, H, W)`` of one image.
+        num_classes: Outputs of the classifier.
+        squeeze_excite: Whether body blocks have squeeze-and-excitation.
+        max_width: Upper limit of every width.
+        last_width: Fixes the last convolution's width (Zen-NAS fixes 2048 for ImageNet); None leaves it free.
+        width_step: Every width is a multiple of it (Zen-NAS: 8). A smaller one lets networks of fewer than about 100k
+            parameters use their budget; 16 or 32 suit hardware that computes in tiles of that size.
+    """
+
+    name: str
+    body_types: tuple[str, ...]
+    input_size: Shape = (3, 32, 32)
+    num_classes: int = 10
+    squeeze_excite: bool = False
+    max_width: int = 2048
+    last_width: int | None = None
+    width_step: int = 8
+
+    stem_type = "SuperConvK3BNRELU"
+    last_type = "SuperConvK1BNRELU"
+
+    def __post_init__(self) -> None:
+        for name in self.body_types:
+            BLOCKS[name]  # an unknown type is said here, with the nearest known one
+        check_counts(1, ArchitectureError, width_step=self.width_step)
+        check_counts(self.width_step, ArchitectureError, max_width=self.max_width)
+        if self.last_width is not None and not self._is_width(self.last_width):
+            raise ArchitectureError(
+                f"last_width must be a multiple of {self.width_step} up to {self.max_width}, got {self.last_width!r}"
+            )
+        self.initial()  # refuses an unusable input size
+
+    @property
+    def block_options(self) -> Mapping[str, Any]:
+        return {"squeeze_excite": self.squeeze_excite}
+
+    @cached_property
+    def stem_stride(self) -> int:
+        return 2 if stride_steps(self.input_size) > 3 else 1
+
+    @cached_property
+    def body_strides(self) -> tuple[int, ...]:
+        """Strides of the body's first blocks; blocks of stride 1 may follow each."""
+        steps = stride_steps(self.input_size)
+        return (2,) * (steps - 1) if self.stem_stride == 2 else (1, *(2,) * steps)
+
+    def initial(self) -> Architecture:
+        widths = [min(16 * 2**index, 64) for index in range(len(self.body_strides))]
+        body = [
+            self._body_block(self.body_types[0], self._round(width), stride, self._round(width // 2))
+            for width, stride in zip(widths, self.body_strides, strict=True)
+        ]
+        return self._assemble([self._stem(self._round(8)), *body, self._last(self._round(128))])
+
+    def smallest(self, cost: str) -> Architecture:
+        body: list[BlockSpec] = []
+        for stride in self.body_strides:
+            options = [self._body_block(name, self.width_step, stride, self.width_step) for name in self.body_types]
+            chains = [self._assemble([self._stem(self.width_step), *body, option]) for option in options]
+            prices = [getattr(complexity(chain), cost) for chain in chains]
+            body.append(options[prices.index(min(prices))])
+        return self._assemble([self._stem(self.width_step), *body, self._last(self.width_step)])
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """A random walk from the initial network: 1 to 8 mutations a block."""
+        architecture = self.initial()
+        for _ in range(rng.randint(1, 8 * len(architecture.blocks))):
+            architecture = self.mutate(architecture, rng)
+        return architecture
+
+    def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
+        blocks = list(architecture.blocks)
+        last = len(blocks) - 1
+        chosen = {int(rng.random() * len(blocks)) for _ in range(mutations)}
+        for index in sorted(chosen, reverse=True):  # from the back, since a split moves what is behind it
+            if index == 0 or index == last:
+                blocks[index] = self._mutate_end(blocks[index], index, rng)
+            else:
+                blocks[index : index + 1] = self._mutate_body(blocks[index], rng)
+        return self._assemble(blocks)
+
+    def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
+        """One-point crossover where both have completed the same strides."""
+        cuts_a, cuts_b = _cuts(a), _cuts(b)
+        index = rng.randrange(len(cuts_a))
+        return self._assemble([*a.blocks[: cuts_a[index]], *b.blocks[cuts_b[index] :]])
+
+    def __contains__(self, architecture: object) -> bool:
+        if not isinstance(architecture, Architecture):
+            return False
+        if (architecture.input_size, architecture.num_classes) != (self.input_size, self.num_classes):
+            return False
+        if len(architecture.blocks) < 3:
+            return False
+        stem, *body, last = architecture.blocks
+        strides = [block.stride for block in body]
+        return (
+            stem == self._stem(stem.out_channels)
+            and self._is_width(stem.out_channels)
+            and last == self._last(last.out_channels)
+            and self._is_width(last.out_channels)
+            and all(map(self._is_body_block, body))
+            and strides[0] == self.body_strides[0]
+            and [stride for stride in strides[1:] if stride != 1] == list(self.body_strides[1:])
+        )
+
+    def size(self, max_layers: int | None = None) -> float:
+        if max_layers is None:
+            return math.inf
+        widths = self.max_width // self.width_step
+        per_block = len(self.body_types) * widths**2
+        ends = widths * (1 if self.last_width else widths)
+        depth = max_layers - 2  # the stem and the last convolution
+        steps = sum(stride == 2 for stride in self.body_strides)
+        # bodies[s][d]: chains of d layers in all of which s blocks have stride 2
+        bodies = [[0] * (depth + 1) for _ in range(steps + 1)]
+        first = int(self.body_strides[0] == 2)
+        for d in range(1, depth + 1):
+            for s in range(steps + 1):
+                shorter = [d - n for n in range(1, SPLIT_AT) if n < d]
+                chains = sum(bodies[s][rest] + (bodies[s - 1][rest] if s else 0) for rest in shorter)
+                bodies[s][d] = per_block * (chains + (s == first and d < SPLIT_AT))
+        return ends * sum(bodies[steps])
+
+    def _fault(self, architecture: Architecture) -> str:
+        blocks = architecture.blocks
+        if len(blocks) < 3:
+            return f"it has no body, only {len(blocks)} blocks"
+        for what, block, wanted in (("stem", blocks[0], self._stem), ("last block", blocks[-1], self._last)):
+            if not self._is_width(block.out_channels) or block != wanted(block.out_channels):
+                return f"its {what} is {block}; expected one as {wanted(self.width_step)}, {self._widths}"
+        for index, block in enumerate(blocks[1:-1], start=1):
+            if not self._is_body_block(block):
+                return (
+                    f"its block {index} is {block}; expected one of {', '.join(self.body_types)} with {self._widths}, "
+                    f"fewer than {SPLIT_AT} sub-layers and squeeze_excite={self.squeeze_excite}"
+                )
+        strides = tuple(block.stride for block in blocks[1:-1])
+        return f"its body has strides {strides}; expected {self.body_strides}, with any of 1 after each"
+
+    @property
+    def _widths(self) -> str:
+        return f"widths in steps of {self.width_step} up to {self.max_width}"
+
+    def _stem(self, width: int) -> BlockSpec:
+        return _end_block(self.stem_type, width, self.stem_stride)
+
+    def _last(self, width: int) -> BlockSpec:
+        return _end_block(self.last_type, self.last_width or width, 1)
+
+    def _body_block(
+        self, type_name: str, width: int, stride: int, bottleneck_channels: int, sub_layers: int = 1
+    ) -> BlockSpec:
+        return _body_block(type_name, width, stride, bottleneck_channels, sub_layers, self.squeeze_excite)
+
+    def _assemble(self, blocks: Sequence[BlockSpec]) -> Architecture:
+        return Architecture(tuple(blocks), self.input_size, self.num_classes)
+
+    def _mutate_width(self, width: int, rng: random.Random) -> int:
+        return _pick(_mutated_widths(width, self.width_step, self.max_width), rng)
+
+    def _round(self, width: int) -> int:
+        return _rounded(width, self.width_step, self.max_width)
+
+    def _mutate_end(self, block: BlockSpec, index: int, rng: random.Random) -> BlockSpec:
+        width = self._mutate_width(block.out_channels, rng)
+        return self._stem(width) if index == 0 else self._last(width)
+
+    def _mutate_body(self, block: Any, rng: random.Random) -> list[BlockSpec]:
+        """One of type, width, bottleneck width and depth changed.
+
+        Zen-NAS draws all four anew; near a budget hardly any such move is accepted.
+        """
+        type_name, width, bottleneck_channels = block.type_name, block.out_channels, block.bottleneck_channels
+        sub_layers = block.sub_layers
+        what = int(rng.random() * 4)
+        if what == 0:
+            type_name = _pick(self.body_types, rng)
+        elif what == 1:
+            width = self._mutate_width(width, rng)
+        elif what == 2:
+            bottleneck_channels = self._mutate_width(bottleneck_channels, rng)
+        else:
+            sub_layers = max(1, sub_layers + _pick(LAYER_CHANGES, rng))
+        mutant: Any = self._body_block(type_name, width, block.stride, bottleneck_channels, sub_layers)
+        if mutant.sub_layers < SPLIT_AT:
+            return [mutant]
+        half = SPLIT_AT // 2
+        return [replace(mutant, sub_layers=half), replace(mutant, sub_layers=mutant.sub_layers - half, stride=1)]
+
+    def _is_width(self, width: object) -> bool:
+        return isinstance(width, int) and 0 < width <= self.max_width and width % self.width_step == 0
+
+    def _is_body_block(self, block: Any) -> bool:
+        return (
+            block.type_name in self.body_types
+            and self._is_width(block.out_channels)
+            and self._is_width(block.bottleneck_channels)
+            and block.sub_layers < SPLIT_AT
+            and block.squeeze_excite == self.squeeze_excite
+        )
+
+
+@lru_cache(maxsize=4_096)
+def _mutated_widths(width: int, step: int, max_width: int) -> tuple[int, ...]:
+    return tuple(_rounded(width * ratio, step, max_width) for ratio in WIDTH_RATIOS)
+
+
+def _rounded(width: float, step: int, max_width: int) -> int:
+    return min(round_width(width, step), max_width // step * step)
+
+
+@lru_cache(maxsize=4_096)
+def _end_block(type_name: str, width: int, stride: int) -> BlockSpec:
+    return BLOCKS[type_name](out_channels=width, stride=stride)
+
+
+@lru_cache(maxsize=65_536)
+def _body_block(
+    type_name: str, width: int, stride: int, bottleneck_channels: int, sub_layers: int, squeeze_excite: bool
+) -> BlockSpec:
+    """A block, the same object for the same values: a search makes few different ones very often."""
+    return BLOCKS[type_name](
+        out_channels=width,
+        stride=stride,
+        bottleneck_channels=bottleneck_channels,
+        sub_layers=sub_layers,
+        squeeze_excite=squeeze_excite,
+    )
+
+
+def _pick(options: Sequence[_Option], rng: random.Random) -> _Option:
+    """One of the options, evenly; a quarter of the time that ``rng.choice`` takes."""
+    return options[int(rng.random() * len(options))]
+
+
+def _cuts(architecture: Architecture) -> list[int]:
+    """Where a chain may be cut: before the body, before each block of stride 2, before the last convolution."""
+    body = range(1, len(architecture.blocks) - 1)
+    strided = [index for index in body if architecture.blocks[index].stride == 2]
+    return [1, *strided, len(architecture.blocks) - 1]
