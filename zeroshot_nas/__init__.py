@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from zeroshot_nas.architecture.architecture import register_block as register_block
     from zeroshot_nas.core.ranking import rank_aggregate as rank_aggregate
     from zeroshot_nas.core.score import Score as Score
+    from zeroshot_nas.costs.base import CostInfo as CostInfo
+    from zeroshot_nas.costs.base import list_costs as list_costs
+    from zeroshot_nas.costs.base import register_cost as register_cost
     from zeroshot_nas.costs.budget import Budget as Budget
     from zeroshot_nas.costs.complexity import Costs as Costs
     from zeroshot_nas.costs.cost import cost as cost
@@ -59,6 +62,9 @@ _HOMES = {
     "Architecture": "architecture.architecture",
     "BlockSpec": "architecture.architecture",
     "register_block": "architecture.architecture",
+    "CostInfo": "costs.base",
+    "list_costs": "costs.base",
+    "register_cost": "costs.base",
     "cost": "costs.cost",
     "Budget": "costs.budget",
     "Costs": "costs.complexity",

@@ -69,10 +69,12 @@ class BlockSpec(ABC):
             raise ArchitectureError(
                 f"{self.type_name} is no registered block type.{did_you_mean(self.type_name, BLOCKS)}"
             )
-        # once, and from numbers alone, so that it is cheap and the same in every process
-        values = (_digest(value) if isinstance(value, str) else value for value in self.__dict__.values())
-        digest = hash((zlib.crc32(self.type_name.encode()), *values))
-        object.__setattr__(self, "_hash", digest)
+        self._keep_hash()
+
+    def _keep_hash(self) -> None:
+        """Once, and from numbers alone, so that it is cheap and the same in every process."""
+        values = [_digest(value) if isinstance(value, str) else value for value in self.__dict__.values()]
+        self.__dict__["_hash"] = hash((zlib.crc32(self.type_name.encode()), *values))
 
     @property
     def type_name(self) -> str:
@@ -184,7 +186,13 @@ def sub_layer_steps(block: BlockSpec, in_channels: int | None, resolution: Resol
 @lru_cache(maxsize=65_536)
 def single_sub_layer(block: BlockSpec) -> BlockSpec:
     """The block with one sub-layer: under what sub-layer sums are memoised, so that depth costs nothing more."""
-    return replace(block, sub_layers=1)
+    if block.sub_layers == 1:
+        return block
+    single = object.__new__(type(block))  # `replace` would check again what was checked
+    single.__dict__.update(block.__dict__, sub_layers=1)
+    del single.__dict__["_hash"]
+    single._keep_hash()
+    return single
 
 
 def _steps(ops: tuple[Op, ...], shape: Shape) -> Steps:

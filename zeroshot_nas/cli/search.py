@@ -27,12 +27,14 @@ from zeroshot_nas.cli.base import (
     Workers,
     app,
     cost_rows,
+    limit_parameters,
     load_table,
-    parse_milliseconds,
-    parse_number,
+    parse_quantity,
     print_rows,
     space_of,
+    with_cost_limits,
 )
+from zeroshot_nas.costs.base import COSTS
 from zeroshot_nas.errors import FileFormatError, OutputExistsError, SettingsChangedError
 from zeroshot_nas.execution import get_executor
 from zeroshot_nas.runs.store import FILE_NAME, Store, open_run, settings_difference
@@ -44,19 +46,13 @@ if TYPE_CHECKING:
 
 
 @app.command("search")
+@with_cost_limits(after="classes")
 def search_command(
     ctx: typer.Context,
     space: Annotated[str, typer.Option(help="Search space; see `list`.")] = "resnet",
     proxy: Annotated[str, typer.Option(help="What to rank by, e.g. cet, zen or zen:variant=zennas.")] = "cet",
     image: Input = "3x32x32",
     classes: Classes = 10,
-    max_params: Annotated[str | None, typer.Option(help="Upper limit on parameters, e.g. 1M.")] = None,
-    max_flops: Annotated[str | None, typer.Option(help="Upper limit on FLOPs (multiply-adds), e.g. 160M.")] = None,
-    max_layers: Annotated[str | None, typer.Option(help="Upper limit on layers, as Zen-NAS counts them.")] = None,
-    max_activations: Annotated[str | None, typer.Option(help="Upper limit on activations, e.g. 500k.")] = None,
-    max_latency: Annotated[
-        str | None, typer.Option(help="Upper limit on latency on a device, e.g. 4ms; see `latency calibrate`.")
-    ] = None,
     backend: Backend = "onnxruntime",
     device_table: Annotated[
         str | None,
@@ -96,6 +92,7 @@ def search_command(
     time_limit: Annotated[float | None, typer.Option(help="Seconds a score may take in a worker process.")] = None,
     force: Force = False,
     quiet: Quiet = False,
+    **_limits: str | None,
 ) -> None:
     """Search a space for the best network within a budget; trains nothing."""
     from zeroshot_nas import search
@@ -146,13 +143,11 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     from zeroshot_nas.searching.start import starting_point
 
     numbers: dict[str, Any] = {
-        name: parse_number(options[f"max_{name}"], f"--max-{name}")
-        for name in ("params", "flops", "layers", "activations")
-        if options[f"max_{name}"] is not None
+        name: parse_quantity(options[parameter], COSTS[name].option, COSTS[name].parse)
+        for name, parameter in limit_parameters().items()
+        if options.get(parameter) is not None
     }
     latency: dict[str, Any] = {}
-    if options.get("max_latency") is not None:
-        numbers["latency_ms"] = parse_milliseconds(options["max_latency"], "--max-latency")
     if options.get("device_table") is not None or "latency_ms" in numbers:
         table = _device_table(options["device_table"], options["dataset"])
         latency = {"backend": options["backend"], "device_table": table}
