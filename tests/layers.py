@@ -39,7 +39,7 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 PLUGIN_PACKAGES = (
     *("blocks", "execution", "proxies", "searchers", "spaces"),
-    *("costs.resources", "latency.backends", "nasbench.readers", "training.datasets"),
+    *("costs.resources", "export.formats", "latency.backends", "nasbench.readers", "training.datasets"),
 )
 """Packages that a registry scans."""
 

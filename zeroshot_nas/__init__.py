@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.costs.complexity import Costs as Costs
     from zeroshot_nas.costs.cost import cost as cost
     from zeroshot_nas.costs.shape import ShapeBounds as ShapeBounds
+    from zeroshot_nas.export.base import list_export_formats as list_export_formats
     from zeroshot_nas.export.exporting import ExportReport as ExportReport
     from zeroshot_nas.export.exporting import export_network as export_network
     from zeroshot_nas.nasbench.base import BenchmarkTable as BenchmarkTable
@@ -69,6 +70,7 @@ _HOMES = {
     "Budget": "costs.budget",
     "Costs": "costs.complexity",
     "ShapeBounds": "costs.shape",
+    "list_export_formats": "export.base",
     "ExportReport": "export.exporting",
     "export_network": "export.exporting",
     "inherit": "network.inheritance",
