@@ -25,10 +25,11 @@ from torch.utils.data import DataLoader, Dataset
 
 import zeroshot_nas as zs
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.export.base import session
+from zeroshot_nas.export.base import ExportRequest
 from zeroshot_nas.export.exporting import export_network
-from zeroshot_nas.export.onnx_file import export_onnx
-from zeroshot_nas.export.quantization import export_int8
+from zeroshot_nas.export.formats.onnx_file import export_onnx
+from zeroshot_nas.export.formats.quantization import export_int8, export_int8_power_of_two
+from zeroshot_nas.latency.ort_session import ort_session
 from zeroshot_nas.training.base import as_float, fit_to
 from zeroshot_nas.training.checkpoint import TrainedNetwork
 
@@ -192,14 +193,14 @@ def onnx(quick: bool) -> Part:
             network = TrainedNetwork(architecture, [0.5] * 3, [0.25] * 3, list("0123456789"))
             network.load_state_dict(zs.build(architecture, seed=index).state_dict())
             network(torch.rand(32, 3, 16, 16))
-            differences.append(export_onnx(network.eval(), Path(folder) / "model.onnx").max_difference)
+            differences.append(export_onnx(ExportRequest(network.eval(), Path(folder) / "model.onnx")).max_difference)
     what = f"largest difference of logits, float ONNX, {len(differences)} networks"
     return Part([Figure(what, [max(differences)], at_most=1e-4)], {"differences": differences})
 
 
 def time_ratio(file: Path, other: Path) -> float:
     """Time for one image over another file's, on one thread: in turns, as what else the machine does hits both."""
-    models, image = (session(file), session(other)), {"images": torch.rand(1, 1, 28, 28).numpy()}
+    models, image = (ort_session(file), ort_session(other)), {"images": torch.rand(1, 1, 28, 28).numpy()}
     seconds: tuple[list[float], ...] = ([], [])
     for _ in range(300):
         for model, times in zip(models, seconds, strict=True):
@@ -241,9 +242,10 @@ def int8_time(quick: bool) -> Part:
             network = TrainedNetwork(NETWORKS["mnist5k"], [0.5], [0.25], list("0123456789"))
             network.load_state_dict(zs.build(NETWORKS["mnist5k"], seed=seed).state_dict())
             network(images)
-            export_onnx(network.eval(), floats, images)
+            export_onnx(ExportRequest(network.eval(), floats, images))
             for what, times in ratios.items():
-                export_int8(network, floats, file, images, power_of_two=what != "int8")
+                export = export_int8 if what == "int8" else export_int8_power_of_two
+                export(ExportRequest(network, file, images, source=floats))
                 times.append(time_ratio(file, floats))
     limits = {"int8": 1.0}
     return Part(

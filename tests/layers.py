@@ -46,7 +46,7 @@ def room_of(name: str) -> str:
 
 PLUGIN_PACKAGES = (
     *("blocks", "execution", "proxies", "searchers", "spaces"),
-    *("latency.backends", "nasbench.readers", "training.datasets"),
+    *("costs.resources", "export.formats", "latency.backends", "nasbench.readers", "training.datasets"),
 )
 """Packages that a registry scans."""
 

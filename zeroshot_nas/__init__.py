@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from zeroshot_nas.architecture.blockspec import register_block as register_block
     from zeroshot_nas.core.ranking import rank_aggregate as rank_aggregate
     from zeroshot_nas.core.score import Score as Score
+    from zeroshot_nas.costs.base import CostInfo as CostInfo
+    from zeroshot_nas.costs.base import list_costs as list_costs
+    from zeroshot_nas.costs.base import register_cost as register_cost
     from zeroshot_nas.costs.budget import Budget as Budget
     from zeroshot_nas.costs.complexity import Costs as Costs
     from zeroshot_nas.costs.cost import cost as cost
     from zeroshot_nas.costs.shape import ShapeBounds as ShapeBounds
+    from zeroshot_nas.export.base import list_export_formats as list_export_formats
     from zeroshot_nas.export.exporting import ExportReport as ExportReport
     from zeroshot_nas.export.exporting import export_network as export_network
     from zeroshot_nas.nasbench.base import load_table as load_table
@@ -65,10 +69,14 @@ _HOMES = {
     "Architecture": "architecture.architecture",
     "BlockSpec": "architecture.blockspec",
     "register_block": "architecture.blockspec",
+    "CostInfo": "costs.base",
+    "list_costs": "costs.base",
+    "register_cost": "costs.base",
     "cost": "costs.cost",
     "Budget": "costs.budget",
     "Costs": "costs.complexity",
     "ShapeBounds": "costs.shape",
+    "list_export_formats": "export.base",
     "ExportReport": "export.exporting",
     "export_network": "export.exporting",
     "inherit": "network.inheritance",

@@ -23,6 +23,7 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BLOCKS
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import python_rng
+from zeroshot_nas.costs.base import COSTS, list_costs
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.costs.cost import cost
 from zeroshot_nas.network.module import build
@@ -79,7 +80,8 @@ def check_space(space: SearchSpace, *, samples: int = 20, seed: int = 0) -> None
     Products, and a search's result of them, come back from JSON as they were; their strings from the space's notation.
     """
     rng = python_rng(seed)
-    products = [space.initial(), *map(space.smallest, ("params", "flops", "layers", "activations"))]
+    countable = [name for name in list_costs() if COSTS[name].per != "device"]
+    products = [space.initial(), *map(space.smallest, countable)]
     for _ in range(samples):
         a, b = space.sample(rng), rng.choice(products)
         products += [a, space.mutate(a, rng), space.mutate(a, rng, mutations=3), space.crossover(a, b, rng)]
@@ -87,8 +89,9 @@ def check_space(space: SearchSpace, *, samples: int = 20, seed: int = 0) -> None
         assert architecture in space, f"a product is not in the space: {architecture}"
         assert Architecture.from_json(architecture.to_json()) == architecture, f"JSON changes {architecture}"
     _check_result(space, products)
-    smallest = complexity(space.smallest("params")).params
-    assert all(complexity(each).params >= smallest for each in products), "smallest('params') is not the smallest"
+    for name in countable:
+        smallest, least = complexity(space.smallest(name))[name], min(complexity(each)[name] or 0 for each in products)
+        assert smallest == least, f"smallest({name!r}) has {smallest}, another network {least}"
     for architecture in sorted(products, key=lambda each: complexity(each).flops)[: max(1, samples // 2)]:
         _check_forward(architecture)
     replay = [space.sample(python_rng(seed, 1)) for _ in range(2)]

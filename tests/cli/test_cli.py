@@ -12,7 +12,7 @@ import pytest
 
 import zeroshot_nas as zs
 from zeroshot_nas import cli
-from zeroshot_nas.cli.base import parse_milliseconds
+from zeroshot_nas.costs.base import COSTS
 
 NET = "SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,16,2,8,1)"
 SMALL_SEARCH = [
@@ -292,7 +292,7 @@ def test_what_is_not_explained(run, arguments, message):
     [("4ms", 4.0), ("0.5ms", 0.5), (".5 ms", 0.5), ("1s", 1_000.0), ("300us", 0.3), ("2MS", 2.0)],
 )
 def test_latencies_are_read_with_their_unit(text, milliseconds):
-    assert parse_milliseconds(text, "--max-latency") == pytest.approx(milliseconds)
+    assert COSTS["latency_ms"].parse(text) == pytest.approx(milliseconds)
 
 
 @pytest.mark.parametrize("text", ["4", "ms", "-1ms", "1m", "1e3ms", "nan ms", ""])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeroshot_nas import Budget, Costs, cost
-from zeroshot_nas.errors import BudgetError
+from zeroshot_nas.errors import BudgetError, UnknownNameError
 
 NAMES = ("params", "flops", "layers", "activations")
 LIMITS = st.none() | st.integers(1, 100) | st.floats(0.5, 100)
@@ -62,7 +62,7 @@ def test_bad_limits(name, limit):
 
 
 def test_an_unknown_limit_is_refused():
-    with pytest.raises(TypeError, match="parameters"):
+    with pytest.raises(UnknownNameError, match=r"unknown cost 'parameters'\. Did you mean 'params'\?"):
         Budget(parameters=1e6)
 
 

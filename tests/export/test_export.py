@@ -1,6 +1,7 @@
 """Exported files compute what the network does, say what they take, and need nothing of this package."""
 
 import dataclasses
+import inspect
 import json
 import random
 import subprocess
@@ -14,9 +15,12 @@ import torch
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.errors import DataError, ExportError, FileFormatError
-from zeroshot_nas.export import base, exporting, onnx_file, quantization
+from zeroshot_nas.export import exporting
+from zeroshot_nas.export.base import FORMATS, ExportedFile, FormatInfo, list_export_formats, register_format
 from zeroshot_nas.export.exporting import export_network
-from zeroshot_nas.export.standalone import source
+from zeroshot_nas.export.formats import onnx_file, quantization
+from zeroshot_nas.export.formats.standalone import source
+from zeroshot_nas.network import module
 from zeroshot_nas.network.module import build
 from zeroshot_nas.spaces.base import get_space
 from zeroshot_nas.training.base import ImageData
@@ -193,7 +197,8 @@ def test_torchs_file_keeps_the_metadata(report):
 
 def test_a_model_that_computes_something_else_is_refused_and_leaves_no_file(monkeypatch, tmp_path):
     network = trained_network(NET)
-    monkeypatch.setattr(onnx_file, "run", lambda *_: base.run(*_) + 1)
+    right = onnx_file.onnx_logits
+    monkeypatch.setattr(onnx_file, "onnx_logits", lambda *_: right(*_) + 1)
     with pytest.raises(
         ExportError, match=r"the ONNX model in ONNX Runtime differs from the network by .*at most 0\.0001"
     ):
@@ -216,7 +221,7 @@ def test_bad_requests(run, tmp_path):
     network = trained_network(NET)
     with pytest.raises(ExportError, match="unknown format 'tflite'; expected some of onnx"):
         export_network(network, tmp_path, formats=["tflite"])
-    with pytest.raises(ExportError, match="int8 is made of the ONNX model"):
+    with pytest.raises(ExportError, match="int8 is made of the onnx file; ask for the format 'onnx' too"):
         export_network(network, tmp_path, formats=["torch"], int8=True)
     with pytest.raises(ExportError, match="give the folder to write to"):
         export_network(network)
@@ -238,3 +243,39 @@ def test_data_of_the_users_own_calibrate(tmp_path):
     assert report.accuracy is not None
     assert [each.kind for each in report.files] == ["onnx", "onnx int8"]
     assert dataclasses.is_dataclass(exporting.ExportReport)
+
+
+@pytest.fixture
+def weights_format():
+    """A format as a plug-in has it: the weights alone."""
+
+    @register_format(FormatInfo("weights", "model.weights.pt", made_of="onnx"))
+    def export_weights(request):
+        assert request.source.name == "model.onnx"
+        torch.save(request.network.state_dict(), request.file)
+        return ExportedFile(request.file, "weights", request.file.stat().st_size / 1000, 0.0, 0.0)
+
+    yield
+    del FORMATS._entries["weights"]
+
+
+def test_a_new_format_is_a_function_with_a_decorator(weights_format, tmp_path):
+    assert list_export_formats()[:4] == ["onnx", "int8", "int8_power_of_two", "weights"]
+    report = export_network(trained_network(NET), tmp_path, formats=["python", "weights", "onnx"])
+    assert [each.kind for each in report.files] == ["python", "onnx", "weights"]
+    assert (tmp_path / "model.weights.pt").exists()
+    with pytest.raises(ExportError, match="weights is made of the onnx file; ask for the format 'onnx' too"):
+        export_network(trained_network(NET), tmp_path, formats=["weights"])
+    with pytest.raises(ExportError, match=r"Did you mean 'weights'\?"):
+        export_network(trained_network(NET), tmp_path, formats=["weight"])
+
+
+def test_int8_can_be_asked_for_as_a_format(run, tmp_path):
+    report = export_network(run, tmp_path, formats=["onnx", "int8"])
+    assert [each.kind for each in report.files] == ["onnx", "onnx int8"]
+
+
+def test_the_python_file_has_the_sources_of_the_package():
+    text = source(trained_network(get_space("nasbench201", num_cells=1).sample(random.Random(1))))
+    for part in (module.Graph, module.Zero, module.Linear, module.Residual):
+        assert inspect.getsource(part) in text

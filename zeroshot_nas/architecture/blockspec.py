@@ -198,7 +198,7 @@ def sub_layer_steps(block: BlockSpec, in_channels: int | None, resolution: Resol
 @lru_cache(maxsize=65_536)
 def single_sub_layer(block: BlockSpec) -> BlockSpec:
     """The block with one sub-layer: under what sub-layer sums are memoised, so that depth costs nothing more."""
-    return replace(block, sub_layers=1)
+    return block if block.sub_layers == 1 else replace(block, sub_layers=1)
 
 
 def _steps(ops: tuple[Op, ...], shape: Shape) -> Steps:

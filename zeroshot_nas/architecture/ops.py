@@ -217,6 +217,13 @@ def output_shape(ops: tuple[Op, ...], shape: Shape) -> Shape:
     return shape
 
 
+OPS = (Conv, BatchNorm, Activation, Pool, Zero, GlobalPool, Linear, Graph)
+"""Classes of operations that stand in a `Step`."""
+
+COMPOSITES = (Residual, Repeat, Gate)
+"""Classes of operations that `walk` enters, so that only what they hold stands in steps."""
+
+
 class Step(NamedTuple):
     """One primitive operation in its place.
 
@@ -250,9 +257,6 @@ def walk(ops: tuple[Op, ...], shape: Shape) -> tuple[list[Step], Shape]:
     return steps, _walk(ops, shape, 1, True, steps)
 
 
-_COMPOSITES = (Residual, Repeat, Gate)
-
-
 def _walk(ops: tuple[Op, ...], shape: Shape, times: int, main: bool, steps: list[Step]) -> Shape:
     for op in ops:
         if isinstance(op, Graph):
@@ -260,7 +264,7 @@ def _walk(ops: tuple[Op, ...], shape: Shape, times: int, main: bool, steps: list
             after = _walk_graph(op, shape, times, steps)
             steps.insert(start, Step(op, shape, after, times, main))
             shape = after
-        elif isinstance(op, _COMPOSITES):
+        elif isinstance(op, COMPOSITES):
             shape = _enter(op, shape, times, main, steps)
         else:
             after = op.output_shape(shape)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
+from zeroshot_nas.costs.base import COSTS, list_costs, parse_number
 from zeroshot_nas.errors import FileFormatError
 
 if TYPE_CHECKING:
@@ -43,7 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: loading rich takes longer than all else that --help does
 )
-_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 
 Input = Annotated[str, typer.Option("--input", help="Shape of one image, CxHxW; an architecture file has its own.")]
 Classes = Annotated[int, typer.Option(help="Outputs of the classifier; an architecture file has its own.")]
@@ -128,12 +129,37 @@ def parse_shape(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def parse_number(text: str, option: str) -> float:
-    """A number with an optional k, M or G (B)."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d{1,2})?)([kmgb]?)", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise typer.BadParameter(f"{option} must be a number with an optional k, M or G, e.g. 1.5M; got {text!r}")
-    return float(match[1]) * _SUFFIXES[match[2].lower()]
+def parse_quantity(text: str, option: str, parse: Callable[[str], float] = parse_number) -> float:
+    """A number as a cost reads it, e.g. 1.5M or 4ms."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} must be {error}; got {text!r}") from None
+
+
+def limit_parameters() -> dict[str, str]:
+    """The parameter of ``search`` that limits a cost, by the cost: ``latency_ms`` to ``max_latency``."""
+    return {name: COSTS[name].option.removeprefix("--").replace("-", "_") for name in list_costs()}
+
+
+def with_cost_limits(after: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command one option for each registered cost, behind the parameter ``after``."""
+
+    def extend(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        parameters = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        place = 1 + next(index for index, each in enumerate(parameters) if each.name == after)
+        for index, (name, parameter) in enumerate(limit_parameters().items(), start=place):
+            option = Annotated[str | None, typer.Option(COSTS[name].option, help=COSTS[name].help)]
+            parameters.insert(
+                index, inspect.Parameter(parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+            )
+        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        return command
+
+    return extend
 
 
 def parse_options(texts: Sequence[str] | None) -> dict[str, Any]:
@@ -145,14 +171,6 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any]:
             raise typer.BadParameter(f"an option is name=value, got {text!r}")
         options[name] = int(value) if value.isdecimal() else {"true": True, "false": False}.get(value.lower(), value)
     return options
-
-
-def parse_milliseconds(text: str, option: str) -> float:
-    """A latency with its unit, in milliseconds."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?|\.\d+)\s*(us|ms|s)", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise typer.BadParameter(f"{option} must be a number with us, ms or s, e.g. 4ms or 0.5ms; got {text!r}")
-    return float(match[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[match[2].lower()]
 
 
 def space_of(options: Mapping[str, Any]) -> SearchSpace:
@@ -180,9 +198,8 @@ def load_table(name: str, dataset: str | None, split: str | None, options: dict[
 
 def cost_rows(costs: Costs) -> list[tuple[str, str]]:
     """Costs as names and values to print."""
-    names = {"flops": "FLOPs (multiply-adds)"}
-    values = {name: value for name, value in costs.to_dict().items() if value is not None and name != "latency_ms"}
-    return [(names.get(name, name), f"{value:,}") for name, value in values.items()]
+    known = {name: value for name, value in costs.to_dict().items() if value is not None and name != "latency_ms"}
+    return [(COSTS[name].label, f"{value:,} {COSTS[name].unit}".rstrip()) for name, value in known.items()]
 
 
 def print_rows(rows: list[tuple[str, str]]) -> None:

@@ -98,7 +98,7 @@ def cost_command(
     squeeze_excite: SqueezeExcite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Parameters, FLOPs (multiply-adds), layers and activations of a network."""
+    """Parameters, FLOPs (multiply-adds), layers, activations and other costs of a network."""
     from zeroshot_nas import cost
 
     costs = cost(read_architecture(model, image, classes, squeeze_excite))

@@ -30,13 +30,15 @@ from zeroshot_nas.cli.base import (
     app,
     cost_rows,
     is_given,
+    limit_parameters,
     load_table,
-    parse_milliseconds,
-    parse_number,
+    parse_quantity,
     print_rows,
     space_of,
     stored_call,
+    with_cost_limits,
 )
+from zeroshot_nas.costs.base import COSTS
 
 if TYPE_CHECKING:
     from zeroshot_nas.nasbench.hardware import DeviceCosts
@@ -44,19 +46,13 @@ if TYPE_CHECKING:
 
 
 @app.command("search")
+@with_cost_limits(after="classes")
 def search_command(
     ctx: typer.Context,
     space: Annotated[str, typer.Option(help="Search space; see `list`.")] = "resnet",
     proxy: Annotated[str, typer.Option(help="What to rank by, e.g. cet, zen or zen:variant=zennas.")] = "cet",
     image: Input = "3x32x32",
     classes: Classes = 10,
-    max_params: Annotated[str | None, typer.Option(help="Upper limit on parameters, e.g. 1M.")] = None,
-    max_flops: Annotated[str | None, typer.Option(help="Upper limit on FLOPs (multiply-adds), e.g. 160M.")] = None,
-    max_layers: Annotated[str | None, typer.Option(help="Upper limit on layers, as Zen-NAS counts them.")] = None,
-    max_activations: Annotated[str | None, typer.Option(help="Upper limit on activations, e.g. 500k.")] = None,
-    max_latency: Annotated[
-        str | None, typer.Option(help="Upper limit on latency on a device, e.g. 4ms; see `latency calibrate`.")
-    ] = None,
     backend: Backend = "onnxruntime",
     device_table: Annotated[
         str | None,
@@ -97,6 +93,7 @@ def search_command(
     force: Force = False,
     quiet: Quiet = False,
     folder: Annotated[Path | None, typer.Argument(hidden=True)] = None,
+    **_limit_options: str | None,
 ) -> None:
     """Search a space for the best network within a budget; trains nothing."""
     from zeroshot_nas import search
@@ -181,12 +178,10 @@ def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
     from zeroshot_nas import ShapeBounds
 
     limits: dict[str, Any] = {
-        name: parse_number(options[f"max_{name}"], f"--max-{name}")
-        for name in ("params", "flops", "layers", "activations")
-        if options[f"max_{name}"] is not None
+        name: parse_quantity(options[parameter], COSTS[name].option, COSTS[name].parse)
+        for name, parameter in limit_parameters().items()
+        if options.get(parameter) is not None
     }
-    if options["max_latency"] is not None:
-        limits["latency_ms"] = parse_milliseconds(options["max_latency"], "--max-latency")
     bounds = (options["max_depth_to_width"], bool(options["monotone_widths"]), options["max_bottleneck_ratio"])
     shape = ShapeBounds(*bounds)
     return {**limits, "shape": shape} if shape.limits() else limits

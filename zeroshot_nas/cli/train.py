@@ -24,6 +24,7 @@ from zeroshot_nas.cli.base import (
     print_rows,
     read_architecture,
 )
+from zeroshot_nas.export.base import OPSET, list_export_formats
 
 
 @app.command("train")
@@ -82,13 +83,15 @@ def train_command(
 @app.command("export")
 def export_command(
     run: Annotated[Path, typer.Argument(help="A trained run's folder, or its .pt file.")],
-    formats: Annotated[str, typer.Option("--format", help="onnx, torch and python, separated by commas.")] = "onnx",
+    formats: Annotated[
+        str, typer.Option("--format", help=f"Separated by commas: {', '.join(list_export_formats())}.")
+    ] = "onnx",
     int8: Annotated[bool, typer.Option("--int8", help="Also an int8 ONNX file.")] = False,
     power_of_two: Annotated[
         bool, typer.Option("--power-of-two", help="Also an int8 ONNX file whose scales are powers of two.")
     ] = False,
     data: Annotated[str | None, typer.Option(help="Data for calibration and accuracy; default: the run's.")] = None,
-    opset: Annotated[int, typer.Option(help="Version of ONNX's operator set.")] = 18,
+    opset: Annotated[int, typer.Option(help="Version of ONNX's operator set.")] = OPSET,
     out: Annotated[Path | None, typer.Option(help="Folder for the files; default: the run's.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -9,8 +9,11 @@ from typing import NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BlockSpec, block_steps
-from zeroshot_nas.architecture.ops import Conv, Graph, Resolution
+from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, GlobalPool, Graph, Pool, Resolution, Zero
 from zeroshot_nas.errors import ArchitectureError, ProxyError
+
+_FREE = (BatchNorm, Activation, Pool, GlobalPool, Zero)
+"""Operations that add no entropy."""
 
 
 class LogWidths(NamedTuple):
@@ -121,6 +124,8 @@ def block_log_widths(block: BlockSpec, in_channels: int, resolution: Resolution)
         if in_main_chain and isinstance(op, Conv):
             channels += times * math.log(op.in_channels // op.groups)
             kernels += times * 2 * math.log(op.kernel_size)
+        elif in_main_chain and not isinstance(op, _FREE):
+            raise ArchitectureError(f"the structure entropies have no rule for {type(op).__name__}")
     return LogWidths(channels, kernels)
 
 

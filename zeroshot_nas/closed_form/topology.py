@@ -8,8 +8,26 @@ from typing import NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BlockSpec
-from zeroshot_nas.architecture.ops import Conv, Graph, Op, Repeat, Residual, Resolution, Shape, walk
+from zeroshot_nas.architecture.ops import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Gate,
+    GlobalPool,
+    Graph,
+    Op,
+    Pool,
+    Repeat,
+    Residual,
+    Resolution,
+    Shape,
+    Zero,
+    walk,
+)
 from zeroshot_nas.errors import UndefinedScoreError
+
+_OUTSIDE = (Conv, BatchNorm, Activation, Pool, GlobalPool, Zero, Gate)
+"""Operations that are no unit; those in a unit's main chain count where they are convolutions."""
 
 
 class Topology(NamedTuple):
@@ -117,10 +135,15 @@ def _units(ops: tuple[Op, ...], shape: Shape, times: int, name: str) -> Iterator
             raise UndefinedScoreError(f"NN-Mass and NN-Degree are not defined for cells that are graphs, as {name} is")
         if isinstance(op, Residual):
             steps, _ = walk(op.body, shape)
+            for step in steps:
+                if not isinstance(step.op, _OUTSIDE):
+                    raise UndefinedScoreError(f"NN-Mass and NN-Degree have no rule for {type(step.op).__name__}")
             chain = [step for step in steps if step.in_main_chain and isinstance(step.op, Conv)]
             widths = [width for step in chain for width in [step.output_shape[0]] * step.times]
             if widths:
                 yield (shape[0], *widths), times
         elif isinstance(op, Repeat):
             yield from _units(op.body, shape, times * op.times, name)
+        elif not isinstance(op, _OUTSIDE):
+            raise UndefinedScoreError(f"NN-Mass and NN-Degree have no rule for {type(op).__name__}")
         shape = op.output_shape(shape)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.costs.base import COSTS, STANDARD
 from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.costs.shape import ShapeBounds
 from zeroshot_nas.costs.shape import Violation as Violation
-from zeroshot_nas.errors import BudgetError
+from zeroshot_nas.errors import BudgetError, did_you_mean
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Budget:
     """Upper limits; None sets no limit.
 
@@ -23,9 +26,12 @@ class Budget:
         activations: Outputs of convolutions and linear layers, for one image.
         latency_ms: Milliseconds of a batch on the device that a search is told of.
         shape: Bounds on depth over width, widths and bottlenecks.
+        further: Limits on other registered costs, by name.
+        more: The same by keyword: ``Budget(peak_memory=1e6)``.
 
     Raises:
         BudgetError: A limit is not a positive number, or ``shape`` is no `ShapeBounds`.
+        UnknownNameError: No cost of that name is registered.
 
     Example:
         >>> budget = Budget(params=1e6, layers=18)
@@ -33,27 +39,53 @@ class Budget:
         (Violation(cost='params', value=1200000, limit=1000000.0),)
     """
 
-    params: float | None = None
-    flops: float | None = None
-    layers: float | None = None
-    activations: float | None = None
-    latency_ms: float | None = None
-    shape: ShapeBounds | None = None
+    params: float | None
+    flops: float | None
+    layers: float | None
+    activations: float | None
+    latency_ms: float | None
+    shape: ShapeBounds | None
+    further: Mapping[str, float] = field(hash=False)
 
-    def __post_init__(self) -> None:
-        for name, limit in self._limits:
+    def __init__(
+        self,
+        params: float | None = None,
+        flops: float | None = None,
+        layers: float | None = None,
+        activations: float | None = None,
+        latency_ms: float | None = None,
+        shape: ShapeBounds | None = None,
+        further: Mapping[str, float] | None = None,
+        **more: float | None,
+    ) -> None:
+        standard = (params, flops, layers, activations, latency_ms)
+        limits = {**dict(zip(STANDARD, standard, strict=True)), **(further or {}), **more}
+        for name, limit in limits.items():
+            COSTS[name]  # refuses what is no cost
+            if limit is None:
+                continue
             if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
                 raise BudgetError(f"Budget.{name} must be a number above 0, or None for no limit; got {limit!r}")
-        if self.shape is not None and not isinstance(self.shape, ShapeBounds):
+        if shape is not None and not isinstance(shape, ShapeBounds):
             raise BudgetError(
-                f"Budget.shape must be ShapeBounds(...), or None for no bounds; got {type(self.shape).__name__}"
+                f"Budget.shape must be ShapeBounds(...), or None for no bounds; got {type(shape).__name__}"
             )
+        own = {name: limits.pop(name) for name in STANDARD}
+        further = {name: limit for name, limit in sorted(limits.items()) if limit is not None}
+        self.__dict__.update(**own, shape=shape, further=further)
+
+    if not TYPE_CHECKING:  # so that a type checker still knows a misspelt attribute
+
+        def __getattr__(self, name: str) -> float | None:
+            if name.startswith("_") or name not in COSTS:
+                raise AttributeError(f"there is no limit on {name!r}.{did_you_mean(name, COSTS)}")
+            return self.further.get(name)
 
     @cached_property
     def _limits(self) -> tuple[tuple[str, float], ...]:
         """The limits that are set; a search reads them for every proposal."""
-        values = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "shape")
-        return tuple((name, limit) for name, limit in values if limit is not None)
+        values = {**{name: getattr(self, name) for name in STANDARD}, **self.further}
+        return tuple((name, limit) for name, limit in values.items() if limit is not None)
 
     def limits(self) -> dict[str, float]:
         """The limits on costs that are set, by name; those on shape are ``shape.limits()``."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from zeroshot_nas.architecture.architecture import Architecture, head
-from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer, sub_layer_steps
-from zeroshot_nas.architecture.ops import BatchNorm, Conv, Graph, Linear, Op, Resolution, Shape, Step, graph_shape, walk
-from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.ops import Resolution
+from zeroshot_nas.costs.base import COSTS, STANDARD, summed_costs
+from zeroshot_nas.errors import ArchitectureError, did_you_mean
 
 MAX_PARAMS = 2_000_000_000
 """Parameters beyond which a network is not built: 8 GB of weights in single precision."""
@@ -19,9 +18,15 @@ MAX_ACTIVATIONS = 1_000_000_000
 """Activations an image beyond which a network is not built: 4 GB an image in single precision."""
 
 
-@dataclass(frozen=True, repr=False)
+_new = object.__new__  # `complexity` fills in the attributes: in a search the constructor would be a third of its time
+
+
+@dataclass(frozen=True, init=False, repr=False)
 class Costs:
     """What one network costs, for one image.
+
+    Further costs that are registered are attributes too: ``costs.peak_memory`` or ``costs["peak_memory"]``. Those that
+    read the whole architecture are worked out when they are first asked for.
 
     Attributes:
         params: Trainable values: weights, biases, two a batch-norm channel.
@@ -32,25 +37,84 @@ class Costs:
             predictor of run time than FLOPs.
         latency_ms: Milliseconds of a batch on the device of a `zeroshot_nas.latency.device_table.DeviceTable`, as it
             predicts; None where no table was asked.
+        further: The other registered costs, by name.
+
+    Raises:
+        TypeError: A further cost is no number.
+
+    Example:
+        >>> Costs(params=10, flops=20, layers=1, activations=5, weights=40)["weights"]
+        40
     """
 
     params: int
     flops: int
     layers: int | None
     activations: int
-    latency_ms: float | None = None
+    latency_ms: float | None
+    further: Mapping[str, float] = field(hash=False)
+
+    def __init__(
+        self,
+        params: int,
+        flops: int,
+        layers: int | None,
+        activations: int,
+        latency_ms: float | None = None,
+        further: Mapping[str, float] | None = None,
+        **more: float,
+    ) -> None:
+        more = {**(further or {}), **more}
+        for name, value in more.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"Costs.{name} must be a number, got {value!r}")
+        own = {"params": params, "flops": flops, "layers": layers, "activations": activations}
+        self.__dict__.update(more, **own, latency_ms=latency_ms)
+
+    if not TYPE_CHECKING:  # so that a type checker still knows a misspelt attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "further":
+                return {other: self[other] for other in self._further_names()}
+            if name.startswith("_") or name not in COSTS:
+                raise AttributeError(f"there is no cost {name!r}.{did_you_mean(name, COSTS)}")
+            return self[name]
+
+    def __getitem__(self, name: str) -> float | None:
+        """A cost by its name; None where it is not known of this network.
+
+        Raises:
+            UnknownNameError: No cost has that name.
+        """
+        values = self.__dict__
+        if name not in values or name.startswith("_"):
+            info, architecture = COSTS[name], values.get("_architecture")
+            if info.per != "architecture" or info.count is None or architecture is None:
+                return None
+            values[name] = info.count(architecture)
+        value: float | None = values[name]
+        return value
 
     def with_latency(self, latency_ms: float) -> Costs:
         """The costs with a latency; in a tenth of the time that ``dataclasses.replace`` takes."""
-        return Costs(self.params, self.flops, self.layers, self.activations, latency_ms)
+        costs = type(self).__new__(type(self))
+        costs.__dict__.update(self.__dict__, latency_ms=latency_ms)
+        return costs
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; latency is there where it is known."""
-        values = asdict(self)
-        return values if self.latency_ms is not None else {k: v for k, v in values.items() if k != "latency_ms"}
+        values = {name: getattr(self, name) for name in STANDARD if name != "latency_ms" or self.latency_ms is not None}
+        return {**values, **self.further}
 
     def __repr__(self) -> str:
         return f"Costs({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
+
+    def _further_names(self) -> list[str]:
+        """Names of what is known besides the standard costs, and of what can be worked out."""
+        known = {name for name in self.__dict__ if name not in STANDARD and not name.startswith("_")}
+        if "_architecture" in self.__dict__:
+            known |= {name for name in COSTS if name not in STANDARD and COSTS[name].per == "architecture"}
+        return sorted(known)
 
 
 def complexity(architecture: Architecture) -> Costs:
@@ -60,18 +124,22 @@ def complexity(architecture: Architecture) -> Costs:
         >>> complexity(Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)", input_size=(3, 4, 4)))
         Costs(params=322, flops=3536, layers=1, activations=138)
     """
-    params = flops = activations = layers = 0
+    summed = summed_costs()
+    block_sums = summed.block_sums
     channels, *sides = architecture.input_size
     resolution: Resolution = (sides[0], sides[1])
+    rows = []
     for block in architecture.blocks:
-        more = _block_totals(block, channels, resolution)
-        params += more.params
-        flops += more.flops
-        activations += more.activations
-        layers += block.sub_layers
-        channels, resolution = block.out_channels, more.resolution
-    more = _head_totals(channels, resolution, architecture.num_classes)
-    return Costs(params + more.params, flops + more.flops, layers, activations + more.activations)
+        row, resolution = block_sums(block, channels, resolution)
+        rows.append(row)
+        channels = block.out_channels
+    rows.append(summed.head_row(channels, resolution, architecture.num_classes))
+    costs = _new(Costs)
+    values = costs.__dict__
+    for name, total in zip(summed.names, map(sum, zip(*rows))):  # noqa: B905  checking lengths takes time here
+        values[name] = total
+    values["layers"], values["latency_ms"], values["_architecture"] = architecture.layers, None, architecture
+    return costs
 
 
 def check_buildable(architecture: Architecture) -> None:
@@ -90,92 +158,3 @@ def check_buildable(architecture: Architecture) -> None:
                 f"the network has {value:,} {name}; more than {limit:,} are not built. "
                 "Use fewer channels or a smaller input"
             )
-
-
-class _Totals(NamedTuple):
-    """Sums over a chain of operations, and the resolution behind it."""
-
-    params: int
-    flops: int
-    activations: int
-    resolution: Resolution
-
-
-@lru_cache(maxsize=131_072)
-def _block_totals(block: BlockSpec, in_channels: int, resolution: Resolution) -> _Totals:
-    first, following = _sub_layers_totals(block, in_channels, resolution)
-    if following is None:
-        return first
-    times = block.sub_layers - 1
-    return _Totals(
-        first.params + times * following.params,
-        first.flops + times * following.flops,
-        first.activations + times * following.activations,
-        first.resolution,
-    )
-
-
-def _sub_layers_totals(block: BlockSpec, in_channels: int, resolution: Resolution) -> tuple[_Totals, _Totals | None]:
-    """Sums over the first sub-layer, and over a following one where there is one."""
-    ops = block.first(in_channels)
-    if not any(isinstance(op, Graph) for op in ops):
-        single = single_sub_layer(block)
-        first = _sub_layer_totals(single, in_channels, resolution)
-        return first, None if block.sub_layers == 1 else _sub_layer_totals(single, None, first.resolution)
-    first = _graph_totals(ops, (in_channels, *resolution))
-    if block.sub_layers == 1:
-        return first, None
-    following = block.following()
-    same = following == ops and in_channels == block.out_channels and first.resolution == resolution
-    return first, first if same else _graph_totals(following, (block.out_channels, *first.resolution))
-
-
-def _graph_totals(ops: Iterable[Op], shape: Shape) -> _Totals:
-    """Sums over a chain with a graph, edge by edge: thousands of cells have few edges that differ."""
-    params = flops = activations = 0
-
-    def add(chain: tuple[Op, ...], shape: Shape) -> Shape:
-        nonlocal params, flops, activations
-        more, after = _chain_totals(chain, shape)
-        params += more.params
-        flops += more.flops
-        activations += more.activations
-        return after
-
-    for op in ops:
-        shape = graph_shape(op, shape, add) if isinstance(op, Graph) else add((op,), shape)
-    return _Totals(params, flops, activations, shape[1:])
-
-
-@lru_cache(maxsize=16_384)
-def _chain_totals(ops: tuple[Op, ...], shape: Shape) -> tuple[_Totals, Shape]:
-    steps, after = walk(ops, shape)
-    return _totals(steps, after[1:]), after
-
-
-@lru_cache(maxsize=262_144)
-def _sub_layer_totals(block: BlockSpec, in_channels: int | None, resolution: Resolution) -> _Totals:
-    return _totals(*sub_layer_steps(block, in_channels, resolution))
-
-
-@lru_cache(maxsize=4_096)
-def _head_totals(channels: int, resolution: Resolution, num_classes: int) -> _Totals:
-    steps, (_, height, width) = walk(head(channels, num_classes), (channels, *resolution))
-    return _totals(steps, (height, width))
-
-
-def _totals(steps: Iterable[Step], resolution: Resolution) -> _Totals:
-    params = flops = activations = 0
-    for op, _, (channels, height, width), times, _ in steps:
-        if isinstance(op, Conv):
-            weights = op.out_channels * op.fan_in
-            params += times * (weights + op.bias * op.out_channels)
-            flops += times * weights * height * width
-            activations += times * channels * height * width
-        elif isinstance(op, BatchNorm):
-            params += times * 2 * op.channels
-        elif isinstance(op, Linear):
-            params += times * (op.in_features + op.bias) * op.out_features
-            flops += times * op.in_features * op.out_features
-            activations += times * op.out_features
-    return _Totals(params, flops, activations, resolution)

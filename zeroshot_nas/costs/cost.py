@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def cost(model: Architecture | HasArchitecture | nn.Module, *, input_size: Sequence[int] | None = None) -> Costs:
-    """Parameters, FLOPs (multiply-adds), layers and activations of a network.
+    """Parameters, FLOPs (multiply-adds), layers, activations and further registered costs of a network.
 
     Args:
         model: An architecture or a candidate of a search (closed form, no torch), or any ``nn.Module`` (counted by

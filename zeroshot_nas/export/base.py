@@ -1,31 +1,40 @@
-"""What exported files are checked, timed and described with."""
+"""Export formats: what a format is, the registry of them, and what comes of one. No torch here at run time."""
 
 from __future__ import annotations
 
-import json
-import statistics
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from zeroshot_nas.core.seeding import one_torch_thread, torch_generator
-from zeroshot_nas.errors import ExportError, MissingExtraError
-from zeroshot_nas.training.checkpoint import TrainedNetwork
+from zeroshot_nas.core.registry import Registry
 
 if TYPE_CHECKING:
-    import onnxruntime
+    from torch import Tensor
 
-MAX_DIFFERENCE = 1e-4
-"""Largest difference of logits between a network and its float export, over the largest logit where that is above 1."""
+    from zeroshot_nas.training.checkpoint import TrainedNetwork
 
-_CHECKED = 16
-_TIMED = 50
+OPSET = 18
+"""Version of ONNX's operator set that files are written in."""
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What a format is asked for.
+
+    Attributes:
+        network: What to export, on the CPU in eval mode.
+        file: Where to write.
+        images: Images in [0, 1] to check, time and calibrate with; None takes noise.
+        opset: Version of ONNX's operator set.
+        source: The file of the format that this one is made of; None where it is made of none.
+    """
+
+    network: TrainedNetwork
+    file: Path
+    images: Tensor | None = None
+    opset: int = OPSET
+    source: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -54,85 +63,51 @@ class ExportedFile:
         return {**asdict(self), "file": str(self.file)}
 
 
-def metadata(network: TrainedNetwork) -> dict[str, str]:
-    """What a user of the file needs to know, as texts."""
-    return {
-        "input": f"float32 (N, {', '.join(map(str, network.architecture.input_size))}), values in [0, 1]",
-        "normalization": json.dumps({"mean": network.mean.flatten().tolist(), "std": network.std.flatten().tolist()}),
-        "normalization_is_in_the_model": "true",
-        "class_names": json.dumps(list(network.class_names)),
-        "architecture": network.architecture.to_json(),
-    }
+ExportFunction: TypeAlias = Callable[[ExportRequest], ExportedFile]
+"""Writes the file, and refuses to leave one that does not compute what the network does."""
 
 
-def check_images(network: TrainedNetwork, images: Tensor | None) -> Tensor:
-    """Images to compare with: some of those given, or noise."""
-    if images is not None:
-        return images[:_CHECKED]
-    return torch.rand(_CHECKED, *network.architecture.input_size, generator=torch_generator(0))
+@dataclass(frozen=True)
+class FormatInfo:
+    """Facts about an export format.
 
-
-@torch.no_grad()
-def compare(network: TrainedNetwork, images: Tensor, logits: Tensor) -> tuple[float, float]:
-    """Largest difference from the network's logits, and the root mean square of it, both as `ExportedFile` says."""
-    own = network(images)
-    difference = (own - logits).abs()
-    largest = difference.max() / own.abs().max().clamp(min=1)
-    return largest.item(), (difference.square().mean().sqrt() / own.square().mean().sqrt()).item()
-
-
-def require_equal(what: str, largest: float) -> None:
-    """Refuses an export that does not compute what the network does.
-
-    Raises:
-        ExportError: The difference is above `MAX_DIFFERENCE`, or not a number.
+    Args:
+        name: What ``formats`` and ``--format`` call it.
+        file: Name of the file in the run's folder.
+        made_of: The format whose file it is made of, which must be asked for too.
+        needs_images: Whether it can't do without images of the data.
+        logits: ``(file, images)`` to the file's logits, which its accuracy is measured with; None leaves it out.
+        export: The function; `register_format` fills it in.
     """
-    if not largest <= MAX_DIFFERENCE:
-        raise ExportError(f"{what} differs from the network by {largest:.2g}; expected at most {MAX_DIFFERENCE:g}")
+
+    name: str
+    file: str
+    made_of: str | None = None
+    needs_images: bool = False
+    logits: Callable[[Path, Tensor], Tensor] | None = None
+    export: ExportFunction | None = None
 
 
-def session(file: Path) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on one thread of the CPU."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "onnx") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+FORMATS: Registry[FormatInfo] = Registry("export format", package="zeroshot_nas.export.formats")
+
+_Export = TypeVar("_Export", bound=ExportFunction)
 
 
-def run(model: onnxruntime.InferenceSession, images: Tensor, batch_size: int = 256) -> Tensor:
-    """Logits of a session."""
-    name = model.get_inputs()[0].name
-    outputs = [model.run(None, {name: batch.numpy()})[0] for batch in torch.split(images, batch_size)]
-    return torch.from_numpy(np.concatenate(outputs))
+def register_format(info: FormatInfo) -> Callable[[_Export], _Export]:
+    """Registers a function that writes a trained network to a file, for ``export_network`` and ``--format``."""
+
+    def register(export: _Export) -> _Export:
+        FORMATS.add(info.name, replace(info, export=export))
+        return export
+
+    return register
 
 
-def latency_ms(model: onnxruntime.InferenceSession, image: Tensor) -> float:
-    """Median milliseconds for one image."""
-    feed = {model.get_inputs()[0].name: image[None].numpy()}
-    return _median_ms(lambda: model.run(None, feed))
+def list_export_formats() -> list[str]:
+    """Names of the registered export formats, each behind the one that it is made of.
 
-
-def network_latency_ms(network: TrainedNetwork, image: Tensor) -> float:
-    """Median milliseconds of the network itself for one image, in torch on one thread."""
-    batch = image[None]
-    with torch.inference_mode(), one_torch_thread():
-        return _median_ms(lambda: network(batch))
-
-
-def network_size_kb(network: TrainedNetwork) -> float:
-    """Size of the network's weights and buffers in 1,000 bytes."""
-    tensors: list[Tensor] = list(network.state_dict().values())
-    return sum(each.numel() * each.element_size() for each in tensors) / 1000
-
-
-def _median_ms(call: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(_TIMED + 5):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return 1000 * statistics.median(seconds[5:])
+    Example:
+        >>> list_export_formats()
+        ['onnx', 'int8', 'int8_power_of_two', 'python', 'torch']
+    """
+    return sorted(FORMATS, key=lambda name: (FORMATS[name].made_of or name, FORMATS[name].made_of is not None, name))

@@ -9,34 +9,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from zeroshot_nas.core.files import write_atomically, write_text
-from zeroshot_nas.core.seeding import preserved_rng
-from zeroshot_nas.errors import DataError, ExportError, FileFormatError, UnfinishedRunWarning, UnknownNameError
-from zeroshot_nas.export.base import (
-    ExportedFile,
-    check_images,
-    compare,
-    metadata,
-    network_latency_ms,
-    network_size_kb,
-    require_equal,
-    run,
-    session,
+from zeroshot_nas.core.files import write_text
+from zeroshot_nas.errors import (
+    DataError,
+    ExportError,
+    FileFormatError,
+    UnfinishedRunWarning,
+    UnknownNameError,
+    did_you_mean,
 )
-from zeroshot_nas.export.onnx_file import OPSET, export_onnx
-from zeroshot_nas.export.quantization import export_int8
-from zeroshot_nas.export.standalone import export_python
+from zeroshot_nas.export.base import (
+    FORMATS,
+    OPSET,
+    ExportedFile,
+    ExportRequest,
+    FormatInfo,
+    list_export_formats,
+)
+from zeroshot_nas.export.checks import check_images, network_latency_ms, network_size_kb
 from zeroshot_nas.training.base import ImageData, as_float, fit_to, load_data
 from zeroshot_nas.training.checkpoint import RESULT, TrainedNetwork, load, predict
 
-FORMATS = ("onnx", "torch", "python")
-"""Formats: ONNX, torch.export's, and one Python file."""
-
-NAMES = {"onnx": "model.onnx", "int8": "model.int8.onnx", "shift": "model.int8.shift.onnx"}
-NAMES |= {"torch": "model.pt2", "python": "model.py"}
 REPORT = "export.json"
 
 
@@ -81,7 +76,8 @@ def export_network(
     Args:
         model: A run's folder, its ``.pt`` file, or what `load` gives.
         out: Folder for the files and ``export.json``; default: the run's.
-        formats: Some of ``"onnx"``, ``"torch"`` (torch.export) and ``"python"`` (a self-contained file).
+        formats: Some of `list_export_formats`: ``"onnx"``, ``"torch"`` (torch.export), ``"python"`` (a self-contained
+            file), ``"int8"``, ``"int8_power_of_two"``.
         int8: Also an int8 ONNX file by static quantisation.
         power_of_two: Also one whose scales are powers of two.
         data: Data to calibrate int8 with (its training images) and to measure accuracy on (its test images); default:
@@ -97,10 +93,8 @@ def export_network(
     Warns:
         UnfinishedRunWarning: The run was interrupted or killed, or still goes on.
     """
-    if unknown := [each for each in formats if each not in FORMATS]:
-        raise ExportError(f"unknown format {unknown[0]!r}; expected some of {', '.join(FORMATS)}")
-    if (int8 or power_of_two) and "onnx" not in formats:
-        raise ExportError("int8 is made of the ONNX model; ask for the format 'onnx' too")
+    wanted = _wanted(formats, int8=int8, int8_power_of_two=power_of_two)
+    needs_images = any(info.needs_images for info in wanted)
     network = model if isinstance(model, TrainedNetwork) else load(model)
     network = network.cpu().eval()
     folder = _folder(model, out)
@@ -112,47 +106,47 @@ def export_network(
             UnfinishedRunWarning,
             stacklevel=2,
         )
-    images = _data(result.get("data"), data, network, needed=int8 or power_of_two)
-    if images is None and (int8 or power_of_two):
+    images = _data(result.get("data"), data, network, needed=needs_images)
+    if images is None and needs_images:
         raise DataError("int8 needs images to calibrate with; give data, e.g. the training images' name or folder")
     train = None if images is None else as_float(images.train_images[:256])
     test = None if images is None else (as_float(images.test_images), images.test_labels)
     folder.mkdir(parents=True, exist_ok=True)
-    files: list[ExportedFile] = []
-    if "onnx" in formats:
-        files.append(export_onnx(network, folder / NAMES["onnx"], train, opset))
-        for wanted, name in ((int8, "int8"), (power_of_two, "shift")):
-            if wanted and train is not None:
-                shift = name == "shift"
-                files.append(export_int8(network, files[0].file, folder / NAMES[name], train, power_of_two=shift))
-        files = [_with_accuracy(each, test) for each in files]
-    if "torch" in formats:
-        files.append(export_torch(network, folder / NAMES["torch"], train))
-    if "python" in formats:
-        files.append(export_python(network, folder / NAMES["python"], train))
+    files: dict[str, ExportedFile] = {}
+    for info in wanted:
+        source = None if info.made_of is None else files[info.made_of].file
+        assert info.export is not None, "a registered format has its function"
+        written = info.export(ExportRequest(network, folder / info.file, train, opset, source))
+        if test is not None and info.logits is not None:
+            written = replace(written, accuracy=_accuracy(info.logits(written.file, test[0]), test[1]))
+        files[info.name] = written
     own = None if test is None else _accuracy(predict(network, test[0]), test[1])
     latency = network_latency_ms(network, check_images(network, train)[0])
-    report = ExportReport(network_size_kb(network), latency, own, tuple(files), opset)
+    report = ExportReport(network_size_kb(network), latency, own, tuple(files.values()), opset)
     write_text(folder / REPORT, json.dumps(report.to_dict(), indent=2) + "\n")
     return report
 
 
-def export_torch(network: TrainedNetwork, file: Path, images: Tensor | None = None) -> ExportedFile:
-    """Writes torch.export's file, for any number of images; its extra files hold the metadata of the ONNX file."""
-    checked = check_images(network, images)
-    with torch.no_grad(), preserved_rng():
-        shapes = ({0: torch.export.Dim("batch")},)
-        program = torch.export.export(network, (checked[:2].clone(),), dynamic_shapes=shapes)  # it keeps them
-    write_atomically(file, lambda draft: _save_program(program, draft, metadata(network)))
-    with torch.no_grad():
-        largest, error = compare(network, checked, torch.export.load(file).module()(checked))
-    require_equal("torch.export's file", largest)
-    return ExportedFile(file, "torch.export", file.stat().st_size / 1000, largest, error)
+def _wanted(formats: Sequence[str], **further: bool) -> list[FormatInfo]:
+    """The formats asked for, in their order; what is made of another comes behind it.
 
-
-def _save_program(program: torch.export.ExportedProgram, draft: Path, about: dict[str, str]) -> None:
-    with draft.open("wb") as file:  # torch warns of paths that don't end in .pt2
-        torch.export.save(program, file, extra_files={f"{name}.json": text for name, text in about.items()})
+    Raises:
+        ExportError: A format is unknown, or is made of one that is not asked for.
+    """
+    names = {*formats, *(name for name, is_wanted in further.items() if is_wanted)}
+    for name in [*formats, *sorted(names)]:
+        if name not in FORMATS:
+            raise ExportError(
+                f"unknown format {name!r}; expected some of {', '.join(list_export_formats())}."
+                f"{did_you_mean(name, FORMATS)}"
+            )
+        if (source := FORMATS[name].made_of) is not None and source not in names:
+            raise ExportError(f"{name} is made of the {source} file; ask for the format {source!r} too")
+    order = list(formats)
+    return sorted(
+        map(FORMATS.__getitem__, sorted(names)),
+        key=lambda info: (order.index(info.made_of or info.name), info.made_of is not None),
+    )
 
 
 def _folder(model: TrainedNetwork | str | Path, out: str | Path | None) -> Path:
@@ -197,10 +191,6 @@ def _data(name: str | None, data: str | ImageData | None, network: TrainedNetwor
             f"({len(network.class_names)}), got {', '.join(images.class_names[:5])}, … ({len(images.class_names)})"
         )
     return images
-
-
-def _with_accuracy(file: ExportedFile, test: tuple[Tensor, Tensor] | None) -> ExportedFile:
-    return file if test is None else replace(file, accuracy=_accuracy(run(session(file.file), test[0]), test[1]))
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:

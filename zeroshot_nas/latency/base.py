@@ -276,6 +276,11 @@ def time_runs(functions: Sequence[Callable[[], object]], seconds: float) -> list
     return windows
 
 
+def median_ms(function: Callable[[], object], seconds: float = 0.1) -> float:
+    """Milliseconds of a call, measured as `measure` does but with one preparation."""
+    return quiet_median(time_runs([function], seconds)[0]) * 1e3
+
+
 def quiet_median(windows: Sequence[Sequence[float]]) -> float:
     """The median of the quieter half of the windows' medians.
 

@@ -26,6 +26,7 @@ from zeroshot_nas.architecture.ops import (
     Shape,
     Zero,
 )
+from zeroshot_nas.errors import ArchitectureError
 
 CONV, DEPTHWISE, LINEAR, GLOBAL_POOL, POOL, ADD, SCALE, CONCATENATE, ZERO, NORM, ACTIVATION = KINDS = (
     "conv",
@@ -183,8 +184,9 @@ class _Program:
             for _ in range(op.times):
                 tensor = self.chain(op.body, tensor)
             return tensor
-        assert isinstance(op, Graph)
-        return self._graph(op, tensor, taken)
+        if isinstance(op, Graph):
+            return self._graph(op, tensor, taken)
+        raise ArchitectureError(f"no kernel is known for the operation {type(op).__name__}")
 
     def _join(self, kind: str, sources: tuple[int, ...], taken: tuple[Op, ...]) -> int:
         shape = self.shapes[sources[0]]

@@ -14,7 +14,7 @@ from zeroshot_nas.architecture import ops
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.costs.complexity import check_buildable
-from zeroshot_nas.errors import MissingExtraError
+from zeroshot_nas.errors import ArchitectureError, MissingExtraError
 from zeroshot_nas.latency.kernels import ADD, CONCATENATE, SCALE, Instruction, instructions
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class _Writer:
             biases = self._constant(f"{name}_b", np.zeros(op.out_features, np.float32))
             flattened = self._node("Reshape", f"{name}_flat", [tensor, flat])
             return self._node("Gemm", f"{name}_linear", [flattened, weights, biases], transB=1)
-        raise TypeError(f"no ONNX operator is known for {type(op).__name__}")
+        raise ArchitectureError(f"no ONNX operator is known for the operation {type(op).__name__}")
 
     def _batch_norm(self, op: ops.BatchNorm, name: str, tensor: str) -> str:
         ones, zeros = np.ones(op.channels, np.float32), np.zeros(op.channels, np.float32)

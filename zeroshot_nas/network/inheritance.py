@@ -121,7 +121,7 @@ class _Transfer:
             return channels
         if isinstance(new_op, ops.Repeat):
             return self._repeat(old_op, new_op, old, new, channels, place)
-        if old_op != new_op or isinstance(new_op, ops.Graph):
+        if old_op != new_op or not isinstance(new_op, ops.Activation | ops.Pool | ops.GlobalPool | ops.Zero):
             raise ArchitectureError(f"{place}: {type(new_op).__name__} can't be grown; keep it as it is in the network")
         return channels
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -13,6 +13,7 @@ from zeroshot_nas.architecture import ops
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.costs.complexity import check_buildable
+from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.network.init import Init
 
 
@@ -78,18 +79,23 @@ class Zero(nn.Module):
 
 
 class Graph(nn.Module):
-    """Nodes in order, each the sum or concatenation of its edges; returns the last."""
+    """Nodes in order, each the sum or concatenation of its edges; returns the last.
 
-    def __init__(self, graph: ops.Graph) -> None:
+    Args:
+        nodes: How each joins what its edges bring, and where these begin: 0 for the input, i for the i-th node.
+        edges: The module of every edge, in the same order.
+    """
+
+    def __init__(self, nodes: Sequence[tuple[str, Sequence[int]]], edges: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.nodes = graph.nodes
-        self.edges = nn.ModuleList(sequential(edge.ops) for node in graph.nodes for edge in node.edges)
+        self.nodes = nodes
+        self.edges = nn.ModuleList(edges)
 
     def forward(self, x: Tensor) -> Tensor:
         outputs, edges = [x], iter(self.edges)
-        for node in self.nodes:
-            brought = [next(edges)(outputs[edge.source]) for edge in node.edges]
-            outputs.append(torch.cat(brought, 1) if node.join == "concatenation" else _sum(brought))
+        for join, sources in self.nodes:
+            brought = [next(edges)(outputs[source]) for source in sources]
+            outputs.append(torch.cat(brought, 1) if join == "concatenation" else sum(brought[1:], brought[0]))
         return outputs[-1]
 
 
@@ -202,13 +208,6 @@ def _draw_normal(tensor: Tensor, deviation: float, generator: torch.Generator) -
         tensor.copy_(draw)
 
 
-def _sum(tensors: list[Tensor]) -> Tensor:
-    total = tensors[0]
-    for tensor in tensors[1:]:
-        total = total + tensor
-    return total
-
-
 def _pool(op: ops.Pool) -> nn.Module:
     if op.kind == "max":
         return nn.MaxPool2d(op.kernel_size, op.stride, op.padding)
@@ -222,7 +221,24 @@ def sequential(chain: tuple[ops.Op, ...]) -> nn.Sequential:
         >>> sequential((ops.GlobalPool(), ops.Linear(4, 2)))(torch.zeros(1, 4, 8, 8)).shape
         torch.Size([1, 2])
     """
-    return nn.Sequential(*(_MODULES[type(op)](op) for op in chain))
+    return nn.Sequential(*map(_module, chain))
+
+
+def _module(op: ops.Op) -> nn.Module:
+    try:
+        make = _MODULES[type(op)]
+    except KeyError:
+        raise ArchitectureError(f"no module is known for the operation {type(op).__name__}") from None
+    return make(op)
+
+
+def graph_nodes(graph: ops.Graph) -> list[tuple[str, list[int]]]:
+    """How each node of a graph joins its edges, and where they begin, as `Graph` takes it."""
+    return [(node.join, [edge.source for edge in node.edges]) for node in graph.nodes]
+
+
+def _graph(op: ops.Graph) -> nn.Module:
+    return Graph(graph_nodes(op), (sequential(edge.ops) for node in op.nodes for edge in node.edges))
 
 
 def _activation(op: ops.Activation) -> nn.Module:
@@ -241,7 +257,7 @@ _MODULES: dict[type, Callable[..., nn.Module]] = {
     ops.Activation: _activation,
     ops.Pool: _pool,
     ops.Zero: lambda op: Zero(op.stride),
-    ops.Graph: Graph,
+    ops.Graph: _graph,
     ops.GlobalPool: lambda _: GlobalPool(),
     ops.Linear: lambda op: Linear(op.in_features, op.out_features, op.bias),
     ops.Gate: lambda op: Gate(sequential(op.body)),

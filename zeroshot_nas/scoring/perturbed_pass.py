@@ -24,16 +24,14 @@ from zeroshot_nas.architecture.ops import (
     Conv,
     Gate,
     GlobalPool,
-    Graph,
     Op,
-    Pool,
     Repeat,
     Residual,
-    Zero,
 )
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.costs.complexity import check_buildable
+from zeroshot_nas.errors import ArchitectureError
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +90,7 @@ def count_weights(architecture: Architecture) -> int:
 def is_chain(architecture: Architecture) -> bool:
     """Whether `perturbed_pass` has a rule for all operations: graphs and poolings it has none for."""
     steps = (step for inputs in architecture.inputs() for step in block_steps(*inputs).steps)
-    return not any(isinstance(step.op, Graph | Pool | Zero) for step in steps)
+    return all(isinstance(step.op, Conv | BatchNorm | Activation | GlobalPool) for step in steps)
 
 
 def gaussian_weights(seed: int, repeat: int, count: int) -> Tensor:
@@ -159,7 +157,7 @@ class _Run:
                 case GlobalPool():
                     x = x.mean((2, 3), keepdim=True)
                 case _:
-                    raise TypeError(f"no rule for {type(op).__name__} before the head")
+                    raise ArchitectureError(f"the perturbed pass has no rule for {type(op).__name__} before the head")
         return x
 
     def statistics(self) -> tuple[list[tuple[float, float]], list[int]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.seeding import python_rng
+from zeroshot_nas.costs.base import COSTS, STANDARD, list_costs
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import Costs, complexity
 from zeroshot_nas.errors import InfeasibleBudgetError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.searching.latency_budget import LatencyBudget
 
 _CANDIDATES = 300
-"""Random networks of a finite space among which the fastest to start from is looked for."""
+"""Random networks of a finite space among which the cheapest to start from is looked for."""
 
 
 def starting_point(space: SearchSpace, budget: Budget, latency: LatencyBudget | None) -> Architecture:
@@ -27,13 +28,7 @@ def starting_point(space: SearchSpace, budget: Budget, latency: LatencyBudget | 
         InfeasibleBudgetError: Even the network of least cost is over a limit.
     """
     table = None if latency is None else latency.table
-    cheapest = {name: space.smallest(name) for name in budget.limits() if name != "latency_ms"}
-    if table is not None:  # no space knows its fastest network on a device; it is one of these, or near
-        candidates = [space.smallest(name) for name in ("params", "flops", "layers", "activations")]
-        if space.size() < math.inf:  # cells differ in what a device prunes more than in anything that is counted
-            rng = python_rng(0)
-            candidates += [space.sample(rng) for _ in range(_CANDIDATES)]
-        cheapest["latency_ms"] = min(candidates, key=table.latency_ms)
+    cheapest = {name: _cheapest(space, name, table) for name in budget.limits()}
     for name, architecture in cheapest.items():
         for violation in budget.violations(costs_of(architecture, table)):
             if violation.cost == name:
@@ -45,6 +40,17 @@ def starting_point(space: SearchSpace, budget: Budget, latency: LatencyBudget | 
         if not budget.violations(costs_of(architecture, table), architecture):
             return architecture
     return space.initial()  # each limit alone can be met; whether all can together the search will show
+
+
+def _cheapest(space: SearchSpace, cost: str, table: LatencyTable | None) -> Architecture:
+    """The network of least cost; of a cost that no space knows of itself, the best of those that are likely."""
+    if cost in STANDARD and cost != "latency_ms":
+        return space.smallest(cost)
+    candidates = [space.smallest(name) for name in list_costs() if COSTS[name].per != "device"]
+    if space.size() < math.inf:  # cells differ in what a device prunes more than in anything that is counted
+        rng = python_rng(0)
+        candidates += [space.sample(rng) for _ in range(_CANDIDATES)]
+    return min(candidates, key=lambda architecture: getattr(costs_of(architecture, table), cost))
 
 
 def restart(space: SearchSpace, budget: Budget, latency: LatencyBudget) -> Architecture:

@@ -17,15 +17,14 @@ from zeroshot_nas.errors import ExportError, MissingExtraError
 from zeroshot_nas.latency.base import Prepared, Target, failing, register_backend
 from zeroshot_nas.latency.kernels import kernels
 from zeroshot_nas.latency.onnx_graph import kernel_index, onnx_graph
+from zeroshot_nas.latency.ort_session import ort_session
 
 if TYPE_CHECKING:
     import numpy as np
-    import onnxruntime
 else:
     np = LazyModule("numpy")
 
 _SUFFIX = "_kernel_time"
-_QUIET = 3  # errors only
 
 
 def _export(target: Target, image_shape: Shape, batch_size: int) -> Any:
@@ -44,14 +43,12 @@ def _export(target: Target, image_shape: Shape, batch_size: int) -> Any:
 @contextmanager
 def onnxruntime_cpu(target: Any, image_shape: Shape, /, *, batch_size: int, threads: int) -> Iterator[Prepared]:
     """ONNX Runtime's CPU provider with all its graph optimisations, on an architecture or an ONNX model."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtraError("onnxruntime", "onnx") from None
     graph = onnx_graph(target, batch_size=batch_size) if isinstance(target, Architecture) else target
     model = graph.SerializeToString()
     try:
-        session = onnxruntime.InferenceSession(model, _options(threads), providers=["CPUExecutionProvider"])
+        session = ort_session(model, threads=threads)
+    except MissingExtraError:
+        raise
     except Exception as error:  # the runtime raises its own kinds, with no common base
         raise failing("onnxruntime", error) from error
     (image,) = session.get_inputs()
@@ -60,26 +57,13 @@ def onnxruntime_cpu(target: Any, image_shape: Shape, /, *, batch_size: int, thre
     def kernel_seconds(runs: int) -> list[list[float]]:
         assert isinstance(target, Architecture), "kernels are those of an architecture"
         with tempfile.TemporaryDirectory() as folder:
-            options = _options(threads)
-            options.enable_profiling = True
-            options.profile_file_prefix = str(Path(folder) / "profile")
-            profiled = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            profiled = ort_session(model, threads=threads, profile=Path(folder) / "profile")
             for _ in range(runs):
                 profiled.run(None, feed)
             events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
         return _seconds_by_kernel(events, runs, len(kernels(target)))
 
     yield Prepared(lambda: session.run(None, feed), kernel_seconds if isinstance(target, Architecture) else None)
-
-
-def _options(threads: int) -> onnxruntime.SessionOptions:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _QUIET
-    return options
 
 
 def _seconds_by_kernel(events: Iterable[Any], runs: int, count: int) -> list[list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import io
 import json
 import subprocess
@@ -12,15 +13,17 @@ import textwrap
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture import ops
 from zeroshot_nas.core.files import write_text
-from zeroshot_nas.errors import ExportError
-from zeroshot_nas.export.base import ExportedFile, check_images, compare, require_equal
-from zeroshot_nas.training.checkpoint import TrainedNetwork
+from zeroshot_nas.errors import ArchitectureError, ExportError
+from zeroshot_nas.export.base import ExportedFile, ExportRequest, FormatInfo, register_format
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zeroshot_nas.training.checkpoint import TrainedNetwork
 
 _HEADER = '''"""A convolutional network, its weights included; it needs torch and nothing else.
 
@@ -30,12 +33,15 @@ _HEADER = '''"""A convolutional network, its weights included; it needs torch an
 Architecture: {description}
 """
 
+from __future__ import annotations
+
 import base64
 import io
 import zlib
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 INPUT_SIZE = {input_size}
 CLASS_NAMES = {class_names}
@@ -43,56 +49,7 @@ MEAN = {mean}
 STD = {std}
 
 
-class GlobalPool(nn.Module):
-    def forward(self, x):
-        return x.mean((2, 3), keepdim=True)
-
-
-class Linear(nn.Linear):
-    def forward(self, x):
-        return super().forward(x.flatten(1))
-
-
-class Gate(nn.Module):
-    def __init__(self, body):
-        super().__init__()
-        self.body = body
-
-    def forward(self, x):
-        return x * self.body(x)
-
-
-class Residual(nn.Module):
-    def __init__(self, body, shortcut):
-        super().__init__()
-        self.body, self.shortcut = body, shortcut
-
-    def forward(self, x):
-        return self.body(x) + self.shortcut(x)
-
-
-class Zero(nn.Module):
-    def __init__(self, stride):
-        super().__init__()
-        self.stride = stride
-
-    def forward(self, x):
-        return x[..., :: self.stride, :: self.stride].mul(0.0)
-
-
-class Graph(nn.Module):
-    """Nodes in order, each the sum or concatenation of its edges, given as (concatenate, sources)."""
-
-    def __init__(self, nodes, *edges):
-        super().__init__()
-        self.nodes, self.edges = nodes, nn.ModuleList(edges)
-
-    def forward(self, x):
-        outputs, edges = [x], iter(self.edges)
-        for concatenate, sources in self.nodes:
-            brought = [next(edges)(outputs[source]) for source in sources]
-            outputs.append(torch.cat(brought, 1) if concatenate else sum(brought[1:], brought[0]))
-        return outputs[-1]
+{classes}
 
 
 class Network(nn.Module):
@@ -142,15 +99,19 @@ with torch.no_grad():
 """
 
 
-def export_python(network: TrainedNetwork, file: Path, images: Tensor | None = None) -> ExportedFile:
+@register_format(FormatInfo("python", "model.py"))
+def export_python(request: ExportRequest) -> ExportedFile:
     """Writes one Python file with the module's source and its weights, and checks it in a process without this package.
 
     Raises:
         ExportError: The file does not run by itself, or computes something else; then no file is left.
     """
-    text, checked = source(network, file.stem), check_images(network, images)
-    largest, rms = compare(network, checked, _run_alone(text, checked))
-    require_equal("the Python file", largest)
+    from zeroshot_nas.export import checks
+
+    network, file = request.network, request.file
+    text, images = source(network, file.stem), checks.check_images(network, request.images)
+    largest, rms = checks.compare(network, images, _run_alone(text, images))
+    checks.require_equal("the Python file", largest)
     write_text(file, text)
     return ExportedFile(file, "python", file.stat().st_size / 1000, largest, rms)
 
@@ -162,6 +123,11 @@ def source(network: TrainedNetwork, name: str = "network") -> str:
         network: What to write.
         name: The module's name in the example that the text begins with.
     """
+    import torch
+
+    from zeroshot_nas.network import module
+
+    classes = (module.Conv2d, module.Linear, module.GlobalPool, module.Gate, module.Residual, module.Zero, module.Graph)
     *bodies, head = network.architecture.lower()
     weights = io.BytesIO()
     torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, weights)
@@ -174,6 +140,7 @@ def source(network: TrainedNetwork, name: str = "network") -> str:
         class_names=json.dumps(list(network.class_names)),
         mean=network.mean.flatten().tolist(),
         std=network.std.flatten().tolist(),
+        classes="\n\n".join(inspect.getsource(each) for each in classes).rstrip(),
         blocks="\n".join(f"            {_chain(body)}," for body in bodies),
         head=_chain(head),
         weights="\n".join(f"    {line!r}" for line in textwrap.wrap(packed, 100)),
@@ -182,6 +149,8 @@ def source(network: TrainedNetwork, name: str = "network") -> str:
 
 def _run_alone(text: str, images: Tensor) -> Tensor:
     """Logits of the text's network, computed by a process that can't import this package."""
+    import torch
+
     with tempfile.TemporaryDirectory() as folder:
         file, given, got = (Path(folder) / name for name in ("network.py", "images.pt", "logits.pt"))
         file.write_text(text, encoding="utf-8")
@@ -202,7 +171,7 @@ def _module(op: ops.Op) -> str:
     """The expression that makes an operation's module, as `zeroshot_nas.network.module` does."""
     if isinstance(op, ops.Conv):
         sizes = f"{op.in_channels}, {op.out_channels}, {op.kernel_size}, {op.stride}, {op.padding}, {op.dilation}"
-        return f"nn.Conv2d({sizes}, {op.groups}, {op.bias})"
+        return f"Conv2d({sizes}, {op.groups}, {op.bias})"
     if isinstance(op, ops.BatchNorm):
         return f"nn.BatchNorm2d({op.channels}, eps={ops.BATCH_NORM_EPSILON})"
     if isinstance(op, ops.Activation):
@@ -222,6 +191,8 @@ def _module(op: ops.Op) -> str:
         return f"Residual({_chain(op.body)}, {_chain(op.shortcut)})"
     if isinstance(op, ops.Repeat):
         return f"nn.Sequential({', '.join([_chain(op.body)] * op.times)})"
-    nodes = [(node.join == "concatenation", [edge.source for edge in node.edges]) for node in op.nodes]
-    edges = [_chain(edge.ops) for node in op.nodes for edge in node.edges]
-    return f"Graph({', '.join([repr(nodes), *edges])})"
+    if isinstance(op, ops.Graph):
+        from zeroshot_nas.network.module import graph_nodes
+
+        return f"Graph({graph_nodes(op)}, [{', '.join(_chain(edge.ops) for node in op.nodes for edge in node.edges)}])"
+    raise ArchitectureError(f"no source is known for the operation {type(op).__name__}")

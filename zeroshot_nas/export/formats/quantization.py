@@ -7,16 +7,17 @@ import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from zeroshot_nas.core.files import write_atomically
 from zeroshot_nas.errors import ExportError, MissingExtraError
-from zeroshot_nas.export.base import ExportedFile, compare, latency_ms, run, session
-from zeroshot_nas.training.checkpoint import TrainedNetwork
+from zeroshot_nas.export.base import ExportedFile, ExportRequest, FormatInfo, register_format
+from zeroshot_nas.latency.ort_session import ort_session
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CALIBRATION_IMAGES = 256
 """Images that the ranges of activations are measured on."""
@@ -24,42 +25,57 @@ CALIBRATION_IMAGES = 256
 _BATCH = 32
 
 
-def export_int8(
-    network: TrainedNetwork, float_file: Path, file: Path, images: Tensor, *, power_of_two: bool = False
-) -> ExportedFile:
+def _logits(file: Path, images: Tensor) -> Tensor:
+    from zeroshot_nas.export.checks import run
+
+    return run(ort_session(file), images)
+
+
+@register_format(FormatInfo("int8", "model.int8.onnx", made_of="onnx", needs_images=True, logits=_logits))
+def export_int8(request: ExportRequest) -> ExportedFile:
     """Writes an int8 copy of an ONNX file: weights by channel, activations by tensor, in QDQ form.
 
-    Ordinary weights keep to 7 bits, since processors without VNNI would overflow otherwise.
-
-    With ``power_of_two`` every scale is the next power of two that covers the same range, ``2^ceil(log2 s)``, and every
-    zero point is 0, so that a device rescales by shifts alone, as in VTA's hardware-software blueprint
-    (arXiv:1807.04188). What that costs is the ``rms_error`` of the two files.
-
-    Args:
-        network: The network that the file is of, to compare with.
-        float_file: The ONNX file.
-        file: Where to write.
-        images: Calibration images ``(N, C, H, W)`` in [0, 1]; the first `CALIBRATION_IMAGES` are used.
-        power_of_two: Restricts scales to powers of two.
+    Ordinary weights keep to 7 bits, since processors without VNNI would overflow otherwise. The first
+    `CALIBRATION_IMAGES` of the request's images are used.
 
     Raises:
         ExportError: There are no calibration images, or ONNX Runtime can't quantise the model.
         MissingExtraError: The extra ``onnx`` is not installed.
     """
-    images = images[:CALIBRATION_IMAGES]
-    if not len(images):
+    return _export(request, "onnx int8", power_of_two=False)
+
+
+@register_format(
+    FormatInfo("int8_power_of_two", "model.int8.shift.onnx", made_of="onnx", needs_images=True, logits=_logits)
+)
+def export_int8_power_of_two(request: ExportRequest) -> ExportedFile:
+    """Writes an int8 copy whose every scale is the next power of two that covers the same range, ``2^ceil(log2 s)``.
+
+    Every zero point is 0, so that a device rescales by shifts alone, as in VTA's hardware-software blueprint
+    (arXiv:1807.04188). What that costs is the ``rms_error`` of the two files. Errors are those of `export_int8`.
+    """
+    return _export(request, "onnx int8, power-of-two scales", power_of_two=True)
+
+
+def _export(request: ExportRequest, kind: str, *, power_of_two: bool) -> ExportedFile:
+    from zeroshot_nas.export import checks
+
+    file, source, images = request.file, request.source, request.images
+    if images is None or not len(images):
         raise ExportError("int8 needs calibration images, got none; give the images that the network was trained on")
+    if source is None:
+        raise ExportError("int8 is made of the ONNX model; give its file as source")
+    images = images[:CALIBRATION_IMAGES]
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "model.onnx"
-        _quantize(float_file, draft, images, symmetric=power_of_two)
+        _quantize(source, draft, images, symmetric=power_of_two)
         if power_of_two:
-            _quantize(float_file, draft, images, symmetric=True, overrides=_power_of_two_scales(draft))
+            _quantize(source, draft, images, symmetric=True, overrides=_power_of_two_scales(draft))
         content = draft.read_bytes()
     write_atomically(file, lambda path: path.write_bytes(content))
-    runtime = session(file)
-    largest, error = compare(network, images, run(runtime, images))
-    kind = "onnx int8, power-of-two scales" if power_of_two else "onnx int8"
-    return ExportedFile(file, kind, len(content) / 1000, largest, error, latency_ms(runtime, images[0]))
+    runtime = ort_session(file)
+    largest, error = checks.compare(request.network, images, checks.run(runtime, images))
+    return ExportedFile(file, kind, len(content) / 1000, largest, error, checks.latency_ms(runtime, images[0]))
 
 
 def scales(file: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -74,6 +90,8 @@ def _quantize(
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "onnx") from error
+
+    import torch
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:

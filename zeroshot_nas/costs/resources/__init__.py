@@ -1,0 +1,1 @@
+"""Costs, one file each; a module of this package registers its cost on import."""

@@ -1,0 +1,1 @@
+"""Export formats; a module of this package registers its own on import."""
