@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -62,6 +64,15 @@ def _mode_class() -> Callable[[Handler], AbstractContextManager[object]]:
     return Mode
 
 
+@dataclass(slots=True)
+class _Tensor:
+    """What is known of a tensor: its version when it was kept, and what stands in its place."""
+
+    reference: weakref.ref[Tensor]
+    version: int | None = None
+    replacement: Tensor | None = None
+
+
 class KeptTensors:
     """Tensors that stay as they are: a function that would change one of them in place runs out of place.
 
@@ -70,28 +81,25 @@ class KeptTensors:
     """
 
     def __init__(self) -> None:
-        from torch.utils.weak import WeakTensorKeyDictionary
-
-        self._versions: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
-        self._replacements: MutableMapping[Tensor, Tensor] = WeakTensorKeyDictionary()
+        self._by_id: dict[int, _Tensor] = {}  # a tensor that is gone takes its entry along, so that ids are of one each
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Keeps a tensor from now on."""
-        self._versions.setdefault(tensor, tensor._version)
+        entry = self._entry(tensor)
+        if entry.version is None:
+            entry.version = tensor._version
         return tensor
 
     def replace(self, tensor: Tensor, replacement: Tensor) -> None:
         """From now on a tensor stands for another."""
-        self._replacements[tensor] = replacement
+        self._entry(tensor).replacement = replacement
 
     def current(self, value: Any) -> Any:
         """The tensor that a value stands for; lists and tuples member by member, all else as it is."""
-        if not self._replacements:
-            return value
         if type(value) in (list, tuple):
             return type(value)(map(self.current, value))
-        while isinstance(value, torch.Tensor) and value in self._replacements:
-            value = self._replacements[value]
+        while (entry := self._by_id.get(id(value))) is not None and entry.replacement is not None:
+            value = entry.replacement
         return value
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -100,17 +108,12 @@ class KeptTensors:
         One whose name ends in an underscore changes its first argument; the function without it returns a new tensor.
         """
         name = getattr(func, "__name__", "")
-        changed = args[0] if args and name.endswith("_") and not name.endswith("__") else None
-        out_of_place = getattr(torch.Tensor, name[:-1], None)
-        if (
-            isinstance(changed, torch.Tensor)
-            and changed in self._versions
-            and changed._base is None
-            and callable(out_of_place)
-        ):
-            result = out_of_place(*args, **kwargs)
-            self.replace(changed, result)
-            return result
+        if name.endswith("_") and not name.endswith("__") and args and self._is_kept(args[0]):
+            out_of_place = getattr(torch.Tensor, name[:-1], None)
+            if callable(out_of_place) and args[0]._base is None:
+                result = out_of_place(*args, **kwargs)
+                self.replace(args[0], result)
+                return result
         return func(*args, **kwargs)
 
     def check(self, *tensors: Tensor) -> None:
@@ -119,8 +122,18 @@ class KeptTensors:
         Raises:
             ProxyError: One has changed.
         """
-        if any(self._versions[tensor] != tensor._version for tensor in tensors):
+        if any(self._by_id[id(tensor)].version != tensor._version for tensor in tensors):
             raise ProxyError(
                 "the module changes part of a feature map in place, so that its value is lost to this proxy. Use the "
                 "form that returns a new tensor"
             )
+
+    def _is_kept(self, value: object) -> bool:
+        entry = self._by_id.get(id(value))
+        return entry is not None and entry.version is not None
+
+    def _entry(self, tensor: Tensor) -> _Tensor:
+        number, entries = id(tensor), self._by_id
+        if number not in entries:
+            entries[number] = _Tensor(weakref.ref(tensor, lambda _: entries.pop(number, None)))
+        return entries[number]
