@@ -13,7 +13,7 @@ from tests.layers import modules
 LOADS_TORCH = {
     *("network.module", "network.inheritance", "network.to_onnx"),
     *("costs.module", "scoring.forward", "testing"),
-    *("export.base", "export.exporting", "export.onnx_file", "export.quantization", "export.standalone"),
+    *("export.checks", "export.exporting"),
     *("training.augment", "training.averaging", "training.checkpoint", "training.distillation"),
     *("training.learner", "training.trainer"),
 }

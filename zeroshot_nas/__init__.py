@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zeroshot_nas.architecture.architecture import Architecture as Architecture
     from zeroshot_nas.architecture.blockspec import BlockSpec as BlockSpec
+    from zeroshot_nas.architecture.blockspec import list_blocks as list_blocks
     from zeroshot_nas.architecture.blockspec import register_block as register_block
     from zeroshot_nas.core.ranking import rank_aggregate as rank_aggregate
     from zeroshot_nas.core.score import Score as Score
@@ -21,9 +22,14 @@ if TYPE_CHECKING:
     from zeroshot_nas.costs.complexity import Costs as Costs
     from zeroshot_nas.costs.cost import cost as cost
     from zeroshot_nas.costs.shape import ShapeBounds as ShapeBounds
+    from zeroshot_nas.execution.base import get_executor as get_executor
+    from zeroshot_nas.execution.base import list_executors as list_executors
     from zeroshot_nas.export.base import list_export_formats as list_export_formats
     from zeroshot_nas.export.exporting import ExportReport as ExportReport
     from zeroshot_nas.export.exporting import export_network as export_network
+    from zeroshot_nas.latency.base import list_backends as list_backends
+    from zeroshot_nas.nasbench.base import list_table_formats as list_table_formats
+    from zeroshot_nas.nasbench.base import list_tables as list_tables
     from zeroshot_nas.nasbench.base import load_table as load_table
     from zeroshot_nas.nasbench.correlate import correlate as correlate
     from zeroshot_nas.nasbench.correlation import Correlation as Correlation
@@ -62,10 +68,18 @@ if TYPE_CHECKING:
     from zeroshot_nas.training.checkpoint import predict as predict
     from zeroshot_nas.training.recipe import Recipe as Recipe
     from zeroshot_nas.training.recipe import get_recipe as get_recipe
+    from zeroshot_nas.training.recipe import list_recipes as list_recipes
     from zeroshot_nas.training.result import TrainResult as TrainResult
     from zeroshot_nas.training.trainer import train as train
 
 _HOMES = {
+    "list_blocks": "architecture.blockspec",
+    "list_recipes": "training.recipe",
+    "list_backends": "latency.base",
+    "list_executors": "execution.base",
+    "get_executor": "execution.base",
+    "list_tables": "nasbench.base",
+    "list_table_formats": "nasbench.base",
     "Architecture": "architecture.architecture",
     "BlockSpec": "architecture.blockspec",
     "register_block": "architecture.blockspec",

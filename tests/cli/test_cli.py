@@ -47,7 +47,7 @@ def test_the_help_says_of_every_command_its_first_paragraph_in_full(run):
     assert "search Search a space for the best network within a budget; trains nothing." in text
     for line in run("--help")[1].splitlines():
         assert len(line) <= 80
-        assert not line.endswith("...")
+        assert not line.endswith("...") or line.startswith("Usage: ")
 
 
 def test_cost_of_a_string(run):

@@ -100,6 +100,17 @@ class BlockType:
 
 BLOCKS: Registry[BlockType] = Registry("block type", package="zeroshot_nas.blocks")
 
+
+def list_blocks() -> list[str]:
+    """Names of the registered block types.
+
+    Example:
+        >>> "SuperResK3K3" in list_blocks()
+        True
+    """
+    return list(BLOCKS)
+
+
 _Block = TypeVar("_Block", bound=type[BlockSpec])
 
 

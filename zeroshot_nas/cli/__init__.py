@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 # isort: off
-from zeroshot_nas.cli import search, correlate, score, train, latency, runs, names  # noqa: F401  # the help's order
+from zeroshot_nas.cli import search, correlate, score, train, resume, latency, runs, names  # noqa: F401  # the help's order
 
 # isort: on
 from zeroshot_nas.cli.base import app

@@ -57,6 +57,7 @@ def correlate_command(
     workers: Workers = None,
     scheduler: Scheduler = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds a network may take in a worker process.")] = None,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """How well proxies order the architectures of a benchmark by their trained accuracy."""
@@ -78,6 +79,7 @@ def correlate_command(
             repeats=repeats,
             out=out,
             resume=resume,
+            force=force,
             cache=cache,
             executor=workforce,
             device=device,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @app.command("score")
 def score_command(
     model: Model,
-    proxy: Annotated[str, typer.Option(help="Proxies, separated by commas.")] = "zen",
+    proxy: Annotated[str, typer.Option(help="Proxies, separated by commas.")] = "cet",
     image: Input = "3x32x32",
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,

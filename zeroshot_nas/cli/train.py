@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,9 @@ from zeroshot_nas.cli.base import (
     read_architecture,
 )
 from zeroshot_nas.export.base import OPSET, list_export_formats
+
+if TYPE_CHECKING:
+    from zeroshot_nas.training.result import TrainResult
 
 
 @app.command("train")
@@ -67,6 +70,13 @@ def train_command(
         architecture = replace(architecture, num_classes=len(images.class_names))
     how: dict[str, Any] = {"out": out, "resume": resume, "seed": seed, "device": device, "threads": threads}
     result = train(architecture, images, chosen, teacher=teacher, progress=not quiet, force=force, **how)
+    print_training(result)
+    if result.state == "interrupted":
+        raise typer.Exit(130)
+
+
+def print_training(result: TrainResult) -> None:
+    """What a training came to."""
     by = (
         "the last" if result.validation_accuracy is None else f"by validation accuracy {result.validation_accuracy:.2%}"
     )
@@ -76,8 +86,6 @@ def train_command(
         ("time", f"{result.seconds:.1f} s"),
     ]
     print_rows([*rows, ("weights", str(result.weights))] if result.weights else rows)
-    if result.state == "interrupted":
-        raise typer.Exit(130)
 
 
 @app.command("export")

@@ -140,6 +140,9 @@ def load_table(
     table = _load(path_or_name, dataset, format, split, options)
     if not isinstance(table, BenchmarkTable):
         raise DataError(f"{table.name} holds {', '.join(table.columns)}, but no accuracies; read it with load_figures")
+    where = str(Path(path_or_name).resolve()) if Path(path_or_name).exists() else str(path_or_name)
+    loaded_by = {"path_or_name": where, "dataset": dataset, "format": format, "split": split, **options}
+    object.__setattr__(table, "loaded_by", loaded_by)  # the table was checked when it was made
     return table
 
 

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,7 @@ def correlate(
     with ExitStack() as stack:
         executor = stack.enter_context(run.open_executor())
         session = RunSession(stack, run, "correlation", settings, FILES)
+        session.note("call", _call(whole, space, asked, settings))
         score_settings = {
             "batch_size": batch_size,
             "repeats": repeats,
@@ -176,6 +178,21 @@ def correlate(
         )
         write_files(correlation, session)
     return correlation
+
+
+def _call(
+    table: BenchmarkTable, space: SearchSpace, asked: Sequence[Proxy], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments as JSON, to ask for the same again; None stands for an object that only the caller can give."""
+    registered = all(each.info.name in PROXIES and PROXIES[each.info.name] is each.info for each in asked)
+    names = ("sample", "seed", "batch_size", "repeats", "device")
+    return {
+        "table": None if table.loaded_by is None else dict(table.loaded_by),
+        "space": None if space.made_by is None else asdict(space.made_by),
+        "proxies": [each.key for each in asked] if registered else None,
+        **{name: settings[name] for name in names},
+        "sample": None if settings["sample"] == len(table) else settings["sample"],
+    }
 
 
 def _figures(sample: SampleScores, chosen: BenchmarkTable, seed: int, batch_size: int | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,6 +48,7 @@ class FigureTable:
             space itself writes.
         columns: Figures by name, one number a row; NaN where a figure is not known.
         source: Which file the figures are from, and which figures of it.
+        loaded_by: What `zeroshot_nas.nasbench.base.load_table` was called with; None for a table made by hand.
 
     Raises:
         DataError: The lengths differ, or an architecture occurs twice.
@@ -65,6 +66,7 @@ class FigureTable:
     code: str = "arch"
     columns: Mapping[str, Floats] = field(default_factory=dict)
     source: str = ""
+    loaded_by: Mapping[str, Any] | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", list(self.rows))

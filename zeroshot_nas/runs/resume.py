@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,8 @@ def resume(folder: str | Path, run: RunOptions | None = None, **given: Any) -> S
     kind = kind_of(folder)
     if kind is None:
         raise StoreError(f"{folder} holds no run that could go on: neither {FILE_NAME} nor state.pt is there")
-    return _RESUME[kind](folder, options, objects)
+    result: SearchResult | Correlation | TrainResult = _RESUME[kind](folder, options, objects)
+    return result
 
 
 def kind_of(folder: Path) -> str | None:
@@ -107,4 +108,48 @@ def _search(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> SearchRe
     return search(**search_arguments(_call(folder, "search"), given, folder), run=run)
 
 
-_RESUME = {"search": _search}
+def _correlation(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> Correlation:
+    from zeroshot_nas.nasbench.base import load_table
+    from zeroshot_nas.nasbench.correlate import correlate
+    from zeroshot_nas.spaces.base import SpaceCall
+
+    call = _call(folder, "correlation")
+    table, space = call.pop("table"), call.pop("space")
+    made = {
+        "table": table if table is None or "table" in given else load_table(**table),
+        "space": None if space is None else SpaceCall(**space).make(),
+    }
+    arguments = {**call, **made, **given}
+    _refuse_missing(folder, arguments, ("table", "space", "proxies"))
+    return correlate(**arguments, run=run)
+
+
+def _training(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> TrainResult:
+    from zeroshot_nas.architecture.architecture import Architecture
+    from zeroshot_nas.training.checkpoint import read_call as read_training
+    from zeroshot_nas.training.recipe import Recipe
+    from zeroshot_nas.training.trainer import train
+
+    call = read_training(folder)
+    model = call["model"]
+    made = {"model": None if model is None else Architecture.from_dict(model), "recipe": Recipe(**call["recipe"])}
+    arguments = {**call, **made, **given}
+    needed = ("model", "data", *(["teacher"] if arguments.pop("needs_teacher") else []))
+    _refuse_missing(folder, arguments, needed)
+    return train(**arguments, out=folder, resume=True, progress=run.progress)
+
+
+def _refuse_missing(folder: Path, arguments: Mapping[str, Any], needed: Sequence[str]) -> None:
+    for name in needed:
+        if arguments[name] is None:
+            raise SettingsChangedError(
+                f"{folder} was begun with a {name} that is an object of the caller's, which no file holds; give it "
+                f"again: resume(folder, {name}=...)"
+            )
+
+
+_RESUME: dict[str, Callable[[Path, RunOptions, Mapping[str, Any]], Any]] = {
+    "search": _search,
+    "correlation": _correlation,
+    "training": _training,
+}

@@ -18,7 +18,7 @@ from zeroshot_nas.core.seeding import one_torch_thread, preserved_rng
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.network.init import Init
 from zeroshot_nas.scoring.closed_forms import DEFAULT_REPEATS, check_repeats
-from zeroshot_nas.scoring.proxy import Batch, Proxy, ProxyFunction, get_proxy, pool_only
+from zeroshot_nas.scoring.proxy import DEFAULT_PROXY, Batch, Proxy, ProxyFunction, get_proxy, pool_only
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @overload
 def score(
     model: Architecture | HasArchitecture | nn.Module,
-    proxy: str | Proxy | ProxyFunction = "zen",
+    proxy: str | Proxy | ProxyFunction = DEFAULT_PROXY,
     *,
     input_size: Sequence[int] | None = None,
     batch: Batch | None = None,
@@ -63,7 +63,7 @@ def score(
 
 def score(
     model: Architecture | HasArchitecture | nn.Module,
-    proxy: str | Proxy | ProxyFunction | Sequence[str | Proxy | ProxyFunction] = "zen",
+    proxy: str | Proxy | ProxyFunction | Sequence[str | Proxy | ProxyFunction] = DEFAULT_PROXY,
     *,
     input_size: Sequence[int] | None = None,
     batch: Batch | None = None,
@@ -108,6 +108,7 @@ def score(
         ProxyError: The one proxy can't be computed for this module, or an input or setting is not usable.
 
     Example:
+        >>> from torch import nn
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
         >>> result = score(net, "zen", input_size=(3, 8, 8), seed=0)
         >>> result.state, result.repeats

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from zeroshot_nas.scoring.passes import Passes, SharedPasses
 
+DEFAULT_PROXY = "cet"
+"""What `score` computes and `search` ranks by unless told otherwise."""
+
 Direction: TypeAlias = Literal["higher", "lower"]
 
 CostClass: TypeAlias = Literal["graph", "weights", "forward", "backward", "many"]

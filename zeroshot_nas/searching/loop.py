@@ -16,7 +16,7 @@ from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import DepthWarning, InfeasibleBudgetError, LatencyWarning, ZeroShotNASError
 from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.runs.options import RunOptions
-from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
+from zeroshot_nas.scoring.proxy import DEFAULT_PROXY, Proxy, ProxyFunction, get_proxy
 from zeroshot_nas.searchers.base import SearchResult
 from zeroshot_nas.searching.call import call_of
 from zeroshot_nas.searching.latency_budget import caveats, latency_budget_of
@@ -28,7 +28,7 @@ from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
 
 def search(
     space: str | SearchSpace,
-    proxy: str | Proxy | ProxyFunction = "cet",
+    proxy: str | Proxy | ProxyFunction = DEFAULT_PROXY,
     budget: Budget | None = None,
     settings: SearchSettings | None = None,
     run: RunOptions | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -35,6 +35,7 @@ class ImageData:
         test_labels: Classes ``(M,)``, as above.
         class_names: The classes' names, in the order of their labels.
         name: What messages and results call the data.
+        loaded_by: What `load_data` was called with, its path made absolute; None for images of one's own.
 
     Raises:
         DataError: A shape, dtype or value is not as above.
@@ -51,6 +52,7 @@ class ImageData:
     test_labels: Tensor
     class_names: tuple[str, ...]
     name: str
+    loaded_by: str | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         if not self.class_names:
@@ -119,7 +121,9 @@ def load_data(data: str | ImageData, input_size: Sequence[int] | None = None) ->
             else f"{name} takes no path, got {data!r}"
         )
     given = {"path": Path(path), "input_size": input_size}
-    return function(**{key: value for key, value in given.items() if key in takes})
+    images = function(**{key: value for key, value in given.items() if key in takes})
+    object.__setattr__(images, "loaded_by", f"{name}:{Path(path).resolve()}" if path else name)
+    return images
 
 
 def from_datasets(

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.files import write_atomically, write_text
-from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError
+from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError, SettingsChangedError
 from zeroshot_nas.network.module import Network
 from zeroshot_nas.training.base import as_float
 
 BEST, LAST, ARCHITECTURE, RESULT = "best.pt", "last.pt", "architecture.json", "train.json"
-STATE, LOG = "state.pt", "train.log"
+STATE, LOG, CALL = "state.pt", "train.log", "call.json"
 """Files of a run's folder."""
 
 _FORMAT = "zeroshot_nas.checkpoint"
@@ -169,6 +169,26 @@ def predict(network: Network, images: Tensor, *, batch_size: int = 512) -> Tenso
     return torch.cat(logits).softmax(1)
 
 
+def read_call(folder: Path) -> dict[str, Any]:
+    """How a training was asked for, as `RunFolder.save_call` kept it.
+
+    Raises:
+        SettingsChangedError: The release that began it kept nothing.
+        FileFormatError: The file is damaged.
+    """
+    file = folder / CALL
+    if not file.exists():
+        raise SettingsChangedError(
+            f"{folder} was begun by a release that did not keep how it was asked for; train with the same arguments "
+            "and resume"
+        )
+    try:
+        call: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{file} is damaged: {error}; train with the same arguments and resume") from None
+    return call
+
+
 class RunFolder:
     """The folder of a run, whose files are valid whenever the process dies.
 
@@ -227,6 +247,10 @@ class RunFolder:
             f"{file} is not the state of a training run of this release, so the run can't go on; go on with the "
             "release that began it, or replace it with force in place of resume"
         )
+
+    def save_call(self, call: Mapping[str, Any]) -> None:
+        """Writes how the training was asked for, so that it can be gone on with from the folder alone."""
+        write_text(self.path / CALL, json.dumps(call))
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Writes all that a run needs to go on."""

@@ -168,6 +168,16 @@ momentum 0.1, no decay on biases and batch norms, and erased pixels are black.
 """
 
 
+def list_recipes() -> list[str]:
+    """Names of the recipes.
+
+    Example:
+        >>> list_recipes()
+        ['quick', 'standard', 'zennas']
+    """
+    return sorted(RECIPES)
+
+
 def get_recipe(recipe: str | Recipe, **overrides: Any) -> Recipe:
     """A recipe by name, with some values replaced.
 

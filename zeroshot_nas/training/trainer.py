@@ -108,7 +108,35 @@ def train(
         run = _Run(learner, images, folder, threads)
         if resume:
             run.load()
+        if folder is not None:
+            folder.save_call(_call(model, data, images, recipe, teacher, seed, device, threads))
         return run.finish(run.train(progress))
+
+
+def _call(
+    model: Architecture | HasArchitecture | Network,
+    data: str | ImageData,
+    images: ImageData,
+    recipe: Recipe,
+    teacher: nn.Module | str | Path | None,
+    seed: int,
+    device: str | torch.device | None,
+    threads: int | None,
+) -> dict[str, Any]:
+    """The arguments as JSON, to ask for the same again; None stands for an object that only the caller can give."""
+    path = str(Path(teacher).resolve()) if isinstance(teacher, str | Path) else None
+    given = data if isinstance(data, ImageData) else images
+    architecture = _plain(model)
+    return {
+        "model": architecture.to_dict() if isinstance(architecture, Architecture) else None,
+        "data": given.loaded_by,
+        "recipe": recipe.to_dict(),
+        "teacher": path,
+        "needs_teacher": teacher is not None and path is None,
+        "seed": seed,
+        "device": None if device is None else str(device),
+        "threads": threads,
+    }
 
 
 def _threads_for(source: Architecture | Network, recipe: Recipe) -> AbstractContextManager[None]:

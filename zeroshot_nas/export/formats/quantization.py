@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from zeroshot_nas.core.files import write_atomically
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ExportError, MissingExtraError
 from zeroshot_nas.export.base import ExportedFile, ExportRequest, FormatInfo, register_format
 from zeroshot_nas.latency.ort_session import ort_session
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
+else:
+    np = LazyModule("numpy")
 
 CALIBRATION_IMAGES = 256
 """Images that the ranges of activations are measured on."""

@@ -61,7 +61,7 @@ def read_npz(path: Path, /, *, dataset: str | None) -> BenchmarkTable:
     table = builder.table(**meta)
     if len(table) != count:
         raise FileFormatError(f"{path}: an architecture occurs twice")
-    return BenchmarkTable(rows=table.rows, accuracy=table.accuracy, runs=table.runs, columns=table.columns, **meta)
+    return table
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
