@@ -77,7 +77,7 @@ def test_search_then_score_cost_and_train_what_it_wrote(run, tmp_path):
     assert zs.Architecture.from_dict(best["architecture"]) == result.best.architecture
 
     assert json.loads(run("cost", out / "best.json", "--json")[1]) == result.best.costs.to_dict()
-    scores = json.loads(run("score", out / "best.json", "--repeats", 2, "--json")[1])
+    scores = json.loads(run("score", out / "best.json", "--proxy", "zen", "--repeats", 2, "--json")[1])
     assert scores["zen"]["value"] == zs.score(result.best.architecture, "zen", repeats=2).value
 
     code, text, _ = run("train", out / "best.json", "--epochs", 1, "--out", out / "trained", "--quiet")
@@ -178,7 +178,15 @@ def test_text_files_and_architecture_files_are_read(run, tmp_path):
         (["cost", NET, "--input", "3x32"], "CxHxW"),
         (["score", NET, "--proxy", "zem", "--input", "1x8x8"], "Did you mean 'zen'"),
         (["score", NET, "--proxy", "zen:varaint=zennas", "--input", "1x8x8"], "Did you mean 'variant'"),
-        (["score", "SuperConvK3BNRELU(3,10000000,1,1)SuperResK3K3(10000000,10000000,1,10000000,1)"], "are not built"),
+        (
+            [
+                "score",
+                "SuperConvK3BNRELU(3,10000000,1,1)SuperResK3K3(10000000,10000000,1,10000000,1)",
+                "--proxy",
+                "zen",
+            ],
+            "are not built",
+        ),
         (["score", NET, "--input", "1x8x8", "--repeats", "0"], "repeats must be"),
         (["score", NET, "--input", "1x8x8", "--seed", "-1"], "seed is an integer of 0 or more"),
         (["search", "--max-params", "1k"], "the smallest has 5,458 params; the budget is 1,000"),

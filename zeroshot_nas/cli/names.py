@@ -17,7 +17,6 @@ def list_command(as_json: AsJson = False) -> None:
         "costs": zs.list_costs(),
         "data": zs.list_data(),
         "recipes": zs.list_recipes(),
-        "tables": zs.list_tables(),
         "export formats": zs.list_export_formats(),
         "backends": zs.list_backends(),
         "executors": zs.list_executors(),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
 from zeroshot_nas.core.lazy import is_torch_module
 from zeroshot_nas.core.score import Score, ScoreValue
-from zeroshot_nas.core.seeding import one_torch_thread, preserved_rng
+from zeroshot_nas.core.seeding import derive_seed, one_torch_thread, preserved_rng
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.network.init import Init
 from zeroshot_nas.scoring.closed_forms import DEFAULT_REPEATS, check_repeats
@@ -114,6 +114,7 @@ def score(
         >>> result.state, result.repeats
         ('ok', 4)
     """
+    derive_seed(seed)  # refuses what is no seed, also where nothing is drawn
     check_repeats(repeats=repeats, batch_size=batch_size, standard_error=standard_error, max_repeats=max_repeats)
     architecture = _architecture(model)
     asked = [proxy] if isinstance(proxy, str) or not isinstance(proxy, Sequence) else proxy
