@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 import zeroshot_nas as zs
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.latency.base import measure
-from zeroshot_nas.latency.calibration_networks import visited_networks
+from zeroshot_nas.latency.calibration_networks import calibration_networks
 from zeroshot_nas.nasbench.hardware import DEVICES, device_costs, fit_device, sampled
 
 PLOT = ROOT / "docs" / "latency.png"
@@ -31,7 +31,7 @@ def here(quick: bool) -> Part:
     size, limit = (QUICK, 5e6) if quick else (FULL, MAX_FLOPS)
     figures, rows = [], {}
     for space in ("resnet", "mobilenet"):
-        networks = visited_networks(zs.get_space(space, input_size=INPUT_SIZE), size.unseen, limit, seed=2_000)
+        networks = calibration_networks(zs.get_space(space, input_size=INPUT_SIZE), size.unseen, limit, seed=2_000)
         costs = [complexity(each) for each in networks]
         rows[space] = {
             "measured_ms": [measure(each, BACKEND, seconds=size.seconds).latency_ms for each in networks],

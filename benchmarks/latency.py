@@ -27,7 +27,7 @@ from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import LatencyWarning
 from zeroshot_nas.latency.base import measure
 from zeroshot_nas.latency.calibrate import calibrate, is_here, table_file
-from zeroshot_nas.latency.calibration_networks import visited_networks
+from zeroshot_nas.latency.calibration_networks import calibration_networks
 from zeroshot_nas.latency.device_table import DeviceTable
 from zeroshot_nas.searchers.base import SearchResult
 from zeroshot_nas.searchers.regularized_evolution import RegularizedEvolution
@@ -116,8 +116,8 @@ def _predictions(quick: bool, asked: dict[str, tuple[str, str, Shape]], count: i
         device = table(space, quick, backend, input_size)
         where = zs.get_space(space, input_size=input_size)
         limit = device.details["max_flops"]
-        seen = set(visited_networks(where, size.networks, limit, seed=0))
-        others = visited_networks(where, 2 * count, limit, seed=1_000)
+        seen = set(calibration_networks(where, size.networks, limit, seed=0))
+        others = calibration_networks(where, 2 * count, limit, seed=1_000)
         unseen = [each for each in others if each not in seen][:count]
         measured = [measure(each, backend, seconds=size.seconds) for each in unseen]
         predicted = [device.latency_ms(each) for each in unseen]

@@ -338,6 +338,9 @@ def test_calibrate_search_and_measure(run, tmp_path, monkeypatch):
     )
     assert code == 0
     assert [each["backend"] for each in json.loads(out)] == ["torch", "onnxruntime"]
+    for option in ("--batch-size", "--batch"):  # the second is the name of earlier releases
+        measured = run("latency", "measure", NET, "--input", "1x8x8", "--seconds", "0.01", option, 3, "--json")[1]
+        assert json.loads(measured)[0]["batch_size"] == 3
 
 
 @pytest.mark.filterwarnings("default::zeroshot_nas.errors.LatencyWarning")

@@ -1,6 +1,6 @@
 """A device that is a formula: kernels take time by multiply-adds and bytes, without noise."""
 
-from zeroshot_nas.latency.calibration_networks import visited_networks
+from zeroshot_nas.latency.calibration_networks import calibration_networks
 from zeroshot_nas.latency.device_table import Fingerprint
 from zeroshot_nas.latency.fit import Timed, fit_table
 from zeroshot_nas.latency.kernels import ADD, GLOBAL_POOL, LINEAR, kernels
@@ -33,5 +33,5 @@ def timed(architecture):
 
 def a_table(space, input_size=(3, 32, 32), count=40, fingerprint=FINGERPRINT):
     where = get_space(space, input_size=input_size)
-    networks = visited_networks(where, count, max_flops=1e8)
+    networks = calibration_networks(where, count, max_flops=1e8)
     return fit_table([timed(each) for each in networks], fingerprint, where, {"networks": count})

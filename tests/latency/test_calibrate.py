@@ -11,7 +11,7 @@ from zeroshot_nas.errors import FileFormatError, LatencyError, OutputExistsError
 from zeroshot_nas.latency import calibrate as module
 from zeroshot_nas.latency.base import BACKENDS
 from zeroshot_nas.latency.calibrate import calibrate, find_table, is_here, table_file
-from zeroshot_nas.latency.calibration_networks import visited_networks
+from zeroshot_nas.latency.calibration_networks import calibration_networks
 from zeroshot_nas.latency.device_table import DeviceTable, Fingerprint
 from zeroshot_nas.latency.fit import fit_table
 from zeroshot_nas.spaces.base import get_space
@@ -41,8 +41,8 @@ def run(tmp_path, **options):
 @pytest.mark.parametrize("space", ["resnet", "mobilenet"])
 def test_the_fit_recovers_a_device_that_is_a_formula(space):
     table = a_table(space, count=80)
-    seen = set(visited_networks(get_space(space), 80, 1e8))
-    unseen = [each for each in visited_networks(get_space(space), 40, 1e8, seed=5) if each not in seen]
+    seen = set(calibration_networks(get_space(space), 80, 1e8))
+    unseen = [each for each in calibration_networks(get_space(space), 40, 1e8, seed=5) if each not in seen]
     predicted, truth = [table.latency_ms(each) for each in unseen], [latency_ms(each) for each in unseen]
     assert spearmanr(predicted, truth).statistic > 0.99
     errors = sorted(abs(p / t - 1) for p, t in zip(predicted, truth, strict=True))
@@ -52,7 +52,7 @@ def test_the_fit_recovers_a_device_that_is_a_formula(space):
 
 
 def test_a_table_needs_networks():
-    networks = [timed(each) for each in visited_networks(get_space("resnet"), 4, 1e7)]
+    networks = [timed(each) for each in calibration_networks(get_space("resnet"), 4, 1e7)]
     with pytest.raises(LatencyError, match="at least 8 networks, got 4"):
         fit_table(networks, FINGERPRINT, get_space("resnet"), {})
 
@@ -142,19 +142,19 @@ def test_really_measured(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "nasbench201"])
-def test_visits_are_distinct_deterministic_and_within_their_budget(name):
+def test_calibration_networks_are_distinct_deterministic_and_within_their_budget(name):
     space = get_space(name)
-    once, again = (visited_networks(space, 12, 2e8, seed=3) for _ in range(2))
+    once, again = (calibration_networks(space, 12, 2e8, seed=3) for _ in range(2))
     assert once == again
     assert len(set(once)) == 12
     assert all(each in space for each in once)
-    assert visited_networks(space, 12, 2e8, seed=4) != once
+    assert calibration_networks(space, 12, 2e8, seed=4) != once
 
 
-def test_visits_that_cannot_be_are_told():
+def test_calibration_networks_that_cannot_be_are_told():
     space = get_space("resnet")
     with pytest.raises(ValueError, match="max_flops must be at least"):
-        visited_networks(space, 5, 10.0)
+        calibration_networks(space, 5, 10.0)
     least = complexity(space.smallest("flops")).flops
     with pytest.raises(ValueError, match=r"only 1 different networks were found, asked for 2"):
-        visited_networks(space, 2, least)
+        calibration_networks(space, 2, least)

@@ -11,7 +11,7 @@ from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import BudgetError, InfeasibleBudgetError, LatencyError, LatencyWarning, SettingsChangedError
 from zeroshot_nas.latency.base import BACKENDS
-from zeroshot_nas.latency.calibration_networks import visited_networks
+from zeroshot_nas.latency.calibration_networks import calibration_networks
 from zeroshot_nas.latency.device_table import DeviceTable
 from zeroshot_nas.searchers.base import Candidate, SearchResult
 from zeroshot_nas.searching import latency_budget as module
@@ -91,7 +91,7 @@ def test_every_round_asks_for_less_and_measures_few(machine):
 def test_a_round_far_over_the_limit_is_given_up_early(monkeypatch, excess, asked):
     slow = SimpleNamespace(latency_ms=excess * 0.8, spread=0.01, is_stable=True)
     monkeypatch.setattr(module, "measure", lambda *_, **__: slow)
-    networks = visited_networks(get_space("resnet"), 2 * MEASURED_A_ROUND, max_flops=1e8)
+    networks = calibration_networks(get_space("resnet"), 2 * MEASURED_A_ROUND, max_flops=1e8)
     candidates = [Candidate(each, complexity(each).with_latency(0.7), {}, 1.0) for each in networks]
     budget = module.LatencyBudget(0.8, TABLE, here=True)
     assert budget.first_within(candidates) is None

@@ -63,7 +63,7 @@ Resume = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
-Batch = Annotated[int, typer.Option("--batch", help="Images a run.")]
+ImagesPerRun = Annotated[int, typer.Option("--batch-size", "--batch", help="Images a run.")]
 Dataset = Annotated[str | None, typer.Option(help="What the networks were trained on, e.g. cifar10.")]
 Split = Annotated[str | None, typer.Option(help="test or valid accuracy.")]
 Cache = Annotated[Path | None, typer.Option(help="File of scores that several runs share.")]

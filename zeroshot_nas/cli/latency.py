@@ -10,9 +10,9 @@ import typer
 from zeroshot_nas.cli.base import (
     AsJson,
     Backend,
-    Batch,
     Classes,
     Commands,
+    ImagesPerRun,
     Input,
     Model,
     Quiet,
@@ -41,7 +41,7 @@ def latency_calibrate_command(
     space_option: SpaceOption = None,
     backend: Backend = "onnxruntime",
     threads: Threads = 1,
-    batch: Batch = 1,
+    batch_size: ImagesPerRun = 1,
     networks: Annotated[int, typer.Option(help="Networks to measure.")] = 160,
     max_flops: Annotated[str, typer.Option(help="FLOPs (multiply-adds) of the largest of them.")] = "300M",
     seed: Seed = 0,
@@ -54,13 +54,13 @@ def latency_calibrate_command(
 
     shape = {"image": image, "classes": classes, "dataset": None}
     where = space_of({"space": space, "squeeze_excite": squeeze_excite, "space_option": space_option, **shape})
-    file = out or table_file(backend, where.name, where.input_size, batch_size=batch, threads=threads)
+    file = out or table_file(backend, where.name, where.input_size, batch_size=batch_size, threads=threads)
     try:
         table = calibrate(
             where,
             backend,
             threads=threads,
-            batch_size=batch,
+            batch_size=batch_size,
             networks=networks,
             max_flops=parse_quantity(max_flops, "--max-flops"),
             seed=seed,
@@ -90,7 +90,7 @@ def latency_measure_command(
     model: Model,
     backend: Annotated[str, typer.Option(help="Engines, separated by commas; see `list`.")] = "onnxruntime",
     threads: Threads = 1,
-    batch: Batch = 1,
+    batch_size: ImagesPerRun = 1,
     image: Input = "3x32x32",
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,
@@ -102,7 +102,7 @@ def latency_measure_command(
 
     architecture = read_architecture(model, image, classes, squeeze_excite)
     names = [name.strip() for name in backend.split(",")]
-    found = [measure(architecture, name, batch_size=batch, threads=threads, seconds=seconds) for name in names]
+    found = [measure(architecture, name, batch_size=batch_size, threads=threads, seconds=seconds) for name in names]
     if as_json:
         print_json([each.to_dict() for each in found])
         return

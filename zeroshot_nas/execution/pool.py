@@ -3,6 +3,10 @@
 What the standard library's process pool lacks for hours of tasks: a worker that dies takes one task with it and not
 the pool, a task has a time limit, and the caller's script is not imported again, so it needs no ``__main__`` guard.
 
+Two libraries come near. pebble isolates deaths and limits time, but is under the LGPL, imports the caller's script
+again, leaves grandchildren behind, and ends a task late when the process that started it is killed. loky has no time
+limit, and a worker's death breaks its pool.
+
 Each slot of the pool is a thread with a process of its own. They talk over the process's standard input and output in
 frames: eight bytes of length, then that many of content. What a task prints goes to standard error.
 """

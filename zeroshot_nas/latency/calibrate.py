@@ -19,7 +19,7 @@ from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.provenance import provenance
 from zeroshot_nas.errors import FileFormatError, LatencyError, OutputExistsError, SettingsChangedError
 from zeroshot_nas.latency.base import BACKENDS, BackendInfo, measure, warm_up
-from zeroshot_nas.latency.calibration_networks import visited_networks
+from zeroshot_nas.latency.calibration_networks import calibration_networks
 from zeroshot_nas.latency.device_table import DeviceTable, Fingerprint
 from zeroshot_nas.latency.fit import LEAST_NETWORKS, Timed, fit_table
 from zeroshot_nas.runs.store import settings_difference
@@ -133,7 +133,7 @@ def calibrate(
     file = Path(out) if out is not None else where
     if file.exists() and not force:
         raise OutputExistsError(f"{file} exists; choose another file with --out, or overwrite it with --force")
-    chosen = visited_networks(space, networks, max_flops, seed)
+    chosen = calibration_networks(space, networks, max_flops, seed)
     settings = {"fingerprint": asdict(fingerprint), "space": space.name, "networks": networks, "max_flops": max_flops}
     settings |= {"input_size": list(space.input_size), "num_classes": space.num_classes, "seed": seed}
     log = _Log(file.with_name(f"{file.name}.measured"), settings)

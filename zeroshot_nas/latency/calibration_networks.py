@@ -17,7 +17,7 @@ _LAYERS = (4, 32)
 _FINITE = 1_000_000
 
 
-def visited_networks(space: SearchSpace, count: int, max_flops: float, seed: int = 0) -> list[Architecture]:
+def calibration_networks(space: SearchSpace, count: int, max_flops: float, seed: int = 0) -> list[Architecture]:
     """Distinct networks at the ends of walks by the space's own moves, each under a budget of its own.
 
     Budgets spread evenly over the logarithm of FLOPs and over depth. Every other walk climbs the closed form of
@@ -35,7 +35,7 @@ def visited_networks(space: SearchSpace, count: int, max_flops: float, seed: int
 
     Example:
         >>> from zeroshot_nas.spaces.base import get_space
-        >>> found = visited_networks(get_space("resnet"), 4, max_flops=1e8)
+        >>> found = calibration_networks(get_space("resnet"), 4, max_flops=1e8)
         >>> len(set(found)), all(complexity(each).flops <= 1e8 for each in found)
         (4, True)
     """

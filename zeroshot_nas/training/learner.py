@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from zeroshot_nas.core.seeding import derive_seed, torch_generator
 from zeroshot_nas.errors import TrainingError
 from zeroshot_nas.network.module import Network, Residual
 from zeroshot_nas.training.augment import kornia_augmentation, mixup, random_flip, random_shift
-from zeroshot_nas.training.averaging import MovingAverage
+from zeroshot_nas.training.averaging import moving_average
 from zeroshot_nas.training.base import ImageData, as_float
 from zeroshot_nas.training.checkpoint import TrainedNetwork, predict
 from zeroshot_nas.training.distillation import Distillation
@@ -66,8 +66,7 @@ class Learner:
         self.kornia = kornia_augmentation(recipe.auto_augment, recipe.random_erasing)
         self.precision = self._precision()
         self.optimizer = _optimizer(network, self.distillation, recipe)
-        self.average = MovingAverage(network, recipe.ema_decay) if recipe.ema_decay else None
-        self._averaged = copy.deepcopy(network) if self.average else None
+        self.average = moving_average(network, recipe.ema_decay) if recipe.ema_decay else None
 
     def epochs(self, done: int = 0) -> Iterator[EpochRecord]:
         """Trains, and gives a record after every epoch that is left."""
@@ -87,17 +86,16 @@ class Learner:
 
     def kept_network(self) -> TrainedNetwork:
         """The network whose weights count: the moving average's, if there is one."""
-        if self.average is None or self._averaged is None:
-            return self.network
-        self._averaged.load_state_dict(self.average.average)
-        return self._averaged
+        return self.network if self.average is None else cast("TrainedNetwork", self.average.module)
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on: tensors, numbers and text."""
+        average = self.average
+        steps = 0 if average is None else int(average.n_averaged) - 1
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
+            "average": None if average is None else {"steps": steps, "average": average.module.state_dict()},
             "projections": None if self.distillation is None else self.distillation.state_dict(),
             "precision": self.precision,
         }
@@ -108,7 +106,8 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision = state["precision"]
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
+            self.average.module.load_state_dict(state["average"]["average"])
+            self.average.n_averaged.fill_(state["average"]["steps"] + 1)
         if self.distillation is not None:
             self.distillation.load_state_dict(state["projections"])
 
@@ -150,7 +149,7 @@ class Learner:
             nn.utils.clip_grad_norm_(parameters, self.recipe.gradient_clip)
         self.optimizer.step()
         if self.average is not None:
-            self.average.update(self.network)
+            self.average.update_parameters(self.network)
         return loss.detach()
 
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:

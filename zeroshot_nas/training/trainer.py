@@ -20,7 +20,7 @@ from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture
 from zeroshot_nas.core.seeding import one_torch_thread, preserved_rng, torch_generator, torch_threads
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, DataError, SettingsChangedError
-from zeroshot_nas.network.module import Network, build
+from zeroshot_nas.network.module import Network, initialize
 from zeroshot_nas.runs.store import settings_difference
 from zeroshot_nas.training.base import ImageData, fit_to, load_data, stratified_split
 from zeroshot_nas.training.checkpoint import BEST, LAST, RunFolder, TrainedNetwork, load, pack, unpack
@@ -102,15 +102,16 @@ def train(
         images = _fit(source, data)
         parts = _split(images, recipe, seed)
         network = _starting_network(source, images, recipe, seed, device)
-        master = load(teacher) if isinstance(teacher, str | Path) else teacher
-        learner = Learner(network, images, parts, recipe, seed, master)
+        call = _call(model, data, images, recipe, teacher, seed, device, threads)
+        teacher = load(teacher) if isinstance(teacher, str | Path) else teacher
+        learner = Learner(network, images, parts, recipe, seed, teacher)
         folder = None if out is None else RunFolder(out, force, resume)
-        run = _Run(learner, images, folder, threads)
+        training = _Training(learner, images, folder, threads)
         if resume:
-            run.load()
+            training.load()
         if folder is not None:
-            folder.save_call(_call(model, data, images, recipe, teacher, seed, device, threads))
-        return run.finish(run.train(progress))
+            folder.save_call(call)
+        return training.finish(training.train(progress))
 
 
 def _call(
@@ -146,8 +147,8 @@ def _threads_for(source: Architecture | Network, recipe: Recipe) -> AbstractCont
     return one_torch_thread() if multiply_adds < SMALL_STEP else nullcontext()
 
 
-class _Run:
-    """One run: its learner, and what it came to so far."""
+class _Training:
+    """A learner on its way through a recipe, and what came of it so far."""
 
     def __init__(
         self, learner: Learner, images: ImageData, folder: RunFolder | None, threads: int | None = None
@@ -333,14 +334,18 @@ def _starting_network(
     model: Architecture | Network, images: ImageData, recipe: Recipe, seed: int, device: str | torch.device | None
 ) -> TrainedNetwork:
     """A network of our own with the model's weights, which normalises what the training images are like."""
-    source = build(model, seed=seed) if isinstance(model, Architecture) else model
     mean, std = _channel_statistics(images.train_images)
-    network = TrainedNetwork(source.architecture, mean.tolist(), std.tolist(), images.class_names)
-    network.load_state_dict(source.state_dict())
-    if recipe.zero_init_residual and isinstance(model, Architecture):
-        zero_init_residual(network)
+    architecture = model if isinstance(model, Architecture) else model.architecture
+    network = TrainedNetwork(architecture, mean.tolist(), std.tolist(), images.class_names)
+    if isinstance(model, Architecture):
+        initialize(network, "kaiming", torch_generator(seed))
+        if recipe.zero_init_residual:
+            zero_init_residual(network)
+    else:
+        network.load_state_dict(model.state_dict())
+        device = next(model.parameters()).device if device is None else device
     try:
-        network.to(device if device is not None else next(source.parameters()).device)
+        network.to(device if device is not None else "cpu")
     except (RuntimeError, AssertionError) as error:  # torch's for an unknown device, and for one that is not there
         reason = str(error).splitlines()[0]
         raise DataError(
