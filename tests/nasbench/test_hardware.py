@@ -14,6 +14,7 @@ from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import DataError, FileFormatError, LatencyWarning, UnknownNameError
 from zeroshot_nas.nasbench.base import load_figures
 from zeroshot_nas.nasbench.hardware import DeviceCosts, device_costs, fit_device, sampled
+from zeroshot_nas.runs.resume import resume
 from zeroshot_nas.searching.loop import search
 from zeroshot_nas.spaces.base import get_space
 
@@ -133,6 +134,17 @@ def test_a_search_keeps_to_a_device_that_is_not_here(table):
     assert result.latency["device"] == "Xilinx ZC706 FPGA"
     assert costs(result.best.architecture) == result.latency["predicted_ms"] <= 9.0
     assert result.counts.over_budget > 0
+
+
+def test_such_a_search_goes_on_from_its_folder_alone(table, tmp_path):
+    arguments = {"proposals": 300, "finalists": 20, "progress": False, "out": tmp_path}
+    space = get_space("nasbench201", num_cells=1)
+    with pytest.warns(LatencyWarning, match="is predicted, not measured"):
+        first = search(space, "flops", Budget(latency_ms=9.0), device_table=device_costs(table, "fpga"), **arguments)
+    with pytest.warns(LatencyWarning, match="is predicted, not measured"):
+        again = resume(tmp_path, progress=False)
+    assert again.best.architecture == first.best.architecture
+    assert again.latency == first.latency
 
 
 def test_a_search_starts_from_a_fast_network_though_the_cheapest_is_slow():

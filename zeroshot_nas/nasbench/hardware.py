@@ -57,6 +57,7 @@ class DeviceCosts:
         samples: How many measurements it rests on.
         largest: The largest of them.
         details: How it was fitted; empty where it was looked up.
+        spec: What `device_costs` was called with; None where it was fitted.
     """
 
     device: str
@@ -66,6 +67,7 @@ class DeviceCosts:
     samples: int
     largest: float
     details: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, str] | None = field(default=None, kw_only=True, compare=False)
 
     def __call__(self, architecture: Architecture) -> float:
         """Milliseconds or millijoules of a network.
@@ -151,7 +153,13 @@ def device_costs(path: str | Path, device: str, metric: str = "latency", dataset
     values = dict(zip(genotypes, figures.columns[column].tolist(), strict=True))
     known_values = [value for value in values.values() if not math.isnan(value)]
     return DeviceCosts(
-        device, metric, figures.dataset, _LookUp(values), len(known_values), max(known_values, default=math.nan)
+        device,
+        metric,
+        figures.dataset,
+        _LookUp(values),
+        len(known_values),
+        max(known_values, default=math.nan),
+        spec={"path": str(Path(path).resolve()), "device": device, "metric": metric, "dataset": figures.dataset},
     )
 
 
