@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.utils.cpp_extension import load
 
 import zeroshot_nas as zs
-from zeroshot_nas.network import Residual
+from zeroshot_nas.network.module import Residual
 
 BUDGETS = {
     "A": zs.Budget(params=100e3, flops=4e6),
