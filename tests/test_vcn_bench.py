@@ -1,0 +1,57 @@
+"""The plan of `benchmarks/vcn_bench.py`, and what the script prints of a file of runs."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import zeroshot_nas as zs
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "vcn_bench.py"
+LIMITS = {"A": (100e3, 4e6), "B": (80e3, 12.5e6), "C": (300e3, 30e6)}
+
+
+@pytest.fixture(scope="module")
+def plan():
+    with SCRIPT.with_name("vcn_plan.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_network_of_the_plan_is_what_it_says_and_keeps_its_budget(plan):
+    for row in plan:
+        costs = zs.cost(zs.Architecture.from_string(row["architecture"]))
+        assert {name: str(getattr(costs, name)) for name in ("params", "flops", "layers")}.items() <= row.items()
+        params, flops = LIMITS[row["budget"]]
+        assert costs.params <= params
+        assert costs.flops <= flops
+        if row["kind"].startswith("random"):
+            assert max(costs.params / params, costs.flops / flops) >= 0.8
+            assert costs.layers <= 20
+
+
+def test_no_network_of_the_plan_is_there_twice(plan):
+    assert len({row["name"] for row in plan}) == len(plan)
+    assert len({(row["budget"], row["architecture"]) for row in plan}) == len(plan)
+    counts = Counter(row["budget"] for row in plan)
+    assert counts["A"] >= 160
+    assert counts["B"] >= 80
+    assert counts["C"] >= 24
+
+
+def test_summary_leaves_out_a_line_that_was_cut_short(plan, tmp_path):
+    lines = [
+        json.dumps({"name": row["name"], "seed": seed, "protocol": "short", "test_accuracy": 0.7 - place / 100})
+        for place, row in enumerate(plan[:8])
+        for seed in range(2 if place == 0 else 1)
+    ]
+    runs = tmp_path / "runs.jsonl"
+    runs.write_text("\n".join(lines) + "\n" + lines[0][:20])
+    command = [sys.executable, str(SCRIPT), "--summary", "--runs", str(runs)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "A, short: 8 networks, 9 trainings" in printed
+    assert f"| {plan[0]['name']} | 70.00 |" in printed
+    assert "| zen_closed_form |" in printed
