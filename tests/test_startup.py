@@ -63,6 +63,7 @@ WITHOUT_NUMPY = {
     "names of searchers": "print(zs.list_searchers(), zs.SearchResult, zs.Candidate)",
     "names of spaces": "print(zs.list_spaces(), zs.get_space('resnet'))",
     "names of data": "print(zs.list_data(), zs.get_recipe('quick'))",
+    "names of costs and export formats": "print(zs.list_costs(), zs.list_export_formats())",
     "names of executors": "from zeroshot_nas.execution import list_executors; print(list_executors())",
     "list": _COMMAND_LINE.format(arguments=["list"]),
     "names of proxies": "print(zs.list_proxies(), zs.get_proxy('cet'), zs.get_proxy('zen'))",
