@@ -218,7 +218,7 @@ def test_flips_are_part_of_the_recipe(monkeypatch):
 def test_files_hold_the_result_and_load_as_the_network(tmp_path):
     result = _train(out=tmp_path / "run", seed=3)
     assert sorted(p.name for p in result.weights.parent.iterdir()) == [
-        "architecture.json", "best.pt", "last.pt", "state.pt", "train.json", "train.log",
+        "architecture.json", "best.pt", "call.json", "last.pt", "state.pt", "train.json", "train.log",
     ]  # fmt: skip
     loaded = load(tmp_path / "run")
     assert torch.equal(predict(loaded, BARS.test_images), predict(result.network, BARS.test_images))

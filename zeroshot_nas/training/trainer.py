@@ -109,8 +109,7 @@ def train(
         training = _Training(learner, images, folder, threads)
         if resume:
             training.load()
-        if folder is not None:
-            folder.save_call(call)
+        training.call = call
         return training.finish(training.train(progress))
 
 
@@ -158,6 +157,7 @@ class _Training:
         self.network, self.recipe = learner.network, learner.recipe
         self.history: tuple[EpochRecord, ...] = ()
         self.best: dict[str, Any] = {}
+        self.call: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
         # Now, before a step changes the weights.
         self.settings = {} if folder is None else _settings(learner, images, threads)
@@ -236,6 +236,7 @@ class _Training:
 
     def _write(self, folder: RunFolder, improved: bool = True) -> None:
         """Brings the log and the weights up to date, the best ones where they improved."""
+        folder.save_call(self.call)
         if improved:
             folder.save_weights(BEST, self.best)
         folder.save_weights(LAST, self.last)
