@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def read_npz(path: Path, /, *, dataset: str | None) -> BenchmarkTable:
     table = builder.table(**meta)
     if len(table) != count:
         raise FileFormatError(f"{path}: an architecture occurs twice")
-    return table
+    return replace(table, source=meta["source"])  # as it was written, without this file's name
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
