@@ -70,9 +70,9 @@ def test_streams_of_weights():
 
 def test_repeats_continue_to_the_standard_error_that_was_asked():
     net = zs.Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,2,8,2)", (3, 16, 16))
-    loose, tight = zs.score(net, standard_error=0.2, repeats=2), zs.score(net, standard_error=0.02)
+    loose, tight = zs.score(net, "zen", standard_error=0.2, repeats=2), zs.score(net, "zen", standard_error=0.02)
     assert loose.standard_error <= 0.2
     assert tight.standard_error <= 0.02
     assert 2 <= loose.repeats < tight.repeats <= 64
-    assert zs.score(net, repeats=tight.repeats).value == tight.value
-    assert zs.score(net, standard_error=1e-9, max_repeats=7).repeats == 7
+    assert zs.score(net, "zen", repeats=tight.repeats).value == tight.value
+    assert zs.score(net, "zen", standard_error=1e-9, max_repeats=7).repeats == 7
