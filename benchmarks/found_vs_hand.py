@@ -82,12 +82,12 @@ QUICK = replace(
 
 
 def searched(
-    proxy: str, shape: zs.ShapeBounds | None = None, **options: Any
+    proxy: str, structure: zs.StructureBounds | None = None, **options: Any
 ) -> Callable[[Shape, Setting, int], Architecture]:
     """The winner of a search by a proxy, with bounds on its shape or none; one architecture a search seed."""
 
     def find(size: Shape, setting: Setting, seed: int) -> Architecture:
-        budget, space = replace(setting.budget, shape=shape), zs.get_space("resnet", input_size=size, **options)
+        budget, space = replace(setting.budget, structure=structure), zs.get_space("resnet", input_size=size, **options)
         return zs.search(space, proxy, budget, proposals=setting.proposals, seed=seed, progress=False).best.architecture
 
     return find
@@ -205,8 +205,8 @@ class Row:
 ROWS: dict[str, Row] = {
     "zen": Row(searched("zen"), "searched", "zen"),
     "cet": Row(searched("cet"), "searched", "cet"),
-    "cet_monotone": Row(searched("cet", zs.ShapeBounds(monotone_widths=True)), "searched", "cet"),
-    "cet_basic": Row(searched("cet", zs.ShapeBounds(monotone_widths=True), blocks="basic"), "searched", "cet"),
+    "cet_monotone": Row(searched("cet", zs.StructureBounds(monotone_widths=True)), "searched", "cet"),
+    "cet_basic": Row(searched("cet", zs.StructureBounds(monotone_widths=True), blocks="basic"), "searched", "cet"),
     "az_nas": Row(searched("az_nas"), "searched", "az_nas"),
     "resnet8": Row(largest(resnet(1)), "hand-made"),
     "resnet20": Row(largest(resnet(3)), "hand-made"),

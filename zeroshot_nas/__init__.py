@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from zeroshot_nas.costs.budget import Budget as Budget
     from zeroshot_nas.costs.complexity import Costs as Costs
     from zeroshot_nas.costs.cost import cost as cost
-    from zeroshot_nas.costs.shape import ShapeBounds as ShapeBounds
+    from zeroshot_nas.costs.structure import ShapeBounds as ShapeBounds
+    from zeroshot_nas.costs.structure import StructureBounds as StructureBounds
     from zeroshot_nas.execution.base import get_executor as get_executor
     from zeroshot_nas.execution.base import list_executors as list_executors
     from zeroshot_nas.export.base import list_export_formats as list_export_formats
@@ -89,7 +90,8 @@ _HOMES = {
     "cost": "costs.cost",
     "Budget": "costs.budget",
     "Costs": "costs.complexity",
-    "ShapeBounds": "costs.shape",
+    "ShapeBounds": "costs.structure",
+    "StructureBounds": "costs.structure",
     "list_export_formats": "export.base",
     "ExportReport": "export.exporting",
     "export_network": "export.exporting",

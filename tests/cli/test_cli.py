@@ -103,12 +103,12 @@ def test_a_screened_and_an_unscreened_search_with_shape_bounds(run, tmp_path):
         assert run(*SMALL_SEARCH, "--proxy", "zen", *bounds, *screen, "--proposals", 40, "--out", out)[0] == 0
         result = zs.SearchResult.from_json((out / "result.json").read_text())
         assert result.settings["screen"] == expected
-        assert result.settings["budget"]["shape"] == {
+        assert result.settings["budget"]["structure"] == {
             "depth_to_width": 0.9,
             "monotone_widths": True,
             "bottleneck_ratio": 4.0,
         }
-        assert not zs.ShapeBounds(0.9, True, 4).violations(result.best.architecture)
+        assert not zs.StructureBounds(0.9, True, 4).violations(result.best.architecture)
 
 
 def test_a_space_takes_its_options(run, tmp_path):

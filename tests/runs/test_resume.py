@@ -9,6 +9,7 @@ from zeroshot_nas import cli
 from zeroshot_nas.errors import RunOptionsError, SettingsChangedError, StoreError
 from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.runs.options import RunOptions, run_options
+from zeroshot_nas.runs.store import FILE_NAME, Store
 
 CELLS = [
     "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|",
@@ -47,7 +48,7 @@ def outcome(result):
 @pytest.mark.parametrize("screen", [True, False])
 def test_a_search(tmp_path, monkeypatch, searcher, screen):
     def begin(**where):
-        budget = zs.Budget(params=3e4, shape=zs.ShapeBounds(monotone_widths=True))
+        budget = zs.Budget(params=3e4, structure=zs.StructureBounds(monotone_widths=True))
         options = {"max_width": 64, "width_step": 4}
         space = zs.get_space("resnet", input_size=(1, 8, 8), num_classes=3, **options)
         return zs.search(space, "zen", budget, searcher=searcher, screen=screen, seed=3, **SEARCH, **where)
@@ -57,6 +58,17 @@ def test_a_search(tmp_path, monkeypatch, searcher, screen):
     resumed = zs.resume(tmp_path, progress=False)
     assert outcome(resumed) == outcome(whole)
     assert outcome(zs.resume(tmp_path, progress=False)) == outcome(resumed)  # a finished one gives its result
+
+
+def test_a_search_whose_budget_was_written_by_an_earlier_release(tmp_path):
+    bounds = zs.StructureBounds(monotone_widths=True)
+    first = zs.search("resnet", "cet", zs.Budget(2e4, structure=bounds), input_size=(1, 8, 8), out=tmp_path, **SEARCH)
+    with Store(tmp_path / FILE_NAME) as store:
+        for name in ("settings", "call"):
+            fact = store.fact(name)
+            fact["budget"]["shape"] = fact["budget"].pop("structure")
+            store.set_fact(name, fact)
+    assert outcome(zs.resume(tmp_path, progress=False)) == outcome(first)
 
 
 @pytest.mark.parametrize("space", zs.list_spaces())

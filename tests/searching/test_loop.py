@@ -138,13 +138,13 @@ def test_screening_is_deterministic_and_a_variant_screens_by_its_own_closed_form
         assert each.scores[key].value == zen_closed_form(each.architecture, variant="zennas")
 
 
-def test_shape_bounds_are_kept():
-    bounds = zs.ShapeBounds(depth_to_width=0.4, monotone_widths=True, bottleneck_ratio=4)
-    result = search("zen_closed_form", zs.Budget(params=60_000, shape=bounds), proposals=800)
+def test_structure_bounds_are_kept():
+    bounds = zs.StructureBounds(depth_to_width=0.4, monotone_widths=True, bottleneck_ratio=4)
+    result = search("zen_closed_form", zs.Budget(params=60_000, structure=bounds), proposals=800)
     assert result.counts.over_budget > 0
     for each in result.history:
         assert not bounds.violations(each.architecture)
-    assert result.settings["budget"]["shape"] == bounds.limits()
+    assert result.settings["budget"]["structure"] == bounds.limits()
 
 
 def test_a_search_without_a_limit_on_depth_says_so():

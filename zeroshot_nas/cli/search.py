@@ -175,7 +175,7 @@ _OF_SPACE = {"space": "name", "image": "input_size", "classes": "num_classes", "
 
 def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
     """The limits that options set, as `Budget` takes them."""
-    from zeroshot_nas import ShapeBounds
+    from zeroshot_nas import StructureBounds
 
     limits: dict[str, Any] = {
         name: parse_quantity(options[parameter], COSTS[name].option, COSTS[name].parse)
@@ -183,8 +183,8 @@ def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
         if options.get(parameter) is not None
     }
     bounds = (options["max_depth_to_width"], bool(options["monotone_widths"]), options["max_bottleneck_ratio"])
-    shape = ShapeBounds(*bounds)
-    return {**limits, "shape": shape} if shape.limits() else limits
+    structure = StructureBounds(*bounds)
+    return {**limits, "structure": structure} if structure.limits() else limits
 
 
 def _settings(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def entropy_deepmad(
 
     Stages, chain and alignment of the weights are as in `entropy_maedet`: early convolutions count again in every later
     stage. It grows with depth without limit, so DeepMAD bounds depth over width beside it
-    (`zeroshot_nas.costs.shape.ShapeBounds`).
+    (`zeroshot_nas.costs.structure.StructureBounds`).
 
     Args:
         architecture: Any architecture.

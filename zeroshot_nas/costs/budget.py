@@ -1,4 +1,4 @@
-"""Upper limits on what a network may cost, and bounds on its shape. No torch here."""
+"""Upper limits on what a network may cost, and bounds on its structure. No torch here."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.base import COSTS, STANDARD
 from zeroshot_nas.costs.complexity import Costs
-from zeroshot_nas.costs.shape import ShapeBounds
-from zeroshot_nas.costs.shape import Violation as Violation
+from zeroshot_nas.costs.structure import StructureBounds
+from zeroshot_nas.costs.structure import Violation as Violation
 from zeroshot_nas.errors import BudgetError, did_you_mean
 
 
@@ -25,12 +25,13 @@ class Budget:
         layers: Depth as Zen-NAS counts it.
         activations: Outputs of convolutions and linear layers, for one image.
         latency_ms: Milliseconds of a batch on the device that a search is told of.
-        shape: Bounds on depth over width, widths and bottlenecks.
+        structure: Bounds on depth over width, widths and bottlenecks.
         further: Limits on other registered costs, by name.
+        shape: What ``structure`` was called in earlier releases.
         more: The same by keyword: ``Budget(peak_memory=1e6)``.
 
     Raises:
-        BudgetError: A limit is not a positive number, or ``shape`` is no `ShapeBounds`.
+        BudgetError: A limit is not a positive number, or ``structure`` is no `StructureBounds`.
         UnknownNameError: No cost of that name is registered.
 
     Example:
@@ -44,7 +45,7 @@ class Budget:
     layers: float | None
     activations: float | None
     latency_ms: float | None
-    shape: ShapeBounds | None
+    structure: StructureBounds | None
     further: Mapping[str, float] = field(hash=False)
 
     def __init__(
@@ -54,8 +55,9 @@ class Budget:
         layers: float | None = None,
         activations: float | None = None,
         latency_ms: float | None = None,
-        shape: ShapeBounds | None = None,
+        structure: StructureBounds | None = None,
         further: Mapping[str, float] | None = None,
+        shape: StructureBounds | None = None,
         **more: float | None,
     ) -> None:
         standard = (params, flops, layers, activations, latency_ms)
@@ -66,13 +68,16 @@ class Budget:
                 continue
             if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
                 raise BudgetError(f"Budget.{name} must be a number above 0, or None for no limit; got {limit!r}")
-        if shape is not None and not isinstance(shape, ShapeBounds):
+        if structure is not None and shape is not None:
+            raise BudgetError("structure and shape are one limit by its new and its old name; give structure alone")
+        structure = shape if structure is None else structure
+        if structure is not None and not isinstance(structure, StructureBounds):
             raise BudgetError(
-                f"Budget.shape must be ShapeBounds(...), or None for no bounds; got {type(shape).__name__}"
+                f"Budget.structure must be StructureBounds(...), or None for no bounds; got {type(structure).__name__}"
             )
         own = {name: limits.pop(name) for name in STANDARD}
         further = {name: limit for name, limit in sorted(limits.items()) if limit is not None}
-        self.__dict__.update(**own, shape=shape, further=further)
+        self.__dict__.update(**own, structure=structure, further=further)
 
     if not TYPE_CHECKING:  # so that a type checker still knows a misspelt attribute
 
@@ -81,6 +86,11 @@ class Budget:
                 raise AttributeError(f"there is no limit on {name!r}.{did_you_mean(name, COSTS)}")
             return self.further.get(name)
 
+    @property
+    def shape(self) -> StructureBounds | None:
+        """What ``structure`` was called in earlier releases."""
+        return self.structure
+
     @cached_property
     def _limits(self) -> tuple[tuple[str, float], ...]:
         """The limits that are set; a search reads them for every proposal."""
@@ -88,7 +98,7 @@ class Budget:
         return tuple((name, limit) for name, limit in values.items() if limit is not None)
 
     def limits(self) -> dict[str, float]:
-        """The limits on costs that are set, by name; those on shape are ``shape.limits()``."""
+        """The limits on costs that are set, by name; those on structure are ``structure.limits()``."""
         return dict(self._limits)
 
     def violations(self, costs: Costs, architecture: Architecture | None = None) -> tuple[Violation, ...]:
@@ -96,7 +106,7 @@ class Budget:
 
         Args:
             costs: The network's costs.
-            architecture: The network; without it ``shape`` is not checked.
+            architecture: The network; without it ``structure`` is not checked.
 
         Raises:
             BudgetError: A limit is on a cost that the network does not have (a foreign module has no ``layers``).
@@ -104,7 +114,7 @@ class Budget:
         Example:
             >>> from zeroshot_nas.costs.complexity import complexity
             >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperConvK3BNRELU(16,8,1,1)")
-            >>> budget = Budget(params=1e6, shape=ShapeBounds(monotone_widths=True))
+            >>> budget = Budget(params=1e6, structure=StructureBounds(monotone_widths=True))
             >>> budget.violations(complexity(net), net)
             (Violation(cost='monotone_widths', value=2.0, limit=1),)
         """
@@ -115,6 +125,6 @@ class Budget:
                 raise BudgetError(f"the network has no {name}, so no budget on it can be checked; leave {name} out")
             if value > limit:
                 found.append(Violation(name, value, limit))
-        if self.shape is not None and architecture is not None:
-            found += self.shape.violations(architecture)
+        if self.structure is not None and architecture is not None:
+            found += self.structure.violations(architecture)
         return tuple(found)

@@ -81,8 +81,17 @@ def _begin(store: Store, folder: Path, kind: str, settings: dict[str, Any], resu
         return
     if not resume:
         raise OutputExistsError(f"{folder} already holds a run; {_HINT}")
-    if difference := settings_difference(known, settings):
+    if difference := settings_difference(_by_present_names(known), settings):
         raise SettingsChangedError(
             f"{folder} holds a run with other settings, so it is not resumed. {'; '.join(difference)}"
         )
     store.log("resume", provenance())
+
+
+def _by_present_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run that an earlier release began, which called a budget's structure its shape."""
+    budget = settings.get("budget")
+    if not isinstance(budget, Mapping) or "shape" not in budget:
+        return dict(settings)
+    limits = {name: limit for name, limit in budget.items() if name != "shape"}
+    return {**settings, "budget": {**limits, "structure": budget["shape"]}}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.costs.shape import ShapeBounds
+from zeroshot_nas.costs.structure import StructureBounds
 from zeroshot_nas.errors import SettingsChangedError
 from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.scoring.proxy import PROXIES, Proxy
@@ -34,7 +34,7 @@ def call_of(
     return {
         "space": None if space.made_by is None else asdict(space.made_by),
         "proxy": proxy.key if proxy.info.name in PROXIES and PROXIES[proxy.info.name] is proxy.info else None,
-        "budget": {**budget.limits(), "shape": budget.shape and asdict(budget.shape)},
+        "budget": {**budget.limits(), "structure": budget.structure and asdict(budget.structure)},
         "settings": asdict(settings) if by_name else None,
         "backend": backend,
         "device_table": table,
@@ -80,5 +80,6 @@ def _made(space: Mapping[str, Any] | None) -> SearchSpace | None:
 
 
 def _budget(limits: Mapping[str, Any]) -> Budget:
-    shape = limits.get("shape")
-    return Budget(**{**limits, "shape": None if shape is None else ShapeBounds(**shape)})
+    limits = dict(limits)
+    bounds = limits.pop("structure", None) or limits.pop("shape", None)  # as earlier releases called it
+    return Budget(**limits, structure=None if bounds is None else StructureBounds(**bounds))

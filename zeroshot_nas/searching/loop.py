@@ -61,7 +61,7 @@ def search(
         proxy: What to rank by: a name, a name with options (``"zen:variant=zennas"``) or a function. The default
             needs no limit on depth, and its winners train at least as well as those of ``"zen"`` and run faster
             (``benchmarks/found_vs_hand.py``).
-        budget: Upper limits on costs and shape; None sets none.
+        budget: Upper limits on costs and structure; None sets none.
         settings: How to search: strategy, proposals, seed, repeats and so on; see `SearchSettings`.
         run: Where the run is written and by what it is computed; see `RunOptions`.
         input_size: Shape ``(C, H, W)`` of one image, for a space given by name; default (3, 32, 32).
@@ -87,7 +87,7 @@ def search(
         StoreError: The store can't be read or written; what was in it is intact.
 
     Warns:
-        DepthWarning: The proxy grows with depth, and the budget limits neither layers nor shape.
+        DepthWarning: The proxy grows with depth, and the budget limits neither layers nor structure.
         LatencyWarning: The device table is of another device, space or input size, or its networks were all faster.
 
     Example:
@@ -114,7 +114,7 @@ def search(
         "input_size": list(space.input_size),
         "num_classes": space.num_classes,
         "proxy": ranked_by.key,
-        "budget": {**budget.limits(), **({"shape": budget.shape.limits()} if budget.shape else {})},
+        "budget": {**budget.limits(), **({"structure": budget.structure.limits()} if budget.structure else {})},
         **settings.to_dict(screened),
         **({"device_table": latency.table.digest} if latency else {}),
     }
@@ -162,10 +162,10 @@ def _has_closed_form(proxy: Proxy, start: Architecture) -> bool:
 
 
 def _warn_of_depth(proxy: Proxy, budget: Budget, space: SearchSpace) -> None:
-    limited = budget.layers is not None or (budget.shape is not None and budget.shape.limits())
+    limited = budget.layers is not None or (budget.structure is not None and budget.structure.limits())
     if proxy.info.grows_with_depth and not limited and math.isinf(space.size()):
         warnings.warn(
-            f"{proxy.key} grows without limit in depth, and the budget bounds neither layers nor shape: "
+            f"{proxy.key} grows without limit in depth, and the budget bounds neither layers nor structure: "
             "the winner will be as deep and thin as the other limits allow",
             DepthWarning,
             stacklevel=3,

@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import zeroshot_nas as zs
 from tests.strategies import architectures
 from zeroshot_nas import Budget, Costs
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.costs.shape import ShapeBounds, Violation, effectiveness
+from zeroshot_nas.costs.structure import StructureBounds, Violation, effectiveness
 from zeroshot_nas.errors import BudgetError
 
 NUMBERS = st.none() | st.floats(0.01, 20) | st.integers(1, 20)
-BOUNDS = st.builds(ShapeBounds, depth_to_width=NUMBERS, monotone_widths=st.booleans(), bottleneck_ratio=NUMBERS)
+BOUNDS = st.builds(StructureBounds, depth_to_width=NUMBERS, monotone_widths=st.booleans(), bottleneck_ratio=NUMBERS)
 
 # 3x3 on 1 channel, 32 channels; bottleneck 32 -> 2 -> 16
 NET = Architecture.from_string("SuperConvK3BNRELU(1,32,1,1)SuperResK3K3(32,16,2,2,1)", (1, 8, 8))
@@ -52,17 +53,17 @@ def test_effectiveness_is_positive_and_at_most_the_depth(architecture):
 
 def test_each_bound_alone():
     value = effectiveness(NET)
-    assert ShapeBounds(depth_to_width=0.08).violations(NET) == (Violation("depth_to_width", value, 0.08),)
-    assert ShapeBounds(depth_to_width=value).violations(NET) == ()
-    assert ShapeBounds(monotone_widths=True).violations(NET) == (Violation("monotone_widths", 2.0, 1),)
-    assert ShapeBounds(bottleneck_ratio=7.9).violations(NET) == (Violation("bottleneck_ratio", 8.0, 7.9),)
-    assert ShapeBounds(bottleneck_ratio=8).violations(NET) == ()
-    assert ShapeBounds().violations(NET) == ()
+    assert StructureBounds(depth_to_width=0.08).violations(NET) == (Violation("depth_to_width", value, 0.08),)
+    assert StructureBounds(depth_to_width=value).violations(NET) == ()
+    assert StructureBounds(monotone_widths=True).violations(NET) == (Violation("monotone_widths", 2.0, 1),)
+    assert StructureBounds(bottleneck_ratio=7.9).violations(NET) == (Violation("bottleneck_ratio", 8.0, 7.9),)
+    assert StructureBounds(bottleneck_ratio=8).violations(NET) == ()
+    assert StructureBounds().violations(NET) == ()
 
 
 def test_blocks_without_a_bottleneck_have_no_ratio():
     net = Architecture.from_string("SuperConvK3BNRELU(1,32,1,1)SuperConvK3BNRELU(32,32,1,1)", (1, 8, 8))
-    assert ShapeBounds(monotone_widths=True, bottleneck_ratio=0.001).violations(net) == ()
+    assert StructureBounds(monotone_widths=True, bottleneck_ratio=0.001).violations(net) == ()
 
 
 @given(BOUNDS, architectures(), st.data())
@@ -80,7 +81,7 @@ def test_a_looser_bound_never_rejects_more(bounds, architecture, data):
 @given(BOUNDS, architectures())
 def test_bounds_do_not_depend_on_each_other(bounds, architecture):
     """All together find what each finds alone; a violation names a value above its limit."""
-    none = ShapeBounds()
+    none = StructureBounds()
     alone = [
         dataclasses.replace(none, **{field.name: getattr(bounds, field.name)}).violations(architecture)
         for field in dataclasses.fields(bounds)
@@ -112,23 +113,23 @@ def test_violations_by_definition(bounds, architecture):
 @pytest.mark.parametrize("name", ["depth_to_width", "bottleneck_ratio"])
 @pytest.mark.parametrize("bound", [0, -1, math.nan, True, False, "0.3", [1]], ids=repr)
 def test_bad_bounds(name, bound):
-    with pytest.raises(BudgetError, match=rf"ShapeBounds\.{name} must be a number above 0"):
-        ShapeBounds(**{name: bound})
+    with pytest.raises(BudgetError, match=rf"StructureBounds\.{name} must be a number above 0"):
+        StructureBounds(**{name: bound})
 
 
 def test_monotone_widths_is_a_truth_value():
-    with pytest.raises(BudgetError, match=r"ShapeBounds\.monotone_widths must be True or False, got 1"):
-        ShapeBounds(monotone_widths=1)
+    with pytest.raises(BudgetError, match=r"StructureBounds\.monotone_widths must be True or False, got 1"):
+        StructureBounds(monotone_widths=1)
 
 
 def test_limits_are_json():
-    bounds = ShapeBounds(depth_to_width=0.3, monotone_widths=True)
-    assert ShapeBounds(**json.loads(json.dumps(bounds.limits()))) == bounds
-    assert ShapeBounds().limits() == {}
+    bounds = StructureBounds(depth_to_width=0.3, monotone_widths=True)
+    assert StructureBounds(**json.loads(json.dumps(bounds.limits()))) == bounds
+    assert StructureBounds().limits() == {}
 
 
 def test_a_budget_checks_shape_where_it_has_the_architecture():
-    budget = Budget(params=100, shape=ShapeBounds(monotone_widths=True))
+    budget = Budget(params=100, structure=StructureBounds(monotone_widths=True))
     costs = complexity(NET)
     assert names(budget.violations(costs)) == {"params"}
     assert names(budget.violations(costs, NET)) == {"params", "monotone_widths"}
@@ -136,7 +137,7 @@ def test_a_budget_checks_shape_where_it_has_the_architecture():
 
 
 def test_shape_is_no_limit_on_a_cost():
-    budget = Budget(params=100, shape=ShapeBounds(depth_to_width=0.3))
+    budget = Budget(params=100, structure=StructureBounds(depth_to_width=0.3))
     assert budget.limits() == {"params": 100}
     assert json.loads(json.dumps(budget.limits())) == {"params": 100}
     assert dataclasses.replace(budget, params=5).violations(Costs(6, 0, 1, 0)) == (Violation("params", 6, 5),)
@@ -156,7 +157,16 @@ def test_changing_the_returned_limits_changes_no_budget():
     assert budget.limits() == {"params": 1}
 
 
-@pytest.mark.parametrize("shape", [0.3, True, {"depth_to_width": 0.3}], ids=repr)
-def test_a_shape_is_shape_bounds(shape):
-    with pytest.raises(BudgetError, match=r"Budget\.shape must be ShapeBounds"):
-        Budget(shape=shape)
+@pytest.mark.parametrize("bounds", [0.3, True, {"depth_to_width": 0.3}], ids=repr)
+def test_structure_is_structure_bounds(bounds):
+    with pytest.raises(BudgetError, match=r"Budget\.structure must be StructureBounds"):
+        Budget(structure=bounds)
+
+
+def test_the_limit_on_structure_is_known_by_its_former_name():
+    bounds = StructureBounds(monotone_widths=True)
+    assert zs.ShapeBounds is StructureBounds
+    assert Budget(params=9, shape=bounds) == Budget(params=9, structure=bounds)
+    assert Budget(structure=bounds).shape == bounds
+    with pytest.raises(BudgetError, match="give structure alone"):
+        Budget(structure=bounds, shape=bounds)

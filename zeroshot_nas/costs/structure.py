@@ -1,4 +1,4 @@
-"""Bounds on a network's shape: depth over width, widths that never shrink, bottlenecks that aren't too narrow."""
+"""Bounds on a network's structure: depth over width, widths that never shrink, bottlenecks that aren't too narrow."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class DepthAndWidth(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ShapeBounds:
+class StructureBounds:
     """Bounds that keep a score which grows with depth from ending in a thin and untrainable chain; None sets none.
 
     Args:
@@ -56,7 +56,8 @@ class ShapeBounds:
 
     Example:
         >>> net = Architecture.from_string("SuperConvK3BNRELU(3,32,1,1)SuperResK3K3(32,16,2,2,1)")
-        >>> for violation in ShapeBounds(depth_to_width=0.3, monotone_widths=True, bottleneck_ratio=4).violations(net):
+        >>> bounds = StructureBounds(depth_to_width=0.3, monotone_widths=True, bottleneck_ratio=4)
+        >>> for violation in bounds.violations(net):
         ...     print(*violation)
         monotone_widths 2.0 1
         bottleneck_ratio 8.0 4
@@ -68,18 +69,20 @@ class ShapeBounds:
 
     def __post_init__(self) -> None:
         if not isinstance(self.monotone_widths, bool):
-            raise BudgetError(f"ShapeBounds.monotone_widths must be True or False, got {self.monotone_widths!r}")
+            raise BudgetError(f"StructureBounds.monotone_widths must be True or False, got {self.monotone_widths!r}")
         for name in ("depth_to_width", "bottleneck_ratio"):
             bound = getattr(self, name)
             valid = isinstance(bound, int | float) and not isinstance(bound, bool) and bound > 0
             if bound is not None and not valid:
-                raise BudgetError(f"ShapeBounds.{name} must be a number above 0, or None for no bound; got {bound!r}")
+                raise BudgetError(
+                    f"StructureBounds.{name} must be a number above 0, or None for no bound; got {bound!r}"
+                )
 
     def limits(self) -> dict[str, float]:
         """The bounds that are set, by name; ready for JSON.
 
         Example:
-            >>> ShapeBounds(depth_to_width=0.3, monotone_widths=True).limits()
+            >>> StructureBounds(depth_to_width=0.3, monotone_widths=True).limits()
             {'depth_to_width': 0.3, 'monotone_widths': True}
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -97,6 +100,10 @@ class ShapeBounds:
             for name, bound, measure in measures
             if bound is not None and (value := measure(architecture)) > bound
         )
+
+
+ShapeBounds = StructureBounds
+"""Its name in earlier releases."""
 
 
 def effectiveness(architecture: Architecture) -> float:
