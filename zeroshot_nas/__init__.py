@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.searchers.base import register_searcher as register_searcher
     from zeroshot_nas.searching.loop import search as search
     from zeroshot_nas.searching.settings import SearchSettings as SearchSettings
+    from zeroshot_nas.searching.study import Study as Study
     from zeroshot_nas.spaces.base import SearchSpace as SearchSpace
     from zeroshot_nas.spaces.base import get_space as get_space
     from zeroshot_nas.spaces.base import list_spaces as list_spaces
@@ -118,6 +119,7 @@ _HOMES = {
     "register_searcher": "searchers.base",
     "search": "searching.loop",
     "SearchSettings": "searching.settings",
+    "Study": "searching.study",
     "RunOptions": "runs.options",
     "resume": "runs.resume",
     "SearchSpace": "spaces.base",

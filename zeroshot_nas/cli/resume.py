@@ -23,12 +23,15 @@ def resume_command(
     quiet: Quiet = False,
 ) -> None:
     """Go on with a search, a correlation or a training that was stopped; it ends as one that never was."""
+    from zeroshot_nas.errors import StoreError
     from zeroshot_nas.execution import get_executor
     from zeroshot_nas.runs.resume import kind_of, resume
 
+    kind = kind_of(folder)
+    if kind == "study":
+        raise StoreError(f"{folder} holds a study, which its own program drives; go on there: Study(..., resume=True)")
     with get_executor(executor, workers=workers, time_limit=time_limit, scheduler=scheduler) as pool:
         result: Any = resume(folder, executor=pool, cache=cache, progress=not quiet)
-    kind = kind_of(folder)
     if kind == "search":
         print_search(result, folder)
     elif kind == "training":

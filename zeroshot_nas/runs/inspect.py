@@ -62,6 +62,7 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
         UnknownNameError: The run's proxy is not registered here.
     """
     from zeroshot_nas.scoring.proxy import get_proxy  # takes a moment to import, which other commands do without
+    from zeroshot_nas.scoring.told import TOLD
 
     with Store(Path(folder) / FILE_NAME, read_only=True) as store:
         if store.fact("kind") == "correlation":
@@ -69,7 +70,7 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
         settings = store.fact("settings") or {}
         if "proxy" not in settings:
             raise StoreError(f"{folder} holds no search: its settings name no proxy")
-        proxy = get_proxy(settings["proxy"])
+        proxy = TOLD if settings["proxy"] == TOLD.key else get_proxy(settings["proxy"])
         scores = _joined(proxy, store) if proxy.info.parts else _scores(settings["proxy"], store)
         alive = {key: score for key, score in scores.items() if score.ok}
         if not alive:

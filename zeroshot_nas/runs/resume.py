@@ -13,14 +13,19 @@ from zeroshot_nas.runs.store import FILE_NAME, Store
 if TYPE_CHECKING:
     from zeroshot_nas.nasbench.correlation import Correlation
     from zeroshot_nas.searchers.base import SearchResult
+    from zeroshot_nas.searching.study import Study
     from zeroshot_nas.training.result import TrainResult
 
 CALL = "call"
 """Name under which a run's store keeps how it was asked for."""
 
 
-def resume(folder: str | Path, run: RunOptions | None = None, **given: Any) -> SearchResult | Correlation | TrainResult:
+def resume(
+    folder: str | Path, run: RunOptions | None = None, **given: Any
+) -> SearchResult | Correlation | TrainResult | Study:
     """Goes on with a search, a correlation or a training where it was stopped; of a finished one it gives the result.
+
+    A study is opened again, for its caller to drive.
 
     Args:
         folder: The run's folder.
@@ -30,7 +35,7 @@ def resume(folder: str | Path, run: RunOptions | None = None, **given: Any) -> S
             and ``proxies`` of a correlation, ``data`` and ``teacher`` of a training.
 
     Returns:
-        What the run's own function returns.
+        What the run's own function returns; of a study the `Study`.
 
     Raises:
         StoreError: The folder holds no run.
@@ -50,12 +55,12 @@ def resume(folder: str | Path, run: RunOptions | None = None, **given: Any) -> S
     kind = kind_of(folder)
     if kind is None:
         raise StoreError(f"{folder} holds no run that could go on: neither {FILE_NAME} nor state.pt is there")
-    result: SearchResult | Correlation | TrainResult = _RESUME[kind](folder, options, objects)
+    result: SearchResult | Correlation | TrainResult | Study = _RESUME[kind](folder, options, objects)
     return result
 
 
 def kind_of(folder: Path) -> str | None:
-    """``"search"``, ``"correlation"``, ``"training"``, or None where no run has begun."""
+    """``"search"``, ``"study"``, ``"correlation"``, ``"training"``, or None where no run has begun."""
     if (folder / FILE_NAME).exists():
         with Store(folder / FILE_NAME, read_only=True) as store:
             kind = store.fact("kind")
@@ -108,6 +113,15 @@ def _search(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> SearchRe
     return search(**search_arguments(_call(folder, "search"), given, folder), run=run)
 
 
+def _study(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> Study:
+    from zeroshot_nas.scoring.told import TOLD
+    from zeroshot_nas.searching.study import Study
+
+    arguments = search_arguments(_call(folder, "study"), given, folder)
+    told = arguments["proxy"] == TOLD.key
+    return Study(**{**arguments, "proxy": None if told else arguments["proxy"]}, run=run)
+
+
 def _correlation(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> Correlation:
     from zeroshot_nas.nasbench.base import load_table
     from zeroshot_nas.nasbench.correlate import correlate
@@ -150,6 +164,7 @@ def _refuse_missing(folder: Path, arguments: Mapping[str, Any], needed: Sequence
 
 _RESUME: dict[str, Callable[[Path, RunOptions, Mapping[str, Any]], Any]] = {
     "search": _search,
+    "study": _study,
     "correlation": _correlation,
     "training": _training,
 }

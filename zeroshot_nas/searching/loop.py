@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.core.seeding import python_rng
+from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.errors import DepthWarning, InfeasibleBudgetError, LatencyWarning, ZeroShotNASError
+from zeroshot_nas.errors import InfeasibleBudgetError
 from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.runs.options import RunOptions
-from zeroshot_nas.scoring.proxy import DEFAULT_PROXY, Proxy, ProxyFunction, get_proxy
-from zeroshot_nas.searchers.base import SearchResult
-from zeroshot_nas.searching.call import call_of
-from zeroshot_nas.searching.latency_budget import caveats, latency_budget_of
+from zeroshot_nas.scoring.proxy import DEFAULT_PROXY, Proxy, ProxyFunction
+from zeroshot_nas.searchers.base import Candidate, SearchResult
+from zeroshot_nas.searching.request import Request, request
 from zeroshot_nas.searching.rounds import FILES, Plan, Search, SearchSession
 from zeroshot_nas.searching.settings import SearchSettings
-from zeroshot_nas.searching.start import restart, starting_point
-from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
+from zeroshot_nas.searching.start import restart
+from zeroshot_nas.spaces.base import SearchSpace
 
 
 def search(
@@ -96,89 +93,55 @@ def search(
         >>> result.counts.proposed, result.counts.ranked, result.best.costs.params <= 1e5
         (300, 5, True)
     """
-    ranked_by = get_proxy(proxy)
-    budget = budget or Budget()
-    run, rest = (run or RunOptions()).updated(options)
-    settings = (settings or SearchSettings()).updated(rest)
-    space = _space(space, input_size, num_classes)
-    latency = latency_budget_of(budget, space, device_table, backend)
-    start = starting_point(space, budget, latency)
-    closed_form_only = not ranked_by.info.parts and not ranked_by.info.needs_weights
-    screened = closed_form_only or (bool(settings.screen) and _has_closed_form(ranked_by, start))
-    settings = settings.counted(screened)
-    # refuses bad options before anything is written
-    settings.strategy(space, python_rng(settings.seed, 0), start, **settings.searcher_options)
-    asked = {
-        "space": space.name,
-        "space_options": options_of(space),
-        "input_size": list(space.input_size),
-        "num_classes": space.num_classes,
-        "proxy": ranked_by.key,
-        "budget": {**budget.limits(), **({"structure": budget.structure.limits()} if budget.structure else {})},
-        **settings.to_dict(screened),
-        **({"device_table": latency.table.digest} if latency else {}),
-    }
-    _warn_of_depth(ranked_by, budget, space)
-    for caveat in caveats(latency, space) if latency else ():
-        warnings.warn(caveat, LatencyWarning, stacklevel=2)
+    asked = request(
+        space,
+        proxy,
+        budget,
+        settings,
+        run,
+        input_size=input_size,
+        num_classes=num_classes,
+        backend=backend,
+        device_table=device_table,
+        options=options,
+    )
     with ExitStack() as stack:
-        session = SearchSession(stack, run, "search", asked, FILES)
-        session.note("call", call_of(space, ranked_by, budget, settings, backend, device_table))
-        executor = stack.enter_context(run.open_executor())
-        search = Search(ranked_by, settings, executor, session, run.progress)
-        if latency is not None:
-            latency.follow(session)
-        plan = Plan(space, settings, start, budget, latency)
-        while True:
-            state = search.screen(plan) if screened else search.score_all(plan)
-            search.refuse_if_empty(budget)
-            if latency is None:
-                break
-            winner, state = search.measured(latency, state)
-            if winner is not None:
-                break
-            if state == "interrupted":
-                raise InfeasibleBudgetError(f"stopped before any network was measured within {latency.limit_ms:g} ms")
-            latency.tighten()
-            plan = replace(plan, start=restart(space, budget, latency))
-        result = search.result(asked, state)
-        if latency is not None:
-            assert winner is not None, "the loop ends with one"
-            result = replace(result, best=winner, latency=latency.outcome(winner))
-        result = result.written_by(space)
+        session = SearchSession(stack, asked.run, "search", asked.filed_under, FILES)
+        session.note("call", asked.call)
+        executor = stack.enter_context(asked.run.open_executor())
+        found = Search(asked.proxy, asked.settings, executor, session, asked.run.progress)
+        winner, state = _within_latency(asked, found) if asked.latency else (None, _ranked(asked, found, asked.start))
+        result = found.result(asked.filed_under, state)
+        if asked.latency and winner:
+            result = replace(result, best=winner, latency=asked.latency.outcome(winner))
+        result = result.written_by(asked.space)
         session.finish(result)
     return result
 
 
-def _has_closed_form(proxy: Proxy, start: Architecture) -> bool:
-    """Whether the proxy has a closed form for this space's kind of network."""
-    if proxy.info.closed_form is None:
-        return False
-    try:
-        proxy.closed_form(start)
-    except ZeroShotNASError:
-        return False  # a graph, say: the forward pass scores it
-    return True
+def _ranked(asked: Request, found: Search, start: Architecture) -> RunState:
+    """One round of proposals, scored and ranked.
+
+    Raises:
+        ProxyError: Every score failed.
+        InfeasibleBudgetError: Nothing fitted the budget.
+    """
+    plan = Plan(asked.space, asked.settings, start, asked.budget, asked.latency)
+    state = found.screen(plan) if asked.screened else found.score_all(plan)
+    found.refuse_if_empty(asked.budget)
+    return state
 
 
-def _warn_of_depth(proxy: Proxy, budget: Budget, space: SearchSpace) -> None:
-    limited = budget.layers is not None or (budget.structure is not None and budget.structure.limits())
-    if proxy.info.grows_with_depth and not limited and math.isinf(space.size()):
-        warnings.warn(
-            f"{proxy.key} grows without limit in depth, and the budget bounds neither layers nor structure: "
-            "the winner will be as deep and thin as the other limits allow",
-            DepthWarning,
-            stacklevel=3,
-        )
-
-
-def _space(space: str | SearchSpace, input_size: Sequence[int] | None, num_classes: int | None) -> SearchSpace:
-    if isinstance(space, str):
-        return get_space(space, input_size=input_size or (3, 32, 32), num_classes=num_classes or 10)
-    for name, given, has in (
-        ("input_size", input_size and tuple(input_size), space.input_size),
-        ("num_classes", num_classes, space.num_classes),
-    ):
-        if given is not None and given != has:
-            raise ValueError(f"the space has {name} {has}, got {given}; make the space with the one you want")
-    return space
+def _within_latency(asked: Request, found: Search) -> tuple[Candidate, RunState]:
+    """Rounds with an ever tighter prediction, until a network keeps to the limit when it is measured."""
+    latency, start = asked.latency, asked.start
+    assert latency is not None, "asked for"
+    latency.follow(found.session)
+    while True:
+        winner, state = found.measured(latency, _ranked(asked, found, start))
+        if winner is not None:
+            return winner, state
+        if state == "interrupted":
+            raise InfeasibleBudgetError(f"stopped before any network was measured within {latency.limit_ms:g} ms")
+        latency.tighten()
+        start = restart(asked.space, asked.budget, latency)

@@ -163,6 +163,14 @@ class Search:
         for candidate, scores in zip(candidates, self._scores(candidates, self.settings.at_first), strict=True):
             yield self.board.add(candidate, scores)
 
+    def learn(self, proposer: Proposer, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Scores candidates and tells the searcher of those that have a score; all of them, in order."""
+        scored = list(self.evaluate(candidates))
+        if self.proxy.info.parts:
+            scored = self.board.join()[len(self.board.history) - len(scored) :]
+        proposer.tell([candidate for candidate in scored if math.isfinite(candidate.fitness)])
+        return scored
+
     def score_all(self, plan: Plan) -> RunState:
         """Every proposal that fits is scored by the proxy, and the searcher learns from that."""
         proposer, proposals = plan.proposer(), plan.proposals
@@ -170,14 +178,11 @@ class Search:
         with self._bar("search", proposals) as bar:
             try:
                 for candidates in proposer.batches(proposals, GENERATION):
-                    scored = list(self.evaluate(candidates))
-                    if self.proxy.info.parts:
-                        scored = self.board.join()[-len(scored) :]
-                    proposer.tell([candidate for candidate in scored if math.isfinite(candidate.fitness)])
+                    self.learn(proposer, candidates)
                     bar.update(proposer.proposed - bar.n)
                     bar.set_postfix_str(self._status(self.board.best_fitness), refresh=False)
                 bar.update(proposer.proposed - bar.n)
-                self._separate_leaders()
+                self.separate_leaders()
             except KeyboardInterrupt:
                 if not math.isfinite(self.board.best_fitness):
                     raise
@@ -214,6 +219,15 @@ class Search:
             return budget.first_within(self.board.history, measures=False), "interrupted"
         finally:
             self.seconds["measure"] += perf_counter() - start
+
+    def separate_leaders(self) -> None:
+        """Repeats the scores of the leaders until they are told apart, or as certain as asked."""
+        if self.proxy.info.parts or not self.proxy.info.needs_weights or self.settings.repeats < 2:
+            return
+        leaders = self.board.leaders()
+        again = self._scores([self.board.history[place] for place in leaders], self.settings.of_leaders)
+        for place, scores in zip(leaders, again, strict=True):
+            self.board.rescore(place, scores)
 
     def refuse_if_empty(self, budget: Budget) -> None:
         """Says why there is no network to choose from, where there is none.
@@ -293,21 +307,12 @@ class Search:
                 for _ in self.evaluate(finalists):
                     bar.update()
                     bar.set_postfix_str(self._status(self.board.best_fitness), refresh=False)
-                self._separate_leaders()
+                self.separate_leaders()
             except KeyboardInterrupt:
                 if not math.isfinite(self.board.best_fitness):
                     self.board.history += finalists[len(self.board.history) - ranked_before :]
                 return "interrupted"
         return "done"
-
-    def _separate_leaders(self) -> None:
-        """Repeats the scores of the leaders until they are told apart, or as certain as asked."""
-        if self.proxy.info.parts or not self.proxy.info.needs_weights or self.settings.repeats < 2:
-            return
-        leaders = self.board.leaders()
-        again = self._scores([self.board.history[place] for place in leaders], self.settings.of_leaders)
-        for place, scores in zip(leaders, again, strict=True):
-            self.board.rescore(place, scores)
 
     def _scores(self, candidates: Sequence[Candidate], settings: Mapping[str, Any]) -> Iterator[dict[str, Score]]:
         """The candidates' scores by proxy key, in order."""

@@ -1,0 +1,138 @@
+"""A search as it was asked for: names looked up, defaults filled in, what can't work refused before any work."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.seeding import python_rng
+from zeroshot_nas.costs.budget import Budget
+from zeroshot_nas.errors import DepthWarning, LatencyWarning, ZeroShotNASError
+from zeroshot_nas.latency.device_table import LatencyTable
+from zeroshot_nas.runs.options import RunOptions
+from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
+from zeroshot_nas.searching.call import call_of
+from zeroshot_nas.searching.latency_budget import LatencyBudget, caveats, latency_budget_of
+from zeroshot_nas.searching.settings import SearchSettings
+from zeroshot_nas.searching.start import starting_point
+from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is searched, by what, and how.
+
+    Attributes:
+        space: Where.
+        proxy: What ranks.
+        budget: What a network may cost.
+        settings: How, with the numbers of proposals and islands filled in where a closed form may guide.
+        run: Where it is written and by what it is computed.
+        start: A network within the budget.
+        latency: The limit on latency, with the table that predicts it.
+        screened: Whether a closed form guides the search.
+        call: The arguments as JSON, as a run keeps them.
+    """
+
+    space: SearchSpace
+    proxy: Proxy
+    budget: Budget
+    settings: SearchSettings
+    run: RunOptions
+    start: Architecture
+    latency: LatencyBudget | None
+    screened: bool
+    call: Mapping[str, Any]
+
+    @property
+    def filed_under(self) -> dict[str, Any]:
+        """What the result depends on, JSON-ready: a run is resumed where it is equal."""
+        structure = self.budget.structure
+        return {
+            "space": self.space.name,
+            "space_options": options_of(self.space),
+            "input_size": list(self.space.input_size),
+            "num_classes": self.space.num_classes,
+            "proxy": self.proxy.key,
+            "budget": {**self.budget.limits(), **({"structure": structure.limits()} if structure else {})},
+            **self.settings.to_dict(self.screened),
+            **({"device_table": self.latency.table.digest} if self.latency else {}),
+        }
+
+
+def request(
+    space: str | SearchSpace,
+    proxy: str | Proxy | ProxyFunction,
+    budget: Budget | None,
+    settings: SearchSettings | None,
+    run: RunOptions | None,
+    *,
+    input_size: Sequence[int] | None,
+    num_classes: int | None,
+    backend: str,
+    device_table: LatencyTable | str | Path | None,
+    options: Mapping[str, Any],
+    screens: bool = True,
+) -> Request:
+    """Looks up what a search is given, with its errors and warnings; ``screens`` lets a closed form guide it."""
+    ranked_by = get_proxy(proxy)
+    budget = budget or Budget()
+    run, rest = (run or RunOptions()).updated(options)
+    settings = (settings or SearchSettings()).updated(rest)
+    space = _space(space, input_size, num_classes)
+    latency = latency_budget_of(budget, space, device_table, backend)
+    start = starting_point(space, budget, latency)
+    screened = screens and _is_screened(ranked_by, settings, start)
+    if screens:
+        settings = settings.counted(screened)
+    # refuses bad options before anything is written
+    settings.strategy(space, python_rng(settings.seed, 0), start, **settings.searcher_options)
+    _warn_of_depth(ranked_by, budget, space)
+    for caveat in caveats(latency, space) if latency else ():
+        warnings.warn(caveat, LatencyWarning, stacklevel=3)
+    call = call_of(space, ranked_by, budget, settings, backend, device_table)
+    return Request(space, ranked_by, budget, settings, run, start, latency, screened, call)
+
+
+def _is_screened(proxy: Proxy, settings: SearchSettings, start: Architecture) -> bool:
+    closed_form_only = not proxy.info.parts and not proxy.info.needs_weights
+    return closed_form_only or (bool(settings.screen) and _has_closed_form(proxy, start))
+
+
+def _has_closed_form(proxy: Proxy, start: Architecture) -> bool:
+    """Whether the proxy has a closed form for this space's kind of network."""
+    if proxy.info.closed_form is None:
+        return False
+    try:
+        proxy.closed_form(start)
+    except ZeroShotNASError:
+        return False  # a graph, say: the forward pass scores it
+    return True
+
+
+def _warn_of_depth(proxy: Proxy, budget: Budget, space: SearchSpace) -> None:
+    limited = budget.layers is not None or (budget.structure is not None and budget.structure.limits())
+    if proxy.info.grows_with_depth and not limited and math.isinf(space.size()):
+        warnings.warn(
+            f"{proxy.key} grows without limit in depth, and the budget bounds neither layers nor structure: "
+            "the winner will be as deep and thin as the other limits allow",
+            DepthWarning,
+            stacklevel=4,
+        )
+
+
+def _space(space: str | SearchSpace, input_size: Sequence[int] | None, num_classes: int | None) -> SearchSpace:
+    if isinstance(space, str):
+        return get_space(space, input_size=input_size or (3, 32, 32), num_classes=num_classes or 10)
+    for name, given, has in (
+        ("input_size", input_size and tuple(input_size), space.input_size),
+        ("num_classes", num_classes, space.num_classes),
+    ):
+        if given is not None and given != has:
+            raise ValueError(f"the space has {name} {has}, got {given}; make the space with the one you want")
+    return space
