@@ -35,6 +35,10 @@ class UnknownNameError(ZeroShotNASError, KeyError):
         return type(self), (self.kind, self.name, self.known)
 
 
+class PluginError(ZeroShotNASError, ImportError):
+    """A plug-in's file can't be loaded."""
+
+
 class ArchitectureError(ZeroShotNASError, ValueError):
     """An architecture that is malformed, does not fit together, or is too large to build."""
 

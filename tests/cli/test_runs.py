@@ -3,12 +3,10 @@
 import csv
 import io
 import json
-import sys
 
 import pytest
 
 import zeroshot_nas as zs
-from zeroshot_nas import cli
 from zeroshot_nas.runs import evaluate as evaluating
 
 SEARCH = [
@@ -21,20 +19,6 @@ CELLS = {
     "|nor_conv_1x1~0|+|none~0|avg_pool_3x3~1|+|nor_conv_1x1~0|none~1|none~2|": 80.25,
     "|skip_connect~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|none~2|": 60.0,
 }
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command line in this process; gives exit code, output and error output."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["zeroshot-nas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

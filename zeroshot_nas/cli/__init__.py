@@ -6,24 +6,30 @@ import os
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+import zeroshot_nas
 
 # isort: off
 from zeroshot_nas.cli import search, correlate, score, train, resume, latency, runs, names  # noqa: F401  # the help's order
 
 # isort: on
 from zeroshot_nas.cli.base import app
+from zeroshot_nas.core.plugins import load_plugin
 from zeroshot_nas.errors import ZeroShotNASError
 
 
 def main() -> None:
     """Entry point: one line and exit code 2 for whatever goes wrong, a traceback with ``--debug``."""
     debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     warnings.showwarning = _show_warning
     try:
+        arguments, plugins = _without_plugins([argument for argument in sys.argv[1:] if argument != "--debug"])
+        for plugin in plugins:
+            load_plugin(plugin)
         code = app(arguments, prog_name="zeroshot-nas", standalone_mode=False)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a closed pager is no error
@@ -36,11 +42,39 @@ def main() -> None:
     sys.exit(code or 0)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"zeroshot-nas {zeroshot_nas.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")] = False,
+    plugin: Annotated[
+        list[Path] | None, typer.Option("--plugin", help="A Python file that registers proxies, spaces and so on.")
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Options of every command; `main` handles them, they stand here for the help text."""
+
+
+def _without_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """A command line without its ``--plugin`` options, which may stand anywhere, and their files."""
+    rest: list[str] = []
+    plugins: list[str] = []
+    place = iter(arguments)
+    for argument in place:
+        name, equals, file = argument.partition("=")
+        if argument == "--":
+            rest += [argument, *place]
+        elif name != "--plugin":
+            rest.append(argument)
+        else:
+            plugins.append(file if equals else next(place, ""))
+    return rest, plugins
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

@@ -29,7 +29,7 @@ class Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args:
             typer.echo(ctx.get_help())
-            raise typer.Exit(2)
+            raise typer.Exit
         return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -49,7 +49,13 @@ app = typer.Typer(
 Input = Annotated[str, typer.Option("--input", help="Shape of one image, CxHxW; an architecture file has its own.")]
 Classes = Annotated[int, typer.Option(help="Outputs of the classifier; an architecture file has its own.")]
 SqueezeExcite = Annotated[bool, typer.Option("--squeeze-excite", help="Give residual blocks squeeze-and-excitation.")]
-Model = Annotated[str, typer.Argument(help="A best.json or architecture file, or a PlainNet string.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="A run's folder, a best.json or architecture file, or a string: PlainNet, or --space's."),
+]
+InSpace = Annotated[
+    str | None, typer.Option("--space", help="Search space whose notation the string is in, e.g. nasbench201.")
+]
 SpaceOption = Annotated[list[str] | None, typer.Option(help="Option of the space, name=value, e.g. width_step=4.")]
 Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
 Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cuda.")]
@@ -91,33 +97,72 @@ def stored_call(folder: Path, kind: str) -> dict[str, Any] | None:
     return read_call(folder, kind)
 
 
-def read_architecture(model: str, image: str, classes: int, squeeze_excite: bool) -> Architecture:
-    """An architecture from a file of ours, a text file with a PlainNet string, or the string itself.
+def read_architecture(
+    model: str, image: str, classes: int, squeeze_excite: bool, space: str | None = None
+) -> Architecture:
+    """An architecture from a run's folder, a file of ours, a text file with a string, or the string itself.
+
+    Args:
+        model: Which of these.
+        image: Shape of one image, for a string.
+        classes: Outputs of the classifier, for a string.
+        squeeze_excite: Whether blocks of a PlainNet string have it.
+        space: The space in whose notation a string is; None for PlainNet.
 
     Raises:
-        FileFormatError: There is no such file, or it holds neither JSON of ours nor a PlainNet string.
+        FileFormatError: There is no such file, or it holds neither JSON of ours nor a string.
         ArchitectureError: The architecture is malformed.
+        UnknownNameError: No space has that name.
     """
     from zeroshot_nas.architecture.architecture import Architecture
 
-    text = model
-    if "(" not in model:
-        path = Path(model)
-        if not path.is_file():
-            raise FileFormatError(
-                f"{model!r} is neither a file nor a PlainNet string such as 'SuperConvK3BNRELU(3,8,1,1)'"
-            )
+    path = Path(model)
+    text = _text(_network_file(path)) if _exists(path) else model
+    if text.lstrip().startswith("{"):
         try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise FileFormatError(f"{model} is not a text file") from None
-    if not text.lstrip().startswith("{"):
-        return Architecture.from_string(text, parse_shape(image), classes, squeeze_excite=squeeze_excite)
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise FileFormatError(f"{model} is not valid JSON: {error}") from None
+        return Architecture.from_dict(data.get("architecture", data))
+    if space is not None:
+        from zeroshot_nas import get_space
+
+        extra = {"squeeze_excite": True} if squeeze_excite else {}
+        where = get_space(space, input_size=parse_shape(image), num_classes=classes, **extra)
+        return where.from_string(text.strip())
+    if "(" not in text:
+        raise FileFormatError(
+            f"{model!r} is neither a file nor a PlainNet string such as 'SuperConvK3BNRELU(3,8,1,1)'; a benchmark's "
+            "string needs its --space"
+        )
+    return Architecture.from_string(text, parse_shape(image), classes, squeeze_excite=squeeze_excite)
+
+
+def _exists(path: Path) -> bool:
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{model} is not valid JSON: {error}") from None
-    return Architecture.from_dict(data.get("architecture", data))
+        return path.exists()
+    except (OSError, ValueError):  # a string longer than any file's name
+        return False
+
+
+def _network_file(path: Path) -> Path:
+    """The file that holds a network: of a run's folder the one that a search or a training wrote."""
+    if not path.is_dir():
+        return path
+    for name in ("best.json", "architecture.json"):
+        if (path / name).is_file():
+            return path / name
+    raise FileFormatError(
+        f"{path} holds no network, neither best.json of a search nor architecture.json of a training; finish the run, "
+        "or see `zeroshot-nas runs best`"
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise FileFormatError(f"{path} is not a text file") from None
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:

@@ -14,6 +14,7 @@ from zeroshot_nas.cli.base import (
     Commands,
     ImagesPerRun,
     Input,
+    InSpace,
     Model,
     Quiet,
     Seed,
@@ -94,13 +95,14 @@ def latency_measure_command(
     image: Input = "3x32x32",
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,
+    space: InSpace = None,
     seconds: Annotated[float, typer.Option(help="How long to measure on each.")] = 2.0,
     as_json: AsJson = False,
 ) -> None:
     """How long a network takes on this machine."""
     from zeroshot_nas.latency.base import measure
 
-    architecture = read_architecture(model, image, classes, squeeze_excite)
+    architecture = read_architecture(model, image, classes, squeeze_excite, space)
     names = [name.strip() for name in backend.split(",")]
     found = [measure(architecture, name, batch_size=batch_size, threads=threads, seconds=seconds) for name in names]
     if as_json:

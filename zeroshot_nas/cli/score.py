@@ -14,6 +14,7 @@ from zeroshot_nas.cli.base import (
     Classes,
     Device,
     Input,
+    InSpace,
     Model,
     Repeats,
     Seed,
@@ -37,6 +38,7 @@ def score_command(
     image: Input = "3x32x32",
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,
+    space: InSpace = None,
     repeats: Repeats = 4,
     batch_size: BatchSize = None,
     seed: Seed = 0,
@@ -52,7 +54,7 @@ def score_command(
         raise typer.BadParameter(f"--explain tells what a network's cet is made of: use --proxy cet, not {proxy!r}")
     if plot is not None and not explain:
         raise typer.BadParameter("--plot draws what --explain tells: give both")
-    architecture = read_architecture(model, image, classes, squeeze_excite)
+    architecture = read_architecture(model, image, classes, squeeze_excite, space)
     how: dict[str, Any] = {"batch_size": batch_size, "repeats": repeats, "seed": seed, "device": device}
     if "," in proxy:
         scores = score(architecture, proxy.split(","), **how)
@@ -96,12 +98,13 @@ def cost_command(
     image: Input = "3x32x32",
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,
+    space: InSpace = None,
     as_json: AsJson = False,
 ) -> None:
     """Parameters, FLOPs (multiply-adds), layers, activations and other costs of a network."""
     from zeroshot_nas import cost
 
-    costs = cost(read_architecture(model, image, classes, squeeze_excite))
+    costs = cost(read_architecture(model, image, classes, squeeze_excite, space))
     if as_json:
         print_json(costs.to_dict())
     else:

@@ -15,6 +15,7 @@ from zeroshot_nas.cli.base import (
     Device,
     Force,
     Input,
+    InSpace,
     Model,
     Quiet,
     Seed,
@@ -45,6 +46,7 @@ def train_command(
     image: Input = "3x32x32",
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,
+    space: InSpace = None,
     seed: Seed = 0,
     device: Device = None,
     threads: Annotated[
@@ -63,7 +65,7 @@ def train_command(
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
     overrides = {name: value for name, value in given.items() if value is not None}
     chosen = get_recipe(recipe, **{**dict(map(_parse_change, changes or [])), **overrides})
-    architecture = read_architecture(model, image, classes, squeeze_excite)
+    architecture = read_architecture(model, image, classes, squeeze_excite, space)
     images: Any = data
     if new_head:
         images = load_data(data, architecture.input_size)

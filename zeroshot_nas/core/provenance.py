@@ -46,6 +46,11 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def own_version() -> str:
+    """This release; of a source tree that was not installed ``"unknown"``."""
+    return _version("zeroshot-nas") or "unknown"
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)

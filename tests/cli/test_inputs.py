@@ -1,0 +1,107 @@
+"""A network as any command takes it: a string of any space, a file, a run's folder; and plug-ins from a file."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import zeroshot_nas as zs
+
+NET = "SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,16,2,8,1)"
+PROXY = """
+import zeroshot_nas as zs
+
+@zs.register_proxy("{name}", source="this test")
+def widest(network, batch, /):
+    return float(max(weight.shape[0] for weight in network.parameters()))
+"""
+
+
+@pytest.mark.parametrize("space", zs.list_spaces())
+def test_a_string_of_every_space_is_taken(run, space):
+    where = zs.get_space(space, input_size=(3, 16, 16), num_classes=5)
+    network = where.initial()
+    how = ("--space", space, "--input", "3x16x16", "--classes", 5, "--json")
+    code, out, err = run("cost", where.to_string(network), *how)
+    assert (code, err) == (0, "")
+    assert json.loads(out) == zs.cost(network).to_dict()
+    code, out, err = run("score", where.to_string(network), "--proxy", "params", *how)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["params"]["value"] == zs.cost(network).params
+
+
+@pytest.mark.parametrize("command", ["cost", "score", "latency measure"])
+def test_a_runs_folder_is_its_network(run, tmp_path, command):
+    budget, how = zs.Budget(params=20_000), {"input_size": (1, 8, 8), "proposals": 20, "progress": False}
+    zs.search("resnet", "cet", budget, out=tmp_path / "search", **how)
+    architecture = zs.Architecture.from_string(NET, (1, 8, 8))
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "architecture.json").write_text(architecture.to_json())
+    extra = ("--backend", "torch", "--seconds", "0.01") if command.startswith("latency") else ()
+    for folder in ("search", "training"):
+        assert run(*command.split(), tmp_path / folder, *extra)[::2] == (0, "")
+    (tmp_path / "empty").mkdir()
+    code, out, err = run(*command.split(), tmp_path / "empty", *extra)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "holds no network" in err
+
+
+def test_files_are_files_whatever_their_name_and_encoding(run, tmp_path):
+    text, marked = tmp_path / "net(1).txt", tmp_path / "marked.json"
+    text.write_text(NET + "\n")
+    marked.write_text(zs.Architecture.from_string(NET, (1, 8, 8)).to_json(), encoding="utf-8-sig")
+    wanted = run("cost", NET, "--input", "1x8x8")
+    assert wanted[0] == 0
+    assert run("cost", text, "--input", "1x8x8") == wanted
+    assert run("cost", marked) == wanted
+
+
+@pytest.mark.parametrize("text", ["none.json", "|nor_conv_3x3~0|", "x" * 5_000, ""])
+def test_what_is_no_network_is_said_in_one_line(run, text):
+    code, out, err = run("cost", text)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_the_version(run):
+    assert run("--version") == (0, f"zeroshot-nas {zs.__version__}\n", "")
+
+
+def program(*arguments):
+    """The command line in a process of its own, whose registries a plug-in may change."""
+    command = [sys.executable, "-m", "zeroshot_nas", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.parametrize("executor", ["serial", "process"])
+def test_a_plug_in_from_a_file_meets_every_executor(tmp_path, executor):
+    file = tmp_path / "my_proxy.py"
+    file.write_text(PROXY.format(name="widest"))
+    small = ["--input", "1x8x8", "--max-params", "20k", "--proposals", 12, "--quiet", "--executor", executor]
+    done = program("search", "--plugin", file, "--proxy", "widest", *small, "--out", tmp_path / "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    best = json.loads((tmp_path / "run" / "best.json").read_text())
+    assert best["fitness"] == max(block["out_channels"] for block in best["architecture"]["blocks"])
+    again = program(f"--plugin={file}", "resume", tmp_path / "run", "--quiet")
+    assert (again.returncode, again.stderr) == (0, "")
+    without = program("resume", tmp_path / "run", "--quiet")
+    assert (without.returncode, without.stderr.count("\n")) == (2, 1)
+    assert "widest" in without.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("none.py", None, "a plug-in is a Python file"),
+        ("my-proxy.py", "", "a plug-in is a Python file"),
+        ("random.py", "", "the name of another module"),
+        ("broken.py", "1 / 0", "ZeroDivisionError"),
+        ("twice.py", PROXY.format(name="zen"), "already registered"),
+    ],
+)
+def test_a_plug_in_that_is_none_is_said_in_one_line(tmp_path, name, text, reason):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    done = program("list", "--plugin", tmp_path / name)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert reason in done.stderr
