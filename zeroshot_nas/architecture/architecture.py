@@ -116,6 +116,13 @@ class Architecture:
         blocks = read_plainnet(text, input_size[0] if input_size else 0, block_options)
         return cls(blocks, as_shape(input_size, ArchitectureError), num_classes)
 
+    def __str__(self) -> str:
+        """The PlainNet string where there is one, which commands take; else what ``repr`` gives."""
+        try:
+            return self.to_string()
+        except ArchitectureError:
+            return repr(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain containers and numbers, as `to_json` writes them."""
         return {

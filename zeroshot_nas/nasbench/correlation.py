@@ -136,6 +136,17 @@ class Correlation:
     accuracy: tuple[float, ...] = field(default=(), compare=False, repr=False)
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict, compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        """One line about the sample, then a row a proxy, the best first."""
+        head = f"Correlation({self.table}, {self.dataset}: {self.architectures:,} of {self.population:,} architectures"
+        entries = sorted(self.proxies, key=lambda entry: math.inf if entry.kendall is None else -entry.kendall)
+        width = max((len(entry.proxy) for entry in entries), default=0)
+        rows = [
+            f"  {each.proxy:{width}}  tau {_shown(each.kendall)}  rho {_shown(each.spearman)}  failed {each.failed:,}"
+            for each in entries
+        ]
+        return "\n".join([f"{head}, {self.state})", *rows])
+
     def __getitem__(self, proxy: str) -> ProxyCorrelation:
         """The entry of a proxy."""
         for entry in self.proxies:
@@ -212,6 +223,10 @@ class Correlation:
             raise FileFormatError(f"{folder / SCORES_FILE} is damaged: {type(error).__name__}: {error}") from error
         known = {each.name: getattr(found, each.name) for each in fields(found) if each.compare}
         return cls(**known, rows=rows, accuracy=accuracy, scores=numbers)
+
+
+def _shown(figure: float | None) -> str:
+    return "  -  " if figure is None else f"{figure:5.3f}"
 
 
 def _limits(interval: Sequence[float] | None) -> tuple[float, float] | None:
