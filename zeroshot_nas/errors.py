@@ -145,7 +145,7 @@ class TransferError(ZeroShotNASError, pickle.PickleError):
 
 
 class ClusterError(ZeroShotNASError, ConnectionError):
-    """A cluster can't be reached or started."""
+    """A cluster can't be reached or started, or its workers have another release."""
 
 
 class MissingExtraError(ZeroShotNASError, ImportError):

@@ -146,8 +146,8 @@ def correlate(
     )
     with ExitStack() as stack:
         executor = stack.enter_context(run.open_executor())
-        session = RunSession(stack, run, "correlation", settings, FILES)
-        session.note("call", _call(whole, space, asked, settings))
+        call = _call(whole, space, asked, settings)
+        session = RunSession(stack, run, "correlation", settings, FILES, {"call": call})
         score_settings = {
             "batch_size": batch_size,
             "repeats": repeats,

@@ -122,8 +122,8 @@ def search(
     for caveat in caveats(latency, space) if latency else ():
         warnings.warn(caveat, LatencyWarning, stacklevel=2)
     with ExitStack() as stack:
-        session = SearchSession(stack, run, "search", asked, FILES)
-        session.note("call", call_of(space, ranked_by, budget, settings, backend, device_table))
+        call = call_of(space, ranked_by, budget, settings, backend, device_table)
+        session = SearchSession(stack, run, "search", asked, FILES, {"call": call})
         executor = stack.enter_context(run.open_executor())
         search = Search(ranked_by, settings, executor, session, run.progress)
         if latency is not None:
