@@ -177,6 +177,14 @@ class UncountedOperatorWarning(UserWarning):
     """A module uses operators whose multiply-adds are not counted."""
 
 
+class PluginWarning(RuntimeWarning):
+    """A plug-in of another distribution failed to load and is skipped."""
+
+
+class ClusterWarning(UserWarning):
+    """A cluster has no workers yet; tasks wait for them."""
+
+
 class UnfinishedRunWarning(UserWarning):
     """A run is exported whose training was not at its end."""
 

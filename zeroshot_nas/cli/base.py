@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
+from zeroshot_nas.core.text import printable, read_json
 from zeroshot_nas.costs.base import COSTS, list_costs, parse_number
 from zeroshot_nas.errors import FileFormatError
 
@@ -101,23 +102,27 @@ def read_architecture(model: str, image: str, classes: int, squeeze_excite: bool
     from zeroshot_nas.architecture.architecture import Architecture
 
     text = model
-    if "(" not in model:
-        path = Path(model)
-        if not path.is_file():
-            raise FileFormatError(
-                f"{model!r} is neither a file nor a PlainNet string such as 'SuperConvK3BNRELU(3,8,1,1)'"
-            )
+    if _is_file(path := Path(model)):
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
             raise FileFormatError(f"{model} is not a text file") from None
+    elif "(" not in model:
+        raise FileFormatError(f"{model!r} is neither a file nor a PlainNet string such as 'SuperConvK3BNRELU(3,8,1,1)'")
     if not text.lstrip().startswith("{"):
         return Architecture.from_string(text, parse_shape(image), classes, squeeze_excite=squeeze_excite)
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = read_json(text)
+    except ValueError as error:
         raise FileFormatError(f"{model} is not valid JSON: {error}") from None
     return Architecture.from_dict(data.get("architecture", data))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a long string is no file's name
+        return False
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:
@@ -204,8 +209,9 @@ def cost_rows(costs: Costs) -> list[tuple[str, str]]:
 
 def print_rows(rows: list[tuple[str, str]]) -> None:
     """Names and values in two columns."""
-    width = max(len(name) for name, _ in rows) + 2
-    for name, value in rows:
+    shown = [(printable(name), printable(value)) for name, value in rows]  # names and reasons may be a stranger's
+    width = max((len(name) for name, _ in shown), default=0) + 2
+    for name, value in shown:
         typer.echo(f"{name:<{width}}{value}")
 
 
