@@ -70,7 +70,10 @@ Split = Annotated[str | None, typer.Option(help="test or valid accuracy.")]
 Cache = Annotated[Path | None, typer.Option(help="File of scores that several runs share.")]
 Executor = Annotated[str, typer.Option(help="serial, process or dask.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; default: all cores.")]
-Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Address of a Dask scheduler, tcp://host:port; see docs/clusters.md on who may connect."),
+]
 
 
 def is_given(ctx: typer.Context, name: str) -> bool:
