@@ -7,6 +7,7 @@ expected, what came, and what to do.
 from __future__ import annotations
 
 import difflib
+import itertools
 import pickle
 import signal
 from collections.abc import Iterable
@@ -149,7 +150,7 @@ class TransferError(ZeroShotNASError, pickle.PickleError):
 
 
 class ClusterError(ZeroShotNASError, ConnectionError):
-    """A cluster can't be reached or started."""
+    """A cluster can't be reached or started, or its workers have another release."""
 
 
 class MissingExtraError(ZeroShotNASError, ImportError):
@@ -180,12 +181,23 @@ class UncountedOperatorWarning(UserWarning):
     """A module uses operators whose multiply-adds are not counted."""
 
 
+class PluginWarning(RuntimeWarning):
+    """A plug-in of another distribution failed to load and is skipped."""
+
+
+class ClusterWarning(UserWarning):
+    """A cluster has no workers yet; tasks wait for them."""
+
+
 class UnfinishedRunWarning(UserWarning):
     """A run is exported whose training was not at its end."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the nearest known name, or an empty string."""
-    lowered = {candidate.lower(): candidate for candidate in known}
+    few = (
+        candidate for candidate in itertools.islice(known, 1_000) if len(candidate) < 200
+    )  # a file may hold millions
+    lowered = {candidate.lower(): candidate for candidate in few}
     near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
     return f" Did you mean {lowered[near[0]]!r}?" if near else ""

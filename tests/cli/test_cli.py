@@ -367,3 +367,44 @@ def test_what_is_wrong_with_latency_is_one_line(run, tmp_path, monkeypatch, argu
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_files_name_may_hold_a_parenthesis_and_its_text_a_mark(run, tmp_path):
+    architecture = zs.Architecture.from_string(NET, (1, 8, 8))
+    (tmp_path / "run (1)").mkdir()
+    for name, text in (("net.json", architecture.to_json()), ("net.txt", NET)):
+        for mark in ("", "\ufeff"):
+            (tmp_path / "run (1)" / name).write_text(mark + text, encoding="utf-8")
+            code, out, err = run("cost", tmp_path / "run (1)" / name, "--input", "1x8x8", "--json")
+            assert (code, err) == (0, "")
+            assert json.loads(out) == zs.cost(architecture).to_dict()
+    code, _, err = run("cost", "SuperConvK3BNRELU(3,8,1,1)" * 400)
+    assert (code, "channels do not match" in err) == (2, True)
+
+
+@pytest.mark.parametrize("key", ["num_classes", "type", "blocks"])
+def test_a_key_twice_in_an_architecture_is_told(run, tmp_path, key):
+    text = zs.Architecture.from_string(NET, (1, 8, 8)).to_json()
+    (tmp_path / "net.json").write_text(text.replace(f'"{key}":', f'"{key}": 1, "{key}":', 1))
+    code, _, err = run("cost", tmp_path / "net.json")
+    assert (code, f"the key '{key}' occurs twice" in err) == (2, True)
+
+
+def test_names_of_files_can_not_reach_the_terminal(run, tmp_path):
+    name = "\x1b]0;owned\x07\nclean $ \u202e"
+    (tmp_path / "table.csv").write_text(
+        "#zeroshot_nas.table "
+        + json.dumps({"name": name, "space": "nasbench201", "dataset": name, "code": "op_code", "source": name})
+        + "\narch,accuracy\n421211,1\n333333,2\n303101,3\n"
+    )
+    small = ("--input", "3x8x8", "--classes", "3", "--space-option", "num_cells=1", "--space-option", "channels=4")
+    out = tmp_path / "run"
+    code, shown, err = run(
+        "correlate", "--benchmark", tmp_path / "table.csv", "--proxies", "params", *small, "--out", out
+    )
+    assert code == 0, err
+    for text in (shown, (out / "report.md").read_text(), run("runs", "show", out)[1]):
+        assert all(line.isprintable() for line in text.splitlines())
+        assert r"\x1b]0;owned\x07" in text
+    code, _, err = run("cost", tmp_path / "\x1b[31m.json")
+    assert (code, r"\x1b[31m" in err, err.strip().isprintable()) == (2, True, True)

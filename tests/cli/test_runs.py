@@ -180,3 +180,61 @@ def test_a_table_is_converted_once_and_read_again(run, tmp_path):
     code, _, err = run("convert", tmp_path / "nas-bench-macro_cifar10.json", "--out", tmp_path / "macro.npz")
     assert code == 2
     assert "overwrite it with --force" in err
+
+
+def test_a_damaged_run_is_a_line_of_the_list(run, tmp_path):
+    run(*SEARCH, "--out", tmp_path / "good")
+    for name, content in (("broken", b"no store"), ("empty", b"")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.db").write_bytes(content)
+    code, out, _ = run("runs", "list", tmp_path)
+    assert code == 0
+    broken, empty, good = out.splitlines()
+    assert "damaged: " in broken
+    assert "first bytes are not SQLite's" in broken
+    assert "unknown, empty, 0 scores" in empty
+    assert "search, done" in good
+    states = [each["state"] for each in json.loads(run("runs", "list", tmp_path, "--json")[1])]
+    assert states == ["damaged", "empty", "done"]
+    assert run("runs", "list", tmp_path / "nowhere")[:2] == (0, f"no runs in {tmp_path / 'nowhere'}\n")
+
+
+def test_recovery_of_no_run_makes_none(run, tmp_path):
+    code, _, err = run("runs", "recover", tmp_path / "nowhere", "--out", tmp_path / "saved")
+    assert (code, "holds no run" in err) == (2, True)
+    assert not (tmp_path / "saved").exists()
+
+
+def test_both_files_of_scores_name_cells_by_the_benchmarks_string(run, tmp_path):
+    path = tmp_path / "codes.csv"
+    cells = [zs.get_space("nasbench201").from_string(cell) for cell in CELLS]
+    codes = [zs.get_space("nasbench201").to_string(cell, "op_code") for cell in cells]
+    path.write_text("op_code,top1\n" + "".join(f"{code},{80 + place}\n" for place, code in enumerate(codes)))
+    options = (
+        "--arch-column",
+        "op_code",
+        "--accuracy-column",
+        "top1",
+        "--space",
+        "nasbench201",
+        "--dataset",
+        "cifar10",
+    )
+    small = ("--input", "3x8x8", "--space-option", "num_cells=1", "--space-option", "channels=4")
+    proxies = ("--proxies", "zen,zen_closed_form")
+    code, _, err = run(
+        "correlate", "--benchmark", path, *options, *small, *proxies, "--out", tmp_path / "run", "--quiet"
+    )
+    assert code == 0, err
+    with (tmp_path / "run" / "scores.csv").open() as file:
+        scores = {row["string"]: row for row in csv.DictReader(file)}
+    exported = list(csv.DictReader(io.StringIO(run("runs", "export", tmp_path / "run")[1])))
+    assert set(scores) == {row["string"] for row in exported} == set(CELLS)
+    for row in exported:
+        joined = scores[row["string"]]
+        assert joined["architecture"] in codes
+        assert joined[row["proxy"]] == row["value"]
+        if row["state"] == "failed":
+            assert joined["state"] == "failed"
+            assert f"{row['proxy']}: {row['reason']}" in joined["reason"]
+    assert "failed" in {row["state"] for row in exported}, "the closed form has no rule for cells"

@@ -78,6 +78,7 @@ def test_a_plug_in_of_another_distribution_is_found(colours, tmp_path):
         ("raise RuntimeError('no paint')", "RuntimeError: no paint"),
         ("import a_module_that_is_not_there", "ModuleNotFoundError"),
         ("this is no python", "SyntaxError"),
+        ("import sys\nsys.exit(3)", "SystemExit: 3"),
         ("from toy_colours import COLOURS\nCOLOURS.add('red', 9)", "ValueError: the colour 'red' is already"),
     ],
 )

@@ -1,16 +1,23 @@
 """Dask: the same values as in the caller's thread, and dead workers are survived."""
 
+import json
 import os
+import re
+import shutil
 import signal
+import subprocess
 import sys
+import time
+from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 
 from tests.execution import tasks
 from tests.execution.tasks import PATIENCE
-from zeroshot_nas.errors import ClusterError, MissingExtraError, TransferError, WorkerDiedError
+from zeroshot_nas.errors import ClusterError, ClusterWarning, MissingExtraError, TransferError, WorkerDiedError
 from zeroshot_nas.execution import SerialExecutor, get_executor, run_all
-from zeroshot_nas.execution.cluster import DaskExecutor
+from zeroshot_nas.execution.cluster import DaskExecutor, _settle
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +106,75 @@ def test_a_task_that_kills_every_worker_is_a_counted_failure(cluster):
     assert isinstance(outcome.error, WorkerDiedError)
     assert "4 different workers" in str(outcome.error)
     assert cluster.submit(tasks.square, 2).result(PATIENCE) == 4
+
+
+def test_deaths_under_tasks_are_one_kind_of_failure():
+    """A run counts failures by their text, so it holds no task's number and no worker's port."""
+    distributed = pytest.importorskip("distributed")
+    texts = set()
+    for task, port in (("call_packed-1", 4001), ("call_packed-2", 4002)):
+        worker = SimpleNamespace(address=f"tcp://127.0.0.1:{port}")
+        remote, future = Future(), Future()
+        remote.set_exception(distributed.scheduler.KilledWorker(task, worker, 3))
+        _settle(future, remote)
+        assert isinstance(future.exception(), WorkerDiedError)
+        texts.add(str(future.exception()))
+    assert texts == {"Dask gave up on the task: 4 different workers died while they ran it"}
+
+
+@pytest.fixture
+def scheduler(request, tmp_path):
+    """A scheduler of its own, with options of the command line; its address."""
+    pytest.importorskip("distributed")
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    file, options = tmp_path / "scheduler.json", getattr(request, "param", [])
+    command += ["--dashboard-address", "127.0.0.1:0", "--no-dashboard", "--scheduler-file", str(file), *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
+    deadline = time.monotonic() + PATIENCE
+    while not file.exists() or not file.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield json.loads(file.read_text())["address"]
+    process.terminate()
+    process.wait()
+
+
+def test_a_scheduler_without_workers_is_told(scheduler):
+    with pytest.warns(ClusterWarning, match=rf"scheduler at {scheduler} has no workers; tasks wait"):
+        executor = get_executor("dask", scheduler=scheduler)
+    with executor:
+        pass
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    """A certificate of one's own that signs itself, with its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "ca.pem"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "me.pem").write_text((tmp_path / "ca.pem").read_text() + (tmp_path / "key.pem").read_text())
+
+
+TLS = ["--protocol", "tls", "--tls-ca-file", "ca.pem", "--tls-cert", "me.pem", "--tls-key", "me.pem"]
+
+
+@pytest.mark.filterwarnings("ignore::zeroshot_nas.errors.ClusterWarning")
+@pytest.mark.parametrize("scheduler", [TLS], indirect=True)
+def test_with_certificates_nobody_else_is_let_in(certificates, scheduler, tmp_path, monkeypatch):
+    """The settings that the docs of `DaskExecutor` give."""
+    dask = pytest.importorskip("dask")
+    assert scheduler.startswith("tls://")
+    monkeypatch.setattr("zeroshot_nas.execution.cluster.CONNECT_SECONDS", 2)
+    for address in (scheduler, scheduler.replace("tls://", "tcp://")):
+        with pytest.raises(ClusterError, match="no Dask scheduler answers at"):
+            get_executor("dask", scheduler=address)
+    for name, value in re.findall(r"(DASK_DISTRIBUTED__\w+)=(\S+)", DaskExecutor.__doc__):
+        monkeypatch.setenv(name, value if value == "true" else str(tmp_path / value))
+    merged = dask.config.merge(dask.config.global_config, dask.config.collect_env())
+    with dask.config.set(merged), get_executor("dask", scheduler=scheduler) as executor:
+        assert executor.workers == 0
 
 
 def test_a_scheduler_that_does_not_answer(monkeypatch):

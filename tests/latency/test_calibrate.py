@@ -1,15 +1,23 @@
 """Calibration: what is measured is kept, resumed and fitted; and the fit recovers a device that is a formula."""
 
 import json
+import warnings
 
 import pytest
 from scipy.stats import spearmanr
 
 from tests.latency.device import FINGERPRINT, a_table, latency_ms, timed
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.errors import FileFormatError, LatencyError, OutputExistsError, SettingsChangedError
+from zeroshot_nas.errors import (
+    FileFormatError,
+    LatencyError,
+    LatencyWarning,
+    OutputExistsError,
+    RunInUseError,
+    SettingsChangedError,
+)
 from zeroshot_nas.latency import calibrate as module
-from zeroshot_nas.latency.base import BACKENDS
+from zeroshot_nas.latency.base import BACKENDS, UNSTABLE_SPREAD
 from zeroshot_nas.latency.calibrate import calibrate, find_table, is_here, table_file
 from zeroshot_nas.latency.calibration_networks import calibration_networks
 from zeroshot_nas.latency.device_table import DeviceTable, Fingerprint
@@ -89,6 +97,61 @@ def test_a_killed_calibration_goes_on_where_it_was(monkeypatch, counted, tmp_pat
     assert resumed.overhead == whole.overhead
 
 
+def test_a_kill_while_a_calibration_is_resumed_loses_nothing(monkeypatch, counted, tmp_path):
+    """Nothing of the log is written anew: its measurements stay where they are, byte for byte."""
+    time = module._time
+
+    def killed(*arguments):
+        if len(counted) == 7:
+            raise KeyboardInterrupt
+        return time(*arguments)
+
+    monkeypatch.setattr(module, "_time", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    log = tmp_path / "table.json.measured"
+    whole, inode = log.read_bytes(), log.stat().st_ino
+    for tail in (b"", b'{"pass": 0, "ind', b"\0" * 100, b'{"pass": 0}\n'):
+        log.write_bytes(whole + tail)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+        assert (log.read_bytes(), log.stat().st_ino) == (whole, inode)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.json.measured"]
+
+
+def test_two_calibrations_of_a_table_do_not_mix(monkeypatch, counted, tmp_path):
+    time = module._time
+
+    def meanwhile(*arguments):
+        with pytest.raises(RunInUseError, match=r"table\.json is being measured by another process; wait"):
+            run(tmp_path)
+        return time(*arguments)
+
+    monkeypatch.setattr(module, "_time", meanwhile)
+    run(tmp_path)
+    assert len(counted) == 20
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.737])
+def test_an_unsteady_machine_is_told(monkeypatch, counted, tmp_path, spread):
+    time = module._time
+    monkeypatch.setattr(module, "_time", lambda *arguments: {**time(*arguments), "spread": spread})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(tmp_path)
+    assert [each.category for each in caught] == ([LatencyWarning] if spread > UNSTABLE_SPREAD else [])
+    assert all("spread over 174% of their median" in str(each.message) for each in caught)
+
+
+def test_the_bar_counts_networks(counted, tmp_path, capsys):
+    run(tmp_path, networks=24, progress=True)
+    shown = capsys.readouterr().err
+    assert "measuring torch, 1 of 2: 100%" in shown
+    assert "measuring torch, 2 of 2: 100%" in shown
+    assert "24/24" in shown
+    assert "/48" not in shown
+
+
 def test_a_log_of_other_settings_or_damage_is_told(counted, tmp_path):
     log = tmp_path / "table.json.measured"
     log.write_text(json.dumps({"seed": 5}) + "\n")
@@ -127,6 +190,7 @@ def test_a_backend_that_is_not_here_is_elsewhere():
     assert not is_here(Fingerprint("Pixel 3", 8, "Android", "tflite", "2.1"))
 
 
+@pytest.mark.filterwarnings("ignore::zeroshot_nas.errors.LatencyWarning")  # other work on the machine
 def test_really_measured(tmp_path):
     table = calibrate(
         get_space("resnet", input_size=(3, 8, 8)),

@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -161,6 +162,14 @@ def spoilt(change):
         (spoilt(lambda data: data["fingerprint"].pop("device")), "TypeError"),
         (spoilt(lambda data: data["models"]["conv"].pop("mean")), "KeyError: 'mean'"),
         (spoilt(lambda data: data.update(input_size=[3])), "ValueError"),
+        (spoilt(lambda data: data["models"]["conv"]["scale"].__setitem__(0, 0.0)), "scale that is not above 0"),
+        (spoilt(lambda data: data["models"]["conv"]["scale"].pop()), r"expected 15 numbers in scale, got 14"),
+        (spoilt(lambda data: data["models"]["conv"]["quadratic"][3].pop()), "no square matrix"),
+        (spoilt(lambda data: data["models"]["conv"].update(low=9.0)), "low above high"),
+        (spoilt(lambda data: data["overhead"].update(factor=0.0)), "must be above 0"),
+        (spoilt(lambda data: data["overhead"].update(factor="1")), "expected a finite number, got '1'"),
+        (spoilt(lambda data: data.update(largest_ms=0)), "must be above 0"),
+        (spoilt(lambda data: data["kernels"][0].__setitem__(3, 0)), "not a kernel's row"),
     ],
 )
 def test_a_spoilt_table_is_told(data, message, tmp_path):
@@ -170,6 +179,33 @@ def test_a_spoilt_table_is_told(data, message, tmp_path):
         DeviceTable.load(file)
     assert str(file) in str(caught.value)
     assert isinstance(caught.value, ZeroShotNASError)
+
+
+def places(data, path=()):
+    """Where a table has numbers that predictions are made of."""
+    if isinstance(data, dict | list):
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+            if path or key in ("overhead", "largest_ms", "most_kernels", "models", "kernels"):
+                yield from places(value, (*path, key))
+    elif isinstance(data, float):
+        yield path
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_is_told_wherever_it_stands(number, tmp_path):
+    every = list(places(TABLE.to_dict()))
+    assert {path[0] for path in every} == {"overhead", "largest_ms", "most_kernels", "models", "kernels"}
+    for path in random.Random(0).sample(every, 150):
+        data = json.loads(json.dumps(TABLE.to_dict()))
+        target = data
+        for key in path[:-1]:
+            target = target[key]
+        target[path[-1]] = number
+        (tmp_path / "table.json").write_text(json.dumps(data))
+        if path[0] in ("largest_ms", "most_kernels") and number > 0:
+            continue  # without a bound, as a table has that was not fitted
+        with pytest.raises(FileFormatError):
+            DeviceTable.load(tmp_path / "table.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])

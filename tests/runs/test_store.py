@@ -6,13 +6,14 @@ import random
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import zeroshot_nas as zs
-from zeroshot_nas.errors import CorruptStoreError, RunInUseError, StoreError
+from zeroshot_nas.errors import ArchitectureError, CorruptStoreError, RunInUseError, StoreError
 from zeroshot_nas.runs import store as store_module
 from zeroshot_nas.runs.store import ScoreKey, Store, canonical, open_run, recover, settings_difference
 
@@ -33,7 +34,7 @@ def store(tmp_path):
 @given(
     value=st.floats(allow_nan=False, allow_infinity=False),
     error=st.none() | st.floats(0, 1e9),
-    seed=st.integers(0, 2**62),
+    seed=st.integers(0, 2**128),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 def test_scores_come_back_bit_for_bit(store, value, error, seed):
@@ -51,15 +52,49 @@ def test_failed_scores_keep_their_reason_and_architectures_their_bits(store):
     assert store.architecture("missing") is None
 
 
-def test_details_come_back_and_an_older_score_has_none(store):
+def an_earlier_store(path, scores):
+    """A store as releases before digests wrote it, with 64-bit seeds."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript(store_module._MIGRATIONS[0])
+        connection.execute("PRAGMA user_version = 1")
+        connection.execute("INSERT INTO facts VALUES ('settings', '{}')")
+        connection.execute("INSERT INTO journal (time, kind, body) VALUES ('now', 'start', '1')")
+        connection.execute("INSERT INTO architectures VALUES (?, ?)", (NET.key, NET.to_json()))
+        for key, body in scores:
+            row = (*key, store_module.SCORING_VERSION, body["value"], json.dumps(body))
+            connection.execute("INSERT INTO scores VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def contents(store):
+    return list(store.journal()), list(store.scores()), store.fact("settings"), store.architecture(NET.key)
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_store_of_an_earlier_release_is_read_and_brought_up_to_date(tmp_path, read_only):
+    scores = [(KEY._replace(seed=seed), a_score(seed / 3).to_dict()) for seed in (0, 1, 2**62)]
+    an_earlier_store(tmp_path / "run.db", scores)
+    before = (tmp_path / "run.db").read_bytes()
+    with Store(tmp_path / "run.db", read_only=read_only) as store:
+        journal, found, fact, network = contents(store)
+        assert (found, fact, network) == (sorted(scores, key=lambda pair: str(pair[0].seed)), {}, NET)
+        assert [(entry.number, entry.kind, entry.body) for entry in journal] == [(1, "start", 1)]
+        assert store.score(scores[-1][0]) == a_score(2**62 / 3)
+        if not read_only:
+            store.log("more", 2)
+    assert ((tmp_path / "run.db").read_bytes() == before) is read_only
+    with Store(tmp_path / "run.db") as store:
+        assert [entry.number for entry in store.journal()] == [1] if read_only else [1, 2]
+
+
+def test_details_come_back_and_an_older_score_has_none(store, tmp_path):
     detailed = a_score(1.5, details={"P": 3.25, "D": 0.5})
     store.put_scores([(KEY, detailed)])
     assert store.score(KEY) == detailed
     body = {name: value for name, value in detailed.to_dict().items() if name != "details"}
-    with sqlite3.connect(store.path) as connection:
-        connection.execute("UPDATE scores SET body = ?", (json.dumps(body),))
-    connection.close()
-    assert store.score(KEY) == a_score(1.5)
+    an_earlier_store(tmp_path / "old.db", [(KEY, body)])
+    with Store(tmp_path / "old.db") as old:
+        assert old.score(KEY) == a_score(1.5)
 
 
 def test_a_score_is_found_only_under_all_that_it_depends_on(store, monkeypatch):
@@ -96,7 +131,7 @@ def test_a_store_that_is_not_there_or_of_another_release(tmp_path):
     connection = sqlite3.connect(tmp_path / "run.db")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StoreError, match="schema version 99; this release reads up to 1"):
+    with pytest.raises(StoreError, match="schema version 99; this release reads up to 2"):
         Store(tmp_path / "run.db")
 
 
@@ -180,3 +215,111 @@ def test_differences_between_settings_are_listed():
         "b: [2] in the run, [3] asked for"
     ]
     assert json.loads(canonical({"b": 1, "a": [1.5, None]})) == {"a": [1.5, None], "b": 1}
+
+
+CROWD = """
+import sys, time
+from pathlib import Path
+from zeroshot_nas.runs.store import Store
+while not Path(sys.argv[1], "go").exists():
+    time.sleep(0.001)
+for number in range(20):
+    with Store(Path(sys.argv[1], f"cache-{number}.db")) as store:
+        store.log("hello", sys.argv[2])
+"""
+
+
+def test_processes_may_begin_a_store_at_once(tmp_path):
+    crowd = [
+        subprocess.Popen([sys.executable, "-c", CROWD, tmp_path, str(number)], stderr=subprocess.PIPE, text=True)
+        for number in range(4)
+    ]
+    (tmp_path / "go").touch()
+    assert [process.communicate()[1] for process in crowd] == [""] * 4
+    for number in range(20):
+        with Store(tmp_path / f"cache-{number}.db") as store:
+            assert sorted(entry.body for entry in store.journal()) == ["0", "1", "2", "3"]
+
+
+def test_a_turned_bit_is_found_or_changes_nothing(tmp_path):
+    path, rng = tmp_path / "run.db", random.Random(0)
+    data = filled(path, scores=60)
+    with Store(path) as store:
+        store.put_architectures([NET])
+        store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        before = contents(store)
+    data, unnoticed = path.read_bytes(), 0
+    for _ in range(400):
+        place, flipped = rng.randrange(len(data)), bytearray(data)
+        flipped[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(bytes(flipped))
+        try:
+            with Store(path, read_only=True) as store:
+                after = contents(store)
+        except (StoreError, ArchitectureError):
+            continue
+        unnoticed += 1
+        assert after == before, f"byte {place}"
+    assert unnoticed < 300, "most of a store is content"
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_view_in_place_of_a_table_is_refused_before_it_is_read(tmp_path, read_only):
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT i AS name, i AS body FROM n"
+    with closing(sqlite3.connect(tmp_path / "run.db")) as connection:
+        connection.execute(f"CREATE VIEW facts AS {endless}")
+        connection.execute("PRAGMA user_version = 2")
+    with pytest.raises(CorruptStoreError, match="its tables are not those of a store"):
+        Store(tmp_path / "run.db", read_only=read_only)
+    assert set(recover(tmp_path / "run.db", tmp_path / "saved.db").values()) == {0}
+
+
+def test_another_programs_database_is_left_as_it_is(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "mine.db")) as connection:
+        connection.execute("CREATE TABLE holidays (day TEXT)")
+    before = (tmp_path / "mine.db").read_bytes()
+    with pytest.raises(CorruptStoreError, match="its tables are not those of a store"):
+        Store(tmp_path / "mine.db")
+    assert (tmp_path / "mine.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_store_where_nothing_can_be_written_is_read(tmp_path, closed):
+    """As on read-only media: SQLite can't have its ``-shm`` file there."""
+    with Store(tmp_path / "run.db") as writer:
+        writer.put_scores([(KEY, a_score())])
+        if not closed:  # a copy of a run that was under way, with what SQLite had beside it
+            (tmp_path / "copy").mkdir()
+            for name in ("run.db", "run.db-wal"):
+                (tmp_path / "copy" / name).write_bytes((tmp_path / name).read_bytes())
+    folder = tmp_path if closed else tmp_path / "copy"
+    (folder / "run.db-shm").mkdir()
+    before = (folder / "run.db").read_bytes()
+    with Store(folder / "run.db", read_only=True) as store:
+        assert store.score(KEY) == a_score()
+        with pytest.raises(StoreError, match="can't be written"):
+            store.log("no", {})
+    assert (folder / "run.db").read_bytes() == before
+
+
+def test_an_empty_file_is_a_store_that_holds_nothing(tmp_path):
+    (tmp_path / "run.db").touch()
+    with Store(tmp_path / "run.db", read_only=True) as store:
+        assert (list(store.journal()), store.fact("settings"), len(store)) == ([], None, 0)
+    assert (tmp_path / "run.db").read_bytes() == b""
+
+
+def test_recovery_of_nothing_leaves_nothing(tmp_path):
+    with pytest.raises(StoreError, match=r"run.db is not there"):
+        recover(tmp_path / "run.db", tmp_path / "saved.db")
+    assert not (tmp_path / "saved.db").exists()
+
+
+def test_recovery_leaves_out_rows_that_changed(tmp_path):
+    with Store(tmp_path / "run.db") as store:
+        store.put_scores([(KEY._replace(seed=seed), a_score(64.9)) for seed in range(3)])
+    with closing(sqlite3.connect(tmp_path / "run.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE scores SET body = replace(body, '64.9', '74.9') WHERE seed = '1'")
+    with Store(tmp_path / "run.db") as store, pytest.raises(CorruptStoreError, match="a row of scores does not fit"):
+        store.score(KEY._replace(seed=1))
+    assert recover(tmp_path / "run.db", tmp_path / "saved.db")["scores"] == 2

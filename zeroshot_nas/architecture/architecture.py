@@ -13,6 +13,7 @@ from zeroshot_nas.architecture.blockspec import BLOCKS, MAX_NUMBER, BlockSpec, b
 from zeroshot_nas.architecture.ops import GlobalPool, Linear, Op, Resolution, Shape
 from zeroshot_nas.architecture.plainnet import read_plainnet, write_plainnet
 from zeroshot_nas.core.checks import as_shape, check_format
+from zeroshot_nas.core.text import quoted, read_json
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
 
 MAX_LAYERS = 1_000
@@ -113,6 +114,11 @@ class Architecture:
             ArchitectureError: The string is malformed (position and token are named), two neighbours disagree about
                 the channels between them (both are named), or no block has such an option.
         """
+        if not isinstance(text, str):
+            raise ArchitectureError(
+                f"from_string takes text such as 'SuperConvK3BNRELU(3,8,1,1)', got {quoted(text)}; "
+                "get_space(name).from_string reads a cell's text"
+            )
         blocks = read_plainnet(text, input_size[0] if input_size else 0, block_options)
         return cls(blocks, as_shape(input_size, ArchitectureError), num_classes)
 
@@ -174,8 +180,8 @@ class Architecture:
             ArchitectureError: The text is not JSON, or not an architecture.
         """
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = read_json(text)
+        except ValueError as error:
             raise ArchitectureError(f"not JSON: {error}") from None
         return cls.from_dict(data)
 

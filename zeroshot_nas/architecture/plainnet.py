@@ -9,6 +9,9 @@ from typing import Any
 from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec, BlockType
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
 
+MAX_TEXT = 1 << 20
+"""Characters of the longest architecture string taken; a network of a thousand layers has a tenth of it."""
+
 _TOKEN = re.compile(r"\s*(?P<type>\w+)\((?:\w*\|)?(?P<arguments>[^()|]*)\)\s*;?")
 
 
@@ -78,8 +81,10 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 def _tokens(text: str) -> Iterator[tuple[int, str, list[int]]]:
     """Position, block name and numbers of every block in a PlainNet string."""
-    position = 0
-    while position < len(text.rstrip()):
+    text, position = text.rstrip(), 0
+    if len(text) > MAX_TEXT:
+        raise ArchitectureError(f"an architecture string has at most {MAX_TEXT:,} characters, got {len(text):,}")
+    while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
             raise ArchitectureError(

@@ -19,6 +19,7 @@ from zeroshot_nas.cli import search, correlate, score, train, resume, latency, r
 # isort: on
 from zeroshot_nas.cli.base import app
 from zeroshot_nas.core.plugins import load_plugin
+from zeroshot_nas.core.text import printable
 from zeroshot_nas.errors import ZeroShotNASError
 
 
@@ -80,11 +81,12 @@ def _without_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     """A warning of ours on one line; others are for developers."""
     if category.__module__.startswith("zeroshot_nas"):
-        print(f"warning: {message}", file=sys.stderr)  # noqa: T201
+        print(f"warning: {printable(str(message))}", file=sys.stderr)  # noqa: T201
 
 
 def _one_line(error: Exception) -> str:
     """What went wrong, on one line; a kind of error that is not ours is named."""
-    text = " ".join(str(error.format_message() if isinstance(error, typer.TyperException) else error).split())
+    said = str(error.format_message() if isinstance(error, typer.TyperException) else error)
+    text = printable(" ".join(said.split()))
     expected = isinstance(error, ZeroShotNASError | typer.TyperException | ValueError | OSError)
     return text if expected and text else f"{type(error).__name__}: {text} (run again with --debug for the traceback)"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
+from zeroshot_nas.core.text import printable, read_json
 from zeroshot_nas.costs.base import COSTS, list_costs, parse_number
 from zeroshot_nas.errors import FileFormatError
 
@@ -75,7 +76,10 @@ Split = Annotated[str | None, typer.Option(help="test or valid accuracy.")]
 Cache = Annotated[Path | None, typer.Option(help="File of scores that several runs share.")]
 Executor = Annotated[str, typer.Option(help="serial, process or dask.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; default: all cores.")]
-Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Address of a Dask scheduler, tcp://host:port; see docs/clusters.md on who may connect."),
+]
 
 
 def is_given(ctx: typer.Context, name: str) -> bool:
@@ -120,8 +124,8 @@ def read_architecture(
     text = _text(_network_file(path)) if _exists(path) else model
     if text.lstrip().startswith("{"):
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = read_json(text)
+        except ValueError as error:
             raise FileFormatError(f"{model} is not valid JSON: {error}") from None
         return Architecture.from_dict(data.get("architecture", data))
     if space is not None:
@@ -249,8 +253,9 @@ def cost_rows(costs: Costs) -> list[tuple[str, str]]:
 
 def print_rows(rows: list[tuple[str, str]]) -> None:
     """Names and values in two columns."""
-    width = max(len(name) for name, _ in rows) + 2
-    for name, value in rows:
+    shown = [(printable(name), printable(value)) for name, value in rows]  # names and reasons may be a stranger's
+    width = max((len(name) for name, _ in shown), default=0) + 2
+    for name, value in shown:
         typer.echo(f"{name:<{width}}{value}")
 
 

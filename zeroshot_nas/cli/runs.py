@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from zeroshot_nas.cli.base import AsJson, Commands, app, print_json, print_rows
+from zeroshot_nas.errors import StoreError
 
 runs_app = typer.Typer(cls=Commands, help="Look into the folders of runs.", rich_markup_mode=None)
 app.add_typer(runs_app, name="runs")
@@ -20,14 +21,22 @@ def runs_list_command(
     folder: Annotated[Path, typer.Argument(help="Where runs are.")] = Path("runs"), as_json: AsJson = False
 ) -> None:
     """Every run in a folder, with its state."""
-    from zeroshot_nas.runs.inspect import summary
-    from zeroshot_nas.runs.store import FILE_NAME
+    from zeroshot_nas.runs.inspect import summaries
 
-    found = [summary(path.parent) for path in sorted(folder.glob(f"**/{FILE_NAME}"))]
+    found = summaries(folder)
     if as_json:
         print_json(found)
+    elif not found:
+        typer.echo(f"no runs in {folder}")
     else:
-        print_rows([(each["folder"], f"{each['kind']}, {each['state']}, {each['scores']:,} scores") for each in found])
+        print_rows([(each["folder"], _about(each)) for each in found])
+
+
+def _about(run: dict[str, Any]) -> str:
+    """A run on one line."""
+    if "error" in run:
+        return f"{run['state']}: {run['error']}"
+    return f"{run['kind']}, {run['state']}, {run['scores']:,} scores"
 
 
 @runs_app.command("show")
@@ -87,6 +96,8 @@ def runs_recover_command(
     """Copy what can be read of a damaged run to a new folder."""
     from zeroshot_nas.runs.store import FILE_NAME, recover
 
+    if not (folder / FILE_NAME).is_file():
+        raise StoreError(f"{folder} holds no run: {FILE_NAME} is not there")
     out.mkdir(parents=True, exist_ok=True)
     saved = recover(folder / FILE_NAME, out / FILE_NAME)
     print_rows([(name, f"{count:,} rows saved") for name, count in saved.items()])

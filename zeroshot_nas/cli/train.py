@@ -159,5 +159,5 @@ def _parse_change(text: str) -> tuple[str, Any]:
         raise typer.BadParameter(f"--set takes name=value, got {text!r}")
     try:
         return name, json.loads({"none": "null"}.get(value.lower(), value.lower()))
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value

@@ -3,25 +3,85 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # on Windows nobody can remove a file that another process has open
+    fcntl = None  # type: ignore[assignment]
 
 
 def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
     """Writes a file whole or not at all: a reader never sees a part of it, whenever the process dies.
 
+    The content goes to a draft beside it under a name that nobody can foresee, so that no link can be laid there. What
+    drafts of it killed processes left is removed.
+
     Args:
         file: Where the content goes; an older file is replaced.
-        write: Writes the content to the path it is given.
+        write: Writes the content to the path it is given, which is that of an empty file.
     """
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    draft, descriptor = _new_draft(file)
     try:
         write(draft)
         os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
+        os.close(descriptor)
+    _remove_abandoned(file)
 
 
 def write_text(file: Path, text: str) -> None:
     """Writes UTF-8 text, whole or not at all."""
     write_atomically(file, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+def _new_draft(file: Path) -> tuple[Path, int]:
+    """An empty file, locked as long as its descriptor is open: the lock goes when the process does."""
+    while True:
+        draft = file.with_name(f"{_prefix(file)}{secrets.token_hex(8)}.tmp")
+        descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # a link there is an error
+        if not _lock(descriptor) or _is_at(draft, descriptor):
+            return draft, descriptor
+        os.close(descriptor)  # taken for abandoned between the two calls
+
+
+def _prefix(file: Path) -> str:
+    return f".{file.name[:200]}."
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether a lock was had; False also where the file system has none."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _remove_abandoned(file: Path) -> None:
+    """Removes the drafts of a file that no process works at any more."""
+    for name in os.listdir(file.parent):
+        draft = file.with_name(name)
+        if not name.startswith(_prefix(file)) or not name.endswith(".tmp") or draft.is_symlink():
+            continue
+        try:
+            descriptor = os.open(draft, os.O_RDONLY)
+        except OSError:  # gone by now, or not ours to read
+            continue
+        try:
+            if _lock(descriptor):
+                draft.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)

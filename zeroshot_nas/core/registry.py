@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, Generic, TypeVar
 
-from zeroshot_nas.errors import UnknownNameError
+from zeroshot_nas.errors import PluginWarning, UnknownNameError
 
 T = TypeVar("T")
 
@@ -78,12 +78,15 @@ class Registry(Generic[T]):
         for entry_point in _entry_points(tuple(sys.path)).select(group=self.package):
             try:
                 entry_point.load()
-            except Exception as error:  # a stranger's code: whatever it raises must not take the package down
+            except (
+                Exception,
+                SystemExit,
+            ) as error:  # a stranger's code: whatever it raises must not take the package down
                 owner = entry_point.dist.name if entry_point.dist else "an unknown distribution"
                 warnings.warn(
                     f"the {self.kind} plug-in {entry_point.name!r} of {owner} failed to load and is skipped: "
                     f"{type(error).__name__}: {error}",
-                    RuntimeWarning,
+                    PluginWarning,
                     stacklevel=3,
                 )
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from zeroshot_nas.core.registry import Registry
-from zeroshot_nas.errors import TaskTimeoutError, TransferError, WorkerDiedError
+from zeroshot_nas.errors import ClusterError, TaskTimeoutError, TransferError, WorkerDiedError
 
 DEFAULT_IN_FLIGHT = 32
 """Tasks that `run_all` keeps submitted where it can't tell the number of workers."""
@@ -312,6 +312,8 @@ def call_packed(payload: bytes, started: Callable[[], object] | None = None) -> 
     """
     try:
         function, args, kwargs = pickle.loads(payload)  # noqa: S301  the parent wrote it
+    except ClusterError as error:  # the task's own word: it is not for this worker
+        return _pack_error(error)
     except BaseException as error:
         return _pack_error(TransferError(f"a worker can't read the task: {_described(error)}. {_IMPORTABLE}"))
     if started is not None:

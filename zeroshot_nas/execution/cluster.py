@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
@@ -12,7 +13,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from zeroshot_nas.errors import ClusterError, MissingExtraError, WorkerDiedError
+from zeroshot_nas.errors import ClusterError, ClusterWarning, MissingExtraError, WorkerDiedError
 from zeroshot_nas.execution.base import call_packed, check_workers, packed, register_executor, unpack
 
 CONNECT_SECONDS = 10
@@ -36,6 +37,20 @@ class DaskExecutor(Executor):
     A script that lets this start its cluster needs the guard ``if __name__ == "__main__":``, since Dask's processes
     import it again. There is no time limit on tasks: Dask can't end one that runs.
 
+    **Whoever reaches the scheduler's port can run code** as the user of the scheduler, of every worker, and of this
+    process: tasks and results are pickles, and Dask asks nobody who they are. A cluster that is made here listens on
+    127.0.0.1, which other users of this machine can reach. Keep a scheduler in a network of people whom you trust, or
+    demand certificates: start it and its workers with ``--protocol tls --tls-ca-file ca.pem --tls-cert me.pem
+    --tls-key me.pem``, and name the same files to this process in Dask's configuration, as ``scheduler`` a
+    ``tls://`` address::
+
+        DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=true
+        DASK_DISTRIBUTED__COMM__TLS__CA_FILE=ca.pem
+        DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT=me.pem
+        DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY=me.pem
+
+    Then only who holds a key that ``ca.pem`` signed is let in, and nothing travels in the clear.
+
     Args:
         workers: Processes of a cluster to start; by default one for each core that this process may use.
         scheduler: Address of a running scheduler, such as ``"tcp://10.0.0.1:8786"``; it keeps running.
@@ -43,6 +58,9 @@ class DaskExecutor(Executor):
     Raises:
         MissingExtraError: ``distributed`` is not installed.
         ClusterError: The scheduler does not answer, or the cluster does not start.
+
+    Warns:
+        ClusterWarning: The scheduler has no workers yet.
     """
 
     def __init__(self, workers: int | None = None, *, scheduler: str | None = None) -> None:
@@ -58,7 +76,7 @@ class DaskExecutor(Executor):
                 target = scheduler or resources.enter_context(_local_cluster(distributed, count))
                 client = distributed.Client(target, timeout=CONNECT_SECONDS, set_as_default=False)
                 self._client = resources.enter_context(client)
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, TypeError) as error:  # the last where certificates are missing
                 reason = f"{type(error).__name__}: {error}"
                 if scheduler is not None:
                     raise ClusterError(f"no Dask scheduler answers at {scheduler}: {reason}") from error
@@ -71,6 +89,13 @@ class DaskExecutor(Executor):
         self._pending: set[Future[Any]] = set()
         self._lock = threading.Lock()
         self._closed = False
+
+        if not self.workers:
+            warnings.warn(
+                f"the Dask scheduler at {scheduler} has no workers; tasks wait for some (dask worker {scheduler})",
+                ClusterWarning,
+                stacklevel=2,
+            )
 
     @property
     def workers(self) -> int:
@@ -137,7 +162,9 @@ def _settle(future: Future[Any], remote: Future[bytes]) -> None:
     elif (problem := remote.exception()) is None:
         value, error = unpack(remote.result())
     elif type(problem).__name__ == "KilledWorker":
-        error = WorkerDiedError(f"Dask gave up on the task: {problem}")
+        # Dask's own text has the task's number and the worker's port, so that no two failures would be counted as one
+        deaths = getattr(problem, "allowed_failures", 3) + 1
+        error = WorkerDiedError(f"Dask gave up on the task: {deaths} different workers died while they ran it")
         error.__cause__ = problem
     else:  # Dask's own; what the task raises comes back packed
         error = problem

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -17,8 +19,16 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.provenance import provenance
-from zeroshot_nas.errors import FileFormatError, LatencyError, OutputExistsError, SettingsChangedError
-from zeroshot_nas.latency.base import BACKENDS, BackendInfo, measure, warm_up
+from zeroshot_nas.core.text import read_json
+from zeroshot_nas.errors import (
+    FileFormatError,
+    LatencyError,
+    LatencyWarning,
+    OutputExistsError,
+    RunInUseError,
+    SettingsChangedError,
+)
+from zeroshot_nas.latency.base import BACKENDS, UNSTABLE_SPREAD, BackendInfo, measure, warm_up
 from zeroshot_nas.latency.calibration_networks import calibration_networks
 from zeroshot_nas.latency.device_table import DeviceTable, Fingerprint
 from zeroshot_nas.latency.fit import LEAST_NETWORKS, Timed, fit_table
@@ -40,6 +50,7 @@ _PASSES = 2
 _SECONDS = 0.15
 _KERNEL_RUNS = (12, 60)
 _WARM_UP_PROFILED = 2
+_MEASURED = {"pass", "index", "latency_ms", "spread", "kernels_ms", "seconds"}
 
 
 def table_file(backend: str, space: str, input_size: Shape, *, batch_size: int = 1, threads: int = 1) -> Path:
@@ -124,6 +135,7 @@ def calibrate(
         MissingExtraError: The engine or scikit-learn is not installed.
         OutputExistsError: ``out`` exists, and ``force`` is not set.
         SettingsChangedError: Measurements that were begun with other settings lie beside ``out``.
+        RunInUseError: Another process measures for the same table.
     """
     info = BACKENDS[backend]
     check_counts(threads=threads, batch_size=batch_size)
@@ -136,23 +148,57 @@ def calibrate(
     chosen = calibration_networks(space, networks, max_flops, seed)
     settings = {"fingerprint": asdict(fingerprint), "space": space.name, "networks": networks, "max_flops": max_flops}
     settings |= {"input_size": list(space.input_size), "num_classes": space.num_classes, "seed": seed}
-    log = _Log(file.with_name(f"{file.name}.measured"), settings)
-    with tqdm(total=_PASSES * networks, desc=f"measuring {backend}", unit="net", disable=not progress) as bar:
+    with _locked(file):
+        log = _Log(file.with_name(f"{file.name}.measured"), settings)
         for round_ in range(_PASSES):
-            for index, architecture in enumerate(chosen):
+            what = f"measuring {backend}, {round_ + 1} of {_PASSES}"
+            for index, architecture in enumerate(tqdm(chosen, desc=what, unit="net", disable=not progress)):
                 if (round_, index) not in log.entries:
                     start = perf_counter()
                     measured = _time(architecture, info, batch_size, threads)
                     log.add(round_, index, {**measured, "seconds": perf_counter() - start})
-                bar.update()
-    timed = [_quieter(architecture, log.entries, index) for index, architecture in enumerate(chosen)]
-    spread = statistics.median(each.spread for each in timed)
-    seconds = sum(entry["seconds"] for entry in log.entries.values())
-    details = {**settings, "median_spread": spread, "seconds": seconds, **provenance()}
-    table = fit_table(timed, fingerprint, space, details)
-    table.save(file)
-    log.file.unlink()
+        timed = [_quieter(architecture, log.entries, index) for index, architecture in enumerate(chosen)]
+        spread = statistics.median(each.spread for each in timed)
+        seconds = sum(entry["seconds"] for entry in log.entries.values())
+        details = {**settings, "median_spread": spread, "seconds": seconds, **provenance()}
+        table = fit_table(timed, fingerprint, space, details)
+        table.save(file)
+        log.file.unlink()
+    if spread > UNSTABLE_SPREAD:
+        warnings.warn(
+            f"the machine was busy with something else while it was measured: half of a network's runs spread over "
+            f"{spread:.0%} of their median, and predictions of {file} are as unsure; calibrate again with --force when "
+            "it is not",
+            LatencyWarning,
+            stacklevel=2,
+        )
     return table
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Keeps other processes from measuring for the same table.
+
+    Raises:
+        RunInUseError: One does so now.
+    """
+    from filelock import FileLock, Timeout
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock_file = file.with_name(f".{file.name}.lock")
+    lock = FileLock(lock_file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunInUseError(
+            f"{file} is being measured by another process; wait for it, or choose another file with --out"
+        ) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # on Windows an open file can't be removed
+            lock_file.unlink()
+        lock.release()
 
 
 def _time(architecture: Architecture, info: BackendInfo, batch_size: int, threads: int) -> dict[str, Any]:
@@ -190,8 +236,7 @@ class _Log:
     def __init__(self, file: Path, settings: dict[str, Any]) -> None:
         self.file = file
         self.entries: dict[tuple[int, int], dict[str, Any]] = {}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lines = list(_lines(file)) if file.exists() else []
+        lines = _whole_lines(file)
         if lines:
             if difference := settings_difference(lines[0], json.loads(json.dumps(settings))):
                 raise SettingsChangedError(
@@ -199,21 +244,37 @@ class _Log:
                     f"{'; '.join(difference)}"
                 )
             self.entries = {(entry["pass"], entry["index"]): entry for entry in lines[1:]}
-        file.write_text("".join(json.dumps(line) + "\n" for line in lines or [settings]), encoding="utf-8")
+        else:
+            self._append(settings)
 
     def add(self, round_: int, index: int, measured: dict[str, Any]) -> None:
         """Keeps one measurement."""
         entry = {"pass": round_, "index": index, **measured}
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+        self._append(entry)
         self.entries[round_, index] = entry
 
+    def _append(self, line: dict[str, Any]) -> None:
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    texts = file.read_text(encoding="utf-8").splitlines()
-    for number, text in enumerate(texts, start=1):
+
+def _whole_lines(file: Path) -> list[dict[str, Any]]:
+    """The lines of a log; what a kill left of the last one is cut off, and nothing else of the file is touched."""
+    if not file.exists():
+        return []
+    found: list[dict[str, Any]] = []
+    end, content = 0, file.read_bytes()
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
+        last = end + len(line) == len(content)
         try:
-            yield json.loads(text)
+            entry = read_json(line)
+            if not line.endswith(b"\n") or not isinstance(entry, dict) or (found and _MEASURED - set(entry)):
+                raise ValueError("no line of a log")
         except ValueError:
-            if number < len(texts):
-                raise FileFormatError(f"{file}, line {number}, is damaged; delete the file to measure anew") from None
+            if last:
+                os.truncate(file, end)
+                break
+            raise FileFormatError(f"{file}, line {number}, is damaged; delete the file to measure anew") from None
+        found.append(entry)
+        end += len(line)
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer
 from zeroshot_nas.architecture.ops import Op, Residual, Resolution, Shape
 from zeroshot_nas.core.files import write_text
 from zeroshot_nas.core.lazy import LazyModule
+from zeroshot_nas.core.text import quoted, read_json
 from zeroshot_nas.errors import FileFormatError
 from zeroshot_nas.latency.kernels import GLOBAL_POOL, KINDS, LINEAR, Kernel, instructions, pieces
 
@@ -125,7 +126,16 @@ class KernelModel:
     def from_dict(cls, data: Mapping[str, Any]) -> KernelModel:
         """Reads what ``dataclasses.asdict`` gives, also after JSON has made lists of tuples."""
         vectors = {name: tuple(data[name]) for name in ("mean", "scale", "linear")}
-        return cls(**{**data, **vectors, "quadratic": tuple(map(tuple, data["quadratic"]))})
+        model = cls(**{**data, **vectors, "quadratic": tuple(map(tuple, data["quadratic"]))})
+        numbers = len(features(Kernel("conv", 1, 1, 1, 1, 1)))
+        for name in ("mean", "scale", "linear", "quadratic"):
+            if len(getattr(model, name)) != numbers:
+                raise ValueError(f"expected {numbers} numbers in {name}, got {len(getattr(model, name))}")
+        for row in (model.mean, model.scale, model.linear, *model.quadratic, (model.intercept, model.low, model.high)):
+            _check_finite(row)
+        if any(len(row) != numbers for row in model.quadratic) or min(model.scale) <= 0 or model.low > model.high:
+            raise ValueError("a regressor has a scale that is not above 0, or no square matrix, or low above high")
+        return model
 
     @cached_property
     def _arrays(self) -> tuple[Any, Any, Any, Any]:
@@ -317,18 +327,21 @@ class DeviceTable:
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
             raise FileFormatError(f"not a device table: expected a JSON object with format {_FORMAT!r}")
         if data.get("version") != _VERSION:
-            raise FileFormatError(
-                f"a device table of version {data.get('version')!r}; this release reads {_VERSION}: calibrate anew"
-            )
+            version = quoted(data.get("version"))
+            raise FileFormatError(f"a device table of version {version}; this release reads {_VERSION}: calibrate anew")
         try:
             channels, height, width = map(int, data["input_size"])
+            overhead = Overhead(**data["overhead"])
+            _check_finite((overhead.factor, overhead.per_kernel_ms, overhead.per_network_ms))
+            if overhead.factor <= 0 or not (float(data["largest_ms"]) > 0 and float(data["most_kernels"]) > 0):
+                raise ValueError("the overhead's factor, largest_ms and most_kernels must be above 0")
             return cls(
                 Fingerprint(**data["fingerprint"]),
                 str(data["space"]),
                 (channels, height, width),
                 dict(map(_read_row, data["kernels"])),
                 {str(kind): model and KernelModel.from_dict(model) for kind, model in data["models"].items()},
-                Overhead(**data["overhead"]),
+                overhead,
                 float(data["largest_ms"]),
                 float(data["most_kernels"]),
                 data["details"],
@@ -349,8 +362,8 @@ class DeviceTable:
         """
         try:
             text = Path(file).read_text(encoding="utf-8")
-            return cls.from_dict(json.loads(text))
-        except (OSError, ValueError, RecursionError) as error:
+            return cls.from_dict(read_json(text))
+        except (OSError, ValueError) as error:
             if isinstance(error, FileFormatError):
                 raise FileFormatError(f"{file}: {error}") from None
             raise FileFormatError(f"{file} can't be read as a device table: {error}") from None
@@ -451,9 +464,19 @@ class DeviceTable:
         return hash(self.digest)
 
 
+def _check_finite(numbers: Sequence[Any]) -> None:
+    """Refuses what would make every prediction NaN, or one below 0: a limit on latency would keep nothing out."""
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise ValueError(f"expected a finite number, got {quoted(number)}")
+
+
 def _read_row(row: Any) -> tuple[Kernel, Observed]:
     *kernel, latency_ms, observations = row
     found = Kernel(*kernel)
-    if found.kind not in KINDS or not math.isfinite(latency_ms) or latency_ms < 0 or observations < 1:
+    _check_finite((latency_ms, observations))
+    numbers = found[1:9]
+    whole = all(type(number) is int and number >= 1 for number in numbers)
+    if found.kind not in KINDS or not whole or latency_ms < 0 or observations < 1:
         raise ValueError(f"not a kernel's row: {row!r:.80}")
     return found, Observed(float(latency_ms), int(observations))

@@ -146,8 +146,8 @@ def correlate(
     )
     with ExitStack() as stack:
         executor = stack.enter_context(run.open_executor())
-        session = RunSession(stack, run, "correlation", settings, FILES)
-        session.note("call", _call(whole, space, asked, settings))
+        call = _call(whole, space, asked, settings)
+        session = RunSession(stack, run, "correlation", settings, FILES, {"call": call})
         score_settings = {
             "batch_size": batch_size,
             "repeats": repeats,
@@ -251,7 +251,23 @@ def _figures(sample: SampleScores, chosen: BenchmarkTable, seed: int, batch_size
         "rows": tuple(part.rows),
         "accuracy": tuple(map(float, accuracy)),
         "scores": {proxy.key: tuple(scores[proxy.key].value for scores in pool) for proxy in sample.reported},
+        "strings": tuple(_string(sample, place, part.rows[index]) for index, place in enumerate(places)),
+        "reasons": tuple(_reasons(sample.reported, scores) for scores in pool),
     }
+
+
+def _string(sample: SampleScores, place: int, row: str) -> str:
+    """An architecture as its space writes it; as the table has it where the space writes nothing."""
+    try:
+        return sample.space.to_string(sample.architectures[place])
+    except ArchitectureError:
+        return row
+
+
+def _reasons(proxies: Sequence[Proxy], scores: Mapping[str, Score]) -> str:
+    """Why scores of an architecture failed, on one line."""
+    failed = [scores[proxy.key] for proxy in proxies if not scores[proxy.key].ok]
+    return "; ".join(f"{score.proxy}: {' '.join(score.reason.split())}" for score in failed)
 
 
 def _failures(proxy: Proxy, pool: Sequence[Mapping[str, Score]]) -> dict[str, int]:

@@ -107,6 +107,8 @@ class Correlation:
         rows: The architectures as the table writes them; not part of `to_json`.
         accuracy: Their accuracies in percent; not part of `to_json`.
         scores: Their scores by proxy, NaN where one failed, with the proxy's own sign; not part of `to_json`.
+        strings: The architectures as the space writes them, which is the benchmark's own string; not part of `to_json`.
+        reasons: Why scores of each failed, by proxy, empty where none did; not part of `to_json`.
     """
 
     space: str
@@ -135,6 +137,8 @@ class Correlation:
     rows: tuple[str, ...] = field(default=(), compare=False, repr=False)
     accuracy: tuple[float, ...] = field(default=(), compare=False, repr=False)
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict, compare=False, repr=False)
+    strings: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    reasons: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __repr__(self) -> str:
         """One line about the sample, then a row a proxy, the best first."""
@@ -192,12 +196,20 @@ class Correlation:
             raise FileFormatError(f"not a valid correlation: {type(error).__name__}: {error}") from error
 
     def scores_csv(self) -> str:
-        """The scores as comma-separated text: architecture, accuracy, one column a proxy, empty where one failed."""
+        """The scores as comma-separated text, one line an architecture.
+
+        ``string`` is the benchmark's own string, by which the file joins with ``runs export``; ``architecture`` is as
+        the table writes it; ``accuracy``; one column a proxy, empty where one failed; ``state``, ``"ok"`` or
+        ``"failed"``, and ``reason``.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["architecture", "accuracy", *self.scores])
-        for row, accuracy, *values in zip(self.rows, self.accuracy, *self.scores.values(), strict=True):
-            writer.writerow([row, accuracy, *("" if math.isnan(value) else value for value in values)])
+        writer.writerow(["string", "architecture", "accuracy", *self.scores, "state", "reason"])
+        strings, reasons = self.strings or self.rows, self.reasons or [""] * len(self.rows)
+        columns = (strings, self.rows, self.accuracy, reasons, *self.scores.values())
+        for string, row, accuracy, reason, *values in zip(*columns, strict=True):
+            cells = ["" if math.isnan(value) else value for value in values]
+            writer.writerow([string, row, accuracy, *cells, "failed" if reason or "" in cells else "ok", reason])
         return text.getvalue()
 
     @classmethod
@@ -215,6 +227,8 @@ class Correlation:
                 header, *lines = csv.reader(file, strict=True)
             columns = dict(zip(header, zip(*lines, strict=True), strict=True))
             rows = columns.pop("architecture")
+            strings, reasons = columns.pop("string", ()), columns.pop("reason", ())
+            columns.pop("state", None)
             numbers = {
                 name: tuple(float(cell) if cell else math.nan for cell in cells) for name, cells in columns.items()
             }
@@ -222,7 +236,7 @@ class Correlation:
         except (csv.Error, ValueError, KeyError) as error:
             raise FileFormatError(f"{folder / SCORES_FILE} is damaged: {type(error).__name__}: {error}") from error
         known = {each.name: getattr(found, each.name) for each in fields(found) if each.compare}
-        return cls(**known, rows=rows, accuracy=accuracy, scores=numbers)
+        return cls(**known, rows=rows, accuracy=accuracy, scores=numbers, strings=strings, reasons=reasons)
 
 
 def _shown(figure: float | None) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from zeroshot_nas.core.files import write_text
+from zeroshot_nas.core.text import printable
 from zeroshot_nas.errors import DataError, MissingExtraError
 from zeroshot_nas.nasbench.agreement import Floats, kendall
 from zeroshot_nas.report.base import figure_class, save_plot
@@ -101,7 +102,13 @@ def to_markdown(correlation: Correlation, plots: bool = False, remark: str = "")
             lines += ["", f"## {title}", "", *(f"- `{name}`: {text}" for name, text in items)]
     if plots:
         lines += ["", *(f"![{name.replace('_', ' ')}]({name}.png)" for name in PLOTS)]
-    return "\n".join([*lines, *(["", remark] if remark else [])]) + "\n"
+    lines += ["", remark] if remark else []
+    return "\n".join(line if line == _NOTES else _harmless(line) for line in lines) + "\n"
+
+
+def _harmless(line: str) -> str:
+    """A line of Markdown with names from files in it, which may hold line breaks, a terminal's escapes, or HTML."""
+    return printable(line).replace("<", "&lt;")
 
 
 def write_report(correlation: Correlation, folder: Path | str) -> None:
@@ -225,7 +232,8 @@ def plot_tau_against_cost(correlation: Correlation) -> Figure:
     axes.set_xlabel(f"time a network (ms, {_counted(correlation.repeats, 'repeat')})", fontsize=9)
     axes.set_ylabel(f"Kendall's tau with accuracy ({100 * correlation.level:g} % interval)", fontsize=9)
     axes.tick_params(labelsize=8)
-    axes.set_title(f"{correlation.table}, {correlation.architectures:,} architectures", fontsize=9, loc="left")
+    title = f"{printable(correlation.table)}, {correlation.architectures:,} architectures"
+    axes.set_title(title, fontsize=9, loc="left", parse_math=False)
     return figure
 
 

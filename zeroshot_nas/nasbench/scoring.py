@@ -60,6 +60,8 @@ class SampleScores:
         settings: Settings of the scores.
 
     Attributes:
+        space: The space.
+        architectures: The sample.
         reported: The proxies asked for, then the baselines that were not.
         baselines: Keys of the latter.
         members: Architectures by class of networks that are the same; the one to be scored stands first.
@@ -73,6 +75,7 @@ class SampleScores:
         seed: int,
         settings: Mapping[str, Any],
     ) -> None:
+        self.space = space
         self.architectures = architectures
         own = {proxy.key for proxy in asked}
         baselines = [get_proxy(name) for name in BASELINES if name not in own]

@@ -215,6 +215,10 @@ class BenchmarkTable(FigureTable):
         )
 
 
+_SHOWN = 3
+"""Rows that a message names."""
+
+
 class TableBuilder:
     """Gathers rows while a file is read, eight bytes a number, and checks them as every format must be.
 
@@ -230,7 +234,8 @@ class TableBuilder:
         self._accuracy = array("d")
         self._runs: list[tuple[float, ...]] = []
         self._columns: dict[str, array[float]] = {}
-        self._missing: list[str] = []
+        self._missing: list[str] = []  # the first few
+        self._missed = 0
         self._seen = 0
 
     def add(
@@ -258,7 +263,9 @@ class TableBuilder:
         if not arch:
             raise FileFormatError(f"{self.file}: {where} has an empty architecture")
         if accuracy is None or not math.isfinite(accuracy):
-            self._missing.append(where)
+            self._missed += 1
+            if self._missed <= _SHOWN:
+                self._missing.append(where)
             return
         if arch in self._places:
             known = self._accuracy[self._places[arch]]
@@ -291,14 +298,14 @@ class TableBuilder:
             FileFormatError: Rows have no accuracy and are not to be skipped, or there are no rows.
         """
         if self._missing and not self.skip_missing:
-            first = "; ".join(self._missing[:3])
+            first = "; ".join(self._missing)
             raise FileFormatError(
-                f"{self.file}: {len(self._missing)} of {self._seen} rows have no {self.figure}, the first: {first}. "
+                f"{self.file}: {self._missed} of {self._seen} rows have no {self.figure}, the first: {first}. "
                 "Give skip_missing=True to leave them out"
             )
         if not self._places:
             raise FileFormatError(f"{self.file}: no row has a {self.figure}")
-        left_out = f"; {len(self._missing)} rows without it left out" if self._missing else ""
+        left_out = f"; {self._missed} rows without it left out" if self._missing else ""
         return BenchmarkTable(
             name=name,
             space=space,

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.execution import Outcome, run_all, worker_failed
+from zeroshot_nas.runs.release import SameRelease
 from zeroshot_nas.runs.store import ScoreKey, Store, canonical
 from zeroshot_nas.scoring.closed_forms import COUNTS, POOL, check_repeats, closed_form_scores
 from zeroshot_nas.scoring.engine import score
@@ -79,10 +80,11 @@ def evaluate(jobs: Iterable[Job], executor: Executor, stores: Sequence[Store] = 
 
     Raises:
         ProxyError: The settings are not usable.
+        ClusterError: A worker has another release, whose scores must not stand beside ours.
         StoreError: A store can't be read or written.
     """
     batches, ahead = itertools.tee(_batches(jobs, stores))  # the executor works ahead of what is yielded
-    outcomes = run_all(executor, compute, _heavy_tasks(ahead))
+    outcomes = run_all(executor, SameRelease(compute), _heavy_tasks(ahead))
     for batch in batches:
         computed: Iterator[dict[str, Score]] = iter(())
         if missing := _missing(batch):
@@ -165,7 +167,7 @@ def _settled(
     if len(parts) == 1:
         key = jobs[0].proxies[0].key
         return [{key: Score(key, math.nan, None, 0, 0.0, "failed", str(outcome.error))}]
-    answers = run_all(executor, compute, [(part,) for part in parts])
+    answers = run_all(executor, SameRelease(compute), [(part,) for part in parts])
     settled = [_settled(part, answer, executor, stores)[0] for part, answer in zip(parts, answers, strict=True)]
     return settled if len(jobs) > 1 else [{key: value for scores in settled for key, value in scores.items()}]
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.score import Score
-from zeroshot_nas.errors import StoreError
+from zeroshot_nas.errors import ArchitectureError, StoreError, ZeroShotNASError
 from zeroshot_nas.runs.store import FILE_NAME, Store
 
 if TYPE_CHECKING:
     from zeroshot_nas.scoring.proxy import Proxy
+    from zeroshot_nas.spaces.base import SearchSpace
 
 _COLUMNS = (
-    "architecture",
+    "string",
     "proxy",
     "seed",
     "value",
@@ -27,6 +30,7 @@ _COLUMNS = (
     "reason",
     "settings",
     "details",
+    "architecture",
 )
 
 
@@ -80,6 +84,40 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
         return {"architecture": architecture.to_dict() if architecture else key, "score": alive[key].to_dict()}
 
 
+def summaries(folder: Path | str) -> list[dict[str, Any]]:
+    """Every run below a folder, one that can't be read too: in state ``"damaged"``, with the ``error``."""
+    found = []
+    for path in sorted(Path(folder).glob(f"**/{FILE_NAME}")):
+        try:
+            found.append(summary(path.parent))
+        except (ZeroShotNASError, OSError) as error:
+            about = {"kind": "unknown", "state": "damaged", "scores": 0, "error": str(error)}
+            found.append({"folder": str(path.parent), **about})
+    return found
+
+
+def _space(store: Store) -> SearchSpace | None:
+    """The space that a run's networks are of, where it can be made by name."""
+    from zeroshot_nas.spaces.base import SpaceCall
+
+    try:
+        return SpaceCall(**store.fact("call")["space"]).make()
+    except (TypeError, KeyError, ZeroShotNASError):  # a caller's own space, or an earlier release's run
+        return None
+
+
+def _named(architecture: Architecture | None, key: str, space: SearchSpace | None) -> dict[str, Any]:
+    """An architecture as people write it, and whole."""
+    if architecture is None:
+        return {"string": key, "architecture": key}
+    for write in (space.to_string if space else Architecture.to_string, Architecture.to_json):
+        try:
+            return {"string": write(architecture), "architecture": architecture.to_dict()}
+        except ArchitectureError:
+            continue
+    raise AssertionError("JSON can be written of any")
+
+
 def _scores(proxy: str, store: Store) -> dict[str, Score]:
     """A store's scores by a proxy's key, by architecture key; of several of one architecture that of most repeats."""
     scores: dict[str, Score] = {}
@@ -103,13 +141,18 @@ def _joined(aggregate: Proxy, store: Store) -> dict[str, Score]:
 
 
 def export(folder: Path | str, as_format: str) -> str:
-    """All scores of a run as CSV or JSON text."""
+    """All scores of a run as CSV or JSON text.
+
+    ``string`` is the architecture as its space writes it, a benchmark's own string, which ``scores.csv`` of a
+    correlation has too; ``architecture`` is its JSON.
+    """
     with Store(Path(folder) / FILE_NAME, read_only=True) as store:
+        space = _space(store)
+        named = cache(lambda key: _named(store.architecture(key), key, space))
         rows = []
         for key, body in store.scores():
-            architecture = store.architecture(key.architecture)
-            shown = architecture.to_dict() if architecture else key.architecture
-            rows.append({**body, "architecture": shown, "seed": key.seed, "settings": json.loads(key.settings)})
+            about = {"seed": key.seed, "settings": json.loads(key.settings)}
+            rows.append({**named(key.architecture), **body, **about})
     if as_format == "json":
         return json.dumps(rows, indent=1) + "\n"
     text = io.StringIO()

@@ -23,6 +23,7 @@ class RunSession:
         kind: What kind of run it is.
         settings: What the run's result depends on.
         files: Names of the files that a finished run leaves; the first says that it is finished.
+        notes: What else is kept about the run, by name, from when it was begun.
 
     Attributes:
         folder: The run's folder.
@@ -41,6 +42,7 @@ class RunSession:
         kind: str,
         settings: Mapping[str, Any],
         files: Sequence[str],
+        notes: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = run.folder
         self.store: Store | None = None
@@ -48,14 +50,10 @@ class RunSession:
         if self.folder is not None:
             self.store = stack.enter_context(open_run(self.folder, replaces=files if run.force else None)).store
             self.stores.append(self.store)
-            _begin(self.store, self.folder, kind, json.loads(json.dumps(settings)), run.resume, files[0])
+            plain = json.loads(json.dumps(settings))
+            _begin(self.store, self.folder, kind, plain, notes or {}, run.resume, files[0])
         if run.cache_file is not None:
             self.stores.append(stack.enter_context(Store(run.cache_file)))
-
-    def note(self, name: str, body: Any) -> None:
-        """Keeps something about the run, by name; what was noted first stays."""
-        if self.store is not None and self.store.fact(name) is None:
-            self.store.set_fact(name, json.loads(json.dumps(body)))
 
     def log(self, kind: str, body: Any) -> None:
         """Adds an entry to the run's journal."""
@@ -70,14 +68,21 @@ class RunSession:
 _HINT = "go on with it (resume=True, --resume), replace it (force=True, --force), or choose another folder"
 
 
-def _begin(store: Store, folder: Path, kind: str, settings: dict[str, Any], resume: bool, result_file: str) -> None:
+def _begin(
+    store: Store,
+    folder: Path,
+    kind: str,
+    settings: dict[str, Any],
+    notes: Mapping[str, Any],
+    resume: bool,
+    result_file: str,
+) -> None:
+    """Begins a run where no settings are kept yet, all at once, so that a kill leaves a run or none."""
     known = store.fact("settings")
     if known is None:
         if (folder / result_file).exists() and not resume:
             raise OutputExistsError(f"{folder} already holds a result; {_HINT}")
-        store.set_fact("settings", settings)
-        store.set_fact("kind", kind)
-        store.log("start", provenance())
+        store.begin({**notes, "kind": kind, "settings": settings}, "start", provenance())
         return
     if not resume:
         raise OutputExistsError(f"{folder} already holds a run; {_HINT}")
@@ -85,6 +90,9 @@ def _begin(store: Store, folder: Path, kind: str, settings: dict[str, Any], resu
         raise SettingsChangedError(
             f"{folder} holds a run with other settings, so it is not resumed. {'; '.join(difference)}"
         )
+    for name, body in notes.items():
+        if store.fact(name) is None:  # begun by a release that did not keep it
+            store.set_fact(name, body)
     store.log("resume", provenance())
 
 

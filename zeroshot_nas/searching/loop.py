@@ -106,8 +106,7 @@ def search(
         options=options,
     )
     with ExitStack() as stack:
-        session = SearchSession(stack, asked.run, "search", asked.filed_under, FILES)
-        session.note("call", asked.call)
+        session = SearchSession(stack, asked.run, "search", asked.filed_under, FILES, {"call": asked.call})
         executor = stack.enter_context(asked.run.open_executor())
         found = Search(asked.proxy, asked.settings, executor, session, asked.run.progress)
         winner, state = _within_latency(asked, found) if asked.latency else (None, _ranked(asked, found, asked.start))

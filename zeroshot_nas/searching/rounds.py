@@ -23,6 +23,7 @@ from zeroshot_nas.errors import InfeasibleBudgetError, ProxyError
 from zeroshot_nas.execution import is_serial, run_all, worker_failed
 from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.runs.evaluate import Job, evaluate
+from zeroshot_nas.runs.release import SameRelease
 from zeroshot_nas.runs.session import RunSession
 from zeroshot_nas.scoring.proxy import Proxy
 from zeroshot_nas.searchers.base import Candidate, Counts, SearchResult
@@ -292,7 +293,7 @@ class Search:
             for task in tasks:
                 yield task, screen_island(task, report)
             return
-        outcomes = run_all(self.executor, screen_island, [(task,) for task in tasks])
+        outcomes = run_all(self.executor, SameRelease(screen_island), [(task,) for task in tasks])
         for task, outcome in zip(tasks, outcomes, strict=True):
             bar.update(task.proposals)
             if outcome.error is not None and not worker_failed(outcome.error):

@@ -116,8 +116,8 @@ class Study:
         self._tells = proxy is None
         self._proposer = Plan(asked.space, asked.settings, asked.start, asked.budget, asked.latency).proposer()
         with ExitStack() as stack:
-            session = SearchSession(stack, asked.run, "study", asked.filed_under, FILES)
-            session.note("call", {**asked.call, "proxy": TOLD.key} if proxy is None else asked.call)
+            call = {**asked.call, "proxy": TOLD.key} if proxy is None else asked.call
+            session = SearchSession(stack, asked.run, "study", asked.filed_under, FILES, {"call": call})
             if asked.latency:
                 asked.latency.follow(session)
             executor = stack.enter_context(asked.run.open_executor())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import itertools
 import math
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from zeroshot_nas.errors import FileFormatError, did_you_mean
 
@@ -18,6 +19,15 @@ DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, zlib.error
 
 MAX_RUNS = 1000
 """Longest list of runs, or of epochs, that is taken; a pickle can refer to one long list again and again."""
+
+MAX_ROWS = 1_000_000
+"""Architectures in a file; NAS-Bench-101, the largest benchmark, has 423,624."""
+
+MAX_RATIO = 100
+"""How much a compressed file may inflate: results of trainings are numbers that differ, and come to some tenfold."""
+
+_SMALL = 16 << 20
+"""Bytes that any file may inflate to."""
 
 _HEAD = 4096
 
@@ -29,10 +39,43 @@ def open_stream(path: Path) -> BinaryIO:
     with path.open("rb") as file:
         magic = file.read(3)
     if magic == b"BZh":
-        return cast(BinaryIO, bz2.open(path, "rb"))
+        return cast(BinaryIO, io.BufferedReader(_Inflated(cast(BinaryIO, bz2.open(path, "rb")), path)))
     if magic[:2] == b"\x1f\x8b":
-        return cast(BinaryIO, gzip.open(path, "rb"))
+        return cast(BinaryIO, io.BufferedReader(_Inflated(cast(BinaryIO, gzip.open(path, "rb")), path)))
     return path.open("rb")
+
+
+def check_ratio(inflated: int, path: Path) -> None:
+    """Refuses a small file that would fill the memory.
+
+    Raises:
+        FileFormatError: It comes to more than `MAX_RATIO` times its size.
+    """
+    if inflated > max(_SMALL, MAX_RATIO * path.stat().st_size):
+        raise FileFormatError(
+            f"{path}: inflates to more than {MAX_RATIO} times its size; no benchmark does, and it could fill the memory"
+        )
+
+
+class _Inflated(io.RawIOBase):
+    """A compressed stream that is read no further than `check_ratio` lets it."""
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        self._stream, self._path, self._read = stream, path, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._stream.read(len(buffer))
+        self._read += len(content)
+        check_ratio(self._read, self._path)
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def peek(path: Path) -> bytes:

@@ -24,8 +24,9 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeAlias, cast
 
 import numpy as np
 
+from zeroshot_nas.core.text import quoted
 from zeroshot_nas.errors import FileFormatError
-from zeroshot_nas.nasbench.formats.reading import DAMAGE, open_stream
+from zeroshot_nas.nasbench.formats.reading import DAMAGE, MAX_ROWS, check_ratio, open_stream
 
 CHUNK = 1 << 20
 """Bytes that are read at a time."""
@@ -48,8 +49,8 @@ MAX_MEMO = 250_000_000
 MAX_KEPT_BYTES = 512 << 20
 """Different texts that a pickle numbers, at their length and 150 bytes each."""
 
-MAX_SUMMARIES = 2_000_000
-"""Architectures in a file; NAS-Bench-101, the largest benchmark, has 423,624."""
+MAX_KEY = 1_000
+"""Letters of all texts in a key that is a tuple, such as a data set and a seed; texts may be referred to many times."""
 
 Summary: TypeAlias = Callable[[dict[Any, Any]], object]
 """Makes something small of an architecture's results."""
@@ -437,7 +438,7 @@ class Unpickler:
         self._memo.drop_others()
         self._made, self._forgot_at = 0, self._source.position
         self._summaries += 1
-        if self._summaries > MAX_SUMMARIES or self._memo.first_other > MAX_MEMO:
+        if self._summaries > MAX_ROWS or self._memo.first_other > MAX_MEMO:
             self._source.fail("holds more architectures than a benchmark can have")
 
     # What moves things on the stack.
@@ -515,6 +516,11 @@ class Unpickler:
             for key in keys:
                 if type(key) not in _ATOMS and not (type(key) is tuple and set(map(type, key)) <= _ATOMS):
                     raise TypeError(f"a key is a {type(key).__name__}")
+                if (
+                    type(key) is tuple
+                    and sum(len(part) if isinstance(part, str | bytes) else 1 for part in key) > MAX_KEY
+                ):
+                    raise ValueError(f"a key is a tuple of more than {MAX_KEY} letters")
         return keys
 
     # What stands for calls.
@@ -590,7 +596,7 @@ class Unpickler:
         if name == "dtype":
             code = arguments[0]
             if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-                self._source.fail(f"refused: a numpy array of {str(code)[:20]!r}, and tables hold numbers and text")
+                self._source.fail(f"refused: a numpy array of {quoted(code)}, and tables hold numbers and text")
             return _DType(code)
         if name == "_reconstruct":
             return _Array()
@@ -685,6 +691,7 @@ def _torch_stream(path: Path) -> Iterator[BinaryIO]:
         names = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
         if len(names) != 1:
             raise FileFormatError(f"{path}: a zip archive that is not torch's: expected one data.pkl in it")
+        check_ratio(archive.getinfo(names[0]).file_size, path)
         try:
             entry = archive.open(names[0])
         except _ZIP_DAMAGE as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import math
@@ -15,15 +13,12 @@ from pathlib import Path
 from zeroshot_nas.errors import DataError, FileFormatError, did_you_mean
 from zeroshot_nas.nasbench.base import Split, register_table_format
 from zeroshot_nas.nasbench.convert import CSV_MARK, META
-from zeroshot_nas.nasbench.formats.reading import DAMAGE, open_stream
+from zeroshot_nas.nasbench.formats.csv_text import open_lines, read_rows
 from zeroshot_nas.nasbench.table import BenchmarkTable, TableBuilder
 from zeroshot_nas.spaces.notations import OWN, is_notation
 
 ACCURACY_COLUMNS = ("accuracy", "mean_acc")
 """Where the accuracy is looked for unless the caller says."""
-
-MAX_LINE = 1 << 20
-"""Letters of the longest line taken."""
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _CODE = re.compile(r"0\d+", re.ASCII)
@@ -72,12 +67,12 @@ def read_csv(
         name: What to call the table; default: the file's name.
         skip_missing: Whether to leave out rows with an empty accuracy, or one that is no number.
     """
-    with open_stream(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
-        meta, lines = _meta(_lines(text, path), path)
-        rows = _rows(lines, path, skipped=1 if meta else 0)
+    with open_lines(path) as every:
+        meta, lines = _meta(every, path)
+        rows = read_rows(lines, path, skipped=1 if meta else 0)
         if meta and dataset not in (None, meta["dataset"]):
             raise DataError(f"{path} is of the data set {meta['dataset']!r}, got dataset={dataset!r}")
-        header = _header(rows, path)
+        _, header = next(rows)
         if meta:
             run_columns = run_columns or [column for column in header if re.fullmatch(r"run\d+", column)]
         if accuracy_column is None:
@@ -134,21 +129,6 @@ def read_csv(
     return replace(table, source=meta["source"]) if meta else table
 
 
-def _lines(text: io.TextIOWrapper, path: Path) -> Iterator[str]:
-    number = 0
-    while True:
-        try:
-            line = text.readline(MAX_LINE)
-        except DAMAGE as error:
-            raise FileFormatError(f"{path}: damaged or cut short after line {number}: {error}") from error
-        if not line:
-            return
-        number += 1
-        if len(line) == MAX_LINE:
-            raise FileFormatError(f"{path}: line {number} is longer than {MAX_LINE} letters; this is no table")
-        yield line
-
-
 def _meta(lines: Iterator[str], path: Path) -> tuple[dict[str, str], Iterator[str]]:
     """What a first line of ours says, and the lines of the table itself."""
     first = next(lines, "")
@@ -161,30 +141,6 @@ def _meta(lines: Iterator[str], path: Path) -> tuple[dict[str, str], Iterator[st
     if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in META):
         raise FileFormatError(f"{path}: its first line must hold {', '.join(META)} as text")
     return {key: content[key] for key in META}, lines
-
-
-def _rows(lines: Iterator[str], path: Path, skipped: int) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and fields, after ``skipped`` lines; blank lines are no rows."""
-    reader = csv.reader(lines, strict=True)
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise FileFormatError(f"{path}: line {reader.line_num + skipped} is damaged: {error}") from error
-        if row is None:
-            return
-        if row:
-            yield reader.line_num + skipped, row
-
-
-def _header(rows: Iterator[tuple[int, list[str]]], path: Path) -> list[str]:
-    _, header = next(rows, (0, []))
-    if not header:
-        raise FileFormatError(f"{path}: empty; expected a line of column names")
-    twice = next((a for a, b in itertools.pairwise(sorted(header)) if a == b), None)
-    if twice is not None:
-        raise FileFormatError(f"{path}: two columns are named {twice!r}")
-    return header
 
 
 def _number(cell: str) -> float | None:

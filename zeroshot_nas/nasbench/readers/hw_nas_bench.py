@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from zeroshot_nas.core.text import quoted
 from zeroshot_nas.errors import FileFormatError
 from zeroshot_nas.nasbench.base import register_table_format
 from zeroshot_nas.nasbench.formats.reading import MAX_RUNS, as_number, choose_dataset, field_of
@@ -45,7 +46,10 @@ def read_hw_nas_bench(path: Path, /, *, dataset: str | None) -> FigureTable:
     where = f"{path}: {dataset}"
     if len(entries) > MAX_RUNS:
         raise FileFormatError(f"{where}: expected some ten metrics, got {len(entries)}")
-    columns = {str(name): _column(values, f"{where}, {name!r}") for name, values in entries.items() if name != _CONFIG}
+    metrics = {name: values for name, values in entries.items() if name != _CONFIG}
+    if strange := next((name for name in metrics if not isinstance(name, str) or len(name) > MAX_RUNS), None):
+        raise FileFormatError(f"{where}: expected metrics by name, got the entry {quoted(strange)}")
+    columns = {name: _column(values, f"{where}, {quoted(name)}") for name, values in metrics.items()}
     lengths = {len(values) for values in columns.values()}
     if len(lengths) != 1 or 0 in lengths:
         raise FileFormatError(f"{where}: expected metrics of one length, got {sorted(lengths)}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from pathlib import Path
 
 from zeroshot_nas.errors import FileFormatError
 from zeroshot_nas.nasbench.base import register_table_format
-from zeroshot_nas.nasbench.formats.reading import DAMAGE, choose_dataset, open_stream
+from zeroshot_nas.nasbench.formats.csv_text import open_lines, read_rows
+from zeroshot_nas.nasbench.formats.reading import choose_dataset
 from zeroshot_nas.nasbench.table import FigureTable
 
 PREFIXES = {"cifar10": "c10_", "cifar100": "c100_", "ImageNet16-120": "in16_"}
@@ -35,20 +34,15 @@ def read_hw_nas_bench_csv(path: Path, /, *, dataset: str | None) -> FigureTable:
         path: The file.
         dataset: ``"cifar10"`` unless given, ``"cifar100"`` or ``"ImageNet16-120"``.
     """
-    try:
-        with open_stream(path) as stream, io.TextIOWrapper(stream, encoding="utf-8", newline="") as text:
-            header, *rows = csv.reader(text, strict=True)
-    except (csv.Error, ValueError) as error:
-        raise FileFormatError(f"{path}: no readable table: {error}") from error
-    except DAMAGE as error:
-        raise FileFormatError(f"{path}: damaged or cut short: {error}") from error
+    with open_lines(path) as lines:
+        header, *rows = (row for _, row in read_rows(lines, path))
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise FileFormatError(f"{path}: row {number} has {len(row)} fields, the header has {len(header)}")
     held = (name for name, prefix in PREFIXES.items() if any(column.startswith(prefix) for column in header))
     dataset = choose_dataset(dataset, held, str(path))
     prefix = PREFIXES[dataset]
     places = {name.removeprefix(prefix): place for place, name in enumerate(header) if name.startswith(prefix)}
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            raise FileFormatError(f"{path}: row {number} has {len(row)} fields, the header has {len(header)}")
     return FigureTable(
         name="HW-NAS-Bench",
         space="nasbench201",

