@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, did_you_mean
-from zeroshot_nas.scoring.feature_map import is_feature_map
+from zeroshot_nas.scoring.feature_map import BlockOutputs, is_feature_map
 from zeroshot_nas.scoring.interception import KeptTensors, intercepted
 
 if TYPE_CHECKING:
@@ -30,12 +31,6 @@ def _relu_functions() -> frozenset[Callable[..., Any]]:
 @cache
 def _layer_functions() -> frozenset[Callable[..., Any]]:
     return frozenset({torch.conv1d, torch.conv2d, torch.conv3d, nn.functional.linear})
-
-
-@cache
-def _elementwise() -> tuple[type[nn.Module], ...]:
-    activations = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.SiLU, nn.Hardswish, nn.GELU)
-    return (nn.modules.batchnorm._NormBase, *activations, nn.Dropout)
 
 
 class LayerCall(NamedTuple):
@@ -98,8 +93,11 @@ class Passes:
 
         Raises:
             ProxyError: There are no targets, or they don't fit the logits.
+            UndefinedScoreError: There is one logit: its cross-entropy is 0 whatever the weights are.
         """
         logits, targets = self.logits, self.targets
+        if logits.shape[1] == 1:
+            raise UndefinedScoreError("the loss of one class is constant; score a network of two or more classes")
         if targets is None:
             raise ProxyError("the loss needs labels: Batch(inputs, targets)")
         if targets.shape != logits.shape[:1] or not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
@@ -203,10 +201,16 @@ class RecordedPass:
         self._last_relu: Tensor | None = None
         self._layers: list[LayerCall] = []
         self._modules: list[tuple[nn.Module, Tensor]] = []
-        self._named: dict[str, Tensor] = {}
-        self._blocks = _blocks(network) if "features" in reads else []
+        self._named: dict[nn.Module, list[Tensor]] = defaultdict(list)
+        self._names = _names(network)
+        self._blocks = BlockOutputs(network)
         self._kept = KeptTensors()
-        handles = [module.register_forward_hook(self._hook(name)) for name, module in network.named_modules() if name]
+        modules = {module: names for module, names in self._names.items() if module is not network}
+        handles = [module.register_forward_hook(self._hook(len(names))) for module, names in modules.items()]
+        if "features" in reads:
+            for member in self._blocks.members:
+                handles.append(member.register_forward_pre_hook(self._blocks.entered))
+                handles.append(member.register_forward_hook(self._block_hook))
         try:
             with intercepted(self._call):
                 self.output = self._kept.current(network(inputs))
@@ -242,29 +246,30 @@ class RecordedPass:
 
     @cached_property
     def features(self) -> dict[str, Tensor]:
-        """Feature maps that the network's blocks return, by name.
-
-        Blocks are the members of the network and of its (nested) Sequentials; a norm or an activation belongs to the
-        member before it.
-        """
+        """Feature maps that the network's blocks return, by name, in order; see `BlockOutputs`."""
         self._expect("features")
-        outputs = {name: self._named[name] for name in self._blocks if name in self._named}
+        outputs = self._blocks.maps
         maps = {name: output for name, output in outputs.items() if is_feature_map(output, axes=self._axes)}
         self._kept.check(*maps.values())
         return maps
 
     def outputs(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Outputs of modules by name, the last call of each.
+        """Outputs of modules by name, the last call of each; of a module with several names its last calls in turn.
 
         Raises:
             ProxyError: No module of that name ran.
         """
         self._expect("outputs")
+        ran = {
+            name: output
+            for module, outputs in self._named.items()
+            for name, output in zip(self._names[module], outputs, strict=False)
+        }
         for name in names:
-            if name not in self._named:
-                ran = ", ".join(self._named)
-                raise ProxyError(f"no module {name!r} returned a tensor.{did_you_mean(name, self._named)} Ran: {ran}")
-        outputs = {name: self._named[name] for name in names}
+            if name not in ran:
+                hint = did_you_mean(name, ran)
+                raise ProxyError(f"no module {name!r} returned a tensor.{hint} Ran: {', '.join(ran)}")
+        outputs = {name: ran[name] for name in names}
         self._kept.check(*outputs.values())
         return outputs
 
@@ -297,21 +302,32 @@ class RecordedPass:
             self._kept.replace(x, result)
         return result
 
-    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def _hook(self, names: int) -> Callable[[nn.Module, Any, Any], None]:
         """Keeps every module's output, so that what runs does not depend on what is read, and notes those that are."""
-        is_named = "outputs" in self._reads or name in self._blocks
 
         def read(module: nn.Module, _: Any, output: Any) -> None:
             output = self._kept.current(output)
             if not isinstance(output, torch.Tensor):
                 return
             self._kept.keep(output)
-            if is_named:
-                self._named[name] = output
+            if "outputs" in self._reads:
+                self._named[module] = [*self._named[module], output][-names:]
             if "modules" in self._reads and _is_leaf(module):
                 self._modules.append((module, output))
 
         return read
+
+    def _block_hook(self, module: nn.Module, given: Any, output: Any) -> None:
+        first = self._kept.current(given[0]) if given else None
+        self._blocks.left(module, first, self._kept.current(output))
+
+
+def _names(network: nn.Module) -> dict[nn.Module, list[str]]:
+    """Names of every module, in order of registration; several where it is shared."""
+    names: dict[nn.Module, list[str]] = defaultdict(list)
+    for name, module in network.named_modules(remove_duplicate=False):
+        names[module].append(name)
+    return names
 
 
 def _is_leaf(module: nn.Module) -> bool:
@@ -320,24 +336,6 @@ def _is_leaf(module: nn.Module) -> bool:
 
 def _trainable(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-
-def _blocks(network: nn.Module) -> list[str]:
-    """Names of a network's blocks, in order of registration; see `RecordedPass.features`."""
-    members = list(_members(network, ""))
-    return [
-        name
-        for index, (name, _) in enumerate(members)
-        if index + 1 == len(members) or not isinstance(members[index + 1][1], _elementwise())
-    ]
-
-
-def _members(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    for name, child in module.named_children():
-        if isinstance(child, nn.Sequential | nn.ModuleList):
-            yield from _members(child, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", child
 
 
 class SharedPasses:
