@@ -11,6 +11,7 @@ from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, did_you_mean
 from zeroshot_nas.scoring.feature_map import BlockOutputs, is_feature_map
 from zeroshot_nas.scoring.interception import KeptTensors, intercepted
+from zeroshot_nas.scoring.relu_patterns import units_on
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,7 @@ class LayerCall(NamedTuple):
 class Passes:
     """The passes of one network on one batch; each runs once, when it is first read.
 
-    ReLUs, convolutions and linear layers are seen where torch is called, so functional ones count like modules.
+    Activations, convolutions and linear layers are seen where torch is called, so functional ones count like modules.
 
     Args:
         network: Any module, in the mode in which it is to be run.
@@ -220,14 +221,14 @@ class RecordedPass:
 
     @cached_property
     def relus(self) -> list[Tensor]:
-        """Which units are on after each ReLU call, in order: booleans ``(N, ...)``.
+        """Which units are on in each call of a ReLU or its like, in order: booleans ``(N, ...)``; see `units_on`.
 
         Raises:
-            UndefinedScoreError: The last ReLU's result has a NaN.
+            UndefinedScoreError: The last one's result has a NaN.
         """
         self._expect("relus")
         if self._last_relu is not None and self._last_relu.isnan().any():
-            raise UndefinedScoreError("the last ReLU's result is not a number")
+            raise UndefinedScoreError("the last activation's result is not a number")
         return self._relus
 
     @cached_property
@@ -283,7 +284,11 @@ class RecordedPass:
         kwargs = {name: self._kept.current(argument) for name, argument in kwargs.items()}
         if func in _relu_functions():
             return self._relu(func, args, kwargs)
+        on = units_on(func, args, kwargs) if "relus" in self._reads else None  # before it runs, which may be in place
         result = self._kept.run(func, args, kwargs)
+        if on is not None:
+            self._relus.append(on)
+            self._last_relu = result
         if func in _layer_functions():
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             self.weights.append(weight)
