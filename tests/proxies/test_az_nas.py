@@ -10,7 +10,7 @@ from torch import nn
 
 import zeroshot_nas as zs
 from zeroshot_nas import Architecture, Batch
-from zeroshot_nas.core.seeding import torch_generator
+from zeroshot_nas.core.seeding import python_rng, torch_generator
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.scoring.proxy import get_proxy
 
@@ -210,6 +210,105 @@ def test_complexity():
     assert zs.score(module, "az_complexity", input_size=(3, 8, 8), repeats=1).value == zs.cost(net).flops
 
 
+# What a block is
+
+
+def torch_modules(holder) -> list[type[nn.Module]]:
+    return [kind for kind in vars(holder).values() if isinstance(kind, type) and kind.__module__ == holder.__name__]
+
+
+KINDS = [
+    nn.Identity,
+    *(kind for holder in (nn.modules.activation, nn.modules.dropout) for kind in torch_modules(holder)),
+    *(nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d, nn.GroupNorm, nn.LocalResponseNorm, nn.LayerNorm),
+    *(nn.RMSNorm, nn.CrossMapLRN2d),
+]
+ARGUMENTS = {"Threshold": (0.0, 0.1), "GLU": (1,), "GroupNorm": (2, 4), "LayerNorm": ((8, 8),), "RMSNorm": ((8, 8),)}
+ARGUMENTS |= dict.fromkeys(("BatchNorm2d", "SyncBatchNorm", "InstanceNorm2d"), (4,))
+ARGUMENTS |= dict.fromkeys(("LocalResponseNorm", "CrossMapLRN2d"), (2,))
+ARGUMENTS |= dict.fromkeys(("Softmin", "Softmax", "LogSoftmax"), (1,))
+OUTSIDE = ("MultiheadAttention", "Softmax2d", "_DropoutNd", "Dropout1d", "Dropout3d")
+
+
+class Swish(nn.Module):
+    """Somebody's own activation."""
+
+    def forward(self, x):
+        return x * x.sigmoid()
+
+
+@pytest.mark.parametrize("kind", [*(kind for kind in KINDS if kind.__name__ not in OUTSIDE), Swish])
+def test_an_activation_a_norm_and_a_dropout_belong_to_the_block_before(kind):
+    """As a member they make the maps that they make within the block."""
+    member = kind(*ARGUMENTS.get(kind.__name__, ()))
+    width = 2 if kind is nn.GLU else 4
+    first, second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(width, 6, 3, padding=1)
+    flat, x = build(nn.Sequential(first, member, second, nn.Tanh())).float(), draw(3, 3, 8, 8).float()
+    names = list(Batch(x).passes(flat.eval()).forward.features)
+    assert names == ["1", "3"]
+    nested = nn.Sequential(Chain(first, member), Chain(second, nn.Tanh()))
+    for name in NAMES:
+        scores = [zs.score(each, name, batch=Batch(x, seed=3), init="keep") for each in (flat, nested)]
+        assert (scores[0].state, scores[0].value) == (scores[1].state, pytest.approx(scores[1].value, nan_ok=True))
+
+
+def test_identities_and_dropouts_change_nothing():
+    def network(*between):
+        torch.manual_seed(0)
+        layers = [nn.Sequential(nn.Conv2d(3 + i, 4 + i, 3, padding=1), nn.BatchNorm2d(4 + i)) for i in range(3)]
+        with_others = [member for layer in layers for member in (*layer, nn.ReLU(), *between)]
+        return nn.Sequential(*between, *with_others)
+
+    plain = zs.score(network(), NAMES, input_size=(3, 8, 8))
+    for between in ((nn.Identity(),), (nn.Dropout2d(), nn.Identity()), (nn.AlphaDropout(0.3),)):
+        scores = zs.score(network(*between), NAMES, input_size=(3, 8, 8))
+        assert {name: score.value for name, score in scores.items()} == {
+            name: score.value for name, score in plain.items()
+        }
+
+
+class Anyhow(nn.Module):
+    """Two convolutions with one activation, named and kept in whatever way."""
+
+    def __init__(self, act: nn.Module, other: nn.Module, keep_together: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        convs = [nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1)]
+        self.convs = nn.ModuleList(convs) if keep_together else nn.ModuleDict({"a": convs[0], "b": convs[1]})
+        self.act, self.other = act, other
+
+    def forward(self, x):
+        first, second = self.convs if isinstance(self.convs, nn.ModuleList) else self.convs.values()
+        return self.other(second(self.act(first(x))))
+
+
+def test_one_activation_in_two_places_is_as_two():
+    """In a Sequential, as an attribute, in any order of registration; a whole block too."""
+    torch.manual_seed(0)
+    convs = [nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)]
+    act = nn.ReLU()
+    members = [member for conv in convs for member in (conv, act)]
+    shared, apart = nn.Sequential(*members), nn.Sequential(*(nn.ReLU() if each is act else each for each in members))
+    networks: list[tuple[nn.Module, nn.Module]] = [(shared, apart)]
+    networks += [(Anyhow(act, act, as_list), Anyhow(nn.ReLU(), nn.ReLU(), as_list)) for as_list in (True, False)]
+    block = nn.Sequential(convs[1], nn.ReLU())
+    networks.append((nn.Sequential(convs[0], act, block, block), nn.Sequential(convs[0], act, block, *block)))
+    for one, two in networks:
+        scores = [zs.score(each, NAMES, input_size=(3, 8, 8), init="keep") for each in (one, two)]
+        assert all(score.ok for score in scores[0].values())
+        assert [score.value for score in scores[0].values()] == [score.value for score in scores[1].values()]
+    maps = Batch(draw(2, 3, 8, 8).float()).passes(shared).forward
+    assert list(maps.features) == ["1", "3", "5"]
+    assert torch.equal(maps.outputs(["1"])["1"], maps.features["1"])
+    assert not torch.equal(maps.outputs(["3"])["3"], maps.features["1"])
+
+
+def test_a_member_that_runs_in_another_is_part_of_that():
+    act = nn.ReLU()
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), act, Chain(nn.Conv2d(4, 4, 3), act, nn.Conv2d(4, 4, 1)), act)
+    assert list(Batch(draw(2, 3, 8, 8).float()).passes(module).forward.features) == ["1", "3"]
+
+
 # Where there is no score
 
 
@@ -292,14 +391,66 @@ def test_a_feature_map_that_does_not_depend_on_the_one_before():
 
 def test_an_identity():
     module = Chain(nn.Conv2d(3, 4, 3), nn.Identity())
-    text = reason(module, "az_trainability", Batch(draw(2, 3, 8, 8)))
+    text = reason(module, "az_trainability", Batch(draw(2, 3, 8, 8)), features="m0,m1")
     assert text == "what leads to the feature map m1 is the identity"
 
 
-def test_sizes_that_are_no_multiples():
-    module = Chain(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3))
-    text = reason(module, "az_trainability", Batch(draw(2, 3, 8, 8)))
-    assert text == "the feature map m1 has size (6, 6), and the one before it (8, 8): no multiple of it"
+def test_other_axes():
+    module = Chain(nn.Conv2d(3, 4, 1), nn.Flatten(2))
+    text = reason(module, "az_trainability", Batch(draw(2, 3, 8, 8)), features="m0,m1")
+    assert text == "the feature map m1 has sides (64,), and the one before it (8, 8)"
+
+
+# Sides that no stride divides
+
+
+def padded(x, side):
+    return nn.functional.pad(x, (0, side - x.shape[3], 0, side - x.shape[2]))
+
+
+RESIZING = {
+    "halved, an odd side": (nn.Conv2d(4, 5, 3, 2, 1), 15, 2, lambda g: padded(g, 16), lambda n: n),
+    "halved, three left": (nn.Conv2d(4, 5, 3, 2, 1), 3, 2, lambda g: padded(g, 4), lambda n: n),
+    "in four": (nn.Conv2d(4, 5, 3, 4, 1), 13, 4, lambda g: padded(g, 16), lambda n: n),
+    "pooled, the last left out": (nn.MaxPool2d(2), 7, 2, lambda g: g[:, :, :6, :6], lambda n: n),
+    "no padding": (nn.Conv2d(4, 5, 3), 8, 1, lambda g: g[:, :, 1:7, 1:7], lambda n: n),
+    "no padding, five taps": (nn.Conv2d(4, 5, 5), 12, 1, lambda g: g[:, :, 2:10, 2:10], lambda n: n),
+    "no padding, halved": (nn.Conv2d(4, 5, 3, 2), 10, 2, lambda g: g[:, :, 1:9, 1:9], lambda n: n),
+    "in three": (nn.Conv2d(4, 5, 3, 3, 1), 11, 3, lambda g: padded(g, 12), lambda n: n),
+    "enlarged": (nn.ConvTranspose2d(4, 5, 2, 2), 4, 2, lambda g: g, lambda n: n),
+    "enlarged, an odd side": (nn.ConvTranspose2d(4, 5, 3, 2, 1), 4, 2, lambda g: g, lambda n: padded(n, 8)),
+}
+"""What leads from one map to the next, the side of the first, the stride, and how both maps are made to fit."""
+
+
+@pytest.mark.parametrize("case", RESIZING.values(), ids=RESIZING)
+def test_sides_that_are_no_multiples(case):
+    """The larger map is padded or cut, and its positions that share one of the smaller become channels."""
+    resize, side, stride, fit_gradient, fit_noise = case
+    module = build(Chain(nn.Conv2d(3, 4, 1), resize))
+    x = draw(2, 3, side, side)
+    before = module.m0(x)
+    after = module.m1(before)
+    noise = signs(*after.shape)
+    (gradient,) = torch.autograd.grad(after, before, noise)
+    enlarged = after.shape[2] > before.shape[2]
+    rows = [
+        (nn.functional.pixel_unshuffle(each, stride) if is_larger else each).movedim(1, -1).flatten(0, 2)
+        for each, is_larger in ((fit_gradient(gradient), not enlarged), (fit_noise(noise), enlarged))
+    ]
+    largest = torch.linalg.svdvals(rows[0].T @ rows[1] / len(rows[1]))[0].item()
+    batch = Batch(x, output_noise=(noise,))
+    result = zs.score(module, "az_trainability", batch=batch, init="keep")
+    assert result.value == pytest.approx(2 - largest - 1 / (largest + 1e-6), rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [(1, 15, 15), (1, 28, 28), (3, 13, 20)])
+@pytest.mark.parametrize("name", zs.list_spaces())
+def test_every_space_at_odd_sides_has_all_parts(name, size):
+    space = zs.get_space(name, input_size=size, num_classes=3)
+    drawn = sorted((space.sample(python_rng(7, index)) for index in range(3)), key=lambda net: zs.cost(net).flops)
+    for scores in zs.score_pool(drawn[:2], "az_nas", repeats=1, batch_size=2):
+        assert {key: score.reason for key, score in scores.items() if not score.ok} == {}
 
 
 def test_noise_that_does_not_fit():

@@ -140,7 +140,7 @@ def test_what_it_can_not_be_computed_for():
         zs.score(module, "l_swag", batch=batches(2)._replace(targets=None), init="keep")
     linear = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)).double()
     with pytest.raises(
-        ProxyError, match="a layer and a ReLU, and the module has none from 0 to 100 per cent of its depth"
+        ProxyError, match="a layer and an activation, and the module has none from 0 to 100 per cent of its depth"
     ):
         zs.score(linear, "l_swag", batch=batches(2), init="keep")
     with pytest.raises(ProxyError, match="the module has none from 60 to 70 per cent"):

@@ -140,7 +140,7 @@ def test_a_dead_network_is_undefined():
 def test_too_few_units_are_undefined():
     """Four units give at most rank five."""
     codes = torch.tensor([[int(bit) for bit in f"{number:04b}"] for number in range(8)], dtype=torch.float32)
-    with pytest.raises(UndefinedScoreError, match="4 ReLU units are too few to compare 8 images"):
+    with pytest.raises(UndefinedScoreError, match="4 activation units are too few to compare 8 images"):
         of_values(codes)
 
 
@@ -150,9 +150,71 @@ def test_not_a_number_is_undefined():
 
 
 def test_a_module_without_relu_has_none():
-    for module in (nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6())):
-        with pytest.raises(ProxyError, match="reads ReLUs"):
+    for module in (nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid())):
+        with pytest.raises(ProxyError, match="reads ReLUs and their like, and the module calls none"):
             zs.score(module, "naswot", input_size=SIZE)
+
+
+PATTERN_PROXIES = ["naswot", "swap", "swap_reg", "linear_regions", "l_swag"]
+LIKE_RELU = [
+    *(nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish),
+    *(nn.Softplus, nn.Tanh, nn.Hardtanh, nn.Softsign),
+]
+
+
+@pytest.mark.parametrize("kind", LIKE_RELU)
+def test_of_an_activation_of_another_kind_the_sign_of_its_input_is_read(kind):
+    """One behind a convolution makes the patterns that a ReLU makes; as a function, a method and in place too."""
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(3, 40, 3), torch.randn(4, *SIZE)
+    relu = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(640, 4))
+    batch = Batch(x)
+    name = kind.__name__
+    functions = {"softplus": F.softplus, "tanh": torch.Tensor.tanh_, "relu6": F.relu6}
+    others = [nn.Sequential(conv, kind(), *relu[2:])]
+    if "inplace" in kind.__init__.__code__.co_varnames:
+        others.append(nn.Sequential(conv, kind(inplace=True), *relu[2:]))
+    if name.lower() in functions:
+        others.append(nn.Sequential(conv, Called(functions[name.lower()]), *relu[2:]))
+    for proxy in PATTERN_PROXIES[:4]:
+        expected = zs.score(relu, proxy, batch=batch, init="keep")
+        assert expected.ok
+        for other in others:
+            if proxy == "swap_reg" and kind is nn.PReLU:
+                continue  # it has one parameter more
+            assert zs.score(other, proxy, batch=batch, init="keep").value == expected.value
+
+
+class Called(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def test_a_threshold_is_on_above_its_own_level():
+    x = torch.tensor([[0.5, 1.5, -2.0], [2.0, 0.5, 1.5]])
+    for module in (nn.Threshold(1.0, 0.0), Called(lambda x: F.threshold(x, 1.0, 20.0))):
+        assert zs.score(module, "naswot", batch=Batch(x), init="keep").value == of_values(x - 1)
+
+
+@pytest.mark.parametrize("proxy", PATTERN_PROXIES)
+def test_a_mobilenet_has_patterns(proxy):
+    """A unit of MobileNetV2 and one of MobileNetV3: ReLU6, hardswish, and a hard sigmoid that does not count."""
+    torch.manual_seed(0)
+    for act in (nn.ReLU6, nn.Hardswish):
+        unit = [nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16), act(inplace=True), nn.Conv2d(16, 16, 3, groups=16), act()]
+        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)]
+        module = nn.Sequential(*unit, *head)
+        assert zs.score(module, proxy, input_size=SIZE).ok
+        gated = nn.Sequential(*unit, *head, nn.Hardsigmoid(), nn.Linear(5, 5))
+        batch = Batch(torch.randn(4, *SIZE))
+        if proxy == "naswot":
+            assert len({zs.score(each, proxy, batch=batch, init="keep").value for each in (module, gated)}) == 1
 
 
 def test_a_relu_whose_first_axis_is_not_the_images():

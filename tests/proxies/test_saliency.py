@@ -326,3 +326,12 @@ def test_gradients_of_a_network_are_left_alone():
         zs.get_proxy(key)(module, batch)
     assert all(parameter.grad is None for parameter in module.parameters())
     assert not any(layer._forward_hooks for layer in module.modules())
+
+
+@pytest.mark.parametrize("name", ["snip", "fisher", "grad_norm", "plain", "grasp", "gradsign", "zico", "l_swag"])
+def test_the_loss_of_one_class_says_nothing(name):
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 1))
+    architecture = zs.Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)", (3, 8, 8), num_classes=1)
+    for result in (zs.score(module, name, input_size=(3, 8, 8)), zs.score(architecture, name)):
+        assert (result.state, result.value) == ("failed", pytest.approx(math.nan, nan_ok=True))
+        assert "the loss of one class is constant" in result.reason

@@ -14,7 +14,7 @@ import zeroshot_nas as zs
 from tests import golden_nets
 from tests.golden_nets import Golden
 from zeroshot_nas import Architecture, Batch
-from zeroshot_nas.core.seeding import torch_generator
+from zeroshot_nas.core.seeding import python_rng, torch_generator
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.proxies import vkdnw
 from zeroshot_nas.scoring.proxy import get_proxy
@@ -263,10 +263,10 @@ def test_only_so_many_tensors():
 
     module, x = build(Deep()), draw(40, 5)
     jacobian = plain_jacobian(module, x)
-    result = zs.score(module, "vkdnw", batch=Batch(x), init="keep")
+    result = zs.score(module, "vkdnw:variant=paper", batch=Batch(x), init="keep")
     assert result.value == pytest.approx(plain(jacobian[:, :, :128], module(x)), rel=1e-9)
     module.layers[0].requires_grad_(False)
-    value = vkdnw.vkdnw(module, Batch(x))
+    value = vkdnw.vkdnw(module, Batch(x), variant="paper")
     assert value == pytest.approx(plain(jacobian[:, :, 2:130], module(x)), rel=1e-9)
 
 
@@ -332,3 +332,93 @@ def test_registered():
     info = get_proxy("vkdnw").info
     assert (info.source, info.cost, info.direction) == ("arXiv:2502.04975", "many", "higher")
     assert (info.needs_gradients, info.needs_labels, info.real_data) == (True, False, False)
+
+
+# Where the paper's formula has no value, and many classes
+
+
+@pytest.mark.parametrize(("name", "seed"), [("nasbench201", 1), ("nasbench201", 2), ("nasbench101", 2)])
+def test_cells_have_the_authors_value(name, seed):
+    """Logits that are all but certain leave the paper's F next to 0; the mixture with the uniform one does not."""
+    cell = zs.get_space(name, input_size=(3, 16, 16), num_classes=10, channels=8).sample(python_rng(11, seed))
+    scores = zs.score(cell, ["vkdnw", "vkdnw:variant=authors", "vkdnw:variant=paper"], repeats=1, batch_size=8)
+    assert scores["vkdnw"].ok
+    assert 0 < scores["vkdnw"].value < math.log(9)
+    assert scores["vkdnw"].value == scores["vkdnw:variant=authors"].value
+
+
+@pytest.mark.parametrize("classes", [100, 1000])
+def test_probabilities_that_exceed_one_before_the_last_class(classes):
+    p = (10 * draw(3, classes)).softmax(1) * 0.9501953125 + float(torch.tensor(0.05, dtype=torch.float16) / classes)
+    assert (p[:, :-1].sum(1) > 1).any() == (classes > 250)
+    lower = vkdnw._lower_factor(p)
+    covariance = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    torch.testing.assert_close(lower @ lower.mT, covariance, rtol=0, atol=1e-2)
+    module = build(nn.Sequential(nn.Flatten(), nn.Linear(48, 9), nn.Tanh(), nn.Linear(9, classes)))
+    x = draw(40, 3, 4, 4)
+    assert zs.score(module, "vkdnw", batch=Batch(x), init="keep").ok
+
+
+class Normed(nn.Module):
+    """Parameters of a group norm, a layer norm and a scale of its own among those of convolutions."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 6, 3), nn.GroupNorm(2, 6)
+        self.scale, self.layer_norm = nn.Parameter(torch.ones(6)), nn.LayerNorm(6)
+        self.head = nn.Linear(6, classes)
+
+    def forward(self, x):
+        x = torch.tanh(self.norm(self.conv(x))).mean((2, 3))
+        return self.head(self.layer_norm(x) * self.scale)
+
+
+@pytest.mark.parametrize("classes", [3, 4, 30])
+def test_parameters_of_any_kind_by_whichever_way_takes_fewer_passes(classes, monkeypatch):
+    ways = []
+    by_tensor, by_image = vkdnw._by_tensor, vkdnw._by_image
+    monkeypatch.setattr(vkdnw, "_by_image", lambda *args: ways.append("image") or by_image(*args))
+    module, x = build(Normed(classes)), draw(12, 3, 8, 8)
+    result = zs.score(module, "vkdnw:variant=paper", batch=Batch(x), init="keep")
+    assert result.value == pytest.approx(plain(plain_jacobian(module, x), module(x)), rel=1e-8)
+    assert ways == (["image"] if classes < 7 else [])
+    jacobian = by_tensor(module.eval(), x, list(module.parameters()), 99)
+    torch.testing.assert_close(jacobian, plain_jacobian(module, x), rtol=1e-9, atol=1e-12)
+
+
+def test_group_norm_in_single_precision():
+    """Torch's kernel crashes where, channels last, it is asked for the weight's and bias's gradient alone."""
+    for classes in (2, 20):
+        layers = [nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(144, classes)]
+        assert zs.score(nn.Sequential(*layers), "vkdnw", input_size=(3, 8, 8)).ok
+
+
+def test_what_can_not_be_differentiated_twice():
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, gradient):
+            return 2 * gradient
+
+    class OnOnePath(Normed):
+        def forward(self, x):
+            x = self.norm(self.conv(x))
+            x = (Once.apply(torch.tanh(x)) / 4 + torch.tanh(x) / 2).mean((2, 3))
+            return self.head(self.layer_norm(x) * self.scale)
+
+    class InTheMiddle(Normed):
+        def forward(self, x):
+            x = Once.apply(torch.tanh(self.norm(self.conv(x)))).mean((2, 3)) / 2
+            return self.head(self.layer_norm(x) * self.scale)
+
+    x = draw(12, 3, 8, 8)
+    values = [
+        zs.score(build(kind(30)), "vkdnw", batch=Batch(x), init="keep").value
+        for kind in (Normed, InTheMiddle, OnOnePath)
+    ]
+    assert values[1] == pytest.approx(values[0], rel=1e-9)
+    assert values[2] == pytest.approx(values[0], rel=1e-9)

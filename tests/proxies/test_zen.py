@@ -15,7 +15,7 @@ from tests import golden_nets
 from tests.golden_nets import Golden
 from tests.strategies import architectures
 from zeroshot_nas import Architecture, Batch, build
-from zeroshot_nas.core.seeding import torch_generator
+from zeroshot_nas.core.seeding import python_rng, torch_generator
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.network.module import Residual
 from zeroshot_nas.scoring.batch_norm import BatchNormVariances
@@ -183,6 +183,54 @@ def test_our_networks_are_scored_without_residual_links(variant):
     links = (Linked(part) if isinstance(part, Residual) else part for block in network.blocks for part in block)
     linked = nn.Sequential(*links)  # a foreign module keeps its own
     assert zs.score(linked, "zen", batch=batch, init="keep", variant=variant).value != pytest.approx(expected, rel=1e-3)
+
+
+class Branched(nn.Module):
+    """A live branch beside some that read a constant: zeros, or a norm of zeros and what is behind it."""
+
+    def __init__(self, kept: bool, bias: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.live = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8))
+        self.dead = nn.Sequential(nn.Conv2d(8, 8, 1, bias=bias), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8))
+        self.kept = kept
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.live(x)
+        return y + self.dead(torch.zeros_like(x)) if self.kept else y
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_branch_that_no_image_reaches_adds_nothing(bias, dtype):
+    drawn = noise(4, 3, 8, 8)
+    batch = Batch(drawn.inputs.to(dtype), perturbation=drawn.perturbation.to(dtype))
+    for variant in ("paper", "l1"):
+        values = [
+            zs.score(Branched(kept, bias).to(dtype), "zen", batch=batch, init="keep", variant=variant).value
+            for kept in (True, False)
+        ]
+        assert values[0] == pytest.approx(values[1], rel=1e-9 if dtype == torch.float64 else 1e-5)
+
+
+def test_a_dead_network_is_still_called_so():
+    dead = Branched(True).double()
+    nn.init.zeros_(dead.stem[0].weight)
+    result = zs.score(dead, "zen", batch=noise(4, 3, 8, 8), init="keep")
+    assert (result.state, result.reason) == ("failed", "the feature map's change is zero: the network is dead")
+
+
+@pytest.mark.parametrize("name", ["nasbench201", "nasbench101", "nasbench301", "transnas_micro"])
+def test_cells_with_dead_branches_have_a_score(name):
+    """Where an image reaches the output at all."""
+    space = zs.get_space(name, input_size=(3, 16, 16), num_classes=10)
+    cells = [space.sample(python_rng(5, index)) for index in range(12 if name != "nasbench101" else 4)]
+    for cell in cells:
+        if zs.cost(cell).flops < 1e8:
+            scores = zs.score(cell, ["zen", "naswot"], repeats=1)
+            assert scores["zen"].ok or not zs.score(cell, "cet").ok, scores["zen"].reason
 
 
 def test_options():

@@ -62,12 +62,15 @@ def test_lower_is_better_is_turned_round(pair):
     assert joined[0].seconds == pytest.approx(0.3)
 
 
-def test_a_failed_part_ranks_last_and_all_failed_is_failed(pair):
+def test_an_aggregate_with_a_failed_part_has_failed(pair):
     failed = {name: Score(name, math.nan, None, 0, 0.0, "failed", "dead") for name in ("params", "ntk_cond")}
     good = {name: Score(name, 1.0, None, 1, 0.0) for name in ("params", "ntk_cond")}
     half = {**good, "ntk_cond": failed["ntk_cond"]}
     joined = aggregate_scores(pair, [good, half, failed])
-    assert joined[0].value > joined[1].value
+    assert [each.state for each in joined] == ["ok", "failed", "failed"]
+    assert joined[0].value == pytest.approx((2.5 / 3 + 1) / 2), "the failed ones keep their ranks, the lowest"
+    assert joined[1].reason == "ntk_cond: dead"
+    assert math.isnan(joined[1].value)
     assert joined[2].reason == "params: dead; ntk_cond: dead"
     with pytest.raises(ProxyError, match="pair needs ntk_cond of every network; network 1 lacks it"):
         aggregate_scores(pair, [good, {"params": good["params"]}])

@@ -41,7 +41,7 @@ def az_expressivity(network: nn.Module, batch: Batch, /, *, features: str | Sequ
         network: A module with at least one feature map.
         batch: ``inputs`` (N, C, H, W).
         features: Names of the modules whose outputs are the feature maps, comma-separated or a sequence. Default: what
-            the network's blocks return (`zeroshot_nas.scoring.passes.RecordedPass.features`).
+            the network's blocks return (`zeroshot_nas.scoring.feature_map.BlockOutputs`).
 
     Raises:
         ProxyError: No module of a given name ran.
@@ -101,7 +101,10 @@ def az_trainability(network: nn.Module, batch: Batch, /, *, features: str | Sequ
     with s_i the largest singular value of the estimated Jacobian of block i: signs g_out at random, the size of feature
     map i, give g_in by a vector-Jacobian product back to feature map i - 1, and the estimate is the mean of g_in times
     the transpose of g_out over images and positions. Where the block has a stride, the positions of g_in that belong to
-    one of g_out are stacked as channels. A gradient is kept in size where s_i is 1. It needs no labels.
+    one of g_out are stacked as channels; where it enlarges the map, those of g_out are. The stride of two sides
+    is their ratio; where that is no whole number the power of two by which the larger one, divided and rounded up or
+    down, is the smaller; else the whole number nearest to the ratio. A larger map that is no such multiple gets zeros
+    at its end, or loses what is over at both. A gradient is kept in size where s_i is 1. It needs no labels.
 
     Args:
         network: A module with at least two feature maps, each computed from the one before it.
@@ -112,11 +115,11 @@ def az_trainability(network: nn.Module, batch: Batch, /, *, features: str | Sequ
     Raises:
         ProxyError: No module of a given name ran, or the noise does not fit the feature maps.
         UndefinedScoreError: There are fewer than two feature maps; one of them does not depend on the one before (a
-            dead block among them); a block returns the gradient as it came (an identity); sizes are no integer multiple
-            of each other; or a gradient is not finite.
+            dead block among them); a block returns the gradient as it came (an identity); two maps differ in their
+            number of axes; or a gradient is not finite.
 
-    Departure from the authors' code: where it puts -inf for an identity, and where its stride is rounded down, there is
-    no score here.
+    Departures from the authors' code: where it puts -inf for an identity there is no score here, and where it rounds a
+    stride down, and fails, there is one.
 
     Example:
         >>> from zeroshot_nas import Architecture, score
@@ -201,7 +204,11 @@ def _largest_singular_value(run: Passes, before: Tensor, after: Tensor, noise: T
     with torch.no_grad():
         if gradient.shape == noise.shape and torch.equal(gradient, noise):
             raise UndefinedScoreError(f"what leads to the feature map {name} is the identity")
-        inputs, outputs = _stacked(gradient, noise, name), _rows(noise)
+        if gradient.dim() != noise.dim():
+            sides = tuple(noise.shape[2:]), tuple(gradient.shape[2:])
+            raise UndefinedScoreError(f"the feature map {name} has sides {sides[0]}, and the one before it {sides[1]}")
+        common = [min(sides) for sides in zip(gradient.shape[2:], noise.shape[2:], strict=True)]
+        inputs, outputs = _stacked(gradient, common), _stacked(noise, common)
         jacobian = (inputs.T @ outputs).double() / len(outputs)
         if not torch.isfinite(jacobian).all():
             raise UndefinedScoreError(f"the gradient of the feature map {name} is not finite")
@@ -210,16 +217,31 @@ def _largest_singular_value(run: Passes, before: Tensor, after: Tensor, noise: T
         return float(torch.linalg.matrix_norm(jacobian, ord=2))
 
 
-def _stacked(gradient: Tensor, noise: Tensor, name: str) -> Tensor:
-    """The gradient's rows at the noise's resolution: positions that share one of the noise's become channels."""
-    before, after = gradient.shape[2:], noise.shape[2:]
-    if before == after:
-        return _rows(gradient)
-    if len(before) != len(after) or any(b % a for b, a in zip(before, after, strict=True)):
-        raise UndefinedScoreError(
-            f"the feature map {name} has size {tuple(after)}, and the one before it {tuple(before)}: no multiple of it"
-        )
-    split = [size for b, a in zip(before, after, strict=True) for size in (a, b // a)]
-    windows = gradient.movedim(1, -1).reshape(len(gradient), *split, -1)  # N, then position and offset an axis, then C
-    positions, offsets = range(1, 2 * len(after), 2), range(2, 2 * len(after) + 1, 2)
-    return windows.permute(0, *positions, *offsets, -1).flatten(0, len(after)).flatten(1)
+def _stacked(features: Tensor, sides: Sequence[int]) -> Tensor:
+    """The rows at a resolution that is no finer: positions that share one of it become channels."""
+    if features.shape[2:] == tuple(sides):
+        return _rows(features)
+    strides = [_stride(side, coarse) for side, coarse in zip(features.shape[2:], sides, strict=True)]
+    split = [size for coarse, stride in zip(sides, strides, strict=True) for size in (coarse, stride)]
+    windows = _fitted(features, [coarse * stride for coarse, stride in zip(sides, strides, strict=True)])
+    windows = windows.movedim(1, -1).reshape(len(features), *split, -1)  # N, then position and offset an axis, then C
+    positions, offsets = range(1, 2 * len(sides), 2), range(2, 2 * len(sides) + 1, 2)
+    return windows.permute(0, *positions, *offsets, -1).flatten(0, len(sides)).flatten(1)
+
+
+def _stride(side: int, coarse: int) -> int:
+    """By what a side was most likely made so coarse, rounded up (padding) or down (none)."""
+    if side % coarse == 0:
+        return side // coarse
+    powers = [1 << place for place in range(1, side.bit_length())]
+    fitting = [stride for stride in powers if coarse in (side // stride, -(-side // stride))]
+    return fitting[0] if fitting else math.ceil(side / coarse - 0.5)
+
+
+def _fitted(features: Tensor, sides: Sequence[int]) -> Tensor:
+    """The features with zeros at their end, or cut at both, so that they have the sides."""
+    margins: list[int] = []  # before and after of each axis, the last one first; below zero they cut
+    for side, wanted in zip(features.shape[2:], sides, strict=True):
+        before = -(max(0, side - wanted) // 2)
+        margins = [before, wanted - side - before, *margins]
+    return nn.functional.pad(features, margins) if any(margins) else features

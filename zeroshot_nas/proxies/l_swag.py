@@ -43,28 +43,30 @@ def l_swag(network: nn.Module, batch: Batch, /, *, first_layer: float = 0, last_
     Lambda is ZiCo with 1 in place of the gradient's mean: g is the gradient of a batch's mean cross-entropy for a
     weight of a convolution or linear layer, and the variance (divided by n) runs over the batches, ``batch`` and all of
     ``batch.further``. Psi is SWAP-Score: how many different patterns p_v, on or off for each image of ``batch``, the
-    units of the ReLUs show. Both are taken over the layers between two percentiles of depth. The paper finds these for
-    each search space, where gradients of a thousand random networks peak; the default is all layers.
+    units of the activations show, those that `naswot` reads. Both are taken over the layers between two percentiles of
+    depth. The paper finds these for each search space, where gradients of a thousand random networks peak; the default
+    is all layers.
 
     Like ZiCo, of two batches a layer's sum is mostly its few largest terms, where two gradients nearly meet. Unlike
     ZiCo it depends on the gradients' scale: where Lambda is below 0, more patterns count against the network.
 
     Args:
-        network: A module with ReLUs that returns logits.
+        network: A module with ReLUs or their like that returns logits.
         batch: ``inputs`` (N, C, H, W), ``targets`` (N,) and, in ``further``, one or more batches with both.
         first_layer: Where the chosen layers begin, in per cent of the depth. Layer i of n stands at 100 (i - 1/2) / n,
-            counted in order of execution, convolutions and linear layers by themselves and ReLUs by themselves.
+            counted in order of execution, convolutions and linear layers by themselves and activations by themselves.
         last_layer: Where they end.
 
     Raises:
-        ProxyError: The percentiles are not in order or leave no layer or no ReLU, there is one batch only, a batch has
-            no labels, or the module returns no logits, has no ReLU or no layer, or runs other layers for other batches.
+        ProxyError: The percentiles are not in order or leave no layer or no activation, there is one batch only, a
+            batch has no labels, or the module returns no logits, has no activation or no layer, or runs other layers
+            for other batches.
         UndefinedScoreError: There is one image; no gradient differs between the batches, or one is not finite.
 
     The authors publish no code; this follows the paper's formulas, as summaries of it give them. Open there, and set
     here: what the variance runs over (batches, as in ZiCo's code), weights that do not vary (left out, as in ZiCo's
     code; a layer of such weights only adds 0), and whether patterns count once for all chosen layers (they do, as in
-    SWAP-NAS). GELUs, which the paper counts like ReLUs, are not seen.
+    SWAP-NAS).
 
     Example:
         >>> from zeroshot_nas import score
@@ -91,7 +93,7 @@ def l_swag(network: nn.Module, batch: Batch, /, *, first_layer: float = 0, last_
     by_layer = _between(list(zip(*(run.weight_gradients for run in runs), strict=True)), first_layer, last_layer)
     if not by_layer or not relus:
         where = f"from {first_layer:g} to {last_layer:g} per cent of its depth"
-        raise ProxyError(f"l_swag needs a layer and a ReLU, and the module has none {where}")
+        raise ProxyError(f"l_swag needs a layer and an activation, and the module has none {where}")
     with torch.no_grad():
         sums = torch.stack([_inverse_deviations(gradients) for gradients in by_layer]).tolist()
         if not any(sums):

@@ -1,4 +1,4 @@
-"""NASWOT: how well a random network's ReLUs tell the images of a batch apart."""
+"""NASWOT: how well a random network's activations tell the images of a batch apart."""
 
 from __future__ import annotations
 
@@ -26,24 +26,26 @@ def naswot(network: nn.Module, batch: Batch, /, *, normalise: bool = False) -> f
 
     .. math:: \log |\det K|, \qquad K_{ij} = N_A - d_H(c_i, c_j)
 
-    with c_i the code of image i: one bit for each of the N_A units of all ReLUs, whether it is on; d_H is the number of
-    bits that differ. Higher is better. Every ReLU counts, also behind a linear layer and in a squeeze-and-excitation
-    gate. It needs neither labels nor gradients; the paper takes real images.
+    with c_i the code of image i: one bit for each of the N_A units of all activations, whether it is on: its input is
+    above zero. d_H is the number of bits that differ. Higher is better. Every ReLU counts, also behind a linear layer
+    and in a squeeze-and-excitation gate, and so do its like: ReLU6, leaky ones, ELU, GELU, SiLU, hardswish, tanh and
+    others (`zeroshot_nas.scoring.relu_patterns.units_on`), but sigmoids and other gates do not. It needs neither labels
+    nor gradients; the paper takes real images.
 
     Args:
-        network: A module with ReLUs, as modules or as functions.
+        network: A module with ReLUs or their like, as modules or as functions.
         batch: ``inputs`` (N, ...) of two images or more.
         normalise: Divide K by N_A, so that the score does not grow by N log N_A with the number of units.
 
     Raises:
-        ProxyError: The module calls no ReLU.
+        ProxyError: The module calls none.
         UndefinedScoreError: There is one image, two images have the same code (the message names them), or there are
             too few units for so many images.
 
     K is a sum of integers and is exact; its eigenvalues are computed in double precision.
 
-    Departures from the authors' code: functional ReLUs count like modules, but ReLU6 does not; no backward pass, which
-    they run and don't use; a singular K is an error with its reason, not minus infinity.
+    Departures from the authors' code: functional ReLUs count like modules, and activations of other kinds count; no
+    backward pass, which they run and don't use; a singular K is an error with its reason, not minus infinity.
 
     Example:
         >>> from zeroshot_nas import score
@@ -64,7 +66,7 @@ def naswot(network: nn.Module, batch: Batch, /, *, normalise: bool = False) -> f
     if smallest <= images * torch.finfo(torch.float64).eps * largest:
         pairs = [f"{first} and {second}" for first, second in itertools.islice(duplicates(kernel, units), 3)]
         if pairs:
-            raise UndefinedScoreError(f"all ReLUs are on for the same units in images {', '.join(pairs)}")
-        raise UndefinedScoreError(f"{units} ReLU units are too few to compare {images} images; score on fewer")
+            raise UndefinedScoreError(f"all activations are on for the same units in images {', '.join(pairs)}")
+        raise UndefinedScoreError(f"{units} activation units are too few to compare {images} images; score on fewer")
     log_determinant = float(eigenvalues.log().sum().item())
     return log_determinant - images * math.log(units) if normalise else log_determinant

@@ -1,4 +1,4 @@
-"""Counts of ReLU patterns: SWAP-Score over units, and TE-NAS's linear regions over images."""
+"""Counts of activation patterns: SWAP-Score over units, and TE-NAS's linear regions over images."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ def swap(network: nn.Module, batch: Batch, /) -> float:
 
     .. math:: |\{ p_v : v = 1 \ldots V \}|, \qquad p_v = (\mathbb 1[a_v(x_1) > 0], \ldots, \mathbb 1[a_v(x_N) > 0])
 
-    with a_v the v-th unit of all ReLUs on feature maps: the number of different patterns that units show over the
-    images. It is a whole number of 2^N at most, so few images can't tell wide networks apart. It needs neither labels
-    nor gradients.
+    with a_v the input of the v-th unit of all activations on feature maps: the number of different patterns that units
+    show over the images. ReLUs count and what is like them, as in `naswot`. It is a whole number of 2^N at most, so few
+    images can't tell wide networks apart. It needs neither labels nor gradients.
 
     Args:
-        network: A module with ReLUs on feature maps; those without spatial axes don't count, as in the authors' code.
+        network: A module with ReLUs or their like on feature maps; those without spatial axes don't count, as in the
+            authors' code.
         batch: ``inputs`` (N, C, *spatial).
 
     Raises:
-        ProxyError: The module calls no ReLU on a feature map.
+        ProxyError: The module calls none on a feature map.
         UndefinedScoreError: There is one image, or numbers are not finite.
 
-    Departure from the authors' code: functional ReLUs count like modules.
+    Departures from the authors' code: functional ReLUs count like modules, and activations of other kinds count.
 
     Example:
         >>> from zeroshot_nas import score
@@ -100,21 +101,22 @@ def linear_regions(network: nn.Module, batch: Batch, /) -> float:
     """Linear regions (Chen et al., "TE-NAS", ICLR 2021, arXiv:2102.11535); higher is better.
 
     The number of images that differ in the pattern of all ReLUs on feature maps, so that they lie in different linear
-    regions of the network: a whole number of N at most. It needs neither labels nor gradients.
+    regions of the network: a whole number of N at most. For activations of other kinds the pattern is the sign of their
+    inputs, as in `naswot`. It needs neither labels nor gradients.
 
     It is N for nearly every network where images differ much, as Gaussian ones of the usual sizes do, and then ranks
     nothing. The paper takes thousands of tiny images (3x3 and less) and tiny networks.
 
     Args:
-        network: A module with ReLUs on feature maps.
+        network: A module with ReLUs or their like on feature maps.
         batch: ``inputs`` (N, C, *spatial).
 
     Raises:
-        ProxyError: The module calls no ReLU on a feature map.
+        ProxyError: The module calls none on a feature map.
         UndefinedScoreError: There is one image, or numbers are not finite.
 
     Departures from the authors' code: patterns are compared exactly, not by sums of reciprocals in half precision;
-    functional ReLUs count like modules.
+    functional ReLUs count like modules, and activations of other kinds count.
 
     Example:
         >>> from zeroshot_nas import score
@@ -125,10 +127,10 @@ def linear_regions(network: nn.Module, batch: Batch, /) -> float:
 
 
 def layer_swap(relu: Tensor) -> int:
-    """How many patterns over the images the units of one ReLU show.
+    """How many patterns over the images the units of one activation show.
 
     Args:
-        relu: Its result, ``(N, ...)``.
+        relu: Which units are on, ``(N, ...)``: booleans, or a ReLU's result.
 
     Example:
         >>> layer_swap(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 1.0]]))
@@ -143,7 +145,7 @@ def _patterns(network: nn.Module, batch: Batch) -> int:
 
 
 def _relus(network: nn.Module, batch: Batch, proxy: str) -> list[Tensor]:
-    """Units of every ReLU on a feature map."""
+    """Units of every activation on a feature map."""
     if len(batch.inputs) < 2:
         raise UndefinedScoreError(f"{proxy} compares images; score on two or more")
     relus = batch.passes(network).forward.relus

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule
+from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.batch_norm import running_statistics
 from zeroshot_nas.scoring.interception import intercepted
@@ -24,9 +25,12 @@ Variant: TypeAlias = Literal["paper", "authors"]
 MAX_TENSORS = 128
 """How many parameter tensors are read, as in the paper."""
 
+_LINEAR = 1e-3
+"""What rounding may make of a sum in single precision, against the sum of its parts' sizes."""
+
 
 @register_proxy(ProxyInfo("vkdnw", reads=(), source="arXiv:2502.04975", needs_gradients=True, cost="many"))
-def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") -> float:
+def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "authors") -> float:
     r"""VKDNW (Tybl and Neumann, CVPR 2025, arXiv:2502.04975); higher is better.
 
     .. math:: -\sum_{k=1}^{9} t_k \log t_k, \qquad t_k = q_k / \textstyle\sum_j q_j, \qquad
@@ -42,11 +46,13 @@ def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") ->
     Args:
         network: A module that returns logits.
         batch: ``inputs`` (N, C, H, W).
-        variant: ``"paper"``: F as above. ``"authors"``: what their code computes: the probabilities are mixed with 5 %
-            of the uniform distribution (constants in half precision, so that they sum to 1.0002), L^T L stands in place
-            of the covariance L L^T with its lower triangular factor L, and 1e-10 is added to the sum of the deciles and
-            under the logarithm. The mixture matters where a class is all but certain, as in deep networks without
-            normalisation: there F is next to 0, and a few undecided images make it up.
+        variant: ``"authors"``: what their code computes: the probabilities are mixed with 5 % of the uniform
+            distribution (constants in half precision, so that they sum to 1.0002), L^T L stands in place of the
+            covariance L L^T with its lower triangular factor L, and 1e-10 is added to the sum of the deciles and under
+            the logarithm. ``"paper"``: F as above, which is undefined for most cells of NAS-Bench-201: where a class is
+            all but certain, as in deep networks without normalisation, F is next to 0, and a few undecided images make
+            it up. The mixture keeps it apart from 0. Of some 250 classes and more their probabilities exceed 1 before
+            the last and their code has no value; here those beyond add nothing.
 
     Raises:
         ProxyError: The module returns no logits or has nothing to train.
@@ -54,10 +60,11 @@ def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") ->
             certain; fewer images times classes than a tenth of the tensors).
 
     Cost: a forward pass, and for each class but one (with a linear classifier for each of its features, where those are
-    fewer) a backward pass down to the layers' outputs. The derivatives for
-    single weights follow from those and the layers' inputs, an image at a time. Where a parameter belongs to anything
-    but one convolution, linear layer or batch norm, the derivatives of each image are computed by themselves, which
-    takes several times as long.
+    fewer) a backward pass down to the layers' outputs. The derivatives for single weights follow from those and the
+    layers' inputs, an image at a time. Where a parameter belongs to anything but one convolution, linear layer or batch
+    norm, the derivatives of each image are computed by themselves, which takes several times as long; or, with more
+    classes than such parameters, by a pass for each of these, from its layer to the logits: a gradient is linear in
+    what arrives at the logits, so that the gradient of one of its entries for that is a row of the Jacobian.
 
     Departures from the authors' code, in both variants: eigenvalues in double precision, and those that are rounding
     errors count as 0.
@@ -102,8 +109,49 @@ def _rows(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], variant
         torch.autograd.grad(logits, reached, cotangent, retain_graph=True, allow_unused=True)  # type: ignore[arg-type]  # tensors and edges mixed, which it takes
         rows[row] = derivatives.columns
     if others:
-        rows[:, :, others] = _by_image(network, inputs, [tensors[index] for index in others], factor).double()
+        rows[:, :, others] = _of_others(network, inputs, [tensors[index] for index in others], factor)
     return rows.flatten(0, 1)
+
+
+def _of_others(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], factor: Tensor) -> Tensor:
+    """The rows for parameters of any kind, by whichever way takes fewer passes."""
+    jacobian = _by_tensor(network, inputs, tensors, factor.shape[1])
+    if jacobian is None:
+        return _by_image(network, inputs, tensors, factor).double()
+    return (factor.double() @ jacobian).transpose(0, 1)
+
+
+def _by_tensor(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], rows: int) -> Tensor | None:
+    """The Jacobian ``(N, classes, tensors)`` of all images from two passes a tensor, the second from its layer on.
+
+    Returns:
+        None where there are more tensors than rows, or the module can't be differentiated twice.
+    """
+    if len(tensors) > rows:
+        return None
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    inputs = inputs.detach().requires_grad_()
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative
+        logits = network(inputs)
+        draw = torch.randn(logits.shape, generator=torch_generator(0), dtype=torch.float64)
+        cotangent = draw.to(logits).requires_grad_()
+        jacobian = torch.zeros(*logits.shape, len(tensors), dtype=torch.float64, device=logits.device)
+        try:
+            # the inputs' is asked for too: without it torch's group norm, channels last, crashes
+            found = torch.autograd.grad(logits, [*tensors, inputs], cotangent, create_graph=True, allow_unused=True)
+            for column, gradient in enumerate(found[:-1]):
+                if gradient is None:
+                    continue
+                first = gradient.flatten()[0]
+                row = torch.autograd.grad(first, cotangent, retain_graph=True)[0].double()
+                parts = row * cotangent.detach()
+                if abs(float(parts.sum() - first.detach())) > _LINEAR * float(parts.abs().sum()):
+                    return None  # a function on the way is differentiable once, and says nothing
+                jacobian[:, :, column] = row
+        except (RuntimeError, NotImplementedError):
+            return None
+    return jacobian
 
 
 def _confined(factor: Tensor, weight: Tensor) -> Tensor:
@@ -122,13 +170,16 @@ def _confined(factor: Tensor, weight: Tensor) -> Tensor:
 def _by_image(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], factor: Tensor) -> Tensor:
     """The rows for parameters of any kind, each image and row by itself."""
     rows = factor.new_empty(factor.shape[1], len(inputs), len(tensors))
-    for image, cotangents in enumerate(factor):
+    for index, cotangents in enumerate(factor):
+        image = inputs[index : index + 1].detach().requires_grad_()
         with torch.enable_grad():
-            logits = network(inputs[image : image + 1].detach())
+            logits = network(image)
         for row, cotangent in enumerate(cotangents):
-            found = torch.autograd.grad(logits, tensors, cotangent[None], retain_graph=True, allow_unused=True)
-            for column, gradient in enumerate(found):
-                rows[row, image, column] = 0 if gradient is None else gradient.flatten()[0]
+            # the image's is asked for too: without it torch's group norm, channels last, crashes
+            asked = [*tensors, image]
+            found = torch.autograd.grad(logits, asked, cotangent[None], retain_graph=True, allow_unused=True)
+            for column, gradient in enumerate(found[:-1]):
+                rows[row, index, column] = 0 if gradient is None else gradient.flatten()[0]
     return rows
 
 
@@ -169,7 +220,7 @@ def _lower_factor(p: Tensor) -> Tensor:
     rest = (1 - p.cumsum(1)).clamp_min(0)
     rest[:, -1] = 0
     before = torch.cat([torch.ones_like(p[:, :1]), rest[:, :-1]], 1)
-    pivots = (p * rest / before).sqrt()
+    pivots = torch.where(before > 0, p * rest / before, 0).sqrt()  # the authors' p exceed 1 before the last of many
     below = torch.where(rest > 0, 1 / rest, 0)
     strictly_lower = torch.tril(-p[:, :, None] * below[:, None, :], diagonal=-1)
     unscaled: Tensor = strictly_lower + torch.eye(p.shape[1], dtype=p.dtype, device=p.device)

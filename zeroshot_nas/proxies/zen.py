@@ -63,7 +63,9 @@ def zen(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", alph
 
     f is the feature map before pooling, x and epsilon are Gaussian, and the sum over batch norms adds back the scale
     that each takes away: the variance of its input over batch and positions, averaged over channels, in the pass of x.
-    For architectures of ours residual links are removed, as the paper does; a foreign module keeps its own.
+    For architectures of ours residual links are removed, as the paper does; a foreign module keeps its own. A batch
+    norm whose input is constant adds nothing but in ``"zennas"``: no image reaches its branch, as behind a node of
+    zeros in a cell, and none of f depends on it.
 
     Args:
         network: A module whose batch norms use batch statistics.
@@ -79,7 +81,7 @@ def zen(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", alph
 
     Raises:
         ProxyError: The batch has no perturbation.
-        UndefinedScoreError: The feature map does not move, a batch norm sees a constant, or numbers are not finite.
+        UndefinedScoreError: The feature map does not move, every batch norm sees a constant, or numbers are not finite.
 
     Departure from the authors' code: the variance is read where it occurs, not from a running buffer that drifts with
     every repeat (their repeat 1 is ``"zennas"``).
@@ -96,7 +98,10 @@ def zen(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", alph
         features = feature_map(network, batch.inputs)
     with BatchNormVariances(network, unbiased=variant == "zennas") as perturbed:
         moved = feature_map(network, batch.inputs + alpha * batch.perturbation)
-    return _assemble(features - moved, list(zip(clean.means, perturbed.means, strict=True)), variant)
+    variances = list(zip(clean.means, perturbed.means, strict=True))
+    if variant != "zennas":
+        variances = [each for each in variances if each[0] != 0] or variances
+    return _assemble(features - moved, variances, variant)
 
 
 def _assemble(difference: Tensor, variances: list[tuple[float, float]], variant: Variant) -> float:

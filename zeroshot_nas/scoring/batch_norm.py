@@ -16,6 +16,9 @@ else:
     torch = LazyModule("torch")
     nn = LazyModule("torch.nn")
 
+_ROUNDING = 16
+"""By how many rounding errors of its mean a constant may seem to vary."""
+
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:
     """Every batch norm of a module, in order of registration."""
@@ -73,7 +76,8 @@ def without_batch_norm() -> AbstractContextManager[object]:
 class BatchNormVariances:
     """While open, reads the variance of every batch norm's input, averaged over channels, in order of execution.
 
-    A batch norm computes that variance anyway; one of momentum 1 hands it over as its running variance.
+    A batch norm computes that variance anyway; one of momentum 1 hands it over as its running variance. Of an input
+    that is the same everywhere, but for rounding, it is 0.
 
     Args:
         network: Any module.
@@ -112,4 +116,6 @@ class BatchNormVariances:
         (x,) = arguments
         count = x.numel() // x.shape[1]
         mean = norm.running_var.double().mean().item()  # of the unbiased variance
+        if mean <= (norm.running_mean.double() * _ROUNDING * torch.finfo(x.dtype).eps).square().mean().item():
+            mean = 0.0
         self.means.append(mean if self._unbiased else mean * (count - 1) / count)

@@ -1,9 +1,11 @@
-"""Feature maps: which tensors are one, and the last that a module computes."""
+"""Feature maps: which tensors are one, the last that a module computes, and those that its blocks return."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zeroshot_nas.core.lazy import LazyModule
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 else:
     torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
 
 
 class ShapeAndType(Protocol):
@@ -75,3 +78,84 @@ def feature_map(network: nn.Module, inputs: Tensor) -> Tensor:
     if not isinstance(features, torch.Tensor):
         raise ProxyError(f"the module returns {type(features).__name__} and computes no feature map; expected a tensor")
     return features
+
+
+class BlockOutputs:
+    """What the blocks of a network return, in the order in which they run.
+
+    A block is a member of the network or of its (nested) containers without a forward pass of their own, such as
+    ``nn.Sequential``. What works on each value or channel by itself belongs to the block before it: every activation,
+    norm and dropout of torch, a member that returns what it was given, and a member of somebody else's type that has no
+    parameters and keeps the shape. Before the first block it belongs to none. A member that runs twice is two blocks.
+
+    Args:
+        network: Any module; its members tell when they run, by `entered` and `left`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._names: dict[nn.Module, list[str]] = defaultdict(list)
+        for name, member in _members(network):
+            self._names[member].append(name)
+        self._calls: dict[nn.Module, int] = defaultdict(int)
+        self._running = 0
+        self._outputs: list[tuple[str, Tensor | None]] = []
+
+    @property
+    def members(self) -> list[nn.Module]:
+        """The members, each once."""
+        return list(self._names)
+
+    def entered(self, *_: Any) -> None:
+        """A member starts."""
+        self._running += 1
+
+    def left(self, member: nn.Module, given: Any, output: Any) -> None:
+        """A member has returned; one that runs within another is part of that."""
+        self._running -= 1
+        if self._running:
+            return
+        name = self._next_name(member)
+        result = output if isinstance(output, torch.Tensor) else None
+        if not _belongs_to_the_one_before(member, given, result):
+            self._outputs.append((name, result))
+        elif self._outputs:
+            self._outputs[-1] = name, result
+
+    @property
+    def maps(self) -> dict[str, Tensor]:
+        """The tensors that they returned, by the name of the member that did; of one with several names in turn."""
+        return {name: output for name, output in self._outputs if output is not None}
+
+    def _next_name(self, member: nn.Module) -> str:
+        names, call = self._names[member], self._calls[member]
+        self._calls[member] += 1
+        return names[call] if call < len(names) else f"{names[-1]} (call {call + 1})"
+
+
+@cache
+def _pointwise() -> tuple[type[nn.Module], ...]:
+    """Torch's modules that belong to the one before them."""
+    modules = nn.modules
+    holders = (modules.activation, modules.batchnorm, modules.instancenorm, modules.normalization, modules.dropout)
+    kinds = [kind for holder in holders for kind in vars(holder).values() if isinstance(kind, type)]
+    kinds = [kind for kind in kinds if issubclass(kind, nn.Module) and kind not in (nn.Module, nn.MultiheadAttention)]
+    return nn.Identity, *(kind for kind in kinds if kind.__module__ in {holder.__name__ for holder in holders})
+
+
+def _belongs_to_the_one_before(member: nn.Module, given: Any, output: Tensor | None) -> bool:
+    if isinstance(member, _pointwise()) or (output is not None and output is given):
+        return True
+    is_foreign = not type(member).__module__.startswith("torch.")
+    is_bare = next(member.parameters(), None) is None and next(member.children(), None) is None
+    shape = getattr(given, "shape", None)
+    return is_foreign and is_bare and output is not None and output.shape == shape
+
+
+def _members(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module._modules.items():  # not named_children: that names a shared one once
+        if child is None:
+            continue
+        if isinstance(child, nn.Sequential) or type(child).forward is nn.Module.forward:
+            yield from _members(child, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", child

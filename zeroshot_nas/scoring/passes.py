@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, did_you_mean
-from zeroshot_nas.scoring.feature_map import is_feature_map
+from zeroshot_nas.scoring.feature_map import BlockOutputs, is_feature_map
 from zeroshot_nas.scoring.interception import KeptTensors, intercepted
+from zeroshot_nas.scoring.relu_patterns import units_on
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +34,6 @@ def _layer_functions() -> frozenset[Callable[..., Any]]:
     return frozenset({torch.conv1d, torch.conv2d, torch.conv3d, nn.functional.linear})
 
 
-@cache
-def _elementwise() -> tuple[type[nn.Module], ...]:
-    activations = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.SiLU, nn.Hardswish, nn.GELU)
-    return (nn.modules.batchnorm._NormBase, *activations, nn.Dropout)
-
-
 class LayerCall(NamedTuple):
     """One call of a convolution or linear layer.
 
@@ -53,7 +49,7 @@ class LayerCall(NamedTuple):
 class Passes:
     """The passes of one network on one batch; each runs once, when it is first read.
 
-    ReLUs, convolutions and linear layers are seen where torch is called, so functional ones count like modules.
+    Activations, convolutions and linear layers are seen where torch is called, so functional ones count like modules.
 
     Args:
         network: Any module, in the mode in which it is to be run.
@@ -98,8 +94,11 @@ class Passes:
 
         Raises:
             ProxyError: There are no targets, or they don't fit the logits.
+            UndefinedScoreError: There is one logit: its cross-entropy is 0 whatever the weights are.
         """
         logits, targets = self.logits, self.targets
+        if logits.shape[1] == 1:
+            raise UndefinedScoreError("the loss of one class is constant; score a network of two or more classes")
         if targets is None:
             raise ProxyError("the loss needs labels: Batch(inputs, targets)")
         if targets.shape != logits.shape[:1] or not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
@@ -203,10 +202,16 @@ class RecordedPass:
         self._last_relu: Tensor | None = None
         self._layers: list[LayerCall] = []
         self._modules: list[tuple[nn.Module, Tensor]] = []
-        self._named: dict[str, Tensor] = {}
-        self._blocks = _blocks(network) if "features" in reads else []
+        self._named: dict[nn.Module, list[Tensor]] = defaultdict(list)
+        self._names = _names(network)
+        self._blocks = BlockOutputs(network)
         self._kept = KeptTensors()
-        handles = [module.register_forward_hook(self._hook(name)) for name, module in network.named_modules() if name]
+        modules = {module: names for module, names in self._names.items() if module is not network}
+        handles = [module.register_forward_hook(self._hook(len(names))) for module, names in modules.items()]
+        if "features" in reads:
+            for member in self._blocks.members:
+                handles.append(member.register_forward_pre_hook(self._blocks.entered))
+                handles.append(member.register_forward_hook(self._block_hook))
         try:
             with intercepted(self._call):
                 self.output = self._kept.current(network(inputs))
@@ -216,14 +221,14 @@ class RecordedPass:
 
     @cached_property
     def relus(self) -> list[Tensor]:
-        """Which units are on after each ReLU call, in order: booleans ``(N, ...)``.
+        """Which units are on in each call of a ReLU or its like, in order: booleans ``(N, ...)``; see `units_on`.
 
         Raises:
-            UndefinedScoreError: The last ReLU's result has a NaN.
+            UndefinedScoreError: The last one's result has a NaN.
         """
         self._expect("relus")
         if self._last_relu is not None and self._last_relu.isnan().any():
-            raise UndefinedScoreError("the last ReLU's result is not a number")
+            raise UndefinedScoreError("the last activation's result is not a number")
         return self._relus
 
     @cached_property
@@ -242,29 +247,30 @@ class RecordedPass:
 
     @cached_property
     def features(self) -> dict[str, Tensor]:
-        """Feature maps that the network's blocks return, by name.
-
-        Blocks are the members of the network and of its (nested) Sequentials; a norm or an activation belongs to the
-        member before it.
-        """
+        """Feature maps that the network's blocks return, by name, in order; see `BlockOutputs`."""
         self._expect("features")
-        outputs = {name: self._named[name] for name in self._blocks if name in self._named}
+        outputs = self._blocks.maps
         maps = {name: output for name, output in outputs.items() if is_feature_map(output, axes=self._axes)}
         self._kept.check(*maps.values())
         return maps
 
     def outputs(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Outputs of modules by name, the last call of each.
+        """Outputs of modules by name, the last call of each; of a module with several names its last calls in turn.
 
         Raises:
             ProxyError: No module of that name ran.
         """
         self._expect("outputs")
+        ran = {
+            name: output
+            for module, outputs in self._named.items()
+            for name, output in zip(self._names[module], outputs, strict=False)
+        }
         for name in names:
-            if name not in self._named:
-                ran = ", ".join(self._named)
-                raise ProxyError(f"no module {name!r} returned a tensor.{did_you_mean(name, self._named)} Ran: {ran}")
-        outputs = {name: self._named[name] for name in names}
+            if name not in ran:
+                hint = did_you_mean(name, ran)
+                raise ProxyError(f"no module {name!r} returned a tensor.{hint} Ran: {', '.join(ran)}")
+        outputs = {name: ran[name] for name in names}
         self._kept.check(*outputs.values())
         return outputs
 
@@ -278,7 +284,11 @@ class RecordedPass:
         kwargs = {name: self._kept.current(argument) for name, argument in kwargs.items()}
         if func in _relu_functions():
             return self._relu(func, args, kwargs)
+        on = units_on(func, args, kwargs) if "relus" in self._reads else None  # before it runs, which may be in place
         result = self._kept.run(func, args, kwargs)
+        if on is not None:
+            self._relus.append(on)
+            self._last_relu = result
         if func in _layer_functions():
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             self.weights.append(weight)
@@ -297,21 +307,32 @@ class RecordedPass:
             self._kept.replace(x, result)
         return result
 
-    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def _hook(self, names: int) -> Callable[[nn.Module, Any, Any], None]:
         """Keeps every module's output, so that what runs does not depend on what is read, and notes those that are."""
-        is_named = "outputs" in self._reads or name in self._blocks
 
         def read(module: nn.Module, _: Any, output: Any) -> None:
             output = self._kept.current(output)
             if not isinstance(output, torch.Tensor):
                 return
             self._kept.keep(output)
-            if is_named:
-                self._named[name] = output
+            if "outputs" in self._reads:
+                self._named[module] = [*self._named[module], output][-names:]
             if "modules" in self._reads and _is_leaf(module):
                 self._modules.append((module, output))
 
         return read
+
+    def _block_hook(self, module: nn.Module, given: Any, output: Any) -> None:
+        first = self._kept.current(given[0]) if given else None
+        self._blocks.left(module, first, self._kept.current(output))
+
+
+def _names(network: nn.Module) -> dict[nn.Module, list[str]]:
+    """Names of every module, in order of registration; several where it is shared."""
+    names: dict[nn.Module, list[str]] = defaultdict(list)
+    for name, module in network.named_modules(remove_duplicate=False):
+        names[module].append(name)
+    return names
 
 
 def _is_leaf(module: nn.Module) -> bool:
@@ -320,24 +341,6 @@ def _is_leaf(module: nn.Module) -> bool:
 
 def _trainable(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-
-def _blocks(network: nn.Module) -> list[str]:
-    """Names of a network's blocks, in order of registration; see `RecordedPass.features`."""
-    members = list(_members(network, ""))
-    return [
-        name
-        for index, (name, _) in enumerate(members)
-        if index + 1 == len(members) or not isinstance(members[index + 1][1], _elementwise())
-    ]
-
-
-def _members(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    for name, child in module.named_children():
-        if isinstance(child, nn.Sequential | nn.ModuleList):
-            yield from _members(child, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", child
 
 
 class SharedPasses:

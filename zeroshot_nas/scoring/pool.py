@@ -34,8 +34,8 @@ def score_pool(
         settings: As in `zeroshot_nas.score`; the parts of an aggregate share their passes.
 
     Returns:
-        For each network a dict of its scores by `Proxy.key`: those asked for and the parts of aggregates. A network for
-        which a part of an aggregate failed has the lowest rank in it; where all failed, so has the aggregate.
+        For each network a dict of its scores by `Proxy.key`: those asked for and the parts of aggregates. An aggregate
+        of which a part failed has failed, with the part's reason; among the ranks of the others it stays the lowest.
 
     Raises:
         ProxyError: As in `zeroshot_nas.score`.
@@ -104,7 +104,7 @@ def aggregate_scores(aggregate: str | Proxy, pool: Sequence[Mapping[str, Score]]
 
 def _joined(proxy: Proxy, value: float, parts: Sequence[Score]) -> Score:
     seconds, repeats = sum(part.seconds for part in parts), min(part.repeats for part in parts)
-    if any(part.ok for part in parts):
+    if all(part.ok for part in parts):
         return Score(proxy.key, value, None, repeats, seconds)
-    reasons = "; ".join(f"{part.proxy}: {part.reason}" for part in parts)
+    reasons = "; ".join(f"{part.proxy}: {part.reason}" for part in parts if not part.ok)
     return Score(proxy.key, math.nan, None, repeats, seconds, "failed", reasons)

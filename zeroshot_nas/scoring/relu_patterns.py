@@ -1,9 +1,9 @@
-"""On-off patterns of ReLUs: which units are on for which images, and how many patterns differ."""
+"""On-off patterns of ReLUs and their like: which units are on for which images, and how many patterns differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError
@@ -23,19 +23,52 @@ _WORD = 62
 _TABLE = 1 << 22
 """Up to this many possible patterns, those seen are marked in a table; beyond, they are sorted."""
 
+_LIKE_RELU = frozenset(
+    """
+    celu elu gelu hardswish hardtanh leaky_relu mish prelu relu relu6 rrelu selu silu softplus softsign tanh threshold
+    """.split()  # noqa: SIM905  read as a list of words
+)
+"""Activations whose units count, by torch's names: they bend or turn at zero. Gates (sigmoids, GLU) don't."""
+
+
+def units_on(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """Which units of an activation are on: those whose input is above zero, or above a threshold's own level.
+
+    Args:
+        func: Any torch function.
+        args: What it is called with, before it runs.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        Booleans of the input's shape; None where the function is no such activation.
+
+    Example:
+        >>> units_on(torch.nn.functional.hardswish, [torch.tensor([-1.0, 0.0, 2.0])], {}).tolist()
+        [False, False, True]
+        >>> units_on(torch.sigmoid, [torch.zeros(2)], {}) is None
+        True
+    """
+    name = getattr(func, "__name__", "").strip("_")
+    if name not in _LIKE_RELU:
+        return None
+    x = args[0] if args else kwargs["input"]
+    level = (args[1] if len(args) > 1 else kwargs["threshold"]) if name == "threshold" else 0
+    on: Tensor = x.detach() > level
+    return on
+
 
 def relu_units(relus: Sequence[Tensor], images: int, *, spatial: bool = False) -> list[Tensor]:
-    """Every ReLU's result as a matrix ``(N, units)``, without a copy where memory allows.
+    """Every activation's units as a matrix ``(N, units)``, without a copy where memory allows.
 
     Units stand in the order in which they lie in memory, the same for all images.
 
     Args:
-        relus: Of each of the network's ReLUs which units are on, ``(N, ...)``, or its result.
+        relus: Of each of the network's activations which units are on, ``(N, ...)``, or of a ReLU its result.
         images: N.
         spatial: Leave out those without spatial axes.
 
     Raises:
-        ProxyError: There is no ReLU, or one whose first axis is not the images.
+        ProxyError: There is none, or one whose first axis is not the images.
 
     Example:
         >>> [tuple(units.shape) for units in relu_units([torch.ones(2, 3, 4, 4), torch.ones(2, 5)], 2)]
@@ -44,10 +77,15 @@ def relu_units(relus: Sequence[Tensor], images: int, *, spatial: bool = False) -
     wanted = [relu for relu in relus if relu.dim() > 2 or not spatial]
     if not wanted:
         where = " on a feature map" if spatial else ""
-        raise ProxyError(f"this proxy reads ReLUs, and the module calls none{where} (ReLU6 and others don't count)")
+        raise ProxyError(
+            f"this proxy reads ReLUs and their like, and the module calls none{where} "
+            f"({', '.join(sorted(_LIKE_RELU))} count, gates don't)"
+        )
     for relu in wanted:
         if relu.dim() < 2 or len(relu) != images:
-            raise ProxyError(f"expected ReLUs of {images} images on the first axis, got shape {tuple(relu.shape)}")
+            raise ProxyError(
+                f"expected activations of {images} images on the first axis, got shape {tuple(relu.shape)}"
+            )
     return [_flat(relu) for relu in wanted]
 
 
@@ -55,7 +93,7 @@ def shared_units(units: Tensor) -> Tensor:
     """How many units are on in both images, for every pair ``(N, N)``; float64, exact.
 
     Args:
-        units: A ReLU's result ``(N, units)``, nothing below zero.
+        units: Which units are on ``(N, units)``: booleans, or a ReLU's result.
 
     Example:
         >>> shared_units(torch.tensor([[1.0, 0.5, 0.0], [0.0, 2.0, 0.0]])).tolist()
@@ -72,7 +110,7 @@ def unit_codes(units: Tensor) -> Tensor:
     """Every unit's pattern over the images, as bits: int64 ``(words, units)``, 62 images a word.
 
     Args:
-        units: A ReLU's result ``(N, units)``, nothing below zero.
+        units: Which units are on ``(N, units)``: booleans, or a ReLU's result.
 
     Example:
         >>> unit_codes(torch.tensor([[1.0, 0.0, 3.0], [0.0, 0.0, 2.0]])).tolist()  # two images, three units
@@ -86,7 +124,7 @@ def count_patterns(codes: Tensor) -> int:
     """How many units' patterns differ.
 
     Args:
-        codes: From `unit_codes`; of several ReLUs, ``torch.cat([...], dim=1)``.
+        codes: From `unit_codes`; of several activations, ``torch.cat([...], dim=1)``.
 
     Example:
         >>> count_patterns(torch.tensor([[1, 0, 3, 0]]))
@@ -106,10 +144,10 @@ def count_patterns(codes: Tensor) -> int:
 
 
 def count_images(relus: Sequence[Tensor]) -> int:
-    """How many images differ in the pattern of their units; it reads only the ReLUs that it takes to tell them apart.
+    """How many images differ in the pattern of their units; it reads only as many activations as tell them apart.
 
     Args:
-        relus: Results ``(N, units)``, nothing below zero.
+        relus: Which units are on ``(N, units)``: booleans, or a ReLU's result.
 
     Example:
         >>> count_images([torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])])
