@@ -8,10 +8,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import TensorDataset
 
 from zeroshot_nas.errors import DataError, FileFormatError, MissingExtraError
+from zeroshot_nas.training import plain_pickle
 from zeroshot_nas.training.base import fit_to, from_datasets, load_data
 from zeroshot_nas.training.images import read_image
 
@@ -70,6 +73,20 @@ class _Evil:
         return print, ("run",)
 
 
+def _calls(function, *arguments, state=None):
+    """A pickle that has numpy's own function called with anything, and its result's state set."""
+
+    class Call:
+        def __reduce__(self):
+            return (function, arguments) if state is None else (function, arguments, state)
+
+    return pickle.dumps({b"data": Call(), b"labels": [0]}, protocol=2)
+
+
+_RECONSTRUCT = np.zeros(1).__reduce__()[0]
+_EMPTY = (np.ndarray, (0,), b"b")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -77,7 +94,21 @@ class _Evil:
         (pickle.dumps({b"data": 1}), "data_batch_3 is no CIFAR file"),
         (pickle.dumps({b"data": _pixels(2), b"labels": [0]}, 2), "data_batch_3 is no CIFAR file"),
         (pickle.dumps([1]), "expected a dictionary, got list"),
-        (pickle.dumps(_Evil()), "asks for builtins.print"),
+        (pickle.dumps(_Evil()), "asks for 'builtins.print'"),
+        (_calls(np.ndarray, (1 << 40,), np.dtype("u1")), "data_batch_3 is damaged"),
+        (_calls(np.dtype, "O8", False, True), "other numbers than bytes"),
+        (_calls(_RECONSTRUCT, *_EMPTY, state=(1, (1 << 40,), np.dtype("u1"), False, b"short")), "does not fit"),
+        (_calls(_RECONSTRUCT, *_EMPTY, state=(1, (1,), np.dtype("O"), False, [1 << 40])), "other numbers than bytes"),
+        (_calls(_RECONSTRUCT, *_EMPTY, state=(1, (-1,), np.dtype("u1"), False, b"x")), "does not fit"),
+        (_calls(_RECONSTRUCT, *_EMPTY, state=(1, (2, 1), np.dtype("u1"), False, b"xy")), "is no CIFAR file"),
+        (pickle.dumps({b"data": _pixels(1), b"labels": [b"cat"]}, 2), "data_batch_3 is no CIFAR file"),
+        (pickle.dumps({b"data": _pixels(1), b"labels": [1 << 70]}, 2), "data_batch_3 is no CIFAR file"),
+        (pickle.dumps({(1, 2): 1}, 2), "its parts do not fit together"),
+        (b"\x80\x02}\x93.", "its parts do not fit together"),
+        (b"\x80\x02j\xff\xff\xff\x7f.", "its parts do not fit together"),
+        (b"\x80\x02Nr\xff\xff\xff\x7f.", "expected a dictionary, got NoneType"),
+        (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x00.", "data_batch_3 is damaged"),
+        (b"(lp0\n(lp1\nd.", "its parts do not fit together"),
     ],
 )
 def test_a_damaged_pickle_is_named_and_nothing_in_it_is_run(cifar10, capsys, content, message):
@@ -86,6 +117,27 @@ def test_a_damaged_pickle_is_named_and_nothing_in_it_is_run(cifar10, capsys, con
     with pytest.raises(FileFormatError, match=message):
         load_data(f"cifar10:{path}")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickles_of_every_protocol_are_read(cifar10, protocol):
+    path, parts = cifar10
+    before = load_data(f"cifar10:{path}")
+    pixels, labels = parts["test_batch"]
+    column_major = np.asfortranarray(pixels)
+    for array in (pixels, column_major):
+        (path / "test_batch").write_bytes(pickle.dumps({b"data": array, b"labels": labels}, protocol=protocol))
+        assert torch.equal(load_data(f"cifar10:{path}").test_images, before.test_images)
+
+
+@given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
+def test_a_changed_byte_of_a_pickle_is_refused_or_harmless(place, byte):
+    content = bytearray(pickle.dumps({b"data": np.zeros((2, 4), np.uint8), b"labels": [1, 2]}, protocol=2))
+    content[int(place * len(content))] = byte
+    try:
+        plain_pickle.load(bytes(content))
+    except ValueError:
+        return
 
 
 def test_missing_and_short_files_are_named(cifar10):
