@@ -176,6 +176,10 @@ class UncountedOperatorWarning(UserWarning):
     """A module uses operators whose multiply-adds are not counted."""
 
 
+class DataWarning(UserWarning):
+    """Some files of a data set are left out."""
+
+
 class UnfinishedRunWarning(UserWarning):
     """A run is exported whose training was not at its end."""
 
