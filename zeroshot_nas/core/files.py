@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from zeroshot_nas.errors import ZeroShotNASError
 
 
 def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
@@ -25,3 +28,21 @@ def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
 def write_text(file: Path, text: str) -> None:
     """Writes UTF-8 text, whole or not at all."""
     write_atomically(file, lambda draft: draft.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def explained_writes(folder: Path, error: type[Exception], way_out: str) -> Iterator[None]:
+    """What the system says while files are written, such as that the disk is full, as an error of ours.
+
+    Args:
+        folder: Where they are written.
+        error: What is raised.
+        way_out: What to do, for the message.
+    """
+    try:
+        yield
+    except ZeroShotNASError:
+        raise
+    except OSError as reason:
+        said = reason.strerror or str(reason)
+        raise error(f"{folder} can't be written to ({said[:1].lower()}{said[1:]}); {way_out}") from reason

@@ -302,11 +302,8 @@ def _check_labels(labels: Tensor, name: str, count: int, classes: int) -> None:
 
 def _check_held_out(held_out: Tensor, count: int) -> None:
     right = isinstance(held_out, torch.Tensor) and held_out.dtype == torch.int64 and held_out.ndim == 1
-    if (
-        not right
-        or not 0 < len(held_out.unique()) == len(held_out) < count
-        or not 0 <= held_out.min() <= held_out.max() < count
-    ):
+    places = set(held_out.tolist()) if right else set()
+    if len(places) < len(held_out) or not places < set(range(count)) or not places:
         raise DataError(
             f"held_out must be an int64 tensor of different indices of the {count} training images, some of them but "
             f"not all; got {_describe(held_out)}"

@@ -93,7 +93,7 @@ def _bound(image: Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS and image.format in ("JPEG", "MPO"):
         shrink = (width * height / MAX_PIXELS) ** 0.5
-        image.draft(None, (int(width / shrink / 2), int(height / shrink / 2)))  # type: ignore[no-untyped-call]
+        image.draft(None, (int(width / shrink / 2), int(height / shrink / 2)))
         width, height = image.size
     if width * height > MAX_PIXELS:
         raise DataError(
