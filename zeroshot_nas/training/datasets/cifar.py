@@ -35,9 +35,9 @@ def cifar10(path: Path) -> ImageData:
     train = [f"data_batch_{number}" for number in range(1, 6)]
     if (path / f"{train[0]}.bin").exists():
         parts = [_binary([path / f"{name}.bin" for name in names], 1) for names in (train, ["test_batch"])]
-        return _data(parts, _text_names(path / "batches.meta.txt", _NAMES), f"cifar10:{path}")
+        return _data(parts, _text_names(path / "batches.meta.txt", _NAMES), f"cifar10:{path.resolve()}")
     parts = [_pickled([path / name for name in names], b"labels") for names in (train, ["test_batch"])]
-    return _data(parts, _pickled_names(path / "batches.meta", b"label_names"), f"cifar10:{path}")
+    return _data(parts, _pickled_names(path / "batches.meta", b"label_names"), f"cifar10:{path.resolve()}")
 
 
 @register_data("cifar100")
@@ -51,9 +51,9 @@ def cifar100(path: Path) -> ImageData:
     if (path / "train.bin").exists():
         parts = [_binary([path / name], 2) for name in ("train.bin", "test.bin")]
         numbers = tuple(map(str, range(100)))
-        return _data(parts, _text_names(path / "fine_label_names.txt", numbers), f"cifar100:{path}")
+        return _data(parts, _text_names(path / "fine_label_names.txt", numbers), f"cifar100:{path.resolve()}")
     parts = [_pickled([path / name], b"fine_labels") for name in ("train", "test")]
-    return _data(parts, _pickled_names(path / "meta", b"fine_label_names"), f"cifar100:{path}")
+    return _data(parts, _pickled_names(path / "meta", b"fine_label_names"), f"cifar100:{path.resolve()}")
 
 
 def _data(parts: Sequence[tuple[Tensor, Tensor]], names: Sequence[str], name: str) -> ImageData:
