@@ -189,6 +189,10 @@ class ClusterWarning(UserWarning):
     """A cluster has no workers yet; tasks wait for them."""
 
 
+class DataWarning(UserWarning):
+    """Some files of a data set are left out."""
+
+
 class UnfinishedRunWarning(UserWarning):
     """A run is exported whose training was not at its end."""
 

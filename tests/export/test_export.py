@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import random
+import resource
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.errors import DataError, ExportError, FileFormatError
@@ -22,6 +24,7 @@ from zeroshot_nas.export.formats import onnx_file, quantization
 from zeroshot_nas.export.formats.standalone import source
 from zeroshot_nas.network import module
 from zeroshot_nas.network.module import build
+from zeroshot_nas.network.to_onnx import onnx_model
 from zeroshot_nas.spaces.base import get_space
 from zeroshot_nas.training.base import ImageData
 from zeroshot_nas.training.checkpoint import TrainedNetwork, load
@@ -279,3 +282,149 @@ def test_the_python_file_has_the_sources_of_the_package():
     text = source(trained_network(get_space("nasbench201", num_cells=1).sample(random.Random(1))))
     for part in (module.Graph, module.Zero, module.Linear, module.Residual):
         assert inspect.getsource(part) in text
+
+
+@pytest.mark.parametrize("space", ["resnet", "mobilenet", "nasbench201", "nasbench301"])
+@pytest.mark.parametrize("opset", [13, 14, 17, 18, 21])
+def test_files_of_older_and_newer_opsets_compute_the_same(space, opset):
+    options = {"mobilenet": {"squeeze_excite": True}, "nasbench201": {"num_cells": 1}}.get(space, {})
+    options = {"nasbench301": {"num_cells": 2, "channels": 4}}.get(space, options)
+    size = {"mobilenet": (1, 16, 16)}.get(space, (3, 16, 16) if space == "resnet" else (3, 32, 32))
+    architecture = get_space(space, input_size=size, **options).sample(random.Random(1))
+    network = build(architecture).eval()
+    model = onnx_model(network, size, dynamic_batch=True, opset=opset)
+    onnx.checker.check_model(model)
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [opset]
+    assert model.ir_version <= {13: 7, 14: 7, 17: 8}.get(opset, 10)
+    images = torch.rand(3, *size)
+    (logits,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(logits, network(images).detach().numpy(), atol=1e-4, rtol=1e-4)
+
+
+def test_an_opset_that_cannot_be_had_is_refused_by_name(run, tmp_path):
+    with pytest.raises(ExportError, match="ONNX opset 12 is too old; expected 13 or later"):
+        export_network(run, tmp_path, opset=12)
+    spread = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.GroupNorm(1, 2), torch.nn.Mish())
+    with pytest.raises(ExportError, match=r"Mish is not in ONNX opset 13; choose a later one"):
+        onnx_model(spread, (1, 8, 8), opset=13)
+
+
+def test_int8_of_an_older_opset(run, tmp_path):
+    report = export_network(run, tmp_path, int8=True, opset=13)
+    versions = [onnx.load(str(each.file)).opset_import[0].version for each in report.files]
+    assert versions == [13, 13]
+    assert report.files[1].accuracy > report.accuracy - 0.03
+
+
+def test_no_code_of_the_current_folder_or_the_environment_is_run(tmp_path, monkeypatch):
+    for name in ("torch", "random", "zlib", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w'); raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    report = export_network(trained_network(NET), tmp_path / "out", formats=["python"])
+    assert report.files[0].max_difference < 1e-4
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch", "python"])
+def test_a_full_disk_is_said_in_one_line(tmp_path, form):
+    network = trained_network(NET)
+    (tmp_path / FORMATS[form].file).write_bytes(b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(ExportError, match=r"can't be written to|could not be|does not run by itself"):
+            export_network(network, tmp_path, formats=[form])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [file.name for file in tmp_path.iterdir()] == [FORMATS[form].file]
+    assert (tmp_path / FORMATS[form].file).read_bytes() == b"old"
+
+
+class _Own(torch.nn.Module):
+    """A module of anyone's."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.BatchNorm2d(4), torch.nn.Hardswish()
+        )
+        self.head = torch.nn.Linear(4 * 64, 10)
+
+    def forward(self, x):
+        return self.head(self.body(x).view(len(x), -1))
+
+
+def test_any_module_is_exported(tmp_path):
+    module, images = _Own(), torch.rand(3, 1, 8, 8)
+    report = export_network(module, tmp_path, formats=["onnx", "torch"], int8=True, data="digits")
+    assert [each.kind for each in report.files] == ["onnx", "onnx int8", "torch.export"]
+    assert report.accuracy == pytest.approx(report.files[0].accuracy)
+    assert module.training
+    (logits,) = onnxruntime.InferenceSession(str(tmp_path / "model.onnx")).run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(logits, module.eval()(images).detach().numpy(), atol=1e-4)
+    about = {entry.key: entry.value for entry in onnx.load(str(tmp_path / "model.onnx")).metadata_props}
+    assert json.loads(about["class_names"]) == list("0123456789")
+    assert json.loads(about["normalization"]) == {"mean": [0.0], "std": [1.0]}
+    assert "cropped at the centre" in about["resize"]
+    assert "architecture" not in about
+    plain = build(NET).eval()
+    export_network(plain, tmp_path / "plain", formats=["python"])
+    assert (tmp_path / "plain" / "model.py").exists()
+
+
+def test_a_trained_module_is_exported_with_its_normalisation(tmp_path):
+    trained = train(_Own(), "digits", Recipe(epochs=1, batch_size=256), progress=False)
+    report = export_network(trained.network, tmp_path, data="digits")
+    assert report.accuracy == pytest.approx(trained.test_accuracy)
+    assert report.files[0].accuracy == pytest.approx(trained.test_accuracy)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "error", "message"),
+    [
+        (3, {}, TypeError, "takes a run's folder, a .pt file or an nn.Module, got int"),
+        (_Own(), {}, ExportError, r"a _Own does not say what images it takes; give input_size"),
+        (
+            _Own(),
+            {"input_size": (1, 9, 9)},
+            ExportError,
+            r"gives no logits .* for images \(2, 1, 9, 9\).*Check input_size",
+        ),
+        (_Own(), {"input_size": (1, 8, 8), "formats": ["python"]}, ExportError, "has no source that could be written"),
+        (torch.nn.Identity(), {"input_size": (1, 8, 8)}, DataError, r"must return logits \(N, 1\)"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(tmp_path, model, options, error, message):
+    with pytest.raises(error, match=message):
+        export_network(model, tmp_path, **options)
+
+
+def test_a_run_on_a_users_folder_is_exported_from_anywhere_and_leaves_it_alone(tmp_path, monkeypatch):
+    photos = tmp_path / "photos"
+    for name, colour in (("cat", 20), ("dog", 220)):
+        (photos / name).mkdir(parents=True)
+        for index in range(6):
+            Image.new("L", (9, 9), colour + index).save(photos / name / f"{index}.png")
+    before = sorted(photos.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    net = Architecture.from_string("SuperConvK3BNRELU(1,8,2,1)", (1, 8, 8), 2)
+    result = train(net, "folder:photos", Recipe(epochs=2, batch_size=4), out=tmp_path / "run", progress=False)
+    assert json.loads((tmp_path / "run" / "train.json").read_text())["data"] == f"folder:{photos}"
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert sorted(len(split[part]) for part in ("train", "test")) == [2, 10]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = train(
+        net, f"folder:{photos}", Recipe(epochs=2, batch_size=4), out=tmp_path / "run", resume=True, progress=False
+    )
+    assert again.test_accuracy == result.test_accuracy
+    for index in range(6, 12):
+        Image.new("L", (9, 9), 20 + index).save(photos / "cat" / f"new{index}.png")
+    report = export_network(tmp_path / "run", int8=True)
+    assert report.accuracy == result.test_accuracy
+    assert set(before) == {each for each in photos.rglob("*") if "new" not in each.name}
+    resumed = train(
+        net, f"folder:{photos}", Recipe(epochs=2, batch_size=4), out=tmp_path / "run", resume=True, progress=False
+    )
+    assert resumed.images == result.images

@@ -1,6 +1,12 @@
 """Trained networks on disk: what is written comes back, and what is not ours is refused."""
 
+import io
 import json
+import resource
+import subprocess
+import sys
+import zipfile
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -10,7 +16,7 @@ from hypothesis import strategies as st
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.files import write_atomically
 from zeroshot_nas.costs.cost import cost
-from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError
+from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError, StoreError
 from zeroshot_nas.network.module import build
 from zeroshot_nas.training.checkpoint import (
     RunFolder,
@@ -116,7 +122,7 @@ def test_a_file_cut_short_anywhere_is_refused(folder):
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory):
     file = tmp_path_factory.mktemp("changed") / "best.pt"
-    torch.save(pack(_network(), 1, None), file)
+    RunFolder(file.parent, force=False).save_weights("best.pt", pack(_network(), 1, None))
     return file, file.read_bytes()
 
 
@@ -129,7 +135,68 @@ def test_a_changed_byte_is_refused_or_harmless(scratch, place, byte):
         network = load(file)
     except FileFormatError:
         return
-    assert network(IMAGES).shape == (5, network.architecture.num_classes)
+    assert torch.equal(network(IMAGES), _network()(IMAGES))  # not a weight is another
+
+
+def test_every_flipped_bit_of_a_weight_is_seen(scratch):
+    file, content = scratch
+    weights = _network().blocks[0][0].weight.detach().numpy().tobytes()
+    start = content.index(weights)
+    for bit in range(8):
+        changed = bytearray(content)
+        changed[start + 17 * bit] ^= 1 << bit
+        file.write_bytes(changed)
+        with pytest.raises(FileFormatError, match=r"best\.pt is damaged|not a checkpoint"):
+            load(file)
+
+
+def test_a_compressed_archive_is_refused_before_it_is_inflated(scratch, tmp_path):
+    with zipfile.ZipFile(io.BytesIO(scratch[1])) as whole, zipfile.ZipFile(tmp_path / "best.pt", "w", 8) as small:
+        for entry in whole.infolist():
+            small.writestr(entry.filename, whole.read(entry))
+    with pytest.raises(FileFormatError, match=r"best\.pt is damaged"):
+        load(tmp_path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    network = _network()
+    with torch.no_grad():
+        network.head[1].weight[0, 0] = float("nan")
+    torch.save(pack(network, 1, None), tmp_path / "best.pt")
+    with pytest.raises(FileFormatError, match="weights that are not finite"):
+        load(tmp_path)
+
+
+@contextmanager
+def _largest_file(size):
+    """Files can't grow beyond a size, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_what_was_there_and_is_said_in_one_line(folder):
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with RunFolder(folder, force=False, resume=True) as run, _largest_file(1000):
+        for write in (lambda: run.save_weights("best.pt", pack(_network(1), 4, 0.6)), lambda: run.save_log("x" * 2000)):
+            with pytest.raises(
+                StoreError, match=r"run can't be written to \(file too large\); what the run had is as it was"
+            ):
+                write()
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_the_same_weights_give_the_same_file_whatever_the_process(folder, tmp_path):
+    code = f"""
+import torch
+from tests.training.test_checkpoint import _network, pack, RunFolder
+RunFolder({str(tmp_path / "other")!r}, force=False).save_weights("best.pt", pack(_network(), 3, 0.5))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "other" / "best.pt").read_bytes() == (folder / "best.pt").read_bytes()
 
 
 @pytest.mark.parametrize(

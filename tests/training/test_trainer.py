@@ -12,15 +12,28 @@ import time
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.cost import cost
-from zeroshot_nas.errors import ArchitectureError, DataError, OutputExistsError, TrainingError, UnknownNameError
+from zeroshot_nas.errors import (
+    ArchitectureError,
+    DataError,
+    FileFormatError,
+    OutputExistsError,
+    RunInUseError,
+    SettingsChangedError,
+    TrainingError,
+    UnknownNameError,
+)
 from zeroshot_nas.network.module import build
+from zeroshot_nas.runs.resume import resume
 from zeroshot_nas.training import learner, trainer
 from zeroshot_nas.training.base import ImageData
 from zeroshot_nas.training.checkpoint import load, predict
 from zeroshot_nas.training.recipe import Recipe
+from zeroshot_nas.training.result import wilson_interval
 from zeroshot_nas.training.trainer import train
 
 TINY = Architecture.from_string("SuperConvK3BNRELU(1,8,1,1)", (1, 6, 6), num_classes=2)
@@ -39,6 +52,10 @@ def _bars(count=60):
 
 
 BARS = _bars()
+
+
+def _linear(classes, side=6):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(side * side, classes))
 
 
 def _train(model=TINY, data=BARS, recipe=QUICK, **options):
@@ -170,11 +187,15 @@ def test_the_test_part_is_looked_at_once(monkeypatch):
     [([0.2, 0.9, 0.5], 2), ([0.2, 0.9, 0.9], 3), ([0.9, 0.9, 0.1], 2), ([0.5, 0.4, 0.3], 1)],
 )
 def test_the_best_epoch_is_the_later_of_the_most_accurate(monkeypatch, tmp_path, accuracies, best):
-    values = iter([*accuracies, 0.77])  # the last is the test's
-    for module in (trainer, learner):
-        monkeypatch.setattr(module, "accuracy", lambda *_: next(values))
+    values = iter(accuracies)
+    monkeypatch.setattr(learner, "accuracy", lambda *_: next(values))
+    monkeypatch.setattr(trainer, "confusion", lambda *_: ((7, 8), (0, 15)))
     result = _train(out=tmp_path)
-    assert (result.best_epoch, result.validation_accuracy, result.test_accuracy) == (best, accuracies[best - 1], 0.77)
+    assert (result.best_epoch, result.validation_accuracy, result.test_accuracy) == (
+        best,
+        accuracies[best - 1],
+        22 / 30,
+    )
     kept = [torch.load(tmp_path / name, weights_only=True)["epoch"] for name in ("best.pt", "last.pt")]
     assert kept == [best, 3]
 
@@ -218,7 +239,7 @@ def test_flips_are_part_of_the_recipe(monkeypatch):
 def test_files_hold_the_result_and_load_as_the_network(tmp_path):
     result = _train(out=tmp_path / "run", seed=3)
     assert sorted(p.name for p in result.weights.parent.iterdir()) == [
-        "architecture.json", "best.pt", "call.json", "last.pt", "state.pt", "train.json", "train.log",
+        ".lock", "architecture.json", "best.pt", "call.json", "last.pt", "state.pt", "train.json", "train.log",
     ]  # fmt: skip
     loaded = load(tmp_path / "run")
     assert torch.equal(predict(loaded, BARS.test_images), predict(result.network, BARS.test_images))
@@ -264,7 +285,8 @@ def test_ctrl_c_leaves_a_valid_run(monkeypatch, tmp_path):
     result = _train(recipe=Recipe(epochs=50, batch_size=16), out=tmp_path)
     assert (result.state, result.epochs) == ("interrupted", 2)
     written = json.loads((tmp_path / "train.json").read_text())
-    assert (written["state"], written["epochs"], written["test_accuracy"]) == ("interrupted", 2, result.test_accuracy)
+    assert (written["state"], written["epochs"], written["test_accuracy"]) == ("interrupted", 2, None)
+    assert math.isnan(result.test_accuracy)
     assert _equal(dict(load(tmp_path / "best.pt").state_dict()), _weights(result))
     assert load(tmp_path / "last.pt")(BARS.test_images).isfinite().all()
 
@@ -281,7 +303,7 @@ def test_ctrl_c_before_the_first_epoch_is_passed_on(monkeypatch, tmp_path):
     _interrupt_at(monkeypatch, call=2)
     with pytest.raises(KeyboardInterrupt):
         _train(out=tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_killed_process_leaves_valid_files(tmp_path):
@@ -320,7 +342,21 @@ def test_a_loss_that_is_not_finite_stops_with_advice(rate):
     [
         ({"data": "digit"}, UnknownNameError, "Did you mean 'digits'"),
         ({"data": "digits"}, DataError, r"num_classes=2, but 'digits' has 10 classes.*num_classes=10\)"),
-        ({"model": torch.nn.Linear(2, 2)}, ArchitectureError, "takes an Architecture or a Network, got Linear"),
+        ({"model": 3}, ArchitectureError, "takes an Architecture or an nn.Module, got int"),
+        ({"model": torch.nn.ReLU()}, ArchitectureError, "ReLU has nothing to train"),
+        ({"model": torch.nn.Linear(2, 2)}, DataError, r"Linear does not take images \(2, 1, 6, 6\)"),
+        (
+            {"model": torch.nn.Conv2d(1, 2, 3)},
+            DataError,
+            r"Conv2d must return logits \(N, 2\) for images .*, got \(2, 2,",
+        ),
+        (
+            {"model": _linear(3)},
+            DataError,
+            "Sequential has 3 outputs, but there are 2 classes; give it a last layer of 2",
+        ),
+        ({"model": _linear(2), "input_size": (1, 5, 5)}, DataError, "does not take images"),
+        ({"input_size": (1, 5, 5)}, DataError, "an architecture has its own input_size"),
         ({"model": dataclasses.replace(TINY, num_classes=3)}, DataError, "num_classes=3, but 'bars' has 2"),
         ({"recipe": Recipe(validation_fraction=0.01)}, DataError, "30 training images.*leave 30.*and 0 to validate"),
         ({"recipe": Recipe(validation_fraction=0.99)}, DataError, "leave 1 to train on and 29"),
@@ -350,6 +386,175 @@ def test_running_result_has_no_test_accuracy_in_json():
     assert result.to_dict()["test_accuracy"] is None
     assert result.to_dict()["weights"] is None
     assert "network" not in result.to_dict()
+
+
+def test_the_result_says_how_sure_it_is_and_what_is_taken_for_what(tmp_path):
+    result = _train(out=tmp_path)
+    said, labels = predict(result.network, BARS.test_images).argmax(1), BARS.test_labels
+    expected = [[int(((labels == i) & (said == j)).sum()) for j in range(2)] for i in range(2)]
+    assert [list(row) for row in result.confusion] == expected
+    assert result.images == {"train": 27, "validation": 3, "test": 30}
+    right = expected[0][0] + expected[1][1]
+    assert result.test_accuracy == right / 30
+    assert result.test_interval == wilson_interval(right, 30)
+    assert result.class_accuracy == {name: expected[i][i] / 15 for i, name in enumerate(("row", "column"))}
+    written = json.loads((tmp_path / "train.json").read_text())
+    assert written["confusion"] == expected
+    assert written["images"] == result.images
+    assert written["class_accuracy"] == result.class_accuracy
+    assert written["test_interval"] == list(result.test_interval)
+    assert f"[ {', '.join(map(str, expected[0]))} ]" in (tmp_path / "train.json").read_text()  # a row, a line
+
+
+@given(right=st.integers(0, 300), more=st.integers(0, 300))
+def test_wilsons_interval_solves_its_equation(right, more):
+    """Its bounds are where ``|p - q| = z sqrt(q (1 - q) / n)``, and mirror each other."""
+    count = right + more or 1
+    share, (low, high) = right / count, wilson_interval(right, count)
+    assert 0 <= low <= share <= high <= 1
+    for bound in (low, high):
+        limit = 1.959963984540054 * math.sqrt(bound * (1 - bound) / count)
+        assert abs(share - bound) == pytest.approx(limit, abs=1e-9)
+    assert wilson_interval(count - right, count) == pytest.approx((1 - high, 1 - low))
+
+
+def test_rows_show_classes_confusions_and_counts():
+    result = dataclasses.replace(
+        _train(), confusion=((8, 2, 0), (0, 0, 0), (5, 0, 5)), class_names=("cat", "dog", "owl"), test_accuracy=13 / 20,
+        images={"train": 27, "validation": 3, "test": 20},
+    )  # fmt: skip
+    rows = dict(result.rows())
+    assert rows["test accuracy"] == "65.00% of 20 images (95 % interval 43.3% to 81.9%)"
+    assert rows["by class"] == "cat 80.0%, owl 50.0%"
+    assert rows["most confused"] == "owl taken for cat (5), cat taken for dog (2)"
+    assert rows["images"] == "27 to learn from, 3 to choose the epoch, 20 to test"
+    assert math.isnan(result.class_accuracy["dog"])
+    assert result.to_dict()["class_accuracy"]["dog"] is None
+    many = dataclasses.replace(
+        result, class_names=tuple(map(str, range(12))), confusion=tuple((0,) * i + (1,) * 12 for i in range(12))
+    )
+    assert many._by_class().endswith("… (12 classes, the worst first)")
+
+
+def test_an_interrupted_run_in_a_folder_looks_at_the_test_images_once(monkeypatch, tmp_path):
+    sizes = []
+    monkeypatch.setattr(learner, "predict", lambda net, images: sizes.append(len(images)) or predict(net, images))
+    with monkeypatch.context() as patch:
+        _interrupt_at(patch, call=5)
+        result = _train(out=tmp_path)
+    rows = dict(result.rows())
+    assert rows["state"] == f"interrupted after 2 of 3 epochs; go on with: zeroshot-nas resume {tmp_path}"
+    assert rows["test accuracy"].startswith("not known: the 30 test images are looked at once")
+    assert (result.confusion, result.to_dict()["test_interval"], 30 in sizes) == (None, None, False)
+    assert _train(out=tmp_path, resume=True).state == "done"
+    assert sizes.count(30) == 1
+
+
+def test_two_trainings_in_one_folder_are_refused(monkeypatch, tmp_path):
+    seen = []
+
+    def again(*_):
+        if not seen:
+            with pytest.raises(RunInUseError, match="in use by another process") as caught:
+                _train(out=tmp_path, force=True)
+            seen.append(caught)
+        return original(*_)
+
+    original = learner.random_shift
+    monkeypatch.setattr(learner, "random_shift", again)
+    _train(out=tmp_path)
+    assert seen
+    assert _train(out=tmp_path, resume=True).state == "done"  # it is free again
+
+
+@pytest.mark.parametrize("begun", [1, 2])
+def test_a_run_goes_on_with_its_own_number_of_threads(monkeypatch, tmp_path, begun):
+    whole = _train(threads=begun)
+    with monkeypatch.context() as patch:
+        _interrupt_at(patch, call=3)
+        assert _train(out=tmp_path, threads=begun).state == "interrupted"
+    with pytest.raises(SettingsChangedError, match=f"torch threads: {begun} in the run, 3 asked for"):
+        _train(out=tmp_path, resume=True, threads=3)
+    seen, original = [], learner.Learner._train_epoch
+    monkeypatch.setattr(
+        learner.Learner, "_train_epoch", lambda *args: seen.append(torch.get_num_threads()) or original(*args)
+    )
+    assert _equal(_weights(_train(out=tmp_path, resume=True)), _weights(whole))
+    assert set(seen) == {begun}
+
+
+def test_a_run_of_a_release_that_kept_no_threads_goes_on(monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        _interrupt_at(patch, call=3)
+        _train(out=tmp_path)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    del state["settings"]["torch threads"]
+    torch.save({**state, "settings": {**state["settings"], "threads": None}}, tmp_path / "state.pt")
+    assert _train(out=tmp_path, resume=True).state == "done"
+
+
+def test_images_that_the_data_hold_out_choose_the_best_epoch():
+    result = _train(data=dataclasses.replace(BARS, held_out=torch.tensor([3, 4, 20])), recipe=QUICK)
+    assert result.images == {"train": 27, "validation": 3, "test": 30}
+    whole = _train(
+        data=dataclasses.replace(BARS, held_out=torch.tensor([3, 4])), recipe=Recipe(1, 16, validation_fraction=0)
+    )
+    assert whole.images == {"train": 30, "validation": 0, "test": 30}
+    for wrong in (
+        torch.tensor([30]),
+        torch.arange(30),
+        torch.tensor([1, 1]),
+        torch.tensor([1.0]),
+        [1],
+        torch.tensor([-1]),
+    ):
+        with pytest.raises(DataError, match="held_out must be"):
+            dataclasses.replace(BARS, held_out=wrong)
+
+
+class _Viewing(torch.nn.Module):
+    """A module of anyone's: an activation in place, a view, a frozen part, dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.SiLU(inplace=True))
+        self.drop, self.head = torch.nn.Dropout(0.1), torch.nn.Linear(128, 2)
+        self.scale = torch.nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, x):
+        return self.head(self.drop(self.scale * self.body(x)).view(len(x), -1))
+
+
+def test_any_module_is_trained_on_a_copy_and_its_weights_load_into_one_like_it(monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    module = _Viewing().eval()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    recipe = Recipe(epochs=8, batch_size=8, ema_decay=0.9, shift=0)
+    result = _train(module, recipe=recipe, out=tmp_path)
+    assert result.test_accuracy > 0.8
+    assert result.params == sum(value.numel() for value in module.parameters()) - 1
+    assert _equal(dict(module.state_dict()), before)
+    assert not module.training
+    assert torch.equal(result.network.module.scale, module.scale)
+    assert _equal(_weights(_train(module, recipe=recipe)), _weights(result))
+    with pytest.raises(FileFormatError, match=r"the weights of a '_Viewing', which no file can build.*module="):
+        load(tmp_path)
+    loaded = load(tmp_path, module=_Viewing())
+    assert torch.equal(predict(loaded, BARS.test_images), predict(result.network, BARS.test_images))
+    with pytest.raises(FileFormatError, match="do not fit together"):
+        load(tmp_path, module=_linear(2))
+    with monkeypatch.context() as patch:
+        _interrupt_at(patch, call=10)
+        assert _train(module, recipe=recipe, out=tmp_path / "part").state == "interrupted"
+    with pytest.raises(SettingsChangedError, match="begun with a model that is an object"):
+        resume(tmp_path / "part", data=BARS, progress=False)
+    assert _equal(_weights(resume(tmp_path / "part", model=module, data=BARS, progress=False)), _weights(result))
+
+
+def test_a_module_says_its_input_size_or_takes_that_of_the_data():
+    recipe = Recipe(epochs=1, batch_size=256)
+    assert _train(_linear(10, 8), data="digits", recipe=recipe).network.input_size == (1, 8, 8)
+    assert _train(_linear(10, 5), data="digits", recipe=recipe, input_size=(1, 5, 5)).network.input_size == (1, 5, 5)
 
 
 @pytest.mark.gpu

@@ -79,15 +79,7 @@ def train_command(
 
 def print_training(result: TrainResult) -> None:
     """What a training came to."""
-    by = (
-        "the last" if result.validation_accuracy is None else f"by validation accuracy {result.validation_accuracy:.2%}"
-    )
-    rows = [
-        ("test accuracy", f"{result.test_accuracy:.2%}"),
-        ("best epoch", f"{result.best_epoch} of {result.epochs}, {by}"),
-        ("time", f"{result.seconds:.1f} s"),
-    ]
-    print_rows([*rows, ("weights", str(result.weights))] if result.weights else rows)
+    print_rows(result.rows())
 
 
 @app.command("export")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from zeroshot_nas.errors import ZeroShotNASError
 
 try:
     import fcntl
@@ -85,3 +88,21 @@ def _remove_abandoned(file: Path) -> None:
                 draft.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def explained_writes(folder: Path, error: type[Exception], way_out: str) -> Iterator[None]:
+    """What the system says while files are written, such as that the disk is full, as an error of ours.
+
+    Args:
+        folder: Where they are written.
+        error: What is raised.
+        way_out: What to do, for the message.
+    """
+    try:
+        yield
+    except ZeroShotNASError:
+        raise
+    except OSError as reason:
+        said = reason.strerror or str(reason)
+        raise error(f"{folder} can't be written to ({said[:1].lower()}{said[1:]}); {way_out}") from reason

@@ -12,10 +12,10 @@ from zeroshot_nas.core.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zeroshot_nas.training.checkpoint import TrainedNetwork
+    from zeroshot_nas.training.checkpoint import Trained
 
 OPSET = 18
-"""Version of ONNX's operator set that files are written in."""
+"""Version of ONNX's operator set that files are written in, where no other is asked for."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class ExportRequest:
     """What a format is asked for.
 
     Attributes:
-        network: What to export, on the CPU in eval mode.
+        network: What to export, on the CPU in eval mode; a `TrainedModule` where it is none of ours.
         file: Where to write.
         images: Images in [0, 1] to check, time and calibrate with; None takes noise.
         opset: Version of ONNX's operator set.
         source: The file of the format that this one is made of; None where it is made of none.
     """
 
-    network: TrainedNetwork
+    network: Trained
     file: Path
     images: Tensor | None = None
     opset: int = OPSET

@@ -12,7 +12,8 @@ from torch import Tensor
 from zeroshot_nas.core.seeding import one_torch_thread, torch_generator
 from zeroshot_nas.errors import ExportError
 from zeroshot_nas.latency.base import median_ms
-from zeroshot_nas.training.checkpoint import TrainedNetwork
+from zeroshot_nas.training.checkpoint import Trained, TrainedModule, input_size_of
+from zeroshot_nas.training.images import FITTING
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -23,26 +24,27 @@ MAX_DIFFERENCE = 1e-4
 _CHECKED = 16
 
 
-def metadata(network: TrainedNetwork) -> dict[str, str]:
+def metadata(network: Trained) -> dict[str, str]:
     """What a user of the file needs to know, as texts."""
-    return {
-        "input": f"float32 (N, {', '.join(map(str, network.architecture.input_size))}), values in [0, 1]",
+    about = {
+        "input": f"float32 (N, {', '.join(map(str, input_size_of(network)))}), values in [0, 1]",
+        "resize": f"an image file of another size is {FITTING}",
         "normalization": json.dumps({"mean": network.mean.flatten().tolist(), "std": network.std.flatten().tolist()}),
         "normalization_is_in_the_model": "true",
         "class_names": json.dumps(list(network.class_names)),
-        "architecture": network.architecture.to_json(),
     }
+    return about if isinstance(network, TrainedModule) else {**about, "architecture": network.architecture.to_json()}
 
 
-def check_images(network: TrainedNetwork, images: Tensor | None) -> Tensor:
+def check_images(network: Trained, images: Tensor | None) -> Tensor:
     """Images to compare with: some of those given, or noise."""
     if images is not None:
         return images[:_CHECKED]
-    return torch.rand(_CHECKED, *network.architecture.input_size, generator=torch_generator(0))
+    return torch.rand(_CHECKED, *input_size_of(network), generator=torch_generator(0))
 
 
 @torch.no_grad()
-def compare(network: TrainedNetwork, images: Tensor, logits: Tensor) -> tuple[float, float]:
+def compare(network: Trained, images: Tensor, logits: Tensor) -> tuple[float, float]:
     """Largest difference from the network's logits, and the root mean square of it, both as `ExportedFile` says."""
     own = network(images)
     difference = (own - logits).abs()
@@ -73,14 +75,14 @@ def latency_ms(model: onnxruntime.InferenceSession, image: Tensor) -> float:
     return median_ms(lambda: model.run(None, feed))
 
 
-def network_latency_ms(network: TrainedNetwork, image: Tensor) -> float:
+def network_latency_ms(network: Trained, image: Tensor) -> float:
     """Median milliseconds of the network itself for one image, in torch on one thread."""
     batch = image[None]
     with torch.inference_mode(), one_torch_thread():
         return median_ms(lambda: network(batch))
 
 
-def network_size_kb(network: TrainedNetwork) -> float:
+def network_size_kb(network: Trained) -> float:
     """Size of the network's weights and buffers in 1,000 bytes."""
     tensors: list[Tensor] = list(network.state_dict().values())
     return sum(each.numel() * each.element_size() for each in tensors) / 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Sequence
@@ -9,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from zeroshot_nas.core.files import write_text
+from zeroshot_nas.core.files import explained_writes, write_text
 from zeroshot_nas.errors import (
     DataError,
     ExportError,
@@ -29,8 +31,18 @@ from zeroshot_nas.export.base import (
     list_export_formats,
 )
 from zeroshot_nas.export.checks import check_images, network_latency_ms, network_size_kb
-from zeroshot_nas.training.base import ImageData, as_float, fit_to, load_data
-from zeroshot_nas.training.checkpoint import RESULT, TrainedNetwork, load, predict
+from zeroshot_nas.network.module import Network
+from zeroshot_nas.training.base import ImageData, Split, as_float, fit_to, load_data, read_split
+from zeroshot_nas.training.checkpoint import (
+    RESULT,
+    SPLIT,
+    Trained,
+    TrainedModule,
+    TrainedNetwork,
+    input_size_of,
+    load,
+    predict,
+)
 
 REPORT = "export.json"
 
@@ -59,9 +71,10 @@ class ExportReport:
 
 
 def export_network(
-    model: TrainedNetwork | str | Path,
+    model: nn.Module | str | Path,
     out: str | Path | None = None,
     *,
+    input_size: Sequence[int] | None = None,
     formats: Sequence[str] = ("onnx",),
     int8: bool = False,
     power_of_two: bool = False,
@@ -74,18 +87,21 @@ def export_network(
     its batch norms are folded where the format allows. Every float file is run and compared with the network.
 
     Args:
-        model: A run's folder, its ``.pt`` file, or what `load` gives.
+        model: A run's folder, its ``.pt`` file, what `load` gives, or any module; one that was not trained here takes
+            what it takes, without any normalisation, and has numbers for class names where no data say others.
         out: Folder for the files and ``export.json``; default: the run's.
+        input_size: Shape ``(C, H, W)`` of the images that a module takes; default: that of the data.
         formats: Some of `list_export_formats`: ``"onnx"``, ``"torch"`` (torch.export), ``"python"`` (a self-contained
             file), ``"int8"``, ``"int8_power_of_two"``.
         int8: Also an int8 ONNX file by static quantisation.
         power_of_two: Also one whose scales are powers of two.
         data: Data to calibrate int8 with (its training images) and to measure accuracy on (its test images); default:
             what the run was trained on, where it is known by name.
-        opset: ONNX's operator set.
+        opset: ONNX's operator set, 13 or later.
 
     Raises:
-        ExportError: A format is unknown, a model can't be exported, or computes something else.
+        TypeError: ``model`` is none of what is taken.
+        ExportError: A format is unknown, a model can't be exported or written, or computes something else.
         DataError: int8 is asked for without data, or the data's classes are not the network's.
         FileFormatError: The run's files are damaged.
         MissingExtraError: The extra ``onnx`` is not installed.
@@ -95,10 +111,11 @@ def export_network(
     """
     wanted = _wanted(formats, int8=int8, int8_power_of_two=power_of_two)
     needs_images = any(info.needs_images for info in wanted)
-    network = model if isinstance(model, TrainedNetwork) else load(model)
-    network = network.cpu().eval()
+    if not isinstance(model, nn.Module | str | Path):
+        raise TypeError(f"export_network takes a run's folder, a .pt file or an nn.Module, got {type(model).__name__}")
     folder = _folder(model, out)
-    result = {} if isinstance(model, TrainedNetwork) else _result(Path(model))
+    network = _network(model, input_size, data)
+    result = {} if isinstance(model, nn.Module) else _result(Path(model))
     if result.get("state", "done") != "done":
         warnings.warn(
             f"{model} is {result['state']}, {result['epochs']} of {result['recipe']['epochs']} epochs are done; its "
@@ -106,24 +123,27 @@ def export_network(
             UnfinishedRunWarning,
             stacklevel=2,
         )
-    images = _data(result.get("data"), data, network, needed=needs_images)
+    split = None if isinstance(model, nn.Module) else read_split(_folder(model, None) / SPLIT)
+    images = _data(result.get("data"), data, network, split, needed=needs_images)
     if images is None and needs_images:
         raise DataError("int8 needs images to calibrate with; give data, e.g. the training images' name or folder")
     train = None if images is None else as_float(images.train_images[:256])
     test = None if images is None else (as_float(images.test_images), images.test_labels)
-    folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, ExportedFile] = {}
-    for info in wanted:
-        source = None if info.made_of is None else files[info.made_of].file
-        assert info.export is not None, "a registered format has its function"
-        written = info.export(ExportRequest(network, folder / info.file, train, opset, source))
-        if test is not None and info.logits is not None:
-            written = replace(written, accuracy=_accuracy(info.logits(written.file, test[0]), test[1]))
-        files[info.name] = written
+    with explained_writes(folder, ExportError, "make room or choose another folder; the run is as it was"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for info in wanted:
+            source = None if info.made_of is None else files[info.made_of].file
+            assert info.export is not None, "a registered format has its function"
+            written = info.export(ExportRequest(network, folder / info.file, train, opset, source))
+            if test is not None and info.logits is not None:
+                written = replace(written, accuracy=_accuracy(info.logits(written.file, test[0]), test[1]))
+            files[info.name] = written
     own = None if test is None else _accuracy(predict(network, test[0]), test[1])
     latency = network_latency_ms(network, check_images(network, train)[0])
     report = ExportReport(network_size_kb(network), latency, own, tuple(files.values()), opset)
-    write_text(folder / REPORT, json.dumps(report.to_dict(), indent=2) + "\n")
+    with explained_writes(folder, ExportError, "make room or choose another folder; the run is as it was"):
+        write_text(folder / REPORT, json.dumps(report.to_dict(), indent=2) + "\n")
     return report
 
 
@@ -149,10 +169,49 @@ def _wanted(formats: Sequence[str], **further: bool) -> list[FormatInfo]:
     )
 
 
-def _folder(model: TrainedNetwork | str | Path, out: str | Path | None) -> Path:
+def _network(model: nn.Module | str | Path, input_size: Sequence[int] | None, data: str | ImageData | None) -> Trained:
+    """A network to export, on the CPU in eval mode; the caller's module is left as it was."""
+    if isinstance(model, str | Path):
+        return load(model)
+    try:
+        module = copy.deepcopy(model).cpu().eval()
+    except Exception as error:  # whatever a stranger's parts raise
+        raise ExportError(f"{type(model).__name__} can't be copied, and a copy is exported: {error}") from error
+    if isinstance(module, TrainedNetwork | TrainedModule):
+        return module
+    if isinstance(module, Network):
+        input_size = module.architecture.input_size
+    images = None if data is None else load_data(data, input_size)
+    size = input_size or (None if images is None else images.image_shape)
+    if size is None:
+        raise ExportError(f"a {type(model).__name__} does not say what images it takes; give input_size=(C, H, W)")
+    names = None if images is None else images.class_names
+    mean, std = [0.0] * size[0], [1.0] * size[0]
+    if isinstance(module, Network):
+        names = names or tuple(map(str, range(module.architecture.num_classes)))
+        network = TrainedNetwork(module.architecture, mean, std, names)
+        network.load_state_dict(module.state_dict())
+        return network.eval()
+    return TrainedModule(module, size, mean, std, names or _numbers(module, size))
+
+
+def _numbers(module: nn.Module, input_size: Sequence[int]) -> tuple[str, ...]:
+    """A number for each output of a module, as a class's name."""
+    try:
+        with torch.no_grad():
+            logits = module(torch.zeros(2, *input_size))
+        return tuple(map(str, range(logits.shape[1])))
+    except Exception as error:  # a stranger's forward may raise anything, and return anything
+        raise ExportError(
+            f"{type(module).__name__} gives no logits (N, classes) for images (2, {', '.join(map(str, input_size))}): "
+            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}. Check input_size"
+        ) from error
+
+
+def _folder(model: nn.Module | str | Path, out: str | Path | None) -> Path:
     if out is not None:
         return Path(out)
-    if isinstance(model, TrainedNetwork):
+    if isinstance(model, nn.Module):
         raise ExportError("a network has no folder of its own; give the folder to write to as out")
     path = Path(model)
     return path if path.is_dir() else path.parent
@@ -166,16 +225,18 @@ def _result(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
         return {name: result[name] for name in ("state", "epochs", "recipe", "data")}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileFormatError(f"{file} is damaged; resume the run to write it again, or remove it") from error
 
 
-def _data(name: str | None, data: str | ImageData | None, network: TrainedNetwork, needed: bool) -> ImageData | None:
-    """The images given, or those of the run by their name, if they are there."""
-    size = network.architecture.input_size
+def _data(
+    name: str | None, data: str | ImageData | None, network: Trained, split: Split | None, needed: bool
+) -> ImageData | None:
+    """The images given, or those of the run by their name and its split, if they are there."""
+    size = input_size_of(network)
     if data is None and name is not None:
         try:
-            data = load_data(name, size)
+            data = load_data(name, size, split)
         except UnknownNameError:
             data = None  # images of the user's own
         except DataError:

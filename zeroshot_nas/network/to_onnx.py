@@ -26,6 +26,9 @@ INPUT_NAME = "images"
 OUTPUT_NAME = "logits"
 """Name of the model's first output."""
 
+_EXPORTED_OPSET = 18
+"""The oldest operator set that torch's exporter knows; older ones are made of it."""
+
 
 def onnx_model(
     module: nn.Module,
@@ -45,7 +48,7 @@ def onnx_model(
         input_size: Shape ``(C, H, W)`` of one image.
         batch_size: Images that the model takes at once.
         dynamic_batch: Let the model take any number of images; ``batch_size`` is then without effect.
-        opset: Version of ONNX's operator set; None is torch's own choice.
+        opset: Version of ONNX's operator set, 13 or later; None is torch's own choice.
 
     Returns:
         The model, with the input ``"images"`` and the output ``"logits"``.
@@ -75,7 +78,7 @@ def onnx_model(
                 input_names=[INPUT_NAME],
                 output_names=[OUTPUT_NAME],
                 dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic_batch else None,
-                opset_version=opset,
+                opset_version=None if opset is None else max(opset, _EXPORTED_OPSET),
                 verbose=False,
             )
     except Exception as error:  # a stranger's forward may raise anything; it is passed on, with its cause
@@ -86,6 +89,10 @@ def onnx_model(
         ) from error
     assert program is not None, "the exporter by dynamo gives a program"
     model: onnx.ModelProto = program.model_proto
+    if opset is not None and opset < _opset(model):
+        from zeroshot_nas.network.onnx_opset import lower_opset
+
+        lower_opset(model, opset)
     if opset is not None and (got := _opset(model)) != opset:
         raise ExportError(f"asked for ONNX opset {opset}, but torch exported opset {got}; choose that one or leave it")
     return model

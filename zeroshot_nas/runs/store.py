@@ -456,6 +456,26 @@ class RunFolder:
         self._lock.release()
 
 
+def lock_folder(folder: Path) -> FileLock:
+    """Locks a run's folder for this process until the lock is released; the folder is made if it is not there.
+
+    Raises:
+        RunInUseError: Another process has it.
+        StoreError: The folder can't be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise RunInUseError(f"{folder} is in use by another process; wait for it, or choose another folder") from None
+    except OSError as error:
+        raise StoreError(f"{folder} can't be used for a run: {error}. Choose a folder that you may write to") from error
+    return lock
+
+
 def open_run(folder: Path | str, replaces: Sequence[str] | None = None) -> RunFolder:
     """Locks a run's folder for this process and opens its store; both are made if they are not there.
 
@@ -467,17 +487,8 @@ def open_run(folder: Path | str, replaces: Sequence[str] | None = None) -> RunFo
         RunInUseError: Another process has it.
         StoreError: The folder can't be written to.
     """
-    from filelock import FileLock, Timeout
-
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise RunInUseError(f"{folder} is in use by another process; wait for it, or choose another folder") from None
-    except OSError as error:
-        raise StoreError(f"{folder} can't be used for a run: {error}. Choose a folder that you may write to") from error
+    lock = lock_folder(folder)
     try:
         if replaces is not None:
             for name in (*replaces, *(f"{FILE_NAME}{suffix}" for suffix in ("", "-wal", "-shm"))):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.registry import Registry
-from zeroshot_nas.errors import DataError
+from zeroshot_nas.errors import DataError, FileFormatError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +23,10 @@ else:
     np = LazyModule("numpy")
     torch = LazyModule("torch")
     F = LazyModule("torch.nn.functional")
+
+
+Split: TypeAlias = Mapping[str, Sequence[str]]
+"""Names of files, relative to their folder, under ``"train"`` and ``"test"``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +41,8 @@ class ImageData:
         class_names: The classes' names, in the order of their labels.
         name: What messages and results call the data.
         loaded_by: What `load_data` was called with, its path made absolute; None for images of one's own.
+        held_out: Indices of the training images that choose the best epoch; None has a share of them drawn.
+        split: The files of either part, ``"train"`` and ``"test"``, where that was drawn; None where it was given.
 
     Raises:
         DataError: A shape, dtype or value is not as above.
@@ -53,6 +60,8 @@ class ImageData:
     class_names: tuple[str, ...]
     name: str
     loaded_by: str | None = field(default=None, kw_only=True, repr=False)
+    held_out: Tensor | None = field(default=None, kw_only=True, repr=False)
+    split: Split | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         if not self.class_names:
@@ -61,6 +70,8 @@ class ImageData:
             images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
             _check_images(images, f"{part}_images")
             _check_labels(labels, f"{part}_labels", len(images), len(self.class_names))
+        if self.held_out is not None:
+            _check_held_out(self.held_out, len(self.train_images))
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
             raise DataError(
                 f"train and test images must have one shape, got {tuple(self.train_images.shape[1:])} and "
@@ -84,7 +95,8 @@ def register_data(name: str) -> Callable[[DataFunction], DataFunction]:
     """Registers a function that returns `ImageData` under a name.
 
     A function with an argument ``path`` reads data on disk, which are asked for as ``"name:path"``. One with an
-    argument ``input_size`` is told the shape ``(C, H, W)`` that images are wanted in, or None.
+    argument ``input_size`` is told the shape ``(C, H, W)`` that images are wanted in, or None; one with an argument
+    ``split`` the `ImageData.split` to read again, or None.
     """
 
     def register(function: DataFunction) -> DataFunction:
@@ -94,12 +106,13 @@ def register_data(name: str) -> Callable[[DataFunction], DataFunction]:
     return register
 
 
-def load_data(data: str | ImageData, input_size: Sequence[int] | None = None) -> ImageData:
+def load_data(data: str | ImageData, input_size: Sequence[int] | None = None, split: Split | None = None) -> ImageData:
     """A data set by its registered name, with a path where it is on disk; `ImageData` comes back as it is.
 
     Args:
         data: ``"digits"``, ``"cifar10:/data/cifar-10-batches-py"``, ``"folder:photos/"``, or `ImageData`.
         input_size: Shape ``(C, H, W)`` to read images of several sizes in.
+        split: The split of an earlier run, whose files are read again and no others; None draws one where need be.
 
     Raises:
         UnknownNameError: No data set has that name.
@@ -120,7 +133,7 @@ def load_data(data: str | ImageData, input_size: Sequence[int] | None = None) ->
             if "path" in takes
             else f"{name} takes no path, got {data!r}"
         )
-    given = {"path": Path(path), "input_size": input_size}
+    given = {"path": Path(path), "input_size": input_size, "split": split}
     images = function(**{key: value for key, value in given.items() if key in takes})
     object.__setattr__(images, "loaded_by", f"{name}:{Path(path).resolve()}" if path else name)
     return images
@@ -153,6 +166,31 @@ def from_datasets(
 def as_float(images: Tensor) -> Tensor:
     """Images as float32 in [0, 1]."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+def read_split(file: Path) -> dict[str, list[str]] | None:
+    """A split that was kept as JSON; None where there is no such file.
+
+    Raises:
+        FileFormatError: The file is damaged.
+    """
+    if not file.exists():
+        return None
+    try:
+        split = json.loads(file.read_text(encoding="utf-8"))
+        parts = {part: split[part] for part in ("train", "test")}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged_split(file) from error
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in parts.values()):
+        raise _damaged_split(file)
+    return parts
+
+
+def _damaged_split(file: Path) -> FileFormatError:
+    return FileFormatError(
+        f"{file} is damaged; expected an object with the lists 'train' and 'test'. Repair it, or remove it to draw a "
+        "new split"
+    )
 
 
 def list_data() -> list[str]:
@@ -259,6 +297,16 @@ def _check_labels(labels: Tensor, name: str, count: int, classes: int) -> None:
         raise DataError(
             f"{name} must be from 0 to {classes - 1}, since class_names has {classes} names; "
             f"got labels from {low} to {high}"
+        )
+
+
+def _check_held_out(held_out: Tensor, count: int) -> None:
+    right = isinstance(held_out, torch.Tensor) and held_out.dtype == torch.int64 and held_out.ndim == 1
+    places = set(held_out.tolist()) if right else set()
+    if len(places) < len(held_out) or not places < set(range(count)) or not places:
+        raise DataError(
+            f"held_out must be an int64 tensor of different indices of the {count} training images, some of them but "
+            f"not all; got {_describe(held_out)}"
         )
 
 

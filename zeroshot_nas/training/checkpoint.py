@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import io
 import json
+import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.core.files import write_atomically, write_text
-from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError, SettingsChangedError
+from zeroshot_nas.core.checks import as_shape
+from zeroshot_nas.core.files import explained_writes, write_atomically
+from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError, SettingsChangedError, StoreError
 from zeroshot_nas.network.module import Network
-from zeroshot_nas.training.base import as_float
+from zeroshot_nas.runs.store import lock_folder
+from zeroshot_nas.training.base import Split, as_float
 
 BEST, LAST, ARCHITECTURE, RESULT = "best.pt", "last.pt", "architecture.json", "train.json"
-STATE, LOG, CALL = "state.pt", "train.log", "call.json"
+STATE, LOG, CALL, SPLIT = "state.pt", "train.log", "call.json", "split.json"
 """Files of a run's folder."""
 
 _FORMAT = "zeroshot_nas.checkpoint"
+_MODULE_FORMAT = "zeroshot_nas.module_checkpoint"
 _VERSION = 1
 _STATE_FORMAT = "zeroshot_nas.training_state.2"
 
@@ -64,18 +70,95 @@ class TrainedNetwork(Network):
         return super().forward_features((x - self.mean) / self.std)
 
 
-def pack(network: TrainedNetwork, epoch: int, validation_accuracy: float | None) -> dict[str, Any]:
+class TrainedModule(nn.Module):
+    """A module of anyone's that takes raw images in [0, 1]: they are normalised with what training measured.
+
+    Args:
+        module: Takes normalised images ``(N, C, H, W)`` and returns logits ``(N, classes)``.
+        input_size: Shape ``(C, H, W)`` of one image.
+        mean: Mean of each input channel over the training images.
+        std: Their standard deviation.
+        class_names: Names of the classes, in the order of the logits.
+
+    Raises:
+        DataError: The module does not take such images, or has no logit for each class.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        input_size: Sequence[int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        class_names: Sequence[str],
+    ) -> None:
+        super().__init__()
+        self.module, self.class_names = module, tuple(class_names)
+        self.input_size = as_shape(input_size, DataError)
+        device = next((value.device for value in module.parameters()), None)
+        for name, values in (("mean", mean), ("std", std)):
+            buffer = torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
+        _check_logits(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of images ``(N, C, H, W)`` in [0, 1]."""
+        logits: Tensor = self.module((x - self.mean) / self.std)
+        return logits
+
+
+Trained: TypeAlias = TrainedNetwork | TrainedModule
+"""What takes images in [0, 1], has ``class_names``, ``mean`` and ``std``, and an input size (`input_size_of`)."""
+
+
+def input_size_of(network: Network | TrainedModule) -> tuple[int, int, int]:
+    """Shape ``(C, H, W)`` of one image that a network takes."""
+    return network.input_size if isinstance(network, TrainedModule) else network.architecture.input_size
+
+
+@torch.no_grad()
+def _check_logits(network: TrainedModule) -> None:
+    name, classes, was_training = type(network.module).__name__, len(network.class_names), network.training
+    images = torch.zeros(2, *network.input_size, device=network.mean.device)
+    modes = [(part, part.training) for part in network.modules()]
+    try:
+        logits = network.eval()(images)
+    except Exception as error:  # a stranger's forward may raise anything
+        raise DataError(
+            f"{name} does not take images {tuple(images.shape)}: {_first_line(error)}; give the input_size that it has"
+        ) from error
+    finally:
+        network.train(was_training)
+        for part, mode in modes:
+            part.training = mode
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise DataError(f"{name} must return logits (N, {classes}) for images {tuple(images.shape)}, got {shape}")
+    if logits.shape[1] != classes:
+        raise DataError(
+            f"{name} has {logits.shape[1]} outputs, but there are {classes} classes; give it a last layer of {classes}"
+        )
+
+
+def pack(network: Trained, epoch: int, validation_accuracy: float | None) -> dict[str, Any]:
     """A copy of a trained network in tensors, text and numbers, so that reading it back runs no code.
 
     Args:
-        network: What to keep.
+        network: What to keep; of a `TrainedModule` the weights alone, since no file can build the module.
         epoch: Epochs trained so far.
         validation_accuracy: Fraction of validation images classified right, if there are any.
     """
+    own: dict[str, Any] = (
+        {"format": _MODULE_FORMAT, "module": type(network.module).__name__, "input_size": list(network.input_size)}
+        if isinstance(network, TrainedModule)
+        else {"format": _FORMAT, "architecture": network.architecture.to_json()}
+    )
     return {
-        "format": _FORMAT,
+        **own,
         "version": _VERSION,
-        "architecture": network.architecture.to_json(),
         "state_dict": {
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, value in network.state_dict().items()
@@ -87,8 +170,22 @@ def pack(network: TrainedNetwork, epoch: int, validation_accuracy: float | None)
     }
 
 
-def unpack(checkpoint: Mapping[str, Any]) -> TrainedNetwork:
-    """The network of what `pack` gives, in eval mode, on the CPU."""
+def unpack(checkpoint: Mapping[str, Any], module: nn.Module | None = None) -> Trained:
+    """The network of what `pack` gives, in eval mode, on the CPU.
+
+    Args:
+        checkpoint: What `pack` gives.
+        module: A module like the one that was trained, where it was none of ours; a copy of it gets the weights.
+    """
+    network: Trained
+    if checkpoint["format"] == _MODULE_FORMAT:
+        assert module is not None, "the weights of a module of the caller's"
+        copied = copy.deepcopy(module).cpu()
+        network = TrainedModule(
+            copied, checkpoint["input_size"], **checkpoint["normalization"], class_names=checkpoint["class_names"]
+        )
+        network.load_state_dict(checkpoint["state_dict"])
+        return network.eval()
     network = TrainedNetwork(
         Architecture.from_json(checkpoint["architecture"]),
         **checkpoint["normalization"],
@@ -98,46 +195,88 @@ def unpack(checkpoint: Mapping[str, Any]) -> TrainedNetwork:
     return network.eval()
 
 
-def load(path: str | Path, device: str | torch.device | None = None) -> TrainedNetwork:
+@overload
+def load(path: str | Path, device: str | torch.device | None = None) -> TrainedNetwork: ...
+@overload
+def load(path: str | Path, device: str | torch.device | None = None, *, module: nn.Module | None) -> Trained: ...
+def load(
+    path: str | Path, device: str | torch.device | None = None, *, module: nn.Module | None = None
+) -> TrainedNetwork | TrainedModule:
     """Loads a trained network, architecture and weights.
 
     Args:
         path: Folder of a run (its best weights) or a ``.pt`` file from one.
         device: Where to put the network; default: the CPU.
+        module: Where a module of your own was trained, one like it: a copy of it gets the weights.
 
     Returns:
         The network in eval mode. It takes images ``(N, C, H, W)`` in [0, 1] and returns logits.
 
     Raises:
         FileNotFoundError: There is no such file, or the folder has no ``best.pt``.
-        FileFormatError: The file is not a checkpoint of ours, or is damaged.
+        FileFormatError: The file is not a checkpoint of ours, or is damaged, or ``module`` is missing or another.
     """
     path = Path(path)
     file = path / BEST if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(errno.ENOENT, "no trained network; expected a run's folder or its .pt file", str(file))
-    content = io.BytesIO(file.read_bytes())  # read first: torch raises OSError for damaged files too
-    try:
-        checkpoint = torch.load(content, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds on bytes that are not its own
-        raise FileFormatError(
-            f"{file} is not a checkpoint, or is cut short; expected a .pt file of a training run"
-        ) from error  # without torch's text, which advises to load it unsafely
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != _FORMAT:
+    checkpoint = _read_archive(file, "is not a checkpoint, or is cut short", "expected a .pt file of a training run")
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") not in (_FORMAT, _MODULE_FORMAT):
         raise FileFormatError(f"{file} is not a checkpoint of this package: expected format {_FORMAT!r}")
     if checkpoint.get("version") != _VERSION:
         raise FileFormatError(
-            f"{file} has version {checkpoint.get('version')!r}; this release reads version {_VERSION}"
+            f"{file} has version {checkpoint.get('version')!r:.40}; this release reads version {_VERSION}"
+        )
+    if checkpoint["format"] == _MODULE_FORMAT and module is None:
+        raise FileFormatError(
+            f"{file} holds the weights of a {checkpoint.get('module')!r:.80}, which no file can build; make it and "
+            "give it: load(path, module=...)"
         )
     try:
-        network = unpack(checkpoint)
+        network = unpack(checkpoint, module)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise FileFormatError(f"{file} is damaged: its parts do not fit together: {_first_line(error)}") from error
+    if not all(value.isfinite().all() for value in network.state_dict().values() if value.is_floating_point()):
+        raise FileFormatError(f"{file} has weights that are not finite: it is damaged, or its training diverged")
     return network.to(device)
 
 
+def _read_archive(file: Path, verdict: str, way_out: str) -> Any:
+    """The content of a file of `torch.save`, whose every part is as it was written.
+
+    The archive's checksums are compared first, since torch does not: a flipped bit would be a changed weight. Nothing
+    in it may be compressed, as torch never does, so that a small file does not fill the memory.
+
+    Raises:
+        FileFormatError: It is none, or is damaged.
+    """
+    content = io.BytesIO(file.read_bytes())  # read first: torch raises OSError for damaged files too
+    try:
+        with zipfile.ZipFile(content) as archive:
+            entries = archive.infolist()
+            whole = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+            whole = whole and sum(entry.file_size for entry in entries) <= len(content.getbuffer())
+            damaged = archive.testzip() if whole else entries[0].filename
+    except Exception as error:  # zipfile raises many kinds on bytes that are no archive
+        raise FileFormatError(f"{file} {verdict}; {way_out}") from error
+    if damaged is not None:
+        raise FileFormatError(f"{file} is damaged: its part {damaged!r:.80} is not as it was written; {way_out}")
+    content.seek(0)
+    try:
+        return torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:  # without torch's text, which advises to load it unsafely
+        raise FileFormatError(f"{file} {verdict}; {way_out}") from error
+
+
+def torch_bytes(content: object) -> bytes:
+    """What `torch.save` writes. torch's own writer to a file ends the process where the disk is full."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
 @torch.no_grad()
-def predict(network: Network, images: Tensor, *, batch_size: int = 512) -> Tensor:
+def predict(network: Network | TrainedModule, images: Tensor, *, batch_size: int = 512) -> Tensor:
     """Probabilities ``(N, num_classes)`` of the classes, on the CPU.
 
     Args:
@@ -154,7 +293,7 @@ def predict(network: Network, images: Tensor, *, batch_size: int = 512) -> Tenso
         >>> predict(network, torch.zeros(2, 1, 4, 4)).shape
         torch.Size([2, 3])
     """
-    size = network.architecture.input_size
+    size = input_size_of(network)
     if tuple(images.shape[1:]) != size:
         raise DataError(
             f"the network takes images (N, {', '.join(map(str, size))}), got {tuple(images.shape)}; resize them"
@@ -190,7 +329,7 @@ def read_call(folder: Path) -> dict[str, Any]:
 
 
 class RunFolder:
-    """The folder of a run, whose files are valid whenever the process dies.
+    """The folder of a run, locked for this process, whose files are valid whenever the process dies.
 
     Args:
         path: The folder; made with its parents if need be.
@@ -199,78 +338,94 @@ class RunFolder:
 
     Raises:
         OutputExistsError: It holds a run and neither is set, or it is a file.
+        RunInUseError: Another process has it.
+        StoreError: It can't be written to.
     """
 
     def __init__(self, path: str | Path, force: bool, resume: bool = False) -> None:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise OutputExistsError(f"expected a folder to write to, got the file {self.path}; give another path")
-        held = self._held()
+        self._lock = lock_folder(self.path)
+        held = _held(self.path)
         if held and not (force or resume):
+            self._lock.release()
             raise OutputExistsError(
                 f"{self.path} already holds a run ({', '.join(held)}); give another folder, resume=True (--resume) to "
                 "go on with it, or force=True (--force) to replace it"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
         if force:
-            for name in held:  # of another run, which must not be gone on with, nor taken for this one's
-                (self.path / name).unlink()
+            for name in (*held, SPLIT):  # of another run, which must not be gone on with, nor taken for this one's
+                (self.path / name).unlink(missing_ok=True)
 
-    def _held(self) -> list[str]:
-        return [name for name in (BEST, LAST, RESULT, STATE) if (self.path / name).exists()]
+    def __enter__(self) -> RunFolder:
+        return self
 
-    def state(self) -> dict[str, Any] | None:
-        """What `save_state` wrote, if there is a run.
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
-        Raises:
-            FileFormatError: The file is damaged.
-            OutputExistsError: There is a run, but not its state.
-        """
-        file = self.path / STATE
-        if not file.exists():
-            if held := self._held():
-                raise OutputExistsError(
-                    f"{self.path} holds a run ({', '.join(held)}) without {STATE}, so it can't go on; give another "
-                    "folder, or force in place of resume to replace it"
-                )
-            return None
-        try:
-            state = torch.load(io.BytesIO(file.read_bytes()), map_location="cpu", weights_only=True)
-            if state["format"] == _STATE_FORMAT:
-                return dict(state)
-        except Exception as error:  # torch raises many kinds on bytes that are not its own
-            raise FileFormatError(
-                f"{file} is damaged, so the run can't go on; give another folder, or force in place of resume to "
-                "replace it"
-            ) from error
+    def save_call(self, call: Mapping[str, Any]) -> None:
+        """Writes how the training was asked for, so that it can be gone on with from the folder alone."""
+        self._save(CALL, json.dumps(call))
+
+    def save_split(self, split: Split) -> None:
+        """Writes which images are trained and tested on."""
+        self._save(SPLIT, json.dumps({part: sorted(names) for part, names in split.items()}, indent=1) + "\n")
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Writes all that a run needs to go on."""
+        self._save(STATE, torch_bytes({"format": _STATE_FORMAT, **state}))
+
+    def save_log(self, text: str) -> None:
+        """Writes the table of epochs."""
+        self._save(LOG, text)
+
+    def save_weights(self, name: str, checkpoint: Mapping[str, Any]) -> None:
+        """Writes what `pack` gives, and where the network is one of ours its architecture beside it."""
+        self._save(name, torch_bytes(dict(checkpoint)))
+        if "architecture" in checkpoint:
+            self._save(ARCHITECTURE, Architecture.from_json(checkpoint["architecture"]).to_json(indent=2) + "\n")
+
+    def save_result(self, result: Mapping[str, Any]) -> None:
+        """Writes a JSON-ready result; a row of numbers is one line."""
+        text = json.dumps(result, indent=2, allow_nan=False)
+        self._save(RESULT, re.sub(r"\[\s+[\d,\s]+\]", lambda row: " ".join(row[0].split()), text) + "\n")
+
+    def _save(self, name: str, content: str | bytes) -> None:
+        content = content.encode() if isinstance(content, str) else content
+        way_out = "what the run had is as it was: make room or allow it, and resume"
+        with explained_writes(self.path, StoreError, way_out):
+            write_atomically(self.path / name, lambda draft: draft.write_bytes(content))
+
+
+def _held(folder: Path) -> list[str]:
+    """Files of a run that a folder holds."""
+    return [name for name in (BEST, LAST, RESULT, STATE) if (folder / name).exists()]
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """What `RunFolder.save_state` wrote, if there is a run.
+
+    Raises:
+        FileFormatError: The file is damaged.
+        OutputExistsError: There is a run, but not its state.
+    """
+    file = folder / STATE
+    if not file.exists():
+        if held := _held(folder):
+            raise OutputExistsError(
+                f"{folder} holds a run ({', '.join(held)}) without {STATE}, so it can't go on; give another folder, or "
+                "force in place of resume to replace it"
+            )
+        return None
+    way_out = "give another folder, or force in place of resume to replace it"
+    state = _read_archive(file, "is damaged, so the run can't go on", way_out)
+    if not isinstance(state, dict) or state.get("format") != _STATE_FORMAT:
         raise FileFormatError(
             f"{file} is not the state of a training run of this release, so the run can't go on; go on with the "
             "release that began it, or replace it with force in place of resume"
         )
-
-    def save_call(self, call: Mapping[str, Any]) -> None:
-        """Writes how the training was asked for, so that it can be gone on with from the folder alone."""
-        write_text(self.path / CALL, json.dumps(call))
-
-    def save_state(self, state: Mapping[str, Any]) -> None:
-        """Writes all that a run needs to go on."""
-        content = {"format": _STATE_FORMAT, **state}
-        write_atomically(self.path / STATE, lambda draft: torch.save(content, draft))
-
-    def save_log(self, text: str) -> None:
-        """Writes the table of epochs."""
-        write_text(self.path / LOG, text)
-
-    def save_weights(self, name: str, checkpoint: Mapping[str, Any]) -> None:
-        """Writes what `pack` gives, and the architecture beside it."""
-        write_atomically(self.path / name, lambda draft: torch.save(dict(checkpoint), draft))
-        architecture = Architecture.from_json(checkpoint["architecture"]).to_json(indent=2)
-        write_text(self.path / ARCHITECTURE, architecture + "\n")
-
-    def save_result(self, result: Mapping[str, Any]) -> None:
-        """Writes a JSON-ready result."""
-        text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-        write_text(self.path / RESULT, text)
+    return state
 
 
 def _first_line(error: Exception) -> str:

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from zeroshot_nas.core.seeding import derive_seed, torch_generator
 from zeroshot_nas.errors import TrainingError
-from zeroshot_nas.network.module import Network, Residual
+from zeroshot_nas.network.module import Residual
 from zeroshot_nas.training.augment import kornia_augmentation, mixup, random_flip, random_shift
 from zeroshot_nas.training.averaging import moving_average
 from zeroshot_nas.training.base import ImageData, as_float
-from zeroshot_nas.training.checkpoint import TrainedNetwork, predict
+from zeroshot_nas.training.checkpoint import Trained, predict
 from zeroshot_nas.training.distillation import Distillation
 from zeroshot_nas.training.recipe import Recipe
-from zeroshot_nas.training.result import EpochRecord
+from zeroshot_nas.training.result import Confusion, EpochRecord
 
 
 class Learner:
@@ -41,7 +41,7 @@ class Learner:
 
     def __init__(
         self,
-        network: TrainedNetwork,
+        network: Trained,
         data: ImageData,
         parts: tuple[Tensor, Tensor],
         recipe: Recipe,
@@ -59,7 +59,7 @@ class Learner:
                 teacher,
                 network,
                 as_float(self.images[:2]),
-                network.architecture.num_classes,
+                len(network.class_names),
                 recipe.distill_logits,
                 recipe.distill_features,
             )
@@ -84,9 +84,9 @@ class Learner:
             )
             yield EpochRecord(epoch, rate, loss, found, time.perf_counter() - start)
 
-    def kept_network(self) -> TrainedNetwork:
+    def kept_network(self) -> Trained:
         """The network whose weights count: the moving average's, if there is one."""
-        return self.network if self.average is None else cast("TrainedNetwork", self.average.module)
+        return self.network if self.average is None else cast("Trained", self.average.module)
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on: tensors, numbers and text."""
@@ -133,7 +133,7 @@ class Learner:
             images = random_flip(images, generator)
         images = self.kornia(images)
         if recipe.mixup:
-            classes = F.one_hot(targets, self.network.architecture.num_classes).float()
+            classes = F.one_hot(targets, len(self.network.class_names)).float()
             images, targets = mixup(images, classes, recipe.mixup, generator)
         return images, targets
 
@@ -169,9 +169,17 @@ class Learner:
         return min(seconds, key=lambda each: seconds[each])
 
 
-def accuracy(network: Network, images: Tensor, labels: Tensor) -> float:
+def accuracy(network: Trained, images: Tensor, labels: Tensor) -> float:
     """Fraction of images classified right."""
     return (predict(network, images).argmax(1) == labels.cpu()).double().mean().item()
+
+
+def confusion(network: Trained, images: Tensor, labels: Tensor) -> Confusion:
+    """How many images of each class are taken for each class: row i, column j for class i taken for class j."""
+    classes = len(network.class_names)
+    pairs = labels.cpu() * classes + predict(network, images).argmax(1)
+    counts = pairs.bincount(minlength=classes * classes).view(classes, classes)
+    return tuple(map(tuple, counts.tolist()))
 
 
 @torch.no_grad()
@@ -186,7 +194,7 @@ def zero_init_residual(network: nn.Module) -> None:
 
 def _optimizer(network: nn.Module, distillation: nn.Module | None, recipe: Recipe) -> torch.optim.Optimizer:
     extra = [] if distillation is None else list(distillation.parameters())
-    parameters = [*network.parameters(), *extra]
+    parameters = [parameter for parameter in [*network.parameters(), *extra] if parameter.requires_grad]
     decayed = [parameter for parameter in parameters if parameter.ndim > 1]
     free = [parameter for parameter in parameters if parameter.ndim <= 1]  # biases and batch norm
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]

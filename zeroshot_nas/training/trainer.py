@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,26 +23,43 @@ from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, DataError, SettingsChangedError
 from zeroshot_nas.network.module import Network, initialize
 from zeroshot_nas.runs.store import settings_difference
-from zeroshot_nas.training.base import ImageData, fit_to, load_data, stratified_split
-from zeroshot_nas.training.checkpoint import BEST, LAST, RunFolder, TrainedNetwork, load, pack, unpack
-from zeroshot_nas.training.learner import Learner, accuracy, zero_init_residual
+from zeroshot_nas.training.base import ImageData, Split, fit_to, load_data, read_split, stratified_split
+from zeroshot_nas.training.checkpoint import (
+    BEST,
+    LAST,
+    SPLIT,
+    RunFolder,
+    Trained,
+    TrainedModule,
+    TrainedNetwork,
+    input_size_of,
+    load,
+    pack,
+    read_state,
+    unpack,
+)
+from zeroshot_nas.training.learner import Learner, confusion, zero_init_residual
 from zeroshot_nas.training.recipe import Recipe, get_recipe
-from zeroshot_nas.training.result import HEADER, EpochRecord, State, TrainResult
+from zeroshot_nas.training.result import HEADER, Confusion, EpochRecord, State, TrainResult
 
 DEFAULT_RECIPE = Recipe()
 
 _SHOWN = 3
 """Settings that the refusal to resume names."""
 
+_THREADS = "torch threads"
+"""Name of the setting that has the number of threads that torch runs on."""
+
 SMALL_STEP = 2_000_000_000
 """Multiply-adds of a training step below which it runs on one thread."""
 
 
 def train(
-    model: Architecture | HasArchitecture | Network,
+    model: Architecture | HasArchitecture | nn.Module,
     data: str | ImageData,
     recipe: Recipe | str = DEFAULT_RECIPE,
     *,
+    input_size: Sequence[int] | None = None,
     teacher: nn.Module | str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -53,32 +71,41 @@ def train(
 ) -> TrainResult:
     """Trains a network and measures it on test images that had no part in any choice.
 
-    A stratified part of the training images chooses the best epoch; the test images are looked at once, at the end.
+    A stratified part of the training images, or that which the data hold out, chooses the best epoch; the test images
+    are looked at once, at the end. A run in a folder that Ctrl-C interrupts has not ended: it can be resumed.
     On one machine's CPU the same seed gives the same weights, whatever the global random state, which stays as it was,
     and however often the run was stopped and resumed. Ctrl-C after the first epoch stops with the best weights so far.
 
     Args:
-        model: An architecture or a candidate of a search, which is built and initialised with ``seed``, or a network,
-            whose copy is trained on.
+        model: An architecture or a candidate of a search, which is built and initialised with ``seed``, or any module
+            with one output a class, whose copy is trained on. It gets images that are normalised; the result's network
+            normalises by itself.
         data: A name, with a path where it has one (`load_data`), or images of your own (`from_datasets`); they are
             fitted to the network's input size.
         recipe: Hyper-parameters, or the name of a recipe.
+        input_size: Shape ``(C, H, W)`` of the images that a module takes; default: that of the data. An architecture
+            has its own.
         teacher: A module that takes images in [0, 1], or a finished run's folder, to learn from beside the labels.
         out: Folder for ``best.pt``, ``last.pt``, ``architecture.json``, ``train.json``, ``train.log`` and ``state.pt``,
-            which are brought up to date every epoch; None writes nothing.
-        resume: Goes on with the run that ``out`` holds, if it holds one.
+            and ``split.json`` where the test images were drawn, which are brought up to date every epoch; None writes
+            nothing.
+        resume: Goes on with the run that ``out`` holds, if it holds one, with its images and number of threads.
         seed: Seed of weights, validation part, order and augmentation.
         device: Where to train; default: where the network is, and the CPU for an architecture.
-        threads: Threads of torch. Default: one where a step is small, torch's own number else. Where no other work
-            waits for the cores two are faster for small steps too; where some does they are many times slower, since
-            they wait for each other. Other numbers of threads give slightly other weights.
+        threads: Threads of torch. Default: one where a step of an architecture is small, torch's own number else. Where
+            no other work waits for the cores two are faster for small steps too; where some does they are many times
+            slower, since they wait for each other. Other numbers of threads give slightly other weights, so that a run
+            goes on with its own.
         progress: Shows a bar and a table of epochs on standard error.
         force: Replaces the run that ``out`` holds.
 
     Raises:
         UnknownNameError: No data set or recipe has that name.
+        ArchitectureError: ``model`` is none of what is taken.
         DataError: The data don't fit the network or the teacher, or are too few for the recipe, or the device is not
             there.
+        RunInUseError: Another process trains in ``out``.
+        StoreError: ``out`` can't be written to, or the disk is full; what was written before is intact.
         OutputExistsError: ``out`` holds a run, and neither ``resume`` nor ``force`` is set; or it can't go on.
         SettingsChangedError: The run to be resumed has other settings; the message names them.
         FileFormatError: The run to be resumed is damaged.
@@ -92,21 +119,25 @@ def train(
         ('done', 2, 178)
     """
     source, recipe = _plain(model), get_recipe(recipe)
+    if input_size is not None and isinstance(source, Architecture | Network):
+        raise DataError("an architecture has its own input_size; use dataclasses.replace(architecture, input_size=...)")
     if resume and out is None:
         raise DataError("resume=True goes on with a run in a folder; give it as out")
     if threads is not None and (type(threads) is not int or threads < 1):
         raise DataError(f"threads must be a whole number of 1 or more, got {threads!r}")
     if resume and force:
         raise DataError("resume goes on with the run in out, force replaces it; give one of them")
-    with preserved_rng(), _threads_for(source, recipe) if threads is None else torch_threads(threads):
-        images = _fit(source, data)
+    begun = read_state(Path(out)) if resume and out is not None else None
+    with preserved_rng(), _threads_for(source, recipe, threads, begun), ExitStack() as stack:
+        split = None if begun is None or out is None else read_split(Path(out) / SPLIT)
+        images = _fit(source, data, input_size, split)
         parts = _split(images, recipe, seed)
         network = _starting_network(source, images, recipe, seed, device)
         call = _call(model, data, images, recipe, teacher, seed, device, threads)
         teacher = load(teacher) if isinstance(teacher, str | Path) else teacher
         learner = Learner(network, images, parts, recipe, seed, teacher)
-        folder = None if out is None else RunFolder(out, force, resume)
-        training = _Training(learner, images, folder, threads)
+        folder = None if out is None else stack.enter_context(RunFolder(out, force, resume))
+        training = _Training(learner, images, folder)
         if resume:
             training.load()
         training.call = call
@@ -114,7 +145,7 @@ def train(
 
 
 def _call(
-    model: Architecture | HasArchitecture | Network,
+    model: Architecture | HasArchitecture | nn.Module,
     data: str | ImageData,
     images: ImageData,
     recipe: Recipe,
@@ -139,9 +170,19 @@ def _call(
     }
 
 
-def _threads_for(source: Architecture | Network, recipe: Recipe) -> AbstractContextManager[None]:
-    """One thread where a step is small: more would gain nothing, and wait for each other on a busy machine."""
-    architecture = source if isinstance(source, Architecture) else source.architecture
+def _threads_for(
+    source: Architecture | nn.Module, recipe: Recipe, threads: int | None, begun: Mapping[str, Any] | None
+) -> AbstractContextManager[None]:
+    """The threads asked for, or those that a run was begun with, as another number gives other weights.
+
+    By default one thread where a step is small: more would gain nothing, and wait for each other on a busy machine.
+    """
+    threads = begun["settings"].get(_THREADS) if threads is None and begun is not None else threads
+    if threads is not None:
+        return torch_threads(threads)
+    architecture = source.architecture if isinstance(source, Network) else source
+    if not isinstance(architecture, Architecture):
+        return nullcontext()
     multiply_adds = 3 * recipe.batch_size * complexity(architecture).flops  # forward, and twice that backward
     return one_torch_thread() if multiply_adds < SMALL_STEP else nullcontext()
 
@@ -149,9 +190,7 @@ def _threads_for(source: Architecture | Network, recipe: Recipe) -> AbstractCont
 class _Training:
     """A learner on its way through a recipe, and what came of it so far."""
 
-    def __init__(
-        self, learner: Learner, images: ImageData, folder: RunFolder | None, threads: int | None = None
-    ) -> None:
+    def __init__(self, learner: Learner, images: ImageData, folder: RunFolder | None) -> None:
         self.start = time.perf_counter()
         self.learner, self.images, self.folder = learner, images, folder
         self.network, self.recipe = learner.network, learner.recipe
@@ -160,14 +199,14 @@ class _Training:
         self.call: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
         # Now, before a step changes the weights.
-        self.settings = {} if folder is None else _settings(learner, images, threads)
+        self.settings = {} if folder is None else _settings(learner, images)
 
     def load(self) -> None:
         """Goes on where the folder's run is, if it holds one."""
-        state = None if self.folder is None else self.folder.state()
+        state = None if self.folder is None else read_state(self.folder.path)
         if state is None:
             return
-        if difference := settings_difference(state["settings"], self.settings):
+        if difference := settings_difference(*_comparable(state["settings"], self.settings)):
             more = f"; and {len(difference) - _SHOWN} more" if len(difference) > _SHOWN else ""
             raise SettingsChangedError(
                 f"{self.folder.path if self.folder else ''} was begun with other settings, so it is not resumed. "
@@ -201,12 +240,13 @@ class _Training:
         return "done"
 
     def finish(self, state: State) -> TrainResult:
-        """Looks at the test images, with the best weights as they would be loaded."""
-        self.network = unpack(self.best).to(self.network.mean.device)
+        """Looks at the test images, with the best weights as they would be loaded, unless the run is to go on."""
         if self.learner.distillation is not None:
             self.learner.distillation.close()
-        found = accuracy(self.network, self.images.test_images, self.images.test_labels)
-        result = self._result(state, found)
+        self.network = unpack(self.best, getattr(self.network, "module", None)).to(self.network.mean.device)
+        is_over = state == "done" or self.folder is None
+        tested = confusion(self.network, self.images.test_images, self.images.test_labels) if is_over else None
+        result = self._result(state, tested)
         if self.folder is not None:
             self._write(self.folder)  # again: the process may have died, or Ctrl-C come, before all of it was written
             self.folder.save_result(result.to_dict())
@@ -230,9 +270,11 @@ class _Training:
         self.last, self.history = last, (*self.history, record)
         if self.folder is None:
             return
-        self.folder.save_state(self._state())  # first: the others follow from it
+        if self.images.split is not None:
+            self.folder.save_split(self.images.split)  # first: a run that goes on reads its images again
+        self.folder.save_state(self._state())  # the others follow from it
         self._write(self.folder, improved)
-        self.folder.save_result(self._result("running", math.nan).to_dict())
+        self.folder.save_result(self._result("running", None).to_dict())
 
     def _write(self, folder: RunFolder, improved: bool = True) -> None:
         """Brings the log and the weights up to date, the best ones where they improved."""
@@ -251,14 +293,19 @@ class _Training:
             "seconds": time.perf_counter() - self.start,
         }
 
-    def _result(self, state: State, test_accuracy: float) -> TrainResult:
+    def _result(self, state: State, tested: Confusion | None) -> TrainResult:
+        counts = (len(self.learner.kept), len(self.learner.held_out), len(self.images.test_labels))
+        right = sum(row[index] for index, row in enumerate(tested or ()))
         return TrainResult(
-            test_accuracy=test_accuracy,
+            test_accuracy=math.nan if tested is None else right / counts[2],
             validation_accuracy=self.best["validation_accuracy"],
             best_epoch=self.best["epoch"],
             epochs=len(self.history),
             seconds=time.perf_counter() - self.start,
-            params=complexity(self.network.architecture).params,
+            params=sum(value.numel() for value in self.network.parameters() if value.requires_grad),
+            images=dict(zip(("train", "validation", "test"), counts, strict=True)),
+            confusion=tested,
+            class_names=self.images.class_names,
             state=state,
             weights=None if self.folder is None else self.folder.path / BEST,
             history=self.history,
@@ -269,22 +316,38 @@ class _Training:
         )
 
 
-def _settings(learner: Learner, images: ImageData, threads: int | None) -> dict[str, Any]:
+def _settings(learner: Learner, images: ImageData) -> dict[str, Any]:
     """What must be the same when a run goes on."""
-    architecture, teacher = learner.network.architecture, learner.teacher
+    network, teacher = learner.network, learner.teacher
     parts = ("train_images", "train_labels", "test_images", "test_labels")
+    own = {"module": type(network.module).__name__} if isinstance(network, TrainedModule) else _blocks(network)
     return {
-        "input size": list(architecture.input_size),
-        **{f"block {place}": repr(block) for place, block in enumerate(architecture.blocks, start=1)},
-        "starting weights": _digest(learner.network.state_dict().values()),
+        "input size": list(input_size_of(network)),
+        **own,
+        "starting weights": _digest(network.state_dict().values()),
         "teacher": None if teacher is None else _digest(teacher.state_dict().values()),
         "data": images.name,
         "class names": list(images.class_names),
         **{name.replace("_", " "): _digest([getattr(images, name)]) for name in parts},
+        **({} if images.held_out is None else {"held out": _digest([images.held_out])}),
         "seed": learner.seed,
-        "threads": threads,
+        _THREADS: torch.get_num_threads(),
         **learner.recipe.to_dict(),
     }
+
+
+def _blocks(network: TrainedNetwork) -> dict[str, Any]:
+    return {f"block {place}": repr(block) for place, block in enumerate(network.architecture.blocks, start=1)}
+
+
+def _comparable(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings without what tells nothing: where data on disk lie, and what the release that began the run left out."""
+    both = [{name: value for name, value in each.items() if name != "threads"} for each in (stored, asked)]
+    for each in both:
+        each["data"] = each["data"].partition(":")[0]  # their content is compared
+    if _THREADS not in stored:
+        del both[1][_THREADS]
+    return both[0], both[1]
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:
@@ -298,7 +361,11 @@ def _digest(tensors: Iterable[Tensor]) -> str:
 
 def _split(data: ImageData, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
     """Indices of the training images to learn from, and of those that choose the best epoch."""
-    kept, held_out = stratified_split(data.train_labels, recipe.validation_fraction, torch_generator(seed, 1))
+    if data.held_out is not None and recipe.validation_fraction:
+        is_kept = torch.ones(len(data.train_labels), dtype=torch.bool).index_fill(0, data.held_out.cpu(), False)
+        kept, held_out = is_kept.nonzero().flatten(), data.held_out.cpu()
+    else:
+        kept, held_out = stratified_split(data.train_labels, recipe.validation_fraction, torch_generator(seed, 1))
     if len(kept) < 2 or (recipe.validation_fraction and not len(held_out)):
         raise DataError(
             f"{len(data.train_labels)} training images at validation_fraction {recipe.validation_fraction} leave "
@@ -308,10 +375,15 @@ def _split(data: ImageData, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
     return kept, held_out
 
 
-def _fit(model: Architecture | Network, data: str | ImageData) -> ImageData:
+def _fit(
+    model: Architecture | nn.Module, data: str | ImageData, input_size: Sequence[int] | None, split: Split | None
+) -> ImageData:
     """The data at the size of the network's input, if their classes are the network's."""
     architecture = model.architecture if isinstance(model, Network) else model
-    images = fit_to(load_data(data, architecture.input_size), architecture.input_size)
+    if not isinstance(architecture, Architecture):
+        images = load_data(data, input_size, split)
+        return images if input_size is None else fit_to(images, input_size)
+    images = fit_to(load_data(data, architecture.input_size, split), architecture.input_size)
     classes = len(images.class_names)
     if architecture.num_classes != classes:
         raise DataError(
@@ -321,30 +393,38 @@ def _fit(model: Architecture | Network, data: str | ImageData) -> ImageData:
     return images
 
 
-def _plain(model: object) -> Architecture | Network:
-    """An architecture or a network; of anything else its architecture."""
-    if isinstance(model, Network):
+def _plain(model: object) -> Architecture | nn.Module:
+    """An architecture or a module; of anything else its architecture."""
+    if isinstance(model, nn.Module):
+        model = model.module if isinstance(model, TrainedModule) else model
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ArchitectureError(f"{type(model).__name__} has nothing to train: no parameter needs a gradient")
         return model
     architecture = architecture_of(model)
-    if architecture is None or isinstance(model, nn.Module):
-        raise ArchitectureError(f"train takes an Architecture or a Network, got {type(model).__name__}; see build()")
+    if architecture is None:
+        raise ArchitectureError(f"train takes an Architecture or an nn.Module, got {type(model).__name__}; see build()")
     return architecture
 
 
 def _starting_network(
-    model: Architecture | Network, images: ImageData, recipe: Recipe, seed: int, device: str | torch.device | None
-) -> TrainedNetwork:
+    model: Architecture | nn.Module, images: ImageData, recipe: Recipe, seed: int, device: str | torch.device | None
+) -> Trained:
     """A network of our own with the model's weights, which normalises what the training images are like."""
-    mean, std = _channel_statistics(images.train_images)
-    architecture = model if isinstance(model, Architecture) else model.architecture
-    network = TrainedNetwork(architecture, mean.tolist(), std.tolist(), images.class_names)
-    if isinstance(model, Architecture):
-        initialize(network, "kaiming", torch_generator(seed))
-        if recipe.zero_init_residual:
-            zero_init_residual(network)
-    else:
-        network.load_state_dict(model.state_dict())
+    mean, std = (values.tolist() for values in _channel_statistics(images.train_images))
+    network: Trained
+    if isinstance(model, nn.Module):
         device = next(model.parameters()).device if device is None else device
+    if isinstance(model, Architecture | Network):
+        architecture = model if isinstance(model, Architecture) else model.architecture
+        network = TrainedNetwork(architecture, mean, std, images.class_names)
+        if isinstance(model, Network):
+            network.load_state_dict(model.state_dict())
+        else:
+            initialize(network, "kaiming", torch_generator(seed))
+    else:
+        network = TrainedModule(_copied(model), images.image_shape, mean, std, images.class_names)
+    if isinstance(model, Architecture) and recipe.zero_init_residual:
+        zero_init_residual(network)
     try:
         network.to(device if device is not None else "cpu")
     except (RuntimeError, AssertionError) as error:  # torch's for an unknown device, and for one that is not there
@@ -352,8 +432,16 @@ def _starting_network(
         raise DataError(
             f"device {str(device)!r} can't be used: {reason}; expected cpu or a device that is here"
         ) from error
-    network.to(memory_format=_memory_format(network))  # type: ignore[call-overload]  # torch's stub does not know it
+    if isinstance(network, TrainedNetwork):  # a stranger's forward may use view, which other formats forbid
+        network.to(memory_format=_memory_format(network))  # type: ignore[call-overload]  # unknown to torch's stub
     return network
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # whatever a stranger's parts raise
+        raise DataError(f"{type(module).__name__} can't be copied, and a copy is trained: {error}") from error
 
 
 def _memory_format(network: TrainedNetwork) -> torch.memory_format:

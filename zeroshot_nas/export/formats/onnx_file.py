@@ -31,9 +31,10 @@ def export_onnx(request: ExportRequest) -> ExportedFile:
     """
     from zeroshot_nas.export import checks
     from zeroshot_nas.network.to_onnx import onnx_model
+    from zeroshot_nas.training.checkpoint import input_size_of
 
     network, file = request.network, request.file
-    model = onnx_model(network, network.architecture.input_size, dynamic_batch=True, opset=request.opset)
+    model = onnx_model(network, input_size_of(network), dynamic_batch=True, opset=request.opset)
     try:
         import onnx
     except ImportError as error:
@@ -42,7 +43,7 @@ def export_onnx(request: ExportRequest) -> ExportedFile:
     images = checks.check_images(network, request.images)
 
     def write(draft: Path) -> None:
-        onnx.save(model, str(draft))
+        draft.write_bytes(model.SerializeToString())
         largest, _ = checks.compare(network, images, onnx_logits(draft, images))
         checks.require_equal("the ONNX model in ONNX Runtime", largest)
 

@@ -85,12 +85,15 @@ WEIGHTS = (
 '''
 
 _CHECK = """
-import importlib.util, sys, torch
+import importlib.util, sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] == "zeroshot_nas":
             raise ImportError("the file must not need the package that wrote it")
 sys.meta_path.insert(0, Refuse())
+if sys.argv[4] not in sys.path:
+    sys.path.append(sys.argv[4])
+import torch
 spec = importlib.util.spec_from_file_location("network", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
@@ -104,11 +107,15 @@ def export_python(request: ExportRequest) -> ExportedFile:
     """Writes one Python file with the module's source and its weights, and checks it in a process without this package.
 
     Raises:
-        ExportError: The file does not run by itself, or computes something else; then no file is left.
+        ExportError: The network is none of ours, or the file does not run by itself, or computes something else; then
+            no file is left.
     """
     from zeroshot_nas.export import checks
+    from zeroshot_nas.training.checkpoint import TrainedNetwork
 
     network, file = request.network, request.file
+    if not isinstance(network, TrainedNetwork):
+        raise ExportError("a module of your own has no source that could be written; ask for the format onnx or torch")
     text, images = source(network, file.stem), checks.check_images(network, request.images)
     largest, rms = checks.compare(network, images, _run_alone(text, images))
     checks.require_equal("the Python file", largest)
@@ -148,15 +155,22 @@ def source(network: TrainedNetwork, name: str = "network") -> str:
 
 
 def _run_alone(text: str, images: Tensor) -> Tensor:
-    """Logits of the text's network, computed by a process that can't import this package."""
+    """Logits of the text's network, computed by a process that can't import this package.
+
+    It is isolated: neither a ``torch.py`` of the current folder is run, nor what the environment names. torch's own
+    folder is told, since a user's packages may be where an isolated process does not look.
+    """
     import torch
+
+    from zeroshot_nas.training.checkpoint import torch_bytes
 
     with tempfile.TemporaryDirectory() as folder:
         file, given, got = (Path(folder) / name for name in ("network.py", "images.pt", "logits.pt"))
         file.write_text(text, encoding="utf-8")
-        torch.save(images.contiguous(), given)
-        command = [sys.executable, "-c", _CHECK, str(file), str(given), str(got)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own file
+        given.write_bytes(torch_bytes(images.contiguous()))
+        home = str(Path(torch.__file__).parents[1])
+        command = [sys.executable, "-I", "-c", _CHECK, str(file), str(given), str(got), home]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603  our own file
         if done.returncode:
             raise ExportError(f"the Python file does not run by itself: {done.stderr.strip().splitlines()[-1]}")
         logits: Tensor = torch.load(got, weights_only=True)

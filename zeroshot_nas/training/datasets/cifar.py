@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import DataError, FileFormatError
+from zeroshot_nas.training import plain_pickle
 from zeroshot_nas.training.base import ImageData, register_data
 
 if TYPE_CHECKING:
@@ -36,9 +35,9 @@ def cifar10(path: Path) -> ImageData:
     train = [f"data_batch_{number}" for number in range(1, 6)]
     if (path / f"{train[0]}.bin").exists():
         parts = [_binary([path / f"{name}.bin" for name in names], 1) for names in (train, ["test_batch"])]
-        return _data(parts, _text_names(path / "batches.meta.txt", _NAMES), f"cifar10:{path}")
+        return _data(parts, _text_names(path / "batches.meta.txt", _NAMES), f"cifar10:{path.resolve()}")
     parts = [_pickled([path / name for name in names], b"labels") for names in (train, ["test_batch"])]
-    return _data(parts, _pickled_names(path / "batches.meta", b"label_names"), f"cifar10:{path}")
+    return _data(parts, _pickled_names(path / "batches.meta", b"label_names"), f"cifar10:{path.resolve()}")
 
 
 @register_data("cifar100")
@@ -52,9 +51,9 @@ def cifar100(path: Path) -> ImageData:
     if (path / "train.bin").exists():
         parts = [_binary([path / name], 2) for name in ("train.bin", "test.bin")]
         numbers = tuple(map(str, range(100)))
-        return _data(parts, _text_names(path / "fine_label_names.txt", numbers), f"cifar100:{path}")
+        return _data(parts, _text_names(path / "fine_label_names.txt", numbers), f"cifar100:{path.resolve()}")
     parts = [_pickled([path / name], b"fine_labels") for name in ("train", "test")]
-    return _data(parts, _pickled_names(path / "meta", b"fine_label_names"), f"cifar100:{path}")
+    return _data(parts, _pickled_names(path / "meta", b"fine_label_names"), f"cifar100:{path.resolve()}")
 
 
 def _data(parts: Sequence[tuple[Tensor, Tensor]], names: Sequence[str], name: str) -> ImageData:
@@ -80,8 +79,11 @@ def _pickled(files: Sequence[Path], label_key: bytes) -> tuple[Tensor, Tensor]:
     for file in files:
         content = _unpickle(file)
         pixels, classes = content.get(b"data"), content.get(label_key)
-        if not (isinstance(pixels, np.ndarray) and isinstance(classes, list)) or (
-            (pixels.dtype, pixels.shape) != (np.uint8, (len(classes), _PIXELS))
+        if (
+            not isinstance(pixels, np.ndarray)
+            or not isinstance(classes, list)
+            or not all(type(label) is int and 0 <= label < 1000 for label in classes)
+            or pixels.shape != (len(classes), _PIXELS)
         ):
             key = label_key.decode()
             raise FileFormatError(f"{file} is no CIFAR file: expected 'data', rows of {_PIXELS:,} bytes, and {key!r}")
@@ -93,38 +95,32 @@ def _pickled(files: Sequence[Path], label_key: bytes) -> tuple[Tensor, Tensor]:
 def _text_names(file: Path, otherwise: Sequence[str]) -> Sequence[str]:
     if not file.exists():
         return otherwise
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in _text(file, file.read_bytes()).splitlines() if line.strip()]
 
 
 def _pickled_names(file: Path, key: bytes) -> list[str]:
     names = _unpickle(file).get(key)
     if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
         raise FileFormatError(f"{file} is no CIFAR file: expected the list {key.decode()!r}")
-    return [name.decode() for name in names]
+    return [_text(file, name) for name in names]
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds arrays of numbers and plain containers; whatever else a file asks for is refused, not called."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
-            return lambda text, _: text.encode("latin1")
-        known = {"numpy.core.multiarray": ("_reconstruct",), "numpy": ("ndarray", "dtype")}
-        if name not in known.get(module.replace("numpy._core", "numpy.core"), ()):
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+def _text(file: Path, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{file} is damaged: its class names are no text ({error.reason})") from error
 
 
 def _unpickle(file: Path) -> dict[bytes, Any]:
+    content = _bytes(file)
     try:
-        content = _Unpickler(io.BytesIO(_bytes(file)), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle may raise anything
-        if isinstance(error, DataError):
-            raise
+        value = plain_pickle.load(content)
+    except ValueError as error:
         raise FileFormatError(f"{file} is damaged, or no CIFAR file: {error}") from error
-    if not isinstance(content, dict):
-        raise FileFormatError(f"{file} is no CIFAR file: expected a dictionary, got {type(content).__name__}")
-    return content
+    if not isinstance(value, dict):
+        raise FileFormatError(f"{file} is no CIFAR file: expected a dictionary, got {type(value).__name__}")
+    return value
 
 
 def _bytes(file: Path) -> bytes:
