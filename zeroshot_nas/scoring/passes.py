@@ -69,7 +69,8 @@ class Passes:
         self.network = network
         self.reads = reads
         self.given = inputs
-        self.inputs = inputs.detach().requires_grad_(differentiable)
+        differentiates_inputs = differentiable and (inputs.is_floating_point() or inputs.is_complex())
+        self.inputs = inputs.detach().requires_grad_(differentiates_inputs)
         self.targets = targets
         self.differentiable = differentiable
 
@@ -141,7 +142,7 @@ class Passes:
         sources: dict[int, Tensor] = {}
         if "weight_gradients" in self.reads:
             sources.update((id(weight), weight) for weight in self.weights)
-        if "layers" in self.reads:
+        if "layers" in self.reads and self.forward.keeps_layers:  # else whoever reads them is told why there are none
             sources.update((id(layer.output), layer.output) for layer in self.forward.layers)
         if "parameter_gradients" in self.reads:
             sources.update((id(parameter), parameter) for parameter in _trainable(self.network))
@@ -149,7 +150,13 @@ class Passes:
 
     @cached_property
     def input_gradients(self) -> Tensor:
-        """The gradient of the sum of all logits for the inputs, of their shape: one row a sample."""
+        """The gradient of the sum of all logits for the inputs, of their shape: one row a sample.
+
+        Raises:
+            ProxyError: The inputs are integers.
+        """
+        if self.differentiable and not self.inputs.requires_grad:
+            raise ProxyError(f"inputs of type {self.inputs.dtype} have no gradient; use a proxy that reads weights'")
         with torch.set_grad_enabled(self.differentiable):
             total = self.logits.sum()
         return self.backward(total, [self.inputs])[0]
@@ -177,9 +184,18 @@ class Passes:
         """
         if not self.differentiable:
             raise ProxyError("this proxy differentiates; register it with needs_gradients=True")
-        sources = list(sources)
-        found = torch.autograd.grad(output, sources, output_gradient, retain_graph=True, allow_unused=True)
-        return [torch.zeros_like(source) if each is None else each for source, each in zip(sources, found, strict=True)]
+        if not output.requires_grad:
+            kind = type(self.network).__name__
+            raise ProxyError(
+                f"{kind} returns what has no gradient: its forward runs under no_grad, or detaches; take that out"
+            )
+        gradients = {id(source): torch.zeros_like(source) for source in sources if not source.requires_grad}
+        reached = [source for source in sources if source.requires_grad]  # what ran under no_grad has none
+        if reached:
+            found = torch.autograd.grad(output, reached, output_gradient, retain_graph=True, allow_unused=True)
+            for source, gradient in zip(reached, found, strict=True):
+                gradients[id(source)] = torch.zeros_like(source) if gradient is None else gradient
+        return [gradients[id(source)] for source in sources]
 
 
 class RecordedPass:
@@ -232,6 +248,11 @@ class RecordedPass:
         self._expect("layers")
         self._kept.check(*(layer.output for layer in self._layers))
         return self._layers
+
+    @property
+    def keeps_layers(self) -> bool:
+        """Whether the outputs of `layers` are as the layers returned them."""
+        return self._kept.are_unchanged(*(layer.output for layer in self._layers))
 
     @cached_property
     def modules(self) -> list[tuple[nn.Module, Tensor]]:
