@@ -34,6 +34,7 @@ class Exhibit:
         refused: What every proxy that runs the network says, where it can't be scored; a pattern.
         scored: Proxies that have a value, beside those that the plain network has.
         batch: What it is scored on, where that is not drawn.
+        differs: Proxies that rightly see more than the plain network's layers.
     """
 
     build: Callable[[], nn.Module]
@@ -42,6 +43,7 @@ class Exhibit:
     refused: str = ""
     scored: tuple[str, ...] = ()
     batch: Callable[[], Batch] | None = None
+    differs: tuple[str, ...] = ()
 
 
 MOST = (
@@ -569,7 +571,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int, stride: int, in_place: bool) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(width, 8, 3, stride, 1), nn.BatchNorm2d(8), nn.ReLU(in_place))
+        self.body = nn.Sequential(nn.Conv2d(width, 8, 3, stride, 1), nn.BatchNorm2d(8))
         self.link = nn.Conv2d(width, 8, 1, stride) if stride > 1 else nn.Identity()
         self.in_place = in_place
 
@@ -653,11 +655,13 @@ def _exhibits() -> Iterable[tuple[str, Exhibit]]:
         in_place, plain = FUNCTIONS_IN_PLACE[name]
         yield f"result of {name} dropped", Exhibit(dropping_results(in_place), by_function(plain))
     for name, make in OUT_OF_PLACE.items():
-        yield name, Exhibit(lambda m=make: conv_net(m()), scored=MOST)
+        scored = tuple(proxy for proxy in MOST if (name, proxy) != ("logsigmoid", "synflow"))  # which leaves it dead
+        yield name, Exhibit(lambda m=make: conv_net(m()), scored=scored)
 
     yield "sync batch norm", Exhibit(lambda: conv_net(nn.SyncBatchNorm(8)), lambda: conv_net(nn.BatchNorm2d(8)))
     yield "group norm", Exhibit(lambda: conv_net(nn.GroupNorm(2, 8)), scored=MOST)
-    yield "group norm first", Exhibit(lambda: nn.Sequential(nn.GroupNorm(1, 3), *conv_net()), scored=MOST)
+    of_varied_input = tuple(name for name in MOST if name != "synflow")  # an image of ones is zero behind a norm
+    yield "group norm first", Exhibit(lambda: nn.Sequential(nn.GroupNorm(1, 3), *conv_net()), scored=of_varied_input)
     yield (
         "group norm alone",
         Exhibit(
@@ -676,10 +680,12 @@ def _exhibits() -> Iterable[tuple[str, Exhibit]]:
     yield "one activation in two places", Exhibit(lambda: shared_activation(True), lambda: shared_activation(False))
     yield "one convolution in two places", Exhibit(lambda: (lambda c: conv_net(c, c))(nn.Conv2d(8, 8, 3, padding=1)))
     yield "tied weights", Exhibit(tied, scored=MOST)
-    yield "weights without layers", Exhibit(RawParameters, scored=MOST)
+    yield "weights without layers", Exhibit(RawParameters, scored=MOST[1:])
     plain_weights = partial(weighted, lambda layer: layer)
-    yield "weight_norm", Exhibit(lambda: weighted(parametrizations.weight_norm), plain_weights)
-    yield "old weight_norm", Exhibit(lambda: weighted(partial(old_style, nn.utils.weight_norm)), plain_weights)
+    more = ("params", "vkdnw")  # a weight norm's parameters are others
+    yield "weight_norm", Exhibit(lambda: weighted(parametrizations.weight_norm), plain_weights, differs=more)
+    old_norm = partial(old_style, nn.utils.weight_norm)
+    yield "old weight_norm", Exhibit(lambda: weighted(old_norm), plain_weights, differs=more)
     yield "spectral_norm", Exhibit(lambda: weighted(parametrizations.spectral_norm), scored=MOST)
     yield "old spectral_norm", Exhibit(lambda: weighted(partial(old_style, nn.utils.spectral_norm)), scored=MOST)
     yield "orthogonal", Exhibit(lambda: weighted(parametrizations.orthogonal), scored=MOST)
@@ -693,16 +699,16 @@ def _exhibits() -> Iterable[tuple[str, Exhibit]]:
     yield "wrapped twice", Exhibit(lambda: nn.DataParallel(compiled()), conv_net)
     yield "fx graph", Exhibit(lambda: fx.symbolic_trace(conv_net()), conv_net)
     yield "exported", Exhibit(exported)
-    yield "scripted", Exhibit(scripted, refused="before scripting")
-    yield "traced", Exhibit(traced, refused="before scripting")
+    yield "scripted", Exhibit(scripted, conv_net, refused="before scripting")
+    yield "traced", Exhibit(traced, conv_net, refused="before scripting")
     yield (
         "part scripted",
         Exhibit(
             lambda: nn.Sequential(torch.jit.script(nn.Conv2d(3, 8, 3)), nn.ReLU(), *head()), refused="before scripting"
         ),
     )
-    yield "quantised", Exhibit(quantised, refused="quantised")
-    yield "meta", Exhibit(on_meta, refused="meta")
+    yield "quantised", Exhibit(quantised, conv_net, refused="quantised")
+    yield "meta", Exhibit(on_meta, conv_net, refused="meta")
     yield "uninitialised", Exhibit(lazy, refused="uninitiali[sz]ed")
     yield "half", Exhibit(lambda: conv_net().half())
     yield "bfloat16", Exhibit(lambda: conv_net().bfloat16())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.foreign import copied, unusable, without_checkpoints
@@ -19,7 +21,7 @@ from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASErro
 from zeroshot_nas.network.init import Init
 from zeroshot_nas.network.module import build, initialize, without_residual_links
 from zeroshot_nas.scoring.batch_norm import batch_norms, batch_statistics
-from zeroshot_nas.scoring.passes import SharedPasses
+from zeroshot_nas.scoring.passes import SharedPasses, expected_logits
 from zeroshot_nas.scoring.perturbed_pass import count_weights, gaussian_weights, is_chain
 from zeroshot_nas.scoring.proxy import PROXIES, Batch, Proxy, ProxyInfo
 from zeroshot_nas.scoring.trial import ModuleState, Trial, is_unsafe_in_channels_last, trial
@@ -48,7 +50,7 @@ class Draws(NamedTuple):
         repeat: int,
         like: Tensor,
         classes: Callable[[], int | None],
-        memory_format: torch.memory_format = torch.channels_last,
+        memory_format: torch.memory_format = torch.preserve_format,
     ) -> Batch:
         """The given arrays, or Gaussian ones with all that the proxies read, with labels drawn evenly.
 
@@ -57,10 +59,10 @@ class Draws(NamedTuple):
             repeat: Number of the draw.
             like: A tensor of the device and dtype.
             classes: How many labels there are, asked where there are any.
-            memory_format: How images lie in memory.
+            memory_format: How images lie in memory; those that are drawn, where it is preserved, channels last.
         """
         if isinstance(self.arrays, Batch):
-            return self.arrays
+            return _laid_out(self.arrays, memory_format)
         size = self.batch_size or proxies[0].info.batch_size
         batches = max(proxy.info.batches for proxy in proxies)
         count = classes() if batches > 1 or any(proxy.info.needs_labels for proxy in proxies) else None
@@ -136,9 +138,11 @@ class ModuleSource:
             if self._module.draws:  # all passes of a repeat see the same noise, whoever runs them
                 seed = derive_seed(self._draws.seed, repeat, 5)
                 contexts.enter_context(preserved_rng())
+                seed_global_rng(seed)
                 contexts.callback(network.register_forward_pre_hook(lambda *_: seed_global_rng(seed)).remove)
-            batch = self._prepared(proxies, repeat)
+            contexts.callback(self._module.state.restore)  # repeats don't depend on those before
             contexts.enter_context(batch_statistics(network))
+            batch = self._prepared(proxies, repeat)
             if not keeps_links:
                 contexts.enter_context(without_residual_links(network))
             state = ModuleState(network)
@@ -178,19 +182,33 @@ class ModuleSource:
             )
         if not isinstance(self._draws.arrays, Batch):  # what it would have been given alone
             batch = batch._replace(further=batch.further[: proxy.info.batches - 1])
+        if proxy.info.needs_labels and batch.targets is None and not isinstance(self._draws.arrays, Batch):
+            raise self._without_logits(proxy, batch)
         try:
             with torch.set_grad_enabled(proxy.info.needs_gradients):
                 return _number(proxy(network, batch))
         except ZeroShotNASError:
             raise
         except Exception as error:  # a stranger's module or proxy may raise anything; it is passed on, with its cause
-            reason = (
-                f"{proxy.key} could not run {type(network).__name__} on inputs of shape {tuple(batch.inputs.shape)} "
-                f"({_line(error)})"
-            )
-            if "more than 1 value per channel" in str(error):
-                raise UndefinedScoreError(f"{reason}; score on more inputs") from error
-            raise ProxyError(f"{reason}. Check input_size and the module") from error
+            raise _could_not_run(proxy, network, batch, error) from error
+
+    def _without_logits(self, proxy: Proxy, batch: Batch) -> ZeroShotNASError:
+        """Why no labels could be drawn."""
+        first, network = self._module.trial, self._module.network
+        assert first is not None, "networks of our own have classes"
+        if first.error is not None:
+            return _could_not_run(proxy, network, batch, first.error)
+        return ProxyError(expected_logits(network, first.output))
+
+
+def _could_not_run(proxy: Proxy, network: nn.Module, batch: Batch, error: Exception) -> ZeroShotNASError:
+    reason = (
+        f"{proxy.key} could not run {type(network).__name__} on inputs of shape {tuple(batch.inputs.shape)} "
+        f"({_line(error)})"
+    )
+    if "more than 1 value per channel" in str(error):
+        return UndefinedScoreError(f"{reason}; score on more inputs")
+    return ProxyError(f"{reason}. Check input_size and the module")
 
 
 class ScoredModule:
@@ -224,8 +242,19 @@ class ScoredModule:
 
     @property
     def draws(self) -> bool:
-        """Whether the module draws from the global random state; where it could not be run, it may."""
-        return self._prepared.trial is not None and self._prepared.trial.draws
+        """Whether the module may draw from the global random state, as it runs or as its weights are set."""
+        first = self._prepared.trial
+        return first is not None and (first.draws or any(map(is_parametrized, self.network.modules())))
+
+    @property
+    def state(self) -> ModuleState:
+        """What the module held at first, beside its parameters."""
+        return self._prepared.state
+
+    @property
+    def trial(self) -> Trial | None:
+        """Its first run; None for one of our own."""
+        return self._prepared.trial
 
     @property
     def like(self) -> Tensor:
@@ -249,24 +278,28 @@ class ScoredModule:
             if parameter.is_floating_point():
                 parameter.requires_grad_(True)  # what its owner froze has a gradient too
         arrays, like = self._draws.arrays, _like(network, self._draws.device)
-        given = isinstance(arrays, Batch)  # given arrays are read in the layout that they have
-        inputs = arrays.inputs[:2] if isinstance(arrays, Batch) else torch.ones(2, *arrays).to(like)
-        if not given and inputs.dim() == 4 and like.dtype == torch.float32 and not is_unsafe_in_channels_last(network):
-            prepared = self._laid_out(network, inputs, torch.channels_last)  # half the time of a forward pass on a CPU
+        if isinstance(arrays, Batch):  # they and the weights are read in the layout that they have, where that is safe
+            inputs, layout = _normal(arrays.inputs)[:2], torch.preserve_format
+        else:
+            inputs, layout = torch.ones(2, *arrays).to(like), torch.contiguous_format
+            if inputs.dim() == 4 and like.dtype == torch.float32:
+                layout = torch.channels_last  # half the time of a forward pass on a CPU
+        if layout != torch.contiguous_format and not is_unsafe_in_channels_last(network):
+            prepared = self._laid_out(network, inputs, layout)
             if prepared.trial is None or (prepared.trial.error is None and not prepared.trial.needs_c_order):
                 return prepared
-        return self._laid_out(network, inputs, None if given else torch.contiguous_format)
+        return self._laid_out(network, inputs, torch.contiguous_format)
 
-    def _laid_out(self, network: nn.Module, inputs: Tensor, memory_format: torch.memory_format | None) -> _Prepared:
-        """The network in a layout, or as it lies, tried on the inputs; one of our own needs no trial."""
-        if memory_format is not None:
+    def _laid_out(self, network: nn.Module, inputs: Tensor, layout: torch.memory_format) -> _Prepared:
+        """The network in a layout, tried on the inputs; one of our own needs no trial."""
+        if layout != torch.preserve_format:
             for parameter in network.parameters():
                 if parameter.dim() == 4:
-                    parameter.data = parameter.data.contiguous(memory_format=memory_format)
+                    parameter.data = parameter.data.contiguous(memory_format=layout)
             if inputs.dim() == 4:
-                inputs = inputs.contiguous(memory_format=memory_format)
+                inputs = inputs.contiguous(memory_format=layout)
         first = None if self._architecture is not None else trial(network, inputs)
-        return _Prepared(network, memory_format or torch.contiguous_format, first)
+        return _Prepared(network, layout, first, ModuleState(network))
 
     def _built(self) -> nn.Module:
         assert self._architecture is not None, "a model is a module or has an architecture"
@@ -284,11 +317,12 @@ class ScoredModule:
 
 
 class _Prepared(NamedTuple):
-    """A network that proxies may run, how it lies in memory, and its first run; None for one of our own."""
+    """A network that proxies may run; see `ScoredModule`."""
 
     network: nn.Module
     memory_format: torch.memory_format
     trial: Trial | None
+    state: ModuleState
 
 
 def forward_sources(
@@ -330,7 +364,27 @@ def _images(
     images = torch.randn(shape, generator=generator, dtype=torch.float32).to(like)
     if images.dim() != 4 or images.dtype != torch.float32:
         return images
-    return images.contiguous(memory_format=memory_format)
+    is_free = memory_format == torch.preserve_format
+    return images.contiguous(memory_format=torch.channels_last if is_free else memory_format)
+
+
+def _laid_out(batch: Batch, memory_format: torch.memory_format) -> Batch:
+    """A given batch in the layout that a network needs, for autograd; the very one where it is so."""
+
+    def usable(images: Tensor) -> Tensor:
+        return _normal(images.contiguous() if memory_format == torch.contiguous_format else images)
+
+    inputs, further = usable(batch.inputs), tuple(_laid_out(each, memory_format) for each in batch.further)
+    perturbation = None if batch.perturbation is None else usable(batch.perturbation)
+    is_same = inputs is batch.inputs and perturbation is batch.perturbation
+    if is_same and all(map(operator.is_, further, batch.further)):
+        return batch
+    return batch._replace(inputs=inputs, perturbation=perturbation, further=further)
+
+
+def _normal(tensor: Tensor) -> Tensor:
+    """A tensor that autograd takes: one made in inference mode is copied."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _like(network: nn.Module, device: str | torch.device | None) -> Tensor:

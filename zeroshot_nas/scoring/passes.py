@@ -89,8 +89,7 @@ class Passes:
         """
         output = self.forward.output
         if not isinstance(output, torch.Tensor) or output.dim() != 2:
-            got = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
-            raise ProxyError(f"expected logits (N, num_classes) from {type(self.network).__name__}, got {got}")
+            raise ProxyError(expected_logits(self.network, output))
         return output
 
     @cached_property
@@ -115,6 +114,14 @@ class Passes:
     def weights(self) -> list[Tensor]:
         """Weights of the convolutions and linear layers that ran, each once, in order of execution."""
         return list({id(weight): weight for weight in self.forward.weights}.values())
+
+    def same_layers(self, other: Passes) -> bool:
+        """Whether another pass ran the same layers in the same order, as far as weights tell.
+
+        What is made of parameters at every call, as a weight norm does, is another tensor each time: its shape counts.
+        """
+        sides = [[id(each) if each.is_leaf else each.shape for each in run.weights] for run in (self, other)]
+        return sides[0] == sides[1]
 
     @cached_property
     def weight_gradients(self) -> list[Tensor]:
@@ -198,6 +205,12 @@ class Passes:
         return [gradients[id(source)] for source in sources]
 
 
+def expected_logits(network: nn.Module, output: object) -> str:
+    """What is wrong with an output that is no matrix of logits."""
+    got = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
+    return f"expected logits (N, num_classes) from {type(network).__name__}, got {got}"
+
+
 class RecordedPass:
     """A forward pass with what proxies read of it.
 
@@ -222,7 +235,7 @@ class RecordedPass:
         self._named: dict[str, Tensor] = {}
         self._blocks = _blocks(network) if "features" in reads else []
         self._kept = KeptTensors()
-        handles = [module.register_forward_hook(self._hook(name)) for name, module in network.named_modules() if name]
+        handles = [module.register_forward_hook(self._hook(name)) for name, module in _named_modules(network) if name]
         try:
             with intercepted(self._call):
                 self.output = self._kept.current(network(inputs))
@@ -335,8 +348,15 @@ class RecordedPass:
         return read
 
 
+def _named_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """All modules by name, but for those that make weights of weights."""
+    for name, module in network.named_modules():
+        if "parametrizations" not in name.split("."):
+            yield name, module
+
+
 def _is_leaf(module: nn.Module) -> bool:
-    return next(module.children(), None) is None
+    return all(name == "parametrizations" for name, _ in module.named_children())
 
 
 def _trainable(network: nn.Module) -> list[nn.Parameter]:
