@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from functools import cache
@@ -13,6 +14,9 @@ from typing import Any, Generic, TypeVar
 from zeroshot_nas.errors import PluginWarning, UnknownNameError
 
 T = TypeVar("T")
+
+_DISCOVERY = threading.RLock()
+"""Held while plug-ins are looked for: other threads wait, and this one may look names up in any registry."""
 
 
 class Registry(Generic[T]):
@@ -38,6 +42,7 @@ class Registry(Generic[T]):
         self.package = package
         self._entries: dict[str, T] = {}
         self._discovered = False
+        self._is_looking = False
 
     def add(self, name: str, entry: T) -> None:
         """Adds an entry.
@@ -67,14 +72,20 @@ class Registry(Generic[T]):
     def _discover(self) -> None:
         if self._discovered:
             return
-        self._discovered = True  # before the imports: a module that looks a name up while it loads must not recurse
-        try:
-            package = importlib.import_module(self.package)
-            for module in pkgutil.iter_modules(package.__path__, prefix=f"{self.package}."):
-                importlib.import_module(module.name)
-        except BaseException:
-            self._discovered = False  # the next look-up says what is wrong again, not that a name is unknown
-            raise
+        with _DISCOVERY:
+            if self._discovered or self._is_looking:
+                return
+            self._is_looking = True  # a module that looks a name up while it loads must not recurse
+            try:
+                self._look()
+                self._discovered = True  # where it fails the next look-up says so again, not that a name is unknown
+            finally:
+                self._is_looking = False
+
+    def _look(self) -> None:
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__, prefix=f"{self.package}."):
+            importlib.import_module(module.name)
         for entry_point in _entry_points(tuple(sys.path)).select(group=self.package):
             try:
                 entry_point.load()
@@ -87,7 +98,7 @@ class Registry(Generic[T]):
                     f"the {self.kind} plug-in {entry_point.name!r} of {owner} failed to load and is skipped: "
                     f"{type(error).__name__}: {error}",
                     PluginWarning,
-                    stacklevel=3,
+                    stacklevel=4,
                 )
 
 

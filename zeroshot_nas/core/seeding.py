@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from zeroshot_nas.core.lazy import LazyModule
@@ -65,8 +65,48 @@ def one_torch_thread() -> AbstractContextManager[None]:
 
 
 @contextmanager
+def plain_torch() -> Iterator[None]:
+    """Runs torch as it starts: float32 by default, on the CPU, no autocast, no inference mode.
+
+    Example:
+        >>> import torch
+        >>> with torch.inference_mode(), torch.autocast("cpu"), plain_torch():
+        ...     (torch.ones(1, 1, requires_grad=True) @ torch.ones(1, 1)).dtype
+        torch.float32
+    """
+    import torch
+
+    dtype, precision = torch.get_default_dtype(), torch.get_float32_matmul_precision()
+    with ExitStack() as contexts:
+        contexts.enter_context(torch.inference_mode(False))
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                contexts.enter_context(torch.autocast(device, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            contexts.enter_context(torch.device("cpu"))
+        if dtype != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            contexts.callback(torch.set_default_dtype, dtype)
+        if precision != "highest":
+            torch.set_float32_matmul_precision("highest")
+            contexts.callback(torch.set_float32_matmul_precision, precision)
+        yield
+
+
+def seed_global_rng(seed: int) -> None:
+    """Seeds the global random state of Python, numpy and torch, for code that draws from it; see `preserved_rng`."""
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
 def preserved_rng() -> Iterator[None]:
     """Restores the global random state of Python, numpy and torch (CPU and CUDA) on the way out.
+
+    What another thread draws meanwhile is drawn again: open it only around what may draw from the global state.
 
     Example:
         >>> before = random.getstate()
@@ -75,16 +115,26 @@ def preserved_rng() -> Iterator[None]:
         >>> random.getstate() == before
         True
     """
+    restore = saved_rng()
+    try:
+        yield
+    finally:
+        restore()
+
+
+def saved_rng() -> Callable[[], None]:
+    """Notes the global random state of Python, numpy and torch; what is returned restores it."""
     torch = sys.modules.get("torch")  # what was never imported has no state to keep
     python_state, numpy_state = random.getstate(), np.random.get_state()  # the global state is the point
     torch_state = torch.get_rng_state() if torch else None
     cuda_states = torch.cuda.get_rng_state_all() if torch and torch.cuda.is_initialized() else None
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         if torch and torch_state is not None:
             torch.set_rng_state(torch_state)
         if torch and cuda_states is not None:
             torch.cuda.set_rng_state_all(cuda_states)
+
+    return restore

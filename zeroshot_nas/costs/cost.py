@@ -33,10 +33,9 @@ def cost(model: Architecture | HasArchitecture | nn.Module, *, input_size: Seque
         architecture = architecture_of(model)
         if architecture is None:
             raise ArchitectureError(f"expected an Architecture or a torch.nn.Module, got {type(model).__name__}")
-        if input_size is not None and tuple(input_size) != architecture.input_size:
-            raise ArchitectureError(
-                f"the architecture has input_size {architecture.input_size}, got {tuple(input_size)}"
-            )
+        given = tuple(input_size) if isinstance(input_size, Sequence) else input_size
+        if given not in (None, architecture.input_size):
+            raise ArchitectureError(f"the architecture has input_size {architecture.input_size}, got {given!r}")
         return complexity(architecture)
     if input_size is None:
         raise ArchitectureError(f"cost of a {type(model).__name__} needs input_size=(C, H, W)")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from zeroshot_nas.core.seeding import preserved_rng
+from zeroshot_nas.core.foreign import DrawWatch, copied, is_quantised, unwrapped, without_checkpoints
+from zeroshot_nas.core.seeding import plain_torch, saved_rng
 from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.errors import ArchitectureError, UncountedOperatorWarning
 
@@ -24,13 +25,14 @@ _ELEMENTWISE = ("batch_norm", "group_norm", "layer_norm", "instance_norm", "adap
 
 _FREE = frozenset(
     """
-    abs adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d add add_ amax amin avg_pool1d avg_pool2d avg_pool3d
-    celu celu_ channel_shuffle clamp clamp_ clamp_min clamp_max constant_pad_nd copy_ cumsum div div_ elu elu_ exp
-    feature_dropout fill_ flip gelu glu hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ leaky_relu
-    leaky_relu_ linalg_vector_norm log log_sigmoid log_softmax max max_pool1d max_pool2d max_pool3d maximum mean min
-    minimum mish mul mul_ native_channel_shuffle neg norm pad pixel_shuffle pixel_unshuffle pow prelu reciprocal relu6
-    relu6_ repeat rms_norm roll rsqrt rsub selu selu_ sigmoid sigmoid_ silu silu_ softmax softplus sqrt square std sub
-    sub_ sum tanh threshold threshold_ upsample_bicubic2d upsample_nearest2d var where
+    abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
+    adaptive_max_pool3d add add_ amax amin avg_pool1d avg_pool2d avg_pool3d celu celu_ channel_shuffle clamp clamp_
+    clamp_max clamp_min clone constant_pad_nd copy_ cumsum div div_ elu elu_ exp feature_dropout fill_ flip gelu glu
+    hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ leaky_relu leaky_relu_ linalg_vector_norm log
+    log_sigmoid log_softmax max max_pool1d max_pool2d max_pool3d maximum mean min minimum mish mul mul_
+    native_channel_shuffle neg norm pad pixel_shuffle pixel_unshuffle pow prelu reciprocal relu6 relu6_ repeat
+    reshape_as rms_norm roll rrelu rrelu_ rsqrt rsub selu selu_ sigmoid sigmoid_ silu silu_ softmax softplus sqrt
+    square std sub sub_ sum tanh threshold threshold_ upsample_bicubic2d upsample_nearest2d var where
     """.split()  # noqa: SIM905  read as a list of words
 )
 """Operators that are no linear map: fvcore lists them as unknown, though there is nothing to count."""
@@ -58,21 +60,55 @@ def module_costs(module: nn.Module, input_size: Sequence[int]) -> Costs:
         >>> module_costs(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.ReLU()), (3, 4, 4))
         Costs(params=216, flops=3456, layers=None, activations=128)
     """
-    flops, activations, uncounted = _trace(module, input_size)
+    module = unwrapped(module)
+    try:
+        duplicate = _counted_copy(module)  # the tracer leaves hooks behind
+    except ValueError as error:
+        raise ArchitectureError(str(error)) from error
+    flops, activations, uncounted = _trace(duplicate, input_size, type(module).__name__)
     if uncounted:
         names = ", ".join(f"{name} ({count}x)" for name, count in sorted(uncounted.items()))
         warnings.warn(f"no FLOPs are counted for: {names}", UncountedOperatorWarning, stacklevel=3)
-    params = sum(parameter.numel() for parameter in module.parameters())
+    params = sum(parameter.numel() for parameter in duplicate.parameters())
     return Costs(params, flops, None, activations)
 
 
-def _trace(module: nn.Module, input_size: Sequence[int]) -> tuple[int, int, Counter[str]]:
+def _counted_copy(module: nn.Module) -> nn.Module:
+    """A copy in eval mode whose shapes are the module's, and which can be run."""
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise ValueError(f"{type(module).__name__} is TorchScript; pass the module before scripting or tracing")
+    duplicate = copied(module).eval()
+    for name, part in list(duplicate.named_modules()):
+        plain = _unquantised(part) if is_quantised(part) else None
+        if plain is not None:
+            parent, _, own_name = name.rpartition(".")
+            setattr(duplicate.get_submodule(parent), own_name, plain)
+    if any(tensor.is_meta for tensor in (*duplicate.parameters(), *duplicate.buffers())):
+        duplicate.to_empty(device="cpu")  # values don't matter, and some modules make tensors on the CPU
+    return duplicate
+
+
+def _unquantised(part: Any) -> nn.Module | None:
+    """A float layer of a quantised one's shape; None for a kind that has no weights of its own, or is unknown."""
+    has_bias = part.bias() is not None if callable(getattr(part, "bias", None)) else True
+    if hasattr(part, "in_features"):
+        return nn.Linear(part.in_features, part.out_features, has_bias, dtype=torch.float32)
+    if hasattr(part, "kernel_size") and hasattr(part, "in_channels"):
+        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(part.kernel_size) - 1]
+        sizes = part.in_channels, part.out_channels, part.kernel_size, part.stride, part.padding, part.dilation
+        return conv(*sizes, part.groups, has_bias)
+    return nn.Identity() if type(part).__name__ in ("Quantize", "DeQuantize") else None
+
+
+def _trace(module: nn.Module, input_size: Sequence[int], kind: str) -> tuple[int, int, Counter[str]]:
     parameter = next(module.parameters(), torch.zeros(0))
-    image = torch.zeros((1, *input_size), dtype=parameter.dtype, device=parameter.device)
+    draws, restore = DrawWatch(), saved_rng()
     try:
-        with torch.no_grad(), preserved_rng(), warnings.catch_warnings():
+        image = torch.zeros((1, *input_size), dtype=parameter.dtype, device=parameter.device)
+        with torch.no_grad(), plain_torch(), without_checkpoints(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's remarks on Python control flow
-            module = copy.deepcopy(module).eval()  # the tracer leaves hooks behind
+            with draws:
+                module(image)
             counter = FlopCountAnalysis(module, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
             by_operator = counter.by_operator()
             unknown = counter.unsupported_ops()
@@ -80,9 +116,16 @@ def _trace(module: nn.Module, input_size: Sequence[int]) -> tuple[int, int, Coun
             activations = activation_counter.uncalled_modules_warnings(False).total()
     except Exception as error:  # a stranger's forward may raise anything; it is passed on, with its cause
         raise ArchitectureError(
-            f"{type(module).__name__} could not be traced on an input of shape {tuple(image.shape)} "
+            f"{kind} could not be traced on an input of shape {(1, *_listed(input_size))} "
             f"({type(error).__name__}: {str(error).partition(chr(10))[0]}). Check input_size"
         ) from error
+    finally:
+        if draws.has_drawn:
+            restore()
     flops = sum(count for name, count in by_operator.items() if not name.startswith(_ELEMENTWISE))
     uncounted = Counter({name: count for name, count in unknown.items() if name.removeprefix("aten::") not in _FREE})
     return int(flops), int(activations), uncounted
+
+
+def _listed(input_size: object) -> Sequence[object]:
+    return input_size if isinstance(input_size, Sequence) else [input_size]

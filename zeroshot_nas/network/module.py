@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
+import torch.nn.utils.parametrize
 from torch import Tensor, nn
 
 from zeroshot_nas.architecture import ops
@@ -15,6 +18,9 @@ from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.costs.complexity import check_buildable
 from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.network.init import Init
+
+POWER_ITERATIONS = 15
+"""How often a spectral norm is brought up to date after its weight was drawn, as torch does at first."""
 
 
 class Conv2d(nn.Conv2d):
@@ -172,9 +178,9 @@ def initialize(module: nn.Module, init: Init, generator: torch.Generator) -> Non
     for part in module.modules():
         if isinstance(part, nn.modules.conv._ConvNd | nn.Linear):
             deviation = 1.0 if init == "gaussian" else _kaiming_deviation(part)
-            _draw_normal(part.weight, deviation, generator)
+            _set_values(part, "weight", partial(_draw_normal, deviation=deviation, generator=generator))
             if part.bias is not None:
-                part.bias.zero_()
+                _set_values(part, "bias", Tensor.zero_)
         elif isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.reset_parameters()
 
@@ -198,6 +204,64 @@ def _kaiming_deviation(part: nn.modules.conv._ConvNd | nn.Linear) -> float:
         return math.sqrt(1 / part.in_features)
     fan_out = part.out_channels * math.prod(part.kernel_size) / part.groups
     return math.sqrt(2 / fan_out)
+
+
+def _set_values(part: nn.Module, name: str, fill: Callable[[Tensor], object]) -> None:
+    """Fills a parameter; one that is computed, by what it is computed from.
+
+    Raises:
+        ArchitectureError: It is computed in a way that has no inverse.
+    """
+    if name in part._parameters:
+        fill(getattr(part, name))
+        return
+    values = torch.empty_like(getattr(part, name))
+    fill(values)
+    if nn.utils.parametrize.is_parametrized(part, name):
+        _set_parametrized(part, name, values)
+    else:
+        _set_computed(part, name, values)
+
+
+def _set_parametrized(part: Any, name: str, values: Tensor) -> None:
+    try:
+        setattr(part, name, values)
+    except Exception as error:  # a stranger's parametrisation may raise anything; it is passed on, with its cause
+        raise ArchitectureError(
+            f"{name} of {type(part).__name__} is computed by a parametrisation that takes no drawn values "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}); use init='keep'"
+        ) from error
+    maps = part.parametrizations[name]
+    if next(maps.buffers(), None) is not None:  # a spectral norm: its vectors belong to the values before
+        training = maps.training
+        maps.train()
+        for _ in range(POWER_ITERATIONS):
+            getattr(part, name)
+        maps.train(training)
+
+
+def _set_computed(part: Any, name: str, values: Tensor) -> None:
+    """As `_set_parametrized`, for the older hooks of ``torch.nn.utils``: weight and spectral norm, pruning."""
+    hooks = [
+        hook
+        for hook in part._forward_pre_hooks.values()
+        if name in (getattr(hook, "name", None), getattr(hook, "_tensor_name", None))
+    ]
+    parameters = part._parameters
+    if hooks and f"{name}_orig" in parameters:
+        parameters[f"{name}_orig"].copy_(values)
+    elif hooks and f"{name}_v" in parameters:
+        parameters[f"{name}_v"].copy_(values)
+        parameters[f"{name}_g"].copy_(torch.norm_except_dim(values, 2, hooks[0].dim))
+    else:
+        raise ArchitectureError(
+            f"{name} of {type(part).__name__} is computed, from what can't be drawn; use init='keep'"
+        )
+    training = part.training
+    part.train()  # a spectral norm's vectors belong to the values before
+    for _ in range(POWER_ITERATIONS):
+        hooks[0](part, None)
+    part.train(training)
 
 
 def _draw_normal(tensor: Tensor, deviation: float, generator: torch.Generator) -> None:

@@ -85,7 +85,7 @@ def l_swag(network: nn.Module, batch: Batch, /, *, first_layer: float = 0, last_
         raise UndefinedScoreError("the patterns of one image all but agree; score on more inputs")
     runs = [each.passes(network) for each in (batch, *batch.further)]
     weights = runs[0].weights
-    if not weights or any(list(map(id, run.weights)) != list(map(id, weights)) for run in runs):
+    if not weights or not all(run.same_layers(runs[0]) for run in runs):
         raise ProxyError(
             "l_swag sums over convolutions and linear layers, the same ones in the same order in every batch"
         )

@@ -100,7 +100,7 @@ def _one_by_one(network: nn.Module, batch: Batch, weights: Sequence[Tensor]) -> 
     gradients = []
     with running_statistics(network), torch.enable_grad():
         for image in torch.split(batch.inputs, 1):
-            logits = network(image.detach().requires_grad_())  # nothing of it is shared, so it is not recorded
+            logits = network(image.detach())  # nothing of it is shared, so it is not recorded
             if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
                 got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
                 raise ProxyError(f"expected logits (N, num_classes) from {type(network).__name__}, got {got}")

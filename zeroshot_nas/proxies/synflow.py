@@ -212,7 +212,7 @@ def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float)
             if not tensor.is_floating_point():
                 state[name] = tensor.clone()  # batch norm counts its batches in place
                 continue
-            absolute = tensor.abs().to(image.dtype)
+            absolute = torch.where(tensor.isinf(), tensor, tensor.abs()).to(image.dtype)  # masks stay masks
             state[name] = absolute.mul_(scale) if scale != 1 and name.rpartition(".")[2] == "bias" else absolute
     for name, _ in network.named_parameters():
         state[name].requires_grad_()

@@ -68,7 +68,7 @@ def zico(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") -> 
         raise ProxyError("zico compares batches: Batch(inputs, targets, further=(Batch(inputs, targets),))")
     runs = [each.passes(network) for each in (batch, *batch.further)]
     weights = runs[0].weights
-    if not weights or any(_identities(run.weights) != _identities(weights) for run in runs):
+    if not weights or not all(run.same_layers(runs[0]) for run in runs):
         raise ProxyError(
             "zico sums over convolutions and linear layers, the same ones in the same order in every batch"
         )
@@ -78,11 +78,6 @@ def zico(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") -> 
     if not any(sums):
         raise UndefinedScoreError("no gradient differs between the batches: they are equal, or the network is dead")
     return sum(checked_log(value, "a layer's sum of mean over deviation") for value in sums if value)
-
-
-def _identities(weights: Sequence[Tensor]) -> list[object]:
-    """What makes weights of two passes the same: the parameter; for what is made of one at every call, its shape."""
-    return [id(weight) if weight.is_leaf else weight.shape for weight in weights]
 
 
 def _mean_over_deviation(gradients: Sequence[Tensor], variant: Variant) -> Tensor:

@@ -109,7 +109,8 @@ class BatchNormVariances:
 
     def _prepare(self, norm: Any, arguments: tuple[Tensor, ...]) -> None:
         (x,) = arguments
-        norm.momentum, norm.track_running_stats, norm.num_batches_tracked = 1.0, True, None
+        norm.momentum, norm.track_running_stats = 1.0, True
+        norm.num_batches_tracked = torch.zeros((), dtype=torch.int64, device=x.device)  # a SyncBatchNorm asks for it
         norm.running_mean, norm.running_var = x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
 
     def _read(self, norm: Any, arguments: tuple[Tensor, ...], _: Any) -> None:

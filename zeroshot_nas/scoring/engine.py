@@ -8,13 +8,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
+from zeroshot_nas.core.foreign import unwrapped
 from zeroshot_nas.core.lazy import is_torch_module
 from zeroshot_nas.core.score import Score, ScoreValue
-from zeroshot_nas.core.seeding import derive_seed, one_torch_thread, preserved_rng
+from zeroshot_nas.core.seeding import derive_seed, one_torch_thread, plain_torch, preserved_rng
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.network.init import Init
 from zeroshot_nas.scoring.closed_forms import DEFAULT_REPEATS, check_repeats
@@ -116,6 +117,8 @@ def score(
     """
     derive_seed(seed)  # refuses what is no seed, also where nothing is drawn
     check_repeats(repeats=repeats, batch_size=batch_size, standard_error=standard_error, max_repeats=max_repeats)
+    if is_torch_module(model):
+        model = unwrapped(model)
     architecture = _architecture(model)
     asked = [proxy] if isinstance(proxy, str) or not isinstance(proxy, Sequence) else proxy
     proxies = [get_proxy(each, **options) for each in asked]
@@ -124,7 +127,7 @@ def score(
     for each in proxies:
         if each.info.parts:
             raise pool_only(each.info)
-    arrays = batch if batch is not None else _input_size(model, architecture, input_size)
+    arrays = _input_size(model, architecture, input_size) if batch is None else _batch(batch)
     sources: list[tuple[list[Proxy], Source]] = []
     drawn = []
     for each in proxies:
@@ -135,10 +138,16 @@ def score(
     if drawn:
         from zeroshot_nas.scoring.forward import Draws, forward_sources  # here: a closed form loads no torch
 
+        _check_device(device)
         sources += forward_sources(model, architecture, drawn, Draws(arrays, batch_size, init, seed, device))
     precision = _Precision(repeats, standard_error, max_repeats)
     runs: dict[str, _Run] = {}
-    with preserved_rng(), one_torch_thread() if "torch" in sys.modules else nullcontext():
+    with ExitStack() as contexts:
+        if any(_is_strangers(each) for each in proxies):  # ours leave the global random state alone
+            contexts.enter_context(preserved_rng())
+        if "torch" in sys.modules:
+            contexts.enter_context(one_torch_thread())
+            contexts.enter_context(plain_torch())
         for group, source in sources:
             group_runs = [_Run(each, source.is_exact) for each in group]
             _run_group(group_runs, source, precision, alone=asked is not proxy)
@@ -294,11 +303,54 @@ def _architecture(model: object) -> Architecture | None:
 
 def _input_size(model: object, architecture: Architecture | None, input_size: Sequence[int] | None) -> tuple[int, ...]:
     if architecture is not None:
-        if input_size is not None and tuple(input_size) != architecture.input_size:
-            raise ProxyError(f"the architecture has input_size {architecture.input_size}, got {tuple(input_size)}")
+        if input_size is not None and not (_is_shape(input_size) and tuple(input_size) == architecture.input_size):
+            raise ProxyError(f"the architecture has input_size {architecture.input_size}, got {input_size!r}")
         return architecture.input_size
     if input_size is None:
         raise ProxyError(f"scoring a {type(model).__name__} needs input_size=(C, H, W), or batch=Batch(inputs, …)")
-    if not input_size or any(type(size) is not int or size < 1 for size in input_size):
-        raise ProxyError(f"input_size must be whole numbers of 1 or more, got {tuple(input_size)}")
+    if not _is_shape(input_size) or any(size < 1 for size in input_size):
+        raise ProxyError(f"input_size must be whole numbers of 1 or more, such as (3, 32, 32), got {input_size!r}")
     return tuple(input_size)
+
+
+def _is_shape(input_size: object) -> bool:
+    return isinstance(input_size, Sequence) and bool(input_size) and all(type(size) is int for size in input_size)
+
+
+def _batch(batch: object) -> Batch:
+    """A batch with tensors that can be differentiated.
+
+    Raises:
+        ProxyError: It is something else, a tensor of images most often.
+    """
+    if not isinstance(batch, Batch) or not isinstance(batch.inputs, sys.modules["torch"].Tensor):
+        got = type(batch.inputs if isinstance(batch, Batch) else batch).__name__
+        raise ProxyError(
+            f"batch must be Batch(inputs, targets) with tensors, got {got}; wrap it: batch=zs.Batch(images)"
+        )
+    return batch
+
+
+def _check_device(device: str | torch.device | None) -> None:
+    """Refuses a device that is unknown or not here.
+
+    Raises:
+        ProxyError: It is.
+    """
+    import torch
+
+    try:
+        torch.zeros(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch's, for one that is unknown or not there
+        reason = str(error).partition("\n")[0]
+        raise ProxyError(
+            f"device {device!r} can't be used: {reason}; expected 'cpu' or a device that is here"
+        ) from error
+
+
+def _is_strangers(proxy: Proxy) -> bool:
+    """Whether any function of a proxy is defined outside of this package."""
+    info = proxy.info
+    functions = (info.function, info.closed_form, info.of_architecture)
+    home = f"{__name__.partition('.')[0]}."
+    return any(not getattr(each, "__module__", "").startswith(home) for each in functions if each is not None)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 import numbers
+import operator
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.foreign import copied, unusable, without_checkpoints
 from zeroshot_nas.core.score import ScoreValue
-from zeroshot_nas.core.seeding import derive_seed, torch_generator
+from zeroshot_nas.core.seeding import derive_seed, preserved_rng, seed_global_rng, torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.network.init import Init
 from zeroshot_nas.network.module import build, initialize, without_residual_links
 from zeroshot_nas.scoring.batch_norm import batch_norms, batch_statistics
-from zeroshot_nas.scoring.passes import SharedPasses
+from zeroshot_nas.scoring.passes import SharedPasses, expected_logits
 from zeroshot_nas.scoring.perturbed_pass import count_weights, gaussian_weights, is_chain
 from zeroshot_nas.scoring.proxy import PROXIES, Batch, Proxy, ProxyInfo
+from zeroshot_nas.scoring.trial import ModuleState, Trial, is_unsafe_in_channels_last, trial
 
 
 class Draws(NamedTuple):
@@ -41,7 +44,14 @@ class Draws(NamedTuple):
     seed: int
     device: str | torch.device | None
 
-    def batch(self, proxies: Sequence[Proxy], repeat: int, like: Tensor, classes: Callable[[], int | None]) -> Batch:
+    def batch(
+        self,
+        proxies: Sequence[Proxy],
+        repeat: int,
+        like: Tensor,
+        classes: Callable[[], int | None],
+        memory_format: torch.memory_format = torch.preserve_format,
+    ) -> Batch:
         """The given arrays, or Gaussian ones with all that the proxies read, with labels drawn evenly.
 
         Args:
@@ -49,18 +59,19 @@ class Draws(NamedTuple):
             repeat: Number of the draw.
             like: A tensor of the device and dtype.
             classes: How many labels there are, asked where there are any.
+            memory_format: How images lie in memory; those that are drawn, where it is preserved, channels last.
         """
         if isinstance(self.arrays, Batch):
-            return self.arrays
+            return _laid_out(self.arrays, memory_format)
         size = self.batch_size or proxies[0].info.batch_size
         batches = max(proxy.info.batches for proxy in proxies)
         count = classes() if batches > 1 or any(proxy.info.needs_labels for proxy in proxies) else None
         images = torch_generator(self.seed, repeat, 1)
-        inputs, perturbation = (_images((size, *self.arrays), images, like) for _ in range(2))
+        inputs, perturbation = (_images((size, *self.arrays), images, like, memory_format) for _ in range(2))
         targets = _labels(count, size, torch_generator(self.seed, repeat, 2), like)
         more = torch_generator(self.seed, repeat, 3)
         further = tuple(
-            Batch(_images((size, *self.arrays), more, like), _labels(count, size, more, like))
+            Batch(_images((size, *self.arrays), more, like, memory_format), _labels(count, size, more, like))
             for _ in range(batches - 1)
         )
         return Batch(inputs, targets, perturbation, further, seed=derive_seed(self.seed, repeat, 4))
@@ -121,14 +132,45 @@ class ModuleSource:
     @contextmanager
     def draw(self, proxies: Sequence[Proxy], repeat: int) -> Iterator[Callable[[Proxy], float]]:
         """The function that computes each, while the module has the repeat's weights."""
-        network, infos = self._module.network, [proxy.info for proxy in proxies]
-        initialize(network, self._init, torch_generator(self._draws.seed, repeat, 0))
-        _check_weights(network)
-        batch = self._draws.batch(proxies, repeat, self._module.like, lambda: self._module.num_classes)
-        batch = with_shared_passes(batch, infos)
-        links = nullcontext() if infos[0].keeps_residual_links else without_residual_links(network)
-        with batch_statistics(network), links:
-            yield lambda proxy: self._value(proxy, batch)
+        network, keeps_links = self._module.network, proxies[0].info.keeps_residual_links
+        with ExitStack() as contexts:
+            contexts.enter_context(without_checkpoints())
+            if self._module.draws:  # all passes of a repeat see the same noise, whoever runs them
+                seed = derive_seed(self._draws.seed, repeat, 5)
+                contexts.enter_context(preserved_rng())
+                seed_global_rng(seed)
+                contexts.callback(network.register_forward_pre_hook(lambda *_: seed_global_rng(seed)).remove)
+            contexts.callback(self._module.state.restore)  # repeats don't depend on those before
+            contexts.enter_context(batch_statistics(network))
+            batch = self._prepared(proxies, repeat)
+            if not keeps_links:
+                contexts.enter_context(without_residual_links(network))
+            state = ModuleState(network)
+
+            def value(proxy: Proxy) -> float:
+                try:
+                    return self._value(proxy, batch)
+                finally:
+                    state.restore()  # the next proxy has the value that it has alone
+
+            yield value
+
+    def _prepared(self, proxies: Sequence[Proxy], repeat: int) -> Batch:
+        """The batch, once the weights are drawn."""
+        network = self._module.network
+        try:
+            initialize(network, self._init, torch_generator(self._draws.seed, repeat, 0))
+            _check_weights(network)
+            module = self._module
+            batch = self._draws.batch(proxies, repeat, module.like, lambda: module.num_classes, module.memory_format)
+        except ZeroShotNASError:
+            raise
+        except Exception as error:  # a stranger's weights may be of any kind; it is passed on, with its cause
+            raise ProxyError(
+                f"the weights or inputs of {type(network).__name__} could not be drawn ({_line(error)}); use "
+                "init='keep', or batch=Batch(inputs, targets)"
+            ) from error
+        return with_shared_passes(batch, [proxy.info for proxy in proxies])
 
     def _value(self, proxy: Proxy, batch: Batch) -> float:
         network = self._module.network
@@ -140,19 +182,33 @@ class ModuleSource:
             )
         if not isinstance(self._draws.arrays, Batch):  # what it would have been given alone
             batch = batch._replace(further=batch.further[: proxy.info.batches - 1])
+        if proxy.info.needs_labels and batch.targets is None and not isinstance(self._draws.arrays, Batch):
+            raise self._without_logits(proxy, batch)
         try:
             with torch.set_grad_enabled(proxy.info.needs_gradients):
                 return _number(proxy(network, batch))
         except ZeroShotNASError:
             raise
         except Exception as error:  # a stranger's module or proxy may raise anything; it is passed on, with its cause
-            reason = (
-                f"{proxy.key} could not run {type(network).__name__} on inputs of shape {tuple(batch.inputs.shape)} "
-                f"({type(error).__name__}: {str(error).partition(chr(10))[0]})"
-            )
-            if "more than 1 value per channel" in str(error):
-                raise UndefinedScoreError(f"{reason}; score on more inputs") from error
-            raise ProxyError(f"{reason}. Check input_size and the module") from error
+            raise _could_not_run(proxy, network, batch, error) from error
+
+    def _without_logits(self, proxy: Proxy, batch: Batch) -> ZeroShotNASError:
+        """Why no labels could be drawn."""
+        first, network = self._module.trial, self._module.network
+        assert first is not None, "networks of our own have classes"
+        if first.error is not None:
+            return _could_not_run(proxy, network, batch, first.error)
+        return ProxyError(expected_logits(network, first.output))
+
+
+def _could_not_run(proxy: Proxy, network: nn.Module, batch: Batch, error: Exception) -> ZeroShotNASError:
+    reason = (
+        f"{proxy.key} could not run {type(network).__name__} on inputs of shape {tuple(batch.inputs.shape)} "
+        f"({_line(error)})"
+    )
+    if "more than 1 value per channel" in str(error):
+        return UndefinedScoreError(f"{reason}; score on more inputs")
+    return ProxyError(f"{reason}. Check input_size and the module")
 
 
 class ScoredModule:
@@ -169,38 +225,81 @@ class ScoredModule:
         self._architecture = architecture
         self._draws = draws
 
-    @cached_property
+    @property
     def network(self) -> nn.Module:
         """The module.
 
         Raises:
-            ProxyError: The module can't be copied, or an architecture has no weights to keep.
+            ProxyError: The module can't be copied or holds no weights that can be drawn, or an architecture has no
+                weights to keep.
         """
+        return self._prepared.network
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How weights and images lie in memory."""
+        return self._prepared.memory_format
+
+    @property
+    def draws(self) -> bool:
+        """Whether the module may draw from the global random state, as it runs or as its weights are set."""
+        first = self._prepared.trial
+        return first is not None and (first.draws or any(map(is_parametrized, self.network.modules())))
+
+    @property
+    def state(self) -> ModuleState:
+        """What the module held at first, beside its parameters."""
+        return self._prepared.state
+
+    @property
+    def trial(self) -> Trial | None:
+        """Its first run; None for one of our own."""
+        return self._prepared.trial
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the module's device and dtype."""
+        return _like(self.network, self._draws.device)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Outputs of the classifier; None for a module that returns no logits, which whoever needs them will say."""
+        if self._architecture is not None:
+            return self._architecture.num_classes
+        output = self._prepared.trial.output if self._prepared.trial is not None else None
+        return output.shape[1] if isinstance(output, Tensor) and output.dim() == 2 else None
+
+    @cached_property
+    def _prepared(self) -> _Prepared:
         network = self._copy() if isinstance(self._model, nn.Module) else self._built()
         if self._draws.device is not None:
             network.to(self._draws.device)
         for parameter in network.parameters():
             if parameter.is_floating_point():
                 parameter.requires_grad_(True)  # what its owner froze has a gradient too
-        drawn = not isinstance(self._draws.arrays, Batch)  # given arrays are read in the layout that they have
-        if drawn and next(network.parameters(), torch.zeros(0)).dtype == torch.float32:
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time of a forward pass on a CPU
-        return network
+        arrays, like = self._draws.arrays, _like(network, self._draws.device)
+        if isinstance(arrays, Batch):  # they and the weights are read in the layout that they have, where that is safe
+            inputs, layout = _normal(arrays.inputs)[:2], torch.preserve_format
+        else:
+            inputs, layout = torch.ones(2, *arrays).to(like), torch.contiguous_format
+            if inputs.dim() == 4 and like.dtype == torch.float32:
+                layout = torch.channels_last  # half the time of a forward pass on a CPU
+        if layout != torch.contiguous_format and not is_unsafe_in_channels_last(network):
+            prepared = self._laid_out(network, inputs, layout)
+            if prepared.trial is None or (prepared.trial.error is None and not prepared.trial.needs_c_order):
+                return prepared
+        return self._laid_out(network, inputs, torch.contiguous_format)
 
-    @property
-    def like(self) -> Tensor:
-        """A tensor of the module's device and dtype."""
-        return next(self.network.parameters(), torch.zeros(0, device=self._draws.device))
-
-    @cached_property
-    def num_classes(self) -> int | None:
-        """Outputs of the classifier; None for a module that returns no logits, which whoever needs them will say."""
-        if self._architecture is not None:
-            return self._architecture.num_classes
-        assert not isinstance(self._draws.arrays, Batch), "a given batch brings its labels"
-        with torch.no_grad(), batch_statistics(self.network):
-            output = self.network(torch.ones(2, *self._draws.arrays).to(self.like))
-        return output.shape[1] if isinstance(output, Tensor) and output.dim() == 2 else None
+    def _laid_out(self, network: nn.Module, inputs: Tensor, layout: torch.memory_format) -> _Prepared:
+        """The network in a layout, tried on the inputs; one of our own needs no trial."""
+        if layout != torch.preserve_format:
+            for parameter in network.parameters():
+                if parameter.dim() == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=layout)
+            if inputs.dim() == 4:
+                inputs = inputs.contiguous(memory_format=layout)
+        first = None if self._architecture is not None else trial(network, inputs)
+        return _Prepared(network, layout, first, ModuleState(network))
 
     def _built(self) -> nn.Module:
         assert self._architecture is not None, "a model is a module or has an architecture"
@@ -209,14 +308,21 @@ class ScoredModule:
         return build(self._architecture, init="keep")
 
     def _copy(self) -> nn.Module:
+        if reason := unusable(self._model):
+            raise ProxyError(reason)
         try:
-            module: nn.Module = copy.deepcopy(self._model)
-        except Exception as error:  # torch raises several kinds here; passed on, with its cause
-            raise ProxyError(
-                f"{type(self._model).__name__} can't be copied, so it can't be scored without changing it: {error}. "
-                "Remove tensors with gradients (weight_norm, cached activations) from its attributes"
-            ) from error
-        return module
+            return copied(self._model)
+        except ValueError as error:
+            raise ProxyError(str(error)) from error
+
+
+class _Prepared(NamedTuple):
+    """A network that proxies may run; see `ScoredModule`."""
+
+    network: nn.Module
+    memory_format: torch.memory_format
+    trial: Trial | None
+    state: ModuleState
 
 
 def forward_sources(
@@ -251,12 +357,39 @@ def with_shared_passes(batch: Batch, infos: Sequence[ProxyInfo]) -> Batch:
     return batch._replace(shared=shared, further=tuple(each._replace(shared=shared) for each in batch.further))
 
 
-def _images(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    """Gaussian images in a tensor's dtype and on its device, laid out as convolutions read them fastest."""
+def _images(
+    shape: tuple[int, ...], generator: torch.Generator, like: Tensor, memory_format: torch.memory_format
+) -> Tensor:
+    """Gaussian images in a tensor's dtype and on its device."""
     images = torch.randn(shape, generator=generator, dtype=torch.float32).to(like)
     if images.dim() != 4 or images.dtype != torch.float32:
         return images
-    return images.contiguous(memory_format=torch.channels_last)
+    is_free = memory_format == torch.preserve_format
+    return images.contiguous(memory_format=torch.channels_last if is_free else memory_format)
+
+
+def _laid_out(batch: Batch, memory_format: torch.memory_format) -> Batch:
+    """A given batch in the layout that a network needs, for autograd; the very one where it is so."""
+
+    def usable(images: Tensor) -> Tensor:
+        return _normal(images.contiguous() if memory_format == torch.contiguous_format else images)
+
+    inputs, further = usable(batch.inputs), tuple(_laid_out(each, memory_format) for each in batch.further)
+    perturbation = None if batch.perturbation is None else usable(batch.perturbation)
+    is_same = inputs is batch.inputs and perturbation is batch.perturbation
+    if is_same and all(map(operator.is_, further, batch.further)):
+        return batch
+    return batch._replace(inputs=inputs, perturbation=perturbation, further=further)
+
+
+def _normal(tensor: Tensor) -> Tensor:
+    """A tensor that autograd takes: one made in inference mode is copied."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _like(network: nn.Module, device: str | torch.device | None) -> Tensor:
+    """A tensor of a module's device and dtype."""
+    return next(network.parameters(), torch.zeros(0, device=device))
 
 
 def _labels(classes: int | None, count: int, generator: torch.Generator, like: Tensor) -> Tensor | None:
@@ -264,9 +397,15 @@ def _labels(classes: int | None, count: int, generator: torch.Generator, like: T
 
 
 def _check_weights(network: nn.Module) -> None:
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+    """Refuses weights that are no numbers. Buffers may be infinite, as masks are."""
+    for name, parameter in network.named_parameters():
+        if not torch.isfinite(parameter).all():
             raise UndefinedScoreError(f"{name} of the module is not finite")
+
+
+def _line(error: Exception) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def _runs_without_batch_norm(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -64,6 +65,33 @@ def _mode_class() -> Callable[[Handler], AbstractContextManager[object]]:
     return Mode
 
 
+def _is_in_place(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call changes its first argument: ``relu_``, ``x += y``, ``x[0] = y``, ``elu(x, inplace=True)``."""
+    name = getattr(func, "__name__", "")
+    if name.startswith("__"):
+        return name == "__setitem__" or name in _augmented_assignments()
+    if name.endswith("_"):
+        return name not in ("requires_grad_", "share_memory_")
+    place = _flag_in_place(func)
+    return place is not None and bool(kwargs.get("inplace", args[place] if place < len(args) else False))
+
+
+@cache
+def _augmented_assignments() -> frozenset[str]:
+    return frozenset(
+        name for name in dir(torch.Tensor) if name.startswith("__i") and f"__{name[3:]}" in dir(torch.Tensor)
+    )
+
+
+@cache
+def _flag_in_place(func: Callable[..., Any]) -> int | None:
+    """The position of ``inplace`` among the arguments of a function of ``torch.nn.functional``; None without it."""
+    if getattr(func, "__module__", "") != "torch.nn.functional":
+        return None
+    names = list(inspect.signature(func).parameters)
+    return names.index("inplace") if "inplace" in names else None
+
+
 @dataclass(slots=True)
 class _Tensor:
     """What is known of a tensor: its version when it was kept, and what stands in its place."""
@@ -105,16 +133,20 @@ class KeptTensors:
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Runs a torch function on current tensors.
 
-        One whose name ends in an underscore changes its first argument; the function without it returns a new tensor.
+        One that would change a kept tensor, its first argument, runs out of place: by the function that returns a new
+        tensor where there is one of the same arguments, else on a copy.
         """
+        if not (args and self._is_kept(args[0]) and args[0]._base is None and _is_in_place(func, args, kwargs)):
+            return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
-        if name.endswith("_") and not name.endswith("__") and args and self._is_kept(args[0]):
-            out_of_place = getattr(torch.Tensor, name[:-1], None)
-            if callable(out_of_place) and args[0]._base is None:
-                result = out_of_place(*args, **kwargs)
-                self.replace(args[0], result)
-                return result
-        return func(*args, **kwargs)
+        out_of_place = getattr(torch.Tensor, name[:-1], None) if name.endswith("_") else None
+        if callable(out_of_place):
+            result = out_of_place(*args, **kwargs)
+        else:
+            result = args[0].clone()
+            func(result, *args[1:], **kwargs)
+        self.replace(args[0], result)
+        return result
 
     def check(self, *tensors: Tensor) -> None:
         """Refuses kept tensors that were changed in a way that has no other form, such as a part by its index.
@@ -122,11 +154,15 @@ class KeptTensors:
         Raises:
             ProxyError: One has changed.
         """
-        if any(self._by_id[id(tensor)].version != tensor._version for tensor in tensors):
+        if not self.are_unchanged(*tensors):
             raise ProxyError(
                 "the module changes part of a feature map in place, so that its value is lost to this proxy. Use the "
                 "form that returns a new tensor"
             )
+
+    def are_unchanged(self, *tensors: Tensor) -> bool:
+        """Whether kept tensors have the values with which they were kept."""
+        return all(self._by_id[id(tensor)].version == tensor._version for tensor in tensors)
 
     def _is_kept(self, value: object) -> bool:
         entry = self._by_id.get(id(value))

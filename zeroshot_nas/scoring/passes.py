@@ -65,7 +65,8 @@ class Passes:
         self.network = network
         self.reads = reads
         self.given = inputs
-        self.inputs = inputs.detach().requires_grad_(differentiable)
+        differentiates_inputs = differentiable and (inputs.is_floating_point() or inputs.is_complex())
+        self.inputs = inputs.detach().requires_grad_(differentiates_inputs)
         self.targets = targets
         self.differentiable = differentiable
 
@@ -84,8 +85,7 @@ class Passes:
         """
         output = self.forward.output
         if not isinstance(output, torch.Tensor) or output.dim() != 2:
-            got = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
-            raise ProxyError(f"expected logits (N, num_classes) from {type(self.network).__name__}, got {got}")
+            raise ProxyError(expected_logits(self.network, output))
         return output
 
     @cached_property
@@ -114,6 +114,14 @@ class Passes:
         """Weights of the convolutions and linear layers that ran, each once, in order of execution."""
         return list({id(weight): weight for weight in self.forward.weights}.values())
 
+    def same_layers(self, other: Passes) -> bool:
+        """Whether another pass ran the same layers in the same order, as far as weights tell.
+
+        What is made of parameters at every call, as a weight norm does, is another tensor each time: its shape counts.
+        """
+        sides = [[id(each) if each.is_leaf else each.shape for each in run.weights] for run in (self, other)]
+        return sides[0] == sides[1]
+
     @cached_property
     def weight_gradients(self) -> list[Tensor]:
         """The loss's gradient for each of `weights`; zeros where the loss does not depend on one."""
@@ -140,7 +148,7 @@ class Passes:
         sources: dict[int, Tensor] = {}
         if "weight_gradients" in self.reads:
             sources.update((id(weight), weight) for weight in self.weights)
-        if "layers" in self.reads:
+        if "layers" in self.reads and self.forward.keeps_layers:  # else whoever reads them is told why there are none
             sources.update((id(layer.output), layer.output) for layer in self.forward.layers)
         if "parameter_gradients" in self.reads:
             sources.update((id(parameter), parameter) for parameter in _trainable(self.network))
@@ -148,7 +156,13 @@ class Passes:
 
     @cached_property
     def input_gradients(self) -> Tensor:
-        """The gradient of the sum of all logits for the inputs, of their shape: one row a sample."""
+        """The gradient of the sum of all logits for the inputs, of their shape: one row a sample.
+
+        Raises:
+            ProxyError: The inputs are integers.
+        """
+        if self.differentiable and not self.inputs.requires_grad:
+            raise ProxyError(f"inputs of type {self.inputs.dtype} have no gradient; use a proxy that reads weights'")
         with torch.set_grad_enabled(self.differentiable):
             total = self.logits.sum()
         return self.backward(total, [self.inputs])[0]
@@ -176,9 +190,24 @@ class Passes:
         """
         if not self.differentiable:
             raise ProxyError("this proxy differentiates; register it with needs_gradients=True")
-        sources = list(sources)
-        found = torch.autograd.grad(output, sources, output_gradient, retain_graph=True, allow_unused=True)
-        return [torch.zeros_like(source) if each is None else each for source, each in zip(sources, found, strict=True)]
+        if not output.requires_grad:
+            kind = type(self.network).__name__
+            raise ProxyError(
+                f"{kind} returns what has no gradient: its forward runs under no_grad, or detaches; take that out"
+            )
+        gradients = {id(source): torch.zeros_like(source) for source in sources if not source.requires_grad}
+        reached = [source for source in sources if source.requires_grad]  # what ran under no_grad has none
+        if reached:
+            found = torch.autograd.grad(output, reached, output_gradient, retain_graph=True, allow_unused=True)
+            for source, gradient in zip(reached, found, strict=True):
+                gradients[id(source)] = torch.zeros_like(source) if gradient is None else gradient
+        return [gradients[id(source)] for source in sources]
+
+
+def expected_logits(network: nn.Module, output: object) -> str:
+    """What is wrong with an output that is no matrix of logits."""
+    got = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
+    return f"expected logits (N, num_classes) from {type(network).__name__}, got {got}"
 
 
 class RecordedPass:
@@ -237,6 +266,11 @@ class RecordedPass:
         self._expect("layers")
         self._kept.check(*(layer.output for layer in self._layers))
         return self._layers
+
+    @property
+    def keeps_layers(self) -> bool:
+        """Whether the outputs of `layers` are as the layers returned them."""
+        return self._kept.are_unchanged(*(layer.output for layer in self._layers))
 
     @cached_property
     def modules(self) -> list[tuple[nn.Module, Tensor]]:
@@ -328,15 +362,16 @@ class RecordedPass:
 
 
 def _names(network: nn.Module) -> dict[nn.Module, list[str]]:
-    """Names of every module, in order of registration; several where it is shared."""
+    """Names of every module in order of registration, without those that make weights; a shared one has several."""
     names: dict[nn.Module, list[str]] = defaultdict(list)
     for name, module in network.named_modules(remove_duplicate=False):
-        names[module].append(name)
+        if "parametrizations" not in name.split("."):
+            names[module].append(name)
     return names
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return next(module.children(), None) is None
+    return all(name == "parametrizations" for name, _ in module.named_children())
 
 
 def _trainable(network: nn.Module) -> list[nn.Parameter]:

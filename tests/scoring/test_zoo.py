@@ -1,0 +1,154 @@
+"""Networks of every kind: each proxy gives the right value or one of our errors, and leaves all as it was."""
+
+import itertools
+import random
+import re
+import warnings
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import zeroshot_nas as zs
+from tests.scoring.zoo import ZOO
+from zeroshot_nas.errors import ArchitectureError, ProxyError
+from zeroshot_nas.scoring.proxy import PROXIES
+
+MODULE_PROXIES = [name for name in zs.list_proxies() if PROXIES[name].function is not None]
+SETTINGS = {"batch_size": 4, "repeats": 1, "seed": 3}
+
+
+@cache
+def network(name, plainly=False):
+    """One object for all tests: scoring may not change it."""
+    exhibit = ZOO[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(11)  # the plain network has the same weights where its layers are the same
+        return exhibit.plain() if plainly else exhibit.build()
+
+
+def scored(name, proxy, plainly=False):
+    exhibit = ZOO[name]
+    if exhibit.batch is not None:
+        settings = SETTINGS | {"batch": exhibit.batch()}
+    else:
+        settings = SETTINGS | {"input_size": exhibit.input_size}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", zs.errors.UncountedOperatorWarning)
+        return zs.score(network(name, plainly), proxy, **settings)
+
+
+@cache
+def in_company(name, plainly=False):
+    scores = scored(name, MODULE_PROXIES, plainly)
+    return {proxy: result.value if result.ok else result.reason for proxy, result in scores.items()}
+
+
+def alone(name, proxy):
+    """The value, or the reason why there is none."""
+    try:
+        result = scored(name, proxy)
+    except ProxyError as error:
+        return str(error)
+    return result.value if result.ok else result.reason
+
+
+def contents(tensor):
+    """Bits of a tensor, or what it is where it has none."""
+    kind = tensor.dtype, tensor.device.type, tensor.requires_grad
+    if isinstance(tensor, nn.parameter.UninitializedTensorMixin) or tensor.is_meta or tensor.is_quantized:
+        return kind
+    values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return *kind, values.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def snapshot(module):
+    """All that scoring could change: weights, buffers, modes, gradients, hooks, flags, and global states."""
+    parts = list(module.modules())
+    tensors = [*module.parameters(), *module.buffers()]
+    hooks = [
+        [list(getattr(part, kind)) for kind in vars(part) if kind.endswith("_hooks") and getattr(part, kind)]
+        for part in parts
+    ]
+    return {
+        "tensors": [(id(tensor), contents(tensor)) for tensor in tensors],
+        "grads": [None if each.grad is None else contents(each.grad) for each in tensors],
+        "modes": [part.training for part in parts],
+        "hooks": hooks,
+        "attributes": [sorted(vars(part)) for part in parts],
+        "random": (random.getstate(), str(np.random.get_state()), torch.get_rng_state().numpy().tobytes()),  # noqa: NPY002
+        "dtype": (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()),
+    }
+
+
+def assert_same(before, after):
+    assert [part for part in before if before[part] != after[part]] == []
+
+
+@pytest.mark.parametrize(("name", "proxy"), itertools.product(ZOO, MODULE_PROXIES))
+def test_a_proxy_has_the_value_alone_that_it_has_in_company_and_changes_nothing(name, proxy):
+    company, before = in_company(name)[proxy], snapshot(network(name))
+    assert alone(name, proxy) == company
+    assert_same(before, snapshot(network(name)))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_all_proxies_together_change_nothing(name):
+    in_company.cache_clear()
+    before = snapshot(network(name))
+    in_company(name)
+    assert_same(before, snapshot(network(name)))
+
+
+@pytest.mark.parametrize(
+    ("name", "proxy"),
+    [
+        (name, proxy)
+        for name, proxy in itertools.product(ZOO, MODULE_PROXIES)
+        if ZOO[name].plain and not ZOO[name].refused and proxy not in ZOO[name].differs
+    ],
+)
+def test_a_network_has_the_value_of_the_same_network_written_plainly(name, proxy):
+    value, plain = in_company(name)[proxy], in_company(name, plainly=True)[proxy]
+    if isinstance(plain, str):
+        assert isinstance(value, str)
+    else:
+        assert value == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.parametrize(("name", "proxy"), [(n, p) for n in ZOO for p in ZOO[n].scored])
+def test_a_network_that_can_be_scored_is_scored(name, proxy):
+    assert isinstance(in_company(name)[proxy], float), in_company(name)[proxy]
+
+
+@pytest.mark.parametrize(
+    ("name", "proxy"),
+    [(n, p) for n in ZOO if ZOO[n].refused for p in MODULE_PROXIES if PROXIES[p].cost not in ("graph", "weights")],
+)
+def test_a_network_that_cannot_be_scored_is_refused_in_one_line(name, proxy):
+    reason = in_company(name)[proxy]
+    assert isinstance(reason, str)
+    assert re.search(ZOO[name].refused, reason)
+    assert "\n" not in reason
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_cost_is_the_plain_networks_or_refused(name):
+    exhibit, before = ZOO[name], snapshot(network(name))
+    if exhibit.batch is not None:
+        pytest.skip("cost draws no integers")
+    costs = {}
+    for plainly in (False, True) if exhibit.plain else (False,):
+        try:
+            costs[plainly] = zs.cost(network(name, plainly), input_size=exhibit.input_size)
+        except ArchitectureError as error:
+            costs[plainly] = str(error)
+    assert_same(before, snapshot(network(name)))
+    if isinstance(network(name), torch.jit.ScriptModule):
+        assert "before scripting" in costs[False]
+    elif exhibit.plain and "params" in exhibit.differs:
+        assert costs[False].flops == costs[True].flops
+    elif exhibit.plain:
+        assert costs[False] == costs[True]
