@@ -87,7 +87,7 @@ def assert_same(before, after):
     assert [part for part in before if before[part] != after[part]] == []
 
 
-@pytest.mark.parametrize(("name", "proxy"), itertools.product(ZOO, MODULE_PROXIES))
+@pytest.mark.parametrize(("name", "proxy"), list(itertools.product(ZOO, MODULE_PROXIES)))
 def test_a_proxy_has_the_value_alone_that_it_has_in_company_and_changes_nothing(name, proxy):
     company, before = in_company(name)[proxy], snapshot(network(name))
     assert alone(name, proxy) == company
