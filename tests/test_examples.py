@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -31,16 +29,6 @@ def test_add_a_proxy():
     printed = run("add_a_proxy.py")
     for word in ("relu_balance: ", "naswot: ", "synflow: ", "most balanced of"):
         assert word in printed
-
-
-def test_plot_search(tmp_path):
-    pytest.importorskip("matplotlib")
-    import zeroshot_nas as zs
-
-    result = zs.search("resnet", "zen", zs.Budget(layers=6), input_size=(1, 8, 8), proposals=60, progress=False)
-    (tmp_path / "result.json").write_text(result.to_json())
-    run("plot_search.py", tmp_path / "result.json", tmp_path / "search.png")
-    assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_example_has_a_test():

@@ -68,6 +68,10 @@ class ExportError(ZeroShotNASError, RuntimeError):
     """A module can't be exported to another format."""
 
 
+class ReportError(ZeroShotNASError, ValueError):
+    """There is nothing to report, or no way to write it."""
+
+
 class LatencyError(ZeroShotNASError, RuntimeError):
     """Latency can't be measured or predicted: the engine refuses the network, or the table is another device's."""
 

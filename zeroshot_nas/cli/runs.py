@@ -69,6 +69,17 @@ def runs_best_command(folder: RunFolder, as_json: AsJson = False) -> None:
         print_rows([(name, json.dumps(value)) for name, value in best.items() if name not in ("format", "version")])
 
 
+@runs_app.command("plot")
+def runs_plot_command(
+    folder: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="A .png or .svg file; default: search.png in the folder.")] = None,
+) -> None:
+    """Draw a finished search: networks by cost and score with the budget, and the best score over its proposals."""
+    from zeroshot_nas.report.search import write_search_plot
+
+    typer.echo(f"written to {write_search_plot(folder, out)}")
+
+
 @runs_app.command("export")
 def runs_export_command(
     folder: RunFolder,

@@ -8,7 +8,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.checks import check_format
@@ -110,6 +110,20 @@ class Counts:
     failed: int = 0
 
 
+class Screened(NamedTuple):
+    """A network on the way of a screen.
+
+    Attributes:
+        proposals: Networks that had been proposed by then.
+        fitness: Its closed form, negated where lower is better.
+        costs: Its costs by name.
+    """
+
+    proposals: int
+    fitness: float
+    costs: Mapping[str, float]
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """What a search found.
@@ -127,6 +141,8 @@ class SearchResult:
         latency: How a latency budget was kept: ``limit_ms``, the winner's ``predicted_ms`` and ``measured_ms`` (None on
             a device that is not here), ``spread``, ``prediction_limits_ms`` round by round, ``measurements``; None
             without such a budget.
+        trajectory: Networks that the screen saw, in order: every improvement, and of the others a few hundred at even
+            distances; empty without a screen.
     """
 
     best: Candidate
@@ -137,6 +153,7 @@ class SearchResult:
     settings: Mapping[str, Any]
     state: RunState = "done"
     latency: Mapping[str, Any] | None = None
+    trajectory: tuple[Screened, ...] = ()
 
     def __repr__(self) -> str:
         counts = self.counts
@@ -187,6 +204,7 @@ class SearchResult:
                 counts=Counts(**data["counts"]),
                 **{name: data[name] for name in ("failures", "seconds", "settings", "state")},
                 latency=data.get("latency"),
+                trajectory=tuple(Screened(*point) for point in data.get("trajectory", ())),
             )
         except (KeyError, TypeError) as error:
             raise FileFormatError(f"not a valid search result: {_reason(error)}") from error

@@ -26,11 +26,11 @@ from zeroshot_nas.runs.evaluate import Job, evaluate
 from zeroshot_nas.runs.release import SameRelease
 from zeroshot_nas.runs.session import RunSession
 from zeroshot_nas.scoring.proxy import Proxy
-from zeroshot_nas.searchers.base import Candidate, Counts, SearchResult
+from zeroshot_nas.searchers.base import Candidate, Counts, Screened, SearchResult
 from zeroshot_nas.searching.latency_budget import LatencyBudget
 from zeroshot_nas.searching.leaderboard import Leaderboard
 from zeroshot_nas.searching.proposer import Proposer
-from zeroshot_nas.searching.screening import Island, IslandTask, merge, screen_island, share_out
+from zeroshot_nas.searching.screening import Island, IslandTask, join_trajectories, merge, screen_island, share_out
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import costs_of, limits_text
 from zeroshot_nas.spaces.base import SearchSpace
@@ -139,6 +139,7 @@ class Search:
     Attributes:
         board: What has been scored.
         counts: What became of the proposals.
+        trajectory: The way of the screen.
         seconds: Wall time by what it went into.
     """
 
@@ -157,6 +158,7 @@ class Search:
         self.progress = progress
         self.board = Leaderboard(proxy)
         self.counts: Counter[str] = Counter()
+        self.trajectory: list[Screened] = []
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Candidate]:
@@ -196,6 +198,7 @@ class Search:
         """The closed form guides the search, the proxy ranks the finalists."""
         tasks = plan.islands(self.proxy)
         screened = self._islands(tasks)
+        self.trajectory += join_trajectories(screened, self.counts["proposed"])
         for island in screened:
             self.counts.update({name: count for name, count in island.counts.items() if name != "failed"})
             self.board.failures.update(island.failures)
@@ -263,6 +266,7 @@ class Search:
             seconds={**seconds, "total": sum(seconds.values())},
             settings=settings,
             state=state,
+            trajectory=tuple(self.trajectory),
         )
 
     def _islands(self, tasks: Sequence[IslandTask]) -> list[Island]:

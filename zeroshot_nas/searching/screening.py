@@ -9,7 +9,7 @@ import heapq
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +21,7 @@ from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
 from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.scoring.closed_forms import POOL
-from zeroshot_nas.searchers.base import Searcher
+from zeroshot_nas.searchers.base import Screened, Searcher
 from zeroshot_nas.searching.proposer import Proposer
 from zeroshot_nas.spaces.base import SearchSpace
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from zeroshot_nas.scoring.proxy import ClosedFormPool
 
 _REPORT_EVERY = 256
+
+TRAJECTORY = 400
+"""Networks of an island's way that are kept beside its improvements."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Island(NamedTuple):
         failures: Reasons of failed scores.
         seconds: Wall time by what it went into.
         interrupted: Whether it was stopped by the keyboard.
+        trajectory: Its way: every improvement, and some of the rest.
     """
 
     kept: tuple[tuple[float, Architecture], ...]
@@ -76,6 +80,7 @@ class Island(NamedTuple):
     failures: Mapping[str, int]
     seconds: Mapping[str, float]
     interrupted: bool = False
+    trajectory: tuple[Screened, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back."""
@@ -90,7 +95,9 @@ class Island(NamedTuple):
         """
         try:
             kept = tuple((float(fitness), Architecture.from_dict(each)) for fitness, each in data["kept"])
-            return cls(kept, *(data[name] for name in cls._fields[1:]))
+            names = ("counts", "failures", "seconds", "interrupted")
+            trajectory = tuple(Screened(*point) for point in data.get("trajectory", ()))  # none of earlier releases
+            return cls(kept, *(data[name] for name in names))._replace(trajectory=trajectory)
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"not a valid island: {type(error).__name__}: {error}") from error
 
@@ -120,7 +127,9 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
     failures: Counter[str] = Counter()
     best, seconds, interrupted = -math.inf, 0.0, False
     finalists, closed_form, sign = task.finalists, _closed_form(task, proposer), task.sign
-    reported = 0
+    trajectory: list[Screened] = []
+    every = math.ceil(task.proposals / TRAJECTORY)
+    reported, next_kept = 0, 0
     try:
         with paused_garbage_collection():
             for (candidate,) in proposer.batches(task.proposals, 1):
@@ -133,6 +142,9 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
                 counts["screened"] += 1
                 entry = (fitness, -counts["screened"], candidate.architecture)
                 (heapq.heappush if len(kept) < finalists else heapq.heappushpop)(kept, entry)
+                if fitness > best or proposer.proposed >= next_kept:
+                    trajectory.append(Screened(proposer.proposed, fitness, candidate.costs.to_dict()))
+                    next_kept = every * (proposer.proposed // every + 1)
                 best = max(best, fitness)
                 seconds += perf_counter() - start
                 proposer.tell([candidate.with_fitness(fitness)])
@@ -148,7 +160,7 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
     counts.update({**proposer.counts, "failed": sum(failures.values())})
     times = {**proposer.seconds, "screen": seconds}
     ranked = tuple((fitness, architecture) for fitness, _, architecture in sorted(kept, reverse=True))
-    return Island(ranked, dict(counts), dict(failures), times, interrupted)
+    return Island(ranked, dict(counts), dict(failures), times, interrupted, tuple(trajectory))
 
 
 def _closed_form(task: IslandTask, proposer: Proposer) -> Callable[[Architecture], float]:
@@ -180,6 +192,15 @@ class _Ahead:
         if isinstance(value, ZeroShotNASError):
             raise value
         return value
+
+
+def join_trajectories(islands: Sequence[Island], before: int = 0) -> list[Screened]:
+    """The way of all islands one after the other, counted on from the proposals before them."""
+    joined = []
+    for island in islands:
+        joined += [point._replace(proposals=before + point.proposals) for point in island.trajectory]
+        before += island.counts["proposed"]
+    return joined
 
 
 def merge(islands: list[Island], finalists: int) -> list[tuple[float, Architecture]]:
