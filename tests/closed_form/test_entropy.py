@@ -14,7 +14,7 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BLOCKS, register_block
 from zeroshot_nas.blocks.base import RESIDUAL_FIELDS, ResidualBlock, Unit
 from zeroshot_nas.closed_form.entropy import block_log_widths, entropy_deepmad, entropy_maedet
-from zeroshot_nas.costs.shape import block_depth_and_width, effectiveness
+from zeroshot_nas.costs.structure import block_depth_and_width, effectiveness
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.scoring.proxy import get_proxy
 
