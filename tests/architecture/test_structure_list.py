@@ -9,7 +9,7 @@ from torch import nn
 
 import zeroshot_nas as zs
 from tests.published import PUBLISHED_STRUCTURES
-from zeroshot_nas.architecture.ops import Conv
+from zeroshot_nas.architecture.ops import Conv, Pool, walk
 from zeroshot_nas.errors import ArchitectureError
 
 CLASSES = ["SuperResK1KXK1", "SuperResKXKX", "SuperResK1KX", "SuperResK1DWK1", "SuperResK1DWSEK1"]
@@ -46,14 +46,8 @@ def a_chain(name, stride=2, out=24, **changes):
 
 
 def convolutions(architecture):
-    steps = [step for ops in architecture.lower()[1:2] for step in zs_walk(ops)]
-    return [(op.in_channels, op.out_channels, op.kernel_size, op.stride, op.groups) for op in steps]
-
-
-def zs_walk(ops):
-    from zeroshot_nas.architecture.ops import walk
-
-    return [step.op for step in walk(ops, (16, 8, 8))[0] if isinstance(step.op, Conv)]
+    found = [step.op for step in walk(architecture.lower()[1], (16, 8, 8))[0] if isinstance(step.op, Conv)]
+    return [(op.in_channels, op.out_channels, op.kernel_size, op.stride, op.groups) for op in found]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +71,7 @@ def test_the_first_unit_has_the_authors_convolutions(name, out, expected):
     assert convolutions(read(a_chain(name, out=out, L=1), 8)) == expected
 
 
-def test_the_link_is_pooled_and_silu_is_silu():
+def test_silu_and_the_gate_are_the_authors():
     architecture = read(a_chain("SuperResK1DWSEK1", stride=1, out=24, L=1), 8, 10)
     network = zs.build(architecture).eval()
     torch.manual_seed(0)
@@ -89,6 +83,15 @@ def test_the_link_is_pooled_and_silu_is_silu():
     gate = conv(4, nn.functional.silu(conv(3, hidden.mean((2, 3), keepdim=True)))).sigmoid()
     expected = nn.functional.silu(conv(5, hidden * gate))
     torch.testing.assert_close(network.forward_features(images), expected)
+
+
+@pytest.mark.parametrize("name", ["SuperResK1KXK1", "SuperResKXKX", "SuperResK1KX"])
+@pytest.mark.parametrize(("side", "window"), [(8, 2), (9, 3)])
+def test_the_link_is_pooled_in_the_authors_windows_where_they_fit(name, side, window):
+    architecture = read(a_chain(name), side, 10)
+    pools = [step.op for step in walk(architecture.lower()[1], (16, side, side))[0] if isinstance(step.op, Pool)]
+    assert pools == [Pool("average", window, 2)]
+    assert zs.build(architecture)(torch.zeros(2, 3, side, side)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("name", CLASSES)

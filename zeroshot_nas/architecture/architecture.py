@@ -125,7 +125,7 @@ class Architecture:
             )
         channels = input_size[0] if input_size else 0
         if is_structure_list(text) and not block_options:
-            blocks = read_structure_list(text, channels)
+            blocks = read_structure_list(text, as_shape(input_size, ArchitectureError))
         else:
             blocks = read_plainnet(text, channels, block_options)
         return cls(blocks, as_shape(input_size, ArchitectureError), num_classes)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec
+from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.architecture.plainnet import MAX_TEXT
 from zeroshot_nas.core.text import quoted
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
@@ -44,19 +45,19 @@ def is_structure_list(text: str) -> bool:
     return _STRUCTURE.match(text) is not None
 
 
-def read_structure_list(text: str, in_channels: int) -> tuple[BlockSpec, ...]:
+def read_structure_list(text: str, input_size: Shape) -> tuple[BlockSpec, ...]:
     """The blocks of a structure list, or of the first one of a file of TinyNAS's (``{'best_structures': [[...]]}``).
 
     Args:
         text: Python's or JSON's notation.
-        in_channels: Channels of the network's input.
+        input_size: Shape of one image; sides that a stride does not divide are pooled in other windows.
 
     Raises:
         ArchitectureError: The text is malformed, a block is not known or has options that are not, or two neighbours
             disagree about the channels between them; the block is named by its number.
 
     Example:
-        >>> stem, = read_structure_list("[{'class': 'ConvKXBNRELU', 'in': 3, 'out': 16, 's': 2, 'k': 3}]", 3)
+        >>> stem, = read_structure_list("[{'class': 'ConvKXBNRELU', 'in': 3, 'out': 16, 's': 2, 'k': 3}]", (3, 8, 8))
         >>> stem.type_name, stem.out_channels, stem.stride
         ('SuperConvK3BNRELU', 16, 2)
     """
@@ -71,19 +72,20 @@ def read_structure_list(text: str, in_channels: int) -> tuple[BlockSpec, ...]:
     if not isinstance(data, list):
         raise ArchitectureError(f"malformed structure list: expected a list of blocks, got {quoted(data)}")
     blocks: list[BlockSpec] = []
-    channels, before = in_channels, "the input"
+    (channels, height, width), before = input_size, "the input"
     for number, entry in enumerate(data, start=1):
-        taken, block = _block(entry, number)
+        taken, block = _block(entry, number, height % 2 == 0 and width % 2 == 0)
         if taken != channels:
             raise ArchitectureError(
                 f"channels do not match: {before} gives {channels}, but block {number} takes {taken}"
             )
         blocks.append(block)
         channels, before = block.out_channels, f"block {number}"
+        height, width = -(-height // block.stride), -(-width // block.stride)
     return tuple(blocks)
 
 
-def _block(entry: Any, number: int) -> tuple[Any, BlockSpec]:
+def _block(entry: Any, number: int, even_sides: bool) -> tuple[Any, BlockSpec]:
     """The input channels and the block of one entry."""
     if not isinstance(entry, dict) or not isinstance(entry.get("class"), str):
         raise ArchitectureError(
@@ -106,6 +108,7 @@ def _block(entry: Any, number: int) -> tuple[Any, BlockSpec]:
     options: dict[str, Any] = {"out_channels": values["out"], "stride": values.get("s", 1), **fixed}
     if "L" in needed:
         options |= {"sub_layers": values["L"], "bottleneck_channels": values["btn"]}
+        options["even_sides"] = even_sides and options["stride"] == 2
     try:
         return values["in"], BLOCKS[block_name](**options)
     except ArchitectureError as error:

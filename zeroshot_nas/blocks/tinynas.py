@@ -17,23 +17,26 @@ SILU = Gate((Activation("sigmoid"),))
 class TinyNASBlock(BlockSpec):
     """One residual unit a sub-layer, an activation behind the sum (alibaba/lightweight-neural-architecture-search).
 
-    The first carries the stride, in its spatial convolution; its link is pooled (2x2 means) where the stride is 2, and
-    goes through a 1x1 convolution and batch norm where the channels change.
+    The first carries the stride, in its spatial convolution; its link is pooled (means) where there is one, and goes
+    through a 1x1 convolution and batch norm where the channels change.
 
     Attributes:
         bottleneck_channels: Width inside the units.
         kernel_size: Of the spatial convolution, or of both.
+        even_sides: Whether the block meets even sides, so that the link is pooled in windows of the stride as in the
+            authors' code; else in 3x3 windows, which fit odd sides too.
     """
 
     bottleneck_channels: int = 8
     kernel_size: int = 3
+    even_sides: bool = False
 
     @abstractmethod
     def body(self, in_channels: int, stride: int) -> tuple[Op, ...]:
         """The unit without its link."""
 
     def unit(self, in_channels: int, stride: int, projects: bool) -> tuple[Op, ...]:
-        pool = (Pool("average", stride, stride),) if stride > 1 else ()
+        pool = (Pool("average", stride if self.even_sides else 3, stride),) if stride > 1 else ()
         projection = conv_bn(in_channels, self.out_channels, 1) if projects else ()
         return Residual(self.body(in_channels, stride), (*pool, *projection)), RELU
 
@@ -51,7 +54,7 @@ class TinyNASK1KXK1(TinyNASBlock):
 
     Example:
         >>> block = TinyNASK1KXK1(out_channels=8, stride=2, bottleneck_channels=4)
-        >>> block.type_name, block.lower(8)[0].output_shape((8, 6, 6))
+        >>> block.type_name, block.lower(8)[0].output_shape((8, 5, 5))
         ('TinyNASK1K3K1', (8, 3, 3))
     """
 
