@@ -20,3 +20,8 @@ def architecture_of(entry: dict[str, Any]) -> Architecture:
     return Architecture.from_string(
         entry["plainnet"], (3, side, side), entry["num_classes"], squeeze_excite=entry["squeeze_excite"]
     )
+
+
+PUBLISHED_STRUCTURES: dict[str, Any] = json.loads(
+    Path(__file__).with_name("data").joinpath("tinynas.json").read_text()
+)["networks"]

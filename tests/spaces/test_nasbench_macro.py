@@ -125,7 +125,7 @@ def test_size_and_other_inputs():
     [
         ("0201210", "expected 8 digits, got 7 characters"),
         ("02013100", "malformed architecture '02013100': position 4 holds '3', expected one of 012"),
-        ("0201210 ", "position 7 holds ' '"),
+        ("02012 10", "position 5 holds ' '"),
         ("0" * 1_000_000, "got 1000000 characters"),
     ],
 )

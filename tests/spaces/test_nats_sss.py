@@ -106,7 +106,7 @@ def test_size_and_options():
         ("8:16:20:32:40", None, "position 5: the width of stage 2 must be one of 8, 16, .*, got '20'"),
         ("8:16:24:32:", None, "position 11: the width of stage 3"),
         ("8:16:24:32:72", "widths", "got '72'"),
-        (" 8:16:24:32:40", None, "position 0: the width of stem and stage 1"),
+        ("8: 16:24:32:40", None, "position 2: the width of reduction 1"),
         ("32768", "index", "0 to 32767, got '32768'"),
         ("x", "index", "0 to 32767"),
     ],

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from zeroshot_nas.architecture.blockspec import BLOCKS, MAX_NUMBER, BlockSpec, block_steps
 from zeroshot_nas.architecture.ops import GlobalPool, Linear, Op, Resolution, Shape
 from zeroshot_nas.architecture.plainnet import read_plainnet, write_plainnet
+from zeroshot_nas.architecture.structure_list import is_structure_list, read_structure_list
 from zeroshot_nas.core.checks import as_shape, check_format
 from zeroshot_nas.core.text import quoted, read_json
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
@@ -103,6 +104,9 @@ class Architecture:
     ) -> Architecture:
         """Reads a PlainNet string: ``Name(in,out,stride[,bottleneck],sub_layers)…``, also ``Name(label|…);``.
 
+        A structure list of TinyNAS, as DeepMAD's networks are published, is read too:
+        ``[{'class': 'SuperResK1KXK1', 'in': 32, 'out': 96, ...}, ...]``.
+
         Args:
             text: The string; labels are accepted and dropped.
             input_size: ``(C, H, W)`` of one image.
@@ -119,7 +123,11 @@ class Architecture:
                 f"from_string takes text such as 'SuperConvK3BNRELU(3,8,1,1)', got {quoted(text)}; "
                 "get_space(name).from_string reads a cell's text"
             )
-        blocks = read_plainnet(text, input_size[0] if input_size else 0, block_options)
+        channels = input_size[0] if input_size else 0
+        if is_structure_list(text) and not block_options:
+            blocks = read_structure_list(text, as_shape(input_size, ArchitectureError))
+        else:
+            blocks = read_plainnet(text, channels, block_options)
         return cls(blocks, as_shape(input_size, ArchitectureError), num_classes)
 
     def __str__(self) -> str:

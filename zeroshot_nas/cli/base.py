@@ -106,6 +106,8 @@ def read_architecture(
 ) -> Architecture:
     """An architecture from a run's folder, a file of ours, a text file with a string, or the string itself.
 
+    A string is PlainNet's, a structure list of TinyNAS, or one in a notation of the space.
+
     Args:
         model: Which of these.
         image: Shape of one image, for a string.
@@ -119,10 +121,13 @@ def read_architecture(
         UnknownNameError: No space has that name.
     """
     from zeroshot_nas.architecture.architecture import Architecture
+    from zeroshot_nas.architecture.structure_list import is_structure_list
 
     path = Path(model)
     text = _text(_network_file(path)) if _exists(path) else model
-    if text.lstrip().startswith("{"):
+    if is_structure_list(text):
+        return Architecture.from_string(text, parse_shape(image), classes)
+    if text.lstrip().startswith("{") and (space is None or '"format"' in text):  # else it is a dict of a cell's edges
         try:
             data = read_json(text)
         except ValueError as error:

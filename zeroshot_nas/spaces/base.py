@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.architecture.plainnet import MAX_TEXT
 from zeroshot_nas.core.checks import as_shape
 from zeroshot_nas.core.registry import Registry
+from zeroshot_nas.core.text import quoted
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
 from zeroshot_nas.spaces.notations import Notation, choose, notations_of
 
@@ -92,11 +94,11 @@ class SearchSpace(ABC):
         """All networks of a finite space, each once, in an order of its own; none where a space does not list them."""
         return iter(())
 
-    def parse(self, text: str, notation: str | None = None) -> Any:
+    def parse(self, text: str | Mapping[Any, Any], notation: str | None = None) -> Any:
         """The genotype that a text stands for.
 
         Args:
-            text: The text.
+            text: The text; space around it is left out. A cell may be a dict of its edges, too.
             notation: Name of one of `notations`; None takes the space's own, and others whose texts tell themselves
                 apart.
 
@@ -108,6 +110,16 @@ class SearchSpace(ABC):
             >>> get_space("nasbench201").parse("(4, 3, 3, 0, 0, 0)")  # NASLib's numbers
             (4, 2, 1, 2, 1, 1)
         """
+        if isinstance(text, Mapping):
+            text = str(dict(text))  # as it is written in a file
+        if not isinstance(text, str):
+            raise ArchitectureError(
+                f"an architecture of {self.name} is text in one of the notations {', '.join(self.notations)}, "
+                f"got {quoted(text)}; give its text"
+            )
+        if len(text) > MAX_TEXT:
+            raise ArchitectureError(f"an architecture's text has at most {MAX_TEXT:,} characters, got {len(text):,}")
+        text = text.strip()
         return choose(self.notations, notation, self.own_notation, text).parse(text, self)
 
     def format(self, genotype: Any, notation: str | None = None) -> str:
@@ -136,7 +148,7 @@ class SearchSpace(ABC):
         self._expect(architecture)
         return architecture
 
-    def from_string(self, text: str, notation: str | None = None) -> Architecture:
+    def from_string(self, text: str | Mapping[Any, Any], notation: str | None = None) -> Architecture:
         """The architecture that a text stands for: a benchmark's string, or here a PlainNet string.
 
         The arguments and errors are those of `parse`.
@@ -171,7 +183,7 @@ class SearchSpace(ABC):
 
         Example:
             >>> list(get_space("nasbench201").notations)
-            ['arch', 'index', 'naslib', 'naslib_code', 'op_code']
+            ['arch', 'edges', 'index', 'naslib', 'naslib_code', 'op_code']
         """
         registered = notations_of(type(self), self.name)
         return registered if self.own_notation in registered else {**_PLAINNET, **registered}

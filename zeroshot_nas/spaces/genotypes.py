@@ -5,16 +5,19 @@ Here are the moves among genotypes and what their texts share; a space says how 
 
 from __future__ import annotations
 
+import ast
 import itertools
 import math
 import random
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.blocks.cells import EDGES
+from zeroshot_nas.core.text import quoted
+from zeroshot_nas.errors import ArchitectureError, did_you_mean
 from zeroshot_nas.spaces.base import SearchSpace
 from zeroshot_nas.spaces.notations import Notation
 
@@ -148,6 +151,89 @@ class DigitString(Notation[Digits]):
 
     def format(self, genotype: Digits, space: Any, /) -> str:
         return "".join(map(str, genotype))
+
+
+class EdgeDict(Notation[Digits]):
+    """A cell as a dict of its edges: ``{(0, 1): "nor_conv_3x3", (0, 2): "none", ...}``, Python's or JSON's.
+
+    A key names two nodes, in any form: ``(0, 1)``, ``"0->1"``, ``"1<-0"`` (as xautodl's configuration spaces have it),
+    ``"0_1"``, ``"edge_0_1"``; the lower one is the source. Or the first level is by target and the second by source:
+    ``{1: {0: "none"}, 2: {0: ..., 1: ...}}``. A value is an operation's name or its number.
+    """
+
+    operations: ClassVar[Sequence[str]]
+
+    def parse(self, text: str, space: Any, /) -> Digits:
+        if len(text) > _MAX_DICT:
+            raise ArchitectureError(f"a dict of edges has at most {_MAX_DICT:,} characters, got {len(text):,}")
+        try:
+            data = ast.literal_eval(text)
+        except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+            raise ArchitectureError(f"malformed dict of edges: {str(error)[:100]}") from None
+        if not isinstance(data, dict):
+            raise ArchitectureError(f"malformed dict of edges: expected braces, got {text[:60]!r}")
+        found: dict[tuple[int, int], int] = {}
+        for key, value in _edges(data):
+            edge = _edge(key)
+            if edge not in EDGES or edge in found:
+                fault = "occurs twice" if edge in found else f"is none of {_shown(EDGES)}"
+                raise ArchitectureError(f"malformed dict of edges: the edge {quoted(str(key))} {fault}")
+            found[edge] = self._operation(value, edge)
+        if missing := [edge for edge in EDGES if edge not in found]:
+            raise ArchitectureError(f"malformed dict of edges: {_shown(missing)} missing; an edge of nothing is 'none'")
+        return tuple(found[edge] for edge in EDGES)
+
+    def _operation(self, value: object, edge: tuple[int, int]) -> int:
+        if isinstance(value, dict) and len(value) == 1:  # {"op": name}, as graphs have it
+            (value,) = value.values()
+        if type(value) is int and 0 <= value < len(self.operations):
+            return value
+        name = _OTHER_NAMES.get(value, value) if isinstance(value, str) else None
+        if name not in self.operations:
+            hint = did_you_mean(name, self.operations) if name else ""
+            raise ArchitectureError(
+                f"unknown operation {quoted(value)} at the edge {_shown([edge])}.{hint} "
+                f"Known: {', '.join(self.operations)}"
+            )
+        return self.operations.index(name)
+
+    def format(self, genotype: Digits, space: Any, /) -> str:
+        return str({edge: self.operations[place] for edge, place in zip(EDGES, genotype, strict=True)})
+
+    def recognises(self, text: str) -> bool:
+        return text[:1] == "{"
+
+
+_MAX_DICT = 10_000
+_OTHER_NAMES = {
+    **dict.fromkeys(("zero", "zeroize"), "none"),
+    **dict.fromkeys(("skip", "identity"), "skip_connect"),
+    **{f"conv{join}{size}": f"nor_conv_{size}" for size in ("1x1", "3x3") for join in ("", "_")},
+    **dict.fromkeys(("avg_pool", "avgpool_3x3", "avgpool3x3"), "avg_pool_3x3"),
+}
+"""What other codes call NAS-Bench-201's operations."""
+
+
+def _edges(data: Mapping[Any, Any]) -> Iterator[tuple[object, object]]:
+    """Keys that name two nodes, with their values; a dict by target and source is flattened."""
+    for key, value in data.items():
+        if isinstance(value, dict) and len(_nodes(key)) == 1:
+            for source, operation in value.items():
+                yield f"{key}<-{source}", operation
+        else:
+            yield key, value
+
+
+def _edge(key: object) -> tuple[int, ...]:
+    return tuple(sorted(_nodes(key)))
+
+
+def _nodes(key: object) -> list[int]:
+    return [int(number) for number in re.findall(r"\d{1,3}", str(key), re.ASCII)]
+
+
+def _shown(edges: Iterable[tuple[int, int]]) -> str:
+    return ", ".join(f"{source}->{target}" for source, target in edges)
 
 
 def read_index(text: str, size: int) -> int:

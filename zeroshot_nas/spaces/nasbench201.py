@@ -21,7 +21,7 @@ from zeroshot_nas.blocks.cells import (
 )
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.spaces.base import register_space
-from zeroshot_nas.spaces.genotypes import Digits, DigitSpace, DigitString, read_choices, read_index
+from zeroshot_nas.spaces.genotypes import Digits, DigitSpace, DigitString, EdgeDict, read_choices, read_index
 from zeroshot_nas.spaces.notations import Notation, register_notation
 
 _NASLIB_OPERATIONS = (1, 0, 3, 2, 4)  # NASLib's numbers: skip, none, 3x3, 1x1, pooling; the map is its own inverse
@@ -38,7 +38,7 @@ class NASBench201(DigitSpace):
     `zeroshot_nas.blocks.cells.OPERATIONS`, in the order of the string's edges: 01, 02, 12, 03, 13, 23.
 
     There are 15,625 strings, of which the authors' reduction leaves 6,466 (`canonical`). The notations are ``arch``,
-    ``op_code``, ``naslib_code``, ``naslib`` and ``index``.
+    ``op_code``, ``naslib_code``, ``naslib``, ``edges`` and ``index``.
 
     Departures from the authors' code: a reduction at an odd side pools 3x3 windows instead of 2x2, which would not fit.
     NATS-Bench's topology space (arXiv:2009.00437) is the same.
@@ -141,6 +141,13 @@ class NASLibTuple(Notation[Digits]):
 
     def recognises(self, text: str) -> bool:
         return text.lstrip().startswith("(")
+
+
+@register_notation("nasbench201", "edges")
+class CellEdges(EdgeDict):
+    """A dict of edges."""
+
+    operations = OPERATIONS
 
 
 @register_notation("nasbench201", "index")

@@ -11,7 +11,14 @@ from functools import lru_cache
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BlockSpec
 from zeroshot_nas.architecture.ops import Shape
-from zeroshot_nas.blocks.cells import NASBench201Cell, PreactivationResidual, cell_expression, cell_text, read_cell
+from zeroshot_nas.blocks.cells import (
+    OPERATIONS,
+    NASBench201Cell,
+    PreactivationResidual,
+    cell_expression,
+    cell_text,
+    read_cell,
+)
 from zeroshot_nas.blocks.layers import Layers
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError
@@ -19,6 +26,7 @@ from zeroshot_nas.spaces.base import register_space
 from zeroshot_nas.spaces.genotypes import (
     Digits,
     DigitSpace,
+    EdgeDict,
     GenotypeSpace,
     read_choices,
     read_digits,
@@ -208,6 +216,13 @@ class CellTuple(Notation[Digits]):
 
     def recognises(self, text: str) -> bool:
         return text.lstrip().startswith("(")
+
+
+@register_notation("transnas_micro", "edges")
+class CellEdges(EdgeDict):
+    """A dict of edges."""
+
+    operations = OPERATIONS[:4]
 
 
 @register_notation("transnas_macro", "transnas")
