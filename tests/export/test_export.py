@@ -1,10 +1,11 @@
 """Exported files compute what the network does, say what they take, and need nothing of this package."""
 
 import dataclasses
+import errno
 import inspect
 import json
+import pathlib
 import random
-import resource
 import subprocess
 import sys
 
@@ -327,16 +328,19 @@ def test_no_code_of_the_current_folder_or_the_environment_is_run(tmp_path, monke
 
 
 @pytest.mark.parametrize("form", ["onnx", "torch", "python"])
-def test_a_full_disk_is_said_in_one_line(tmp_path, form):
-    network = trained_network(NET)
+def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch, form):
+    network, text, content = trained_network(NET), pathlib.Path.write_text, pathlib.Path.write_bytes
+
+    def full(self, *arguments, **options):
+        if self.parent == tmp_path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return (text if isinstance(arguments[0], str) else content)(self, *arguments, **options)
+
     (tmp_path / FORMATS[form].file).write_bytes(b"old")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(ExportError, match=r"can't be written to|could not be|does not run by itself"):
-            export_network(network, tmp_path, formats=[form])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    monkeypatch.setattr(pathlib.Path, "write_text", full)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(ExportError, match=r"can't be written to \(no space left on device\); make room"):
+        export_network(network, tmp_path, formats=[form])
     assert [file.name for file in tmp_path.iterdir()] == [FORMATS[form].file]
     assert (tmp_path / FORMATS[form].file).read_bytes() == b"old"
 
@@ -351,6 +355,11 @@ class _Own(torch.nn.Module):
         )
         self.head = torch.nn.Linear(4 * 64, 10)
 
+    def forward(self, x):
+        return self.head(self.body(x).view(x.shape[0], -1))
+
+
+class _Fixed(_Own):
     def forward(self, x):
         return self.head(self.body(x).view(len(x), -1))
 
@@ -392,6 +401,18 @@ def test_a_trained_module_is_exported_with_its_normalisation(tmp_path):
             r"gives no logits .* for images \(2, 1, 9, 9\).*Check input_size",
         ),
         (_Own(), {"input_size": (1, 8, 8), "formats": ["python"]}, ExportError, "has no source that could be written"),
+        (
+            _Fixed(),
+            {"input_size": (1, 8, 8)},
+            ExportError,
+            r"_Fixed fixes the number of images|TrainedModule fixes.*shape\[0\]",
+        ),
+        (
+            _Fixed(),
+            {"input_size": (1, 8, 8), "formats": ["torch"]},
+            ExportError,
+            r"any number of images.*x\.shape\[0\]",
+        ),
         (torch.nn.Identity(), {"input_size": (1, 8, 8)}, DataError, r"must return logits \(N, 1\)"),
     ],
 )
