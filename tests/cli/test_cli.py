@@ -9,6 +9,8 @@ import time
 import warnings
 
 import pytest
+import torch
+from PIL import Image
 
 import zeroshot_nas as zs
 from zeroshot_nas.costs.base import COSTS
@@ -408,3 +410,47 @@ def test_names_of_files_can_not_reach_the_terminal(run, tmp_path):
         assert r"\x1b]0;owned\x07" in text
     code, _, err = run("cost", tmp_path / "\x1b[31m.json")
     assert (code, r"\x1b[31m" in err, err.strip().isprintable()) == (2, True, True)
+
+
+def test_a_training_without_a_folder_keeps_its_weights_in_one_of_its_own(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["train", NET, "--input", "1x8x8", "--recipe", "quick", "--epochs", 1, "--batch-size", 256, "--quiet"]
+    code, out, err = run(*options)
+    assert (code, err) == (0, "")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("train-digits-")
+    assert f"runs/{folder.name}/best.pt" in out
+    assert "95 % interval" in out
+    code, _, err = run(*options)
+    assert (code, "already holds a run" in err) == (2, True)
+    code, again, _ = run(*options, "--resume")
+    assert (code, again.partition("time")[0]) == (0, out.partition("time")[0])
+    assert run(*options, "--seed", 1)[0] == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_predictions_of_a_folder_and_class_names_that_a_terminal_would_obey(run, tmp_path):
+    images = torch.rand(8, 1, 8, 8)
+    labels = torch.arange(8) % 2
+    data = zs.ImageData(images, labels, images, labels, ("cat\x1b[31m\n", "dog"), "pets")
+    architecture = zs.Architecture.from_string(NET, (1, 8, 8), num_classes=2)
+    zs.train(
+        architecture,
+        data,
+        zs.Recipe(epochs=1, batch_size=4, validation_fraction=0),
+        out=tmp_path / "run",
+        progress=False,
+    )
+    for name in ("a.png", "b.pgm", ".hidden.png"):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.new("L", (12, 9), 90).save(tmp_path / "photos" / name)
+    code, out, err = run("predict", tmp_path / "run", tmp_path / "photos")
+    assert (code, err, len(out.splitlines())) == (0, "", 2)
+    assert r"cat\x1b[31m\n" in out
+    assert "\x1b" not in out
+    said = json.loads(run("predict", tmp_path / "run", tmp_path / "photos", "--json", "--top", 1)[1])
+    assert list(said) == [str(tmp_path / "photos" / name) for name in ("a.png", "b.pgm")]
+    code, _, err = run("predict", tmp_path / "run", tmp_path / "gone.png")
+    assert (code, err) == (2, f"error: {tmp_path / 'gone.png'} is not there; expected an image file\n")
+    code, _, err = run("export", tmp_path / "nowhere")
+    assert (code, "[Errno" in err) == (2, False)

@@ -1,10 +1,11 @@
 """Exported files compute what the network does, say what they take, and need nothing of this package."""
 
 import dataclasses
+import errno
 import inspect
 import json
+import pathlib
 import random
-import resource
 import subprocess
 import sys
 
@@ -24,6 +25,7 @@ from zeroshot_nas.export.formats import onnx_file, quantization
 from zeroshot_nas.export.formats.standalone import source
 from zeroshot_nas.network import module
 from zeroshot_nas.network.module import build
+from zeroshot_nas.network.onnx_opset import lower_opset
 from zeroshot_nas.network.to_onnx import onnx_model
 from zeroshot_nas.spaces.base import get_space
 from zeroshot_nas.training.base import ImageData
@@ -285,20 +287,26 @@ def test_the_python_file_has_the_sources_of_the_package():
 
 
 @pytest.mark.parametrize("space", ["resnet", "mobilenet", "nasbench201", "nasbench301"])
-@pytest.mark.parametrize("opset", [13, 14, 17, 18, 21])
-def test_files_of_older_and_newer_opsets_compute_the_same(space, opset):
+def test_models_of_older_opsets_compute_the_same(space):
     options = {"mobilenet": {"squeeze_excite": True}, "nasbench201": {"num_cells": 1}}.get(space, {})
     options = {"nasbench301": {"num_cells": 2, "channels": 4}}.get(space, options)
-    size = {"mobilenet": (1, 16, 16)}.get(space, (3, 16, 16) if space == "resnet" else (3, 32, 32))
+    size = {"mobilenet": (1, 16, 16), "resnet": (3, 16, 16)}.get(space, (3, 32, 32))
     architecture = get_space(space, input_size=size, **options).sample(random.Random(1))
-    network = build(architecture).eval()
-    model = onnx_model(network, size, dynamic_batch=True, opset=opset)
-    onnx.checker.check_model(model)
-    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [opset]
-    assert model.ir_version <= {13: 7, 14: 7, 17: 8}.get(opset, 10)
-    images = torch.rand(3, *size)
-    (logits,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"images": images.numpy()})
-    np.testing.assert_allclose(logits, network(images).detach().numpy(), atol=1e-4, rtol=1e-4)
+    network, images = build(architecture).eval(), torch.rand(3, *size)
+    newest = onnx_model(network, size, dynamic_batch=True, opset=18)
+    for opset, ir_version in ((17, 8), (16, 8), (15, 8), (14, 7), (13, 7)):
+        model = onnx.ModelProto.FromString(newest.SerializeToString())
+        lower_opset(model, opset)  # it checks the model
+        assert [entry.version for entry in model.opset_import if entry.domain == ""] == [opset]
+        assert model.ir_version == ir_version
+        (logits,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"images": images.numpy()})
+        np.testing.assert_allclose(logits, network(images).detach().numpy(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_newer_opset_is_torchs_own(tmp_path):
+    report = export_network(trained_network(NET), tmp_path, opset=21)
+    (version,) = (entry.version for entry in onnx.load(str(report.files[0].file)).opset_import if entry.domain == "")
+    assert (report.opset, version) == (21, 21)
 
 
 def test_an_opset_that_cannot_be_had_is_refused_by_name(run, tmp_path):
@@ -327,16 +335,19 @@ def test_no_code_of_the_current_folder_or_the_environment_is_run(tmp_path, monke
 
 
 @pytest.mark.parametrize("form", ["onnx", "torch", "python"])
-def test_a_full_disk_is_said_in_one_line(tmp_path, form):
-    network = trained_network(NET)
+def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch, form):
+    network, text, content = trained_network(NET), pathlib.Path.write_text, pathlib.Path.write_bytes
+
+    def full(self, *arguments, **options):
+        if self.parent == tmp_path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return (text if isinstance(arguments[0], str) else content)(self, *arguments, **options)
+
     (tmp_path / FORMATS[form].file).write_bytes(b"old")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(ExportError, match=r"can't be written to|could not be|does not run by itself"):
-            export_network(network, tmp_path, formats=[form])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    monkeypatch.setattr(pathlib.Path, "write_text", full)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(ExportError, match=r"can't be written to \(no space left on device\); make room"):
+        export_network(network, tmp_path, formats=[form])
     assert [file.name for file in tmp_path.iterdir()] == [FORMATS[form].file]
     assert (tmp_path / FORMATS[form].file).read_bytes() == b"old"
 
@@ -351,6 +362,11 @@ class _Own(torch.nn.Module):
         )
         self.head = torch.nn.Linear(4 * 64, 10)
 
+    def forward(self, x):
+        return self.head(self.body(x).view(x.shape[0], -1))
+
+
+class _Fixed(_Own):
     def forward(self, x):
         return self.head(self.body(x).view(len(x), -1))
 
@@ -392,6 +408,18 @@ def test_a_trained_module_is_exported_with_its_normalisation(tmp_path):
             r"gives no logits .* for images \(2, 1, 9, 9\).*Check input_size",
         ),
         (_Own(), {"input_size": (1, 8, 8), "formats": ["python"]}, ExportError, "has no source that could be written"),
+        (
+            _Fixed(),
+            {"input_size": (1, 8, 8)},
+            ExportError,
+            r"_Fixed fixes the number of images|TrainedModule fixes.*shape\[0\]",
+        ),
+        (
+            _Fixed(),
+            {"input_size": (1, 8, 8), "formats": ["torch"]},
+            ExportError,
+            r"any number of images.*x\.shape\[0\]",
+        ),
         (torch.nn.Identity(), {"input_size": (1, 8, 8)}, DataError, r"must return logits \(N, 1\)"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.files import write_atomically
@@ -21,11 +22,13 @@ from zeroshot_nas.network.module import build
 from zeroshot_nas.training.checkpoint import (
     RunFolder,
     TrainedNetwork,
+    classify,
     load,
     pack,
     predict,
     unpack,
 )
+from zeroshot_nas.training.images import image_files, read_image
 
 ARCHITECTURE = Architecture.from_string("SuperConvK3BNRELU(2,8,1,1)SuperResK3K3(8,8,2,8,1)", (2, 6, 6), num_classes=3)
 IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -267,3 +270,30 @@ def test_a_result_is_valid_json_or_not_written(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         run.save_result({"test_accuracy": float("nan")})
     assert json.loads((tmp_path / "train.json").read_text()) == {"test_accuracy": 0.5}
+
+
+def test_files_and_folders_of_images_are_classified_best_class_first(tmp_path):
+    grey = Architecture.from_string("SuperConvK3BNRELU(1,8,1,1)", (1, 6, 6), num_classes=3)
+    network = TrainedNetwork(grey, [0.3], [0.1], ["a", "b", "c"])
+    network.load_state_dict(build(grey, seed=1).state_dict())
+    for name in ("x/1.png", "x/deep/2.jpg", "x/.hidden/3.png", "y.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (9, 12), 40 * len(name)).save(tmp_path / name)
+    (tmp_path / "x" / "notes.txt").touch()
+    files = image_files([tmp_path / "x", tmp_path / "y.png"])
+    assert files == [tmp_path / name for name in ("x/1.png", "x/deep/2.jpg", "y.png")]
+    said = dict(classify(network, files))
+    assert list(said) == files
+    for file, classes in said.items():
+        assert list(classes.values()) == sorted(classes.values(), reverse=True)
+        expected = predict(network, read_image(file, (1, 6, 6))[None])[0]
+        assert [classes[name] for name in "abc"] == expected.tolist()
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="none has no image"):
+        image_files([tmp_path / "none"])
+    with pytest.raises(FileNotFoundError, match=r"^[^\[]*gone\.png is not there; expected an image file$"):
+        list(classify(network, [tmp_path / "gone.png"]))
+    with torch.no_grad():
+        network.head[1].weight.fill_(1e38)
+    with pytest.raises(DataError, match=r"outputs for .*1\.png are not finite"):
+        list(classify(network.eval(), files))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeroshot_nas.errors import RecipeError
-from zeroshot_nas.training.recipe import Recipe
+from zeroshot_nas.training.recipe import Recipe, get_recipe, list_recipes, recipe_table
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,18 @@ def test_recipe_survives_json(recipe):
 def test_recipe_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Recipe().epochs = 3
+
+
+def test_the_table_shows_what_every_recipe_holds():
+    (corner, *names), *rows = recipe_table()
+    assert (corner, names) == ("recipe", list_recipes())
+    assert [row[0] for row in rows] == [field.name for field in dataclasses.fields(Recipe)]
+    for column, name in enumerate(names, start=1):
+        shown = {row[0]: row[column] for row in rows}
+        for key, value in get_recipe(name).to_dict().items():
+            assert shown[key] == (value if isinstance(value, str) else "none" if value is None else json.dumps(value))
+
+
+def test_the_recipe_for_photos_mirrors_and_shifts():
+    photos, standard = get_recipe("photos"), get_recipe("standard")
+    assert dataclasses.replace(photos, flip=False, shift=1, epochs=30) == standard

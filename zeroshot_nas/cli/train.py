@@ -26,6 +26,7 @@ from zeroshot_nas.cli.base import (
     read_architecture,
 )
 from zeroshot_nas.export.base import OPSET, list_export_formats
+from zeroshot_nas.training.recipe import list_recipes
 
 if TYPE_CHECKING:
     from zeroshot_nas.training.result import TrainResult
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 def train_command(
     model: Model,
     data: Annotated[str, typer.Option(help="Data set, see `list`; of data on disk NAME:PATH.")] = "digits",
-    recipe: Annotated[str, typer.Option(help="quick, standard or zennas.")] = "standard",
+    recipe: Annotated[str, typer.Option(help=f"{', '.join(list_recipes())}.")] = "standard",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Of the recipe, e.g. mixup=0.1.")] = None,
@@ -53,7 +54,7 @@ def train_command(
         int | None, typer.Option(help="Threads of torch; default: one for a small network. More need idle cores.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for weights, architecture, train.json and train.log.")
+        Path | None, typer.Option(help="Folder of the run; default: runs/train-..., the same for the same training.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     force: Force = False,
@@ -61,6 +62,9 @@ def train_command(
 ) -> None:
     """Train a network end to end and keep its weights."""
     from zeroshot_nas import get_recipe, load_data, train
+    from zeroshot_nas.training.base import read_split
+    from zeroshot_nas.training.checkpoint import SPLIT
+    from zeroshot_nas.training.trainer import default_folder
 
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
     overrides = {name: value for name, value in given.items() if value is not None}
@@ -68,8 +72,9 @@ def train_command(
     architecture = read_architecture(model, image, classes, squeeze_excite, space)
     images: Any = data
     if new_head:
-        images = load_data(data, architecture.input_size)
+        images = load_data(data, architecture.input_size, read_split(out / SPLIT) if resume and out else None)
         architecture = replace(architecture, num_classes=len(images.class_names))
+    out = out or default_folder(architecture, data, chosen, teacher, seed)
     how: dict[str, Any] = {"out": out, "resume": resume, "seed": seed, "device": device, "threads": threads}
     result = train(architecture, images, chosen, teacher=teacher, progress=not quiet, force=force, **how)
     print_training(result)
@@ -93,7 +98,7 @@ def export_command(
         bool, typer.Option("--power-of-two", help="Also an int8 ONNX file whose scales are powers of two.")
     ] = False,
     data: Annotated[str | None, typer.Option(help="Data for calibration and accuracy; default: the run's.")] = None,
-    opset: Annotated[int, typer.Option(help="Version of ONNX's operator set.")] = OPSET,
+    opset: Annotated[int, typer.Option(help="Version of ONNX's operator set, 13 or later.")] = OPSET,
     out: Annotated[Path | None, typer.Option(help="Folder for the files; default: the run's.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -123,25 +128,27 @@ def export_command(
 @app.command("predict")
 def predict_command(
     run: Annotated[Path, typer.Argument(help="A trained run's folder, or its .pt file.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="Image files, or folders of them; each is scaled to cover the input, and cropped."),
+    ],
     top: Annotated[int, typer.Option(help="Classes to print.")] = 3,
     as_json: AsJson = False,
 ) -> None:
     """What a trained network says of image files."""
-    from zeroshot_nas import load, predict
-    from zeroshot_nas.training.images import read_image
+    from zeroshot_nas import load
+    from zeroshot_nas.training.checkpoint import classify
+    from zeroshot_nas.training.images import image_files
 
     network = load(run)
-    found = {}
-    for file in images:
-        probabilities = predict(network, read_image(file, network.architecture.input_size)[None])[0]
-        best = probabilities.topk(min(max(top, 1), len(network.class_names)))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        found[str(file)] = {network.class_names[index]: value for index, value in pairs}
+    said = {
+        str(file): dict(list(classes.items())[: max(top, 1)])
+        for file, classes in classify(network, image_files(images))
+    }
     if as_json:
-        print_json(found)
+        print_json(said)
         return
-    print_rows([(file, ", ".join(f"{name} {p:.1%}" for name, p in said.items())) for file, said in found.items()])
+    print_rows([(file, ", ".join(f"{name} {p:.1%}" for name, p in classes.items())) for file, classes in said.items()])
 
 
 def _parse_change(text: str) -> tuple[str, Any]:

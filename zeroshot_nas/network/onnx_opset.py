@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx
-from onnx import defs, helper, numpy_helper
-
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ExportError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import onnx
     from onnx import NodeProto, TensorProto
     from onnx.defs import OpSchema
+else:
+    onnx = LazyModule("onnx")
 
 OLDEST_OPSET = 13
 """The oldest operator set that models are written in: the first with scales by channel, which int8 needs."""
@@ -46,7 +47,7 @@ def lower_opset(model: onnx.ModelProto, opset: int) -> None:
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     entry.version = opset
-    model.ir_version = helper.find_min_ir_version_for(list(model.opset_import))
+    model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import))
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
@@ -55,21 +56,21 @@ def lower_opset(model: onnx.ModelProto, opset: int) -> None:
 
 def _lower(node: NodeProto, current: int, opset: int, constants: Mapping[str, TensorProto]) -> None:
     try:
-        new, old = (defs.get_schema(node.op_type, max_inclusive_version=version) for version in (current, opset))
-    except defs.SchemaError as error:
+        new, old = (onnx.defs.get_schema(node.op_type, max_inclusive_version=version) for version in (current, opset))
+    except onnx.defs.SchemaError as error:
         raise ExportError(f"{node.op_type} is not in ONNX opset {opset}; choose a later one") from error
     if new.since_version == old.since_version:
         return
     if len(node.input) == 2 and "axes" in old.attributes and node.input[1] in constants:
-        axes = numpy_helper.to_array(constants[node.input[1]]).tolist()
-        node.attribute.append(helper.make_attribute("axes", axes))
+        axes = onnx.numpy_helper.to_array(constants[node.input[1]]).tolist()
+        node.attribute.append(onnx.helper.make_attribute("axes", axes))
         del node.input[1:]
     kept = [each for each in node.attribute if each.name in old.attributes]
     lost = [each for each in node.attribute if each.name not in old.attributes and not _says_nothing(each, new)]
     if (
         node.op_type == "Reshape"
         and node.input[1] in constants
-        and numpy_helper.to_array(constants[node.input[1]]).all()
+        and onnx.numpy_helper.to_array(constants[node.input[1]]).all()
     ):
         lost = [each for each in lost if each.name != "allowzero"]  # there is no 0 to allow
     if lost or len(node.input) > old.max_input or len(node.output) > old.max_output:
@@ -81,4 +82,8 @@ def _lower(node: NodeProto, current: int, opset: int, constants: Mapping[str, Te
 def _says_nothing(attribute: onnx.AttributeProto, schema: OpSchema) -> bool:
     """Whether an attribute has the value that it has where it is missing."""
     default = schema.attributes[attribute.name].default_value
-    return bool(helper.get_attribute_value(attribute) == helper.get_attribute_value(default)) if default.name else False
+    return (
+        bool(onnx.helper.get_attribute_value(attribute) == onnx.helper.get_attribute_value(default))
+        if default.name
+        else False
+    )

@@ -89,6 +89,11 @@ def onnx_model(
         ) from error
     assert program is not None, "the exporter by dynamo gives a program"
     model: onnx.ModelProto = program.model_proto
+    if dynamic_batch and not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        raise ExportError(
+            f"{type(module).__name__} fixes the number of images when it is exported, as len(x) in its forward does; "
+            "write x.shape[0]"
+        )
     if opset is not None and opset < _opset(model):
         from zeroshot_nas.network.onnx_opset import lower_opset
 

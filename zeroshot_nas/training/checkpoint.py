@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import errno
 import io
 import json
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
@@ -22,6 +21,7 @@ from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError, S
 from zeroshot_nas.network.module import Network
 from zeroshot_nas.runs.store import lock_folder
 from zeroshot_nas.training.base import Split, as_float
+from zeroshot_nas.training.images import read_image
 
 BEST, LAST, ARCHITECTURE, RESULT = "best.pt", "last.pt", "architecture.json", "train.json"
 STATE, LOG, CALL, SPLIT = "state.pt", "train.log", "call.json", "split.json"
@@ -219,7 +219,7 @@ def load(
     path = Path(path)
     file = path / BEST if path.is_dir() else path
     if not file.is_file():
-        raise FileNotFoundError(errno.ENOENT, "no trained network; expected a run's folder or its .pt file", str(file))
+        raise FileNotFoundError(f"{file} is not there; expected a run's folder or its .pt file")
     checkpoint = _read_archive(file, "is not a checkpoint, or is cut short", "expected a .pt file of a training run")
     if not isinstance(checkpoint, dict) or checkpoint.get("format") not in (_FORMAT, _MODULE_FORMAT):
         raise FileFormatError(f"{file} is not a checkpoint of this package: expected format {_FORMAT!r}")
@@ -306,6 +306,24 @@ def predict(network: Network | TrainedModule, images: Tensor, *, batch_size: int
     finally:
         network.train(was_training)
     return torch.cat(logits).softmax(1)
+
+
+def classify(network: Trained, files: Sequence[Path]) -> Iterator[tuple[Path, dict[str, float]]]:
+    """What a trained network says of image files: each file with the probabilities of the classes, the best first.
+
+    Args:
+        network: A network from `load`.
+        files: Image files, which are fitted to the network's input as `read_image` does.
+
+    Raises:
+        DataError: A file is no image, or the network's outputs for it are not finite.
+    """
+    for file in files:
+        probabilities = predict(network, read_image(file, input_size_of(network))[None])[0]
+        if not probabilities.isfinite().all():
+            raise DataError(f"the network's outputs for {file} are not finite: its training diverged; train it anew")
+        best = probabilities.argsort(descending=True, stable=True).tolist()
+        yield file, {network.class_names[index]: probabilities[index].item() for index in best}
 
 
 def read_call(folder: Path) -> dict[str, Any]:

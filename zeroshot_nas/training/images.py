@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,52 @@ _DEPTHS = (1.0, 255.0, 65535.0)
 """White in numbers of 1, 8 and 16 bits."""
 
 
+_SYSTEM = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__")
+"""Folders that systems and programs leave among a user's files."""
+
+
+def is_skipped(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that systems leave behind."""
+    return name.startswith(".") or name.lower() in _SYSTEM
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file is an image, by its name."""
+    return file.suffix.lower() in SUFFIXES and file.is_file()
+
+
+def walk(path: Path) -> Iterator[Path]:
+    """All files under a folder that are not hidden, nor in a hidden folder.
+
+    Raises:
+        DataError: A folder can't be read.
+    """
+    for place, folders, files in os.walk(path, onerror=_refuse_unreadable):
+        folders[:] = [each for each in folders if not is_skipped(each)]
+        yield from (Path(place, each) for each in files if not is_skipped(each))
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise DataError(f"{error.filename} can't be read ({error.strerror}); allow it or move it away") from error
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """The files given, and in place of a folder the images in it, in order.
+
+    Raises:
+        DataError: A folder has no image.
+    """
+    files: list[Path] = []
+    for path in paths:
+        within = sorted(file for file in walk(path) if is_image(file)) if path.is_dir() else [path]
+        if not within:
+            raise DataError(
+                f"{path} has no image ({', '.join(sorted(SUFFIXES))}); give image files, or a folder of them"
+            )
+        files += within
+    return files
+
+
 def read_image(file: Path, input_size: Sequence[int]) -> Tensor:
     """An image file as a uint8 tensor ``(C, H, W)``: scaled so that it covers the size, and cropped at the centre.
 
@@ -80,7 +127,7 @@ def read_image(file: Path, input_size: Sequence[int]) -> Tensor:
                 upright = _as_8_bit(_upright(image)).convert("L" if channels == 1 else "RGB")
                 pixels = np.array(ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR))
     except FileNotFoundError:
-        raise
+        raise FileNotFoundError(f"{file} is not there; expected an image file") from None
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     except Exception as error:  # of a damaged file Pillow's plug-ins raise anything

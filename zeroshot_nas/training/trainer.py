@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import math
 import sys
 import time
@@ -142,6 +143,13 @@ def train(
             training.load()
         training.call = call
         return training.finish(training.train(progress))
+
+
+def default_folder(model: Architecture, data: str, recipe: Recipe, teacher: Path | None, seed: int) -> Path:
+    """Where the command line keeps a training that was given no folder: the same for the same training."""
+    asked = [model.to_dict(), data, recipe.to_dict(), None if teacher is None else str(teacher.resolve()), seed]
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    return Path("runs") / f"train-{data.partition(':')[0]}-{digest[:8]}"
 
 
 def _call(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import DataError, DataWarning
 from zeroshot_nas.training.base import ImageData, Split, read_split, register_data
-from zeroshot_nas.training.images import OTHER_SUFFIXES, SUFFIXES, read_image
+from zeroshot_nas.training.images import OTHER_SUFFIXES, SUFFIXES, is_image, is_skipped, read_image, walk
 
 if TYPE_CHECKING:
     import torch
@@ -37,9 +36,6 @@ PARTS = {
     "test": ("test", "testing"),
 }
 """Names of folders, in small or capital letters, that hold parts of the data and are no classes."""
-
-_SYSTEM = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__")
-"""Folders that systems and programs leave among a user's files."""
 
 _Files: TypeAlias = dict[str, list[Path]]
 """Image files by class."""
@@ -100,26 +96,7 @@ def folder(path: Path, input_size: Sequence[int] | None = None, split: Split | N
 
 def _folders(path: Path) -> list[Path]:
     """The folders in a folder, in order, without hidden ones and those of systems."""
-    return [each for each in sorted(path.iterdir()) if each.is_dir() and not _is_skipped(each.name)]
-
-
-def _is_skipped(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _SYSTEM
-
-
-def _walk(path: Path) -> Iterator[Path]:
-    """All files under a folder that are not hidden, nor in a hidden folder."""
-    for place, folders, files in os.walk(path, onerror=_refuse_unreadable):
-        folders[:] = [each for each in folders if not _is_skipped(each)]
-        yield from (Path(place, each) for each in files if not _is_skipped(each))
-
-
-def _refuse_unreadable(error: OSError) -> None:
-    raise DataError(f"{error.filename} can't be read ({error.strerror}); allow it or move it away") from error
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and file.is_file()
+    return [each for each in sorted(path.iterdir()) if each.is_dir() and not is_skipped(each.name)]
 
 
 def _parts(path: Path) -> dict[str, Path]:
@@ -147,7 +124,7 @@ def _classes(path: Path) -> _Files:
     if not folders:
         raise DataError(f"{path} has no folders; expected one for each class, with its images")
     _refuse_another_level(path, folders)
-    classes = {each.name: sorted(file for file in _walk(each) if _is_image(file)) for each in folders}
+    classes = {each.name: sorted(file for file in walk(each) if is_image(file)) for each in folders}
     for name, files in classes.items():
         if not files:
             raise DataError(
@@ -160,7 +137,7 @@ def _refuse_another_level(path: Path, folders: Sequence[Path]) -> None:
     """Refuses folders that hold nothing but the same folders, which are the classes then."""
     within = [{each.name for each in _folders(one)} for one in folders]
     common = sorted(set.intersection(*within))
-    if len(common) > 1 and not any(_is_image(file) for one in folders for file in one.iterdir()):
+    if len(common) > 1 and not any(is_image(file) for one in folders for file in one.iterdir()):
         raise DataError(
             f"the folders of {path} ({_listed([each.name for each in folders])}) have no images of their own but "
             f"folders of the same names ({_listed(common)}), which seem to be the classes; give "
@@ -210,9 +187,9 @@ def _place(name: str) -> bytes:
 
 def _warn_of_others(path: Path, of_classes: Sequence[Path]) -> None:
     """Says how many images are left out, and why."""
-    others = Counter(file.suffix.lower() for file in _walk(path) if file.suffix.lower() in OTHER_SUFFIXES)
+    others = Counter(file.suffix.lower() for file in walk(path) if file.suffix.lower() in OTHER_SUFFIXES)
     said = [f"{count} {suffix}" for suffix, count in sorted(others.items())]
-    said += [f"{count} in {place} itself" for place in of_classes if (count := sum(map(_is_image, _loose(place))))]
+    said += [f"{count} in {place} itself" for place in of_classes if (count := sum(map(is_image, _loose(place))))]
     if len(of_classes) > 1:
         said += [f"the folder {each.name}" for each in _folders(path) if each not in of_classes]
     if said:
@@ -225,7 +202,7 @@ def _warn_of_others(path: Path, of_classes: Sequence[Path]) -> None:
 
 
 def _loose(path: Path) -> list[Path]:
-    return [each for each in path.iterdir() if not _is_skipped(each.name)]
+    return [each for each in path.iterdir() if not is_skipped(each.name)]
 
 
 def _listed(names: Sequence[str]) -> str:
