@@ -6,7 +6,8 @@ import pytest
 
 import zeroshot_nas as zs
 from zeroshot_nas import cli
-from zeroshot_nas.errors import RunOptionsError, SettingsChangedError, StoreError
+from zeroshot_nas.errors import OutputExistsError, RunOptionsError, SettingsChangedError, StoreError
+from zeroshot_nas.latency.calibrate import calibrate
 from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.runs.options import RunOptions, run_options
 from zeroshot_nas.runs.store import FILE_NAME, Store
@@ -179,3 +180,21 @@ def test_settings_and_run_options_as_objects_are_as_keywords(tmp_path):
         progress=False,
     )
     assert outcome(one) == outcome(other)
+
+
+def test_a_training_and_a_calibration_take_run_options_too(tmp_path):
+    architecture = zs.Architecture.from_string("SuperConvK3BNRELU(1,8,2,1)", (1, 8, 8), num_classes=10)
+    recipe = zs.Recipe(epochs=1, batch_size=256)
+    run = zs.RunOptions(out=tmp_path / "run", progress=False)
+    first = zs.train(architecture, "digits", recipe, run)
+    with pytest.raises(OutputExistsError):
+        zs.train(architecture, "digits", recipe, run)
+    again = zs.train(architecture, "digits", recipe, run, force=True)
+    assert again.test_accuracy == first.test_accuracy
+    for call in (
+        lambda **options: zs.train(architecture, "digits", recipe, **options),
+        lambda **options: calibrate(zs.get_space("resnet"), "torch", **options),
+    ):
+        for options in ({"executor": "process"}, {"forse": True}, {"run": zs.RunOptions(cache="x.db")}):
+            with pytest.raises(TypeError, match="takes no option"):
+                call(**options)

@@ -17,6 +17,7 @@ from zeroshot_nas.errors import (
     MissingExtraError,
     OutputExistsError,
     RecipeError,
+    RunOptionsError,
     SettingsChangedError,
     UnknownNameError,
 )
@@ -231,7 +232,7 @@ def test_force_leaves_nothing_of_the_run_it_replaces(tmp_path, monkeypatch):
 
 def test_resume_begins_a_run_where_there_is_none(tmp_path):
     assert _equal(_weights(_train(out=tmp_path / "new", resume=True)), _weights(_train()))
-    with pytest.raises(DataError, match="give it as out"):
+    with pytest.raises(RunOptionsError, match="resume=True needs out"):
         _train(resume=True)
 
 

@@ -32,6 +32,7 @@ from zeroshot_nas.latency.base import BACKENDS, UNSTABLE_SPREAD, BackendInfo, me
 from zeroshot_nas.latency.calibration_networks import calibration_networks
 from zeroshot_nas.latency.device_table import DeviceTable, Fingerprint
 from zeroshot_nas.latency.fit import LEAST_NETWORKS, Timed, fit_table
+from zeroshot_nas.runs.options import RunOptions, run_options
 from zeroshot_nas.runs.store import settings_difference
 from zeroshot_nas.spaces.base import SearchSpace
 
@@ -99,15 +100,14 @@ def is_here(fingerprint: Fingerprint) -> bool:
 def calibrate(
     space: SearchSpace,
     backend: str = "onnxruntime",
+    run: RunOptions | None = None,
     *,
     threads: int = 1,
     batch_size: int = 1,
     networks: int = DEFAULT_NETWORKS,
     max_flops: float = DEFAULT_MAX_FLOPS,
     seed: int = 0,
-    out: str | Path | None = None,
-    force: bool = False,
-    progress: bool = True,
+    **options: Any,
 ) -> DeviceTable:
     """Measures this machine and fits a device table for a space; minutes, once.
 
@@ -117,19 +117,20 @@ def calibrate(
     Args:
         space: Whose networks are to be predicted.
         backend: A registered backend's name.
+        run: The table's file as ``out`` (default: `table_file`), whether to replace a table that is there (``force``),
+            and whether to show a bar (``progress``).
         threads: Threads of the engine.
         batch_size: Images a run.
         networks: How many to measure.
         max_flops: FLOPs (multiply-adds) of the largest; beyond it predictions are extrapolated.
         seed: Seed of the choice of networks.
-        out: The table's file; default: `table_file`.
-        force: Overwrite a table that is there.
-        progress: Whether to show a bar.
+        options: ``out``, ``force``, ``progress`` one by one, which win over ``run``.
 
     Returns:
         The table, which is also written to ``out``.
 
     Raises:
+        TypeError: An option is none of these.
         ValueError: A number is out of range, or there are too few such networks.
         LatencyError: A network does not run on the backend, or it can't time kernels.
         MissingExtraError: The engine or scikit-learn is not installed.
@@ -142,8 +143,12 @@ def calibrate(
     check_counts(LEAST_NETWORKS, networks=networks)
     fingerprint = info.fingerprint(batch_size=batch_size, threads=threads)
     where = table_file(backend, space.name, space.input_size, batch_size=batch_size, threads=threads)
-    file = Path(out) if out is not None else where
-    if file.exists() and not force:
+    if run is None or run.out is None:
+        options["out"] = options.get("out") or where
+    run = run_options(run, options, "calibrate", takes=("out", "force", "progress"))
+    file = run.folder
+    assert file is not None, "filled in"
+    if file.exists() and not run.force:
         raise OutputExistsError(f"{file} exists; choose another file with --out, or overwrite it with --force")
     chosen = calibration_networks(space, networks, max_flops, seed)
     settings = {"fingerprint": asdict(fingerprint), "space": space.name, "networks": networks, "max_flops": max_flops}
@@ -152,7 +157,7 @@ def calibrate(
         log = _Log(file.with_name(f"{file.name}.measured"), settings)
         for round_ in range(_PASSES):
             what = f"measuring {backend}, {round_ + 1} of {_PASSES}"
-            for index, architecture in enumerate(tqdm(chosen, desc=what, unit="net", disable=not progress)):
+            for index, architecture in enumerate(tqdm(chosen, desc=what, unit="net", disable=not run.progress)):
                 if (round_, index) not in log.entries:
                     start = perf_counter()
                     measured = _time(architecture, info, batch_size, threads)

@@ -23,6 +23,7 @@ from zeroshot_nas.core.seeding import one_torch_thread, preserved_rng, torch_gen
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, DataError, SettingsChangedError
 from zeroshot_nas.network.module import Network, initialize
+from zeroshot_nas.runs.options import RunOptions, run_options
 from zeroshot_nas.runs.store import settings_difference
 from zeroshot_nas.training.base import ImageData, Split, fit_to, load_data, read_split, stratified_split
 from zeroshot_nas.training.checkpoint import (
@@ -59,16 +60,14 @@ def train(
     model: Architecture | HasArchitecture | nn.Module,
     data: str | ImageData,
     recipe: Recipe | str = DEFAULT_RECIPE,
+    run: RunOptions | None = None,
     *,
     input_size: Sequence[int] | None = None,
     teacher: nn.Module | str | Path | None = None,
-    out: str | Path | None = None,
-    resume: bool = False,
     seed: int = 0,
     device: str | torch.device | None = None,
     threads: int | None = None,
-    progress: bool = True,
-    force: bool = False,
+    **options: Any,
 ) -> TrainResult:
     """Trains a network and measures it on test images that had no part in any choice.
 
@@ -84,23 +83,25 @@ def train(
         data: A name, with a path where it has one (`load_data`), or images of your own (`from_datasets`); they are
             fitted to the network's input size.
         recipe: Hyper-parameters, or the name of a recipe.
+        run: Where the run is written, whether it goes on or replaces what is there, and whether it shows its progress:
+            a bar and a table of epochs on standard error. ``out`` is a folder for ``best.pt``, ``last.pt``,
+            ``architecture.json``, ``train.json``, ``train.log`` and ``state.pt``, and ``split.json`` where the test
+            images were drawn, which are brought up to date every epoch; None writes nothing. A run that goes on keeps
+            its images and number of threads.
         input_size: Shape ``(C, H, W)`` of the images that a module takes; default: that of the data. An architecture
             has its own.
         teacher: A module that takes images in [0, 1], or a finished run's folder, to learn from beside the labels.
-        out: Folder for ``best.pt``, ``last.pt``, ``architecture.json``, ``train.json``, ``train.log`` and ``state.pt``,
-            and ``split.json`` where the test images were drawn, which are brought up to date every epoch; None writes
-            nothing.
-        resume: Goes on with the run that ``out`` holds, if it holds one, with its images and number of threads.
         seed: Seed of weights, validation part, order and augmentation.
         device: Where to train; default: where the network is, and the CPU for an architecture.
         threads: Threads of torch. Default: one where a step of an architecture is small, torch's own number else. Where
             no other work waits for the cores two are faster for small steps too; where some does they are many times
             slower, since they wait for each other. Other numbers of threads give slightly other weights, so that a run
             goes on with its own.
-        progress: Shows a bar and a table of epochs on standard error.
-        force: Replaces the run that ``out`` holds.
+        options: ``out``, ``resume``, ``force``, ``progress`` one by one, which win over ``run``.
 
     Raises:
+        RunOptionsError: ``resume`` or ``force`` without ``out``, or both.
+        TypeError: An option is none of these.
         UnknownNameError: No data set or recipe has that name.
         ArchitectureError: ``model`` is none of what is taken.
         DataError: The data don't fit the network or the teacher, or are too few for the recipe, or the device is not
@@ -119,30 +120,28 @@ def train(
         >>> result.state, result.epochs, result.params
         ('done', 2, 178)
     """
+    run = run_options(run, options, "train", takes=("out", "resume", "force", "progress"))
+    out, resume = run.folder, run.resume
     source, recipe = _plain(model), get_recipe(recipe)
     if input_size is not None and isinstance(source, Architecture | Network):
         raise DataError("an architecture has its own input_size; use dataclasses.replace(architecture, input_size=...)")
-    if resume and out is None:
-        raise DataError("resume=True goes on with a run in a folder; give it as out")
     if threads is not None and (type(threads) is not int or threads < 1):
         raise DataError(f"threads must be a whole number of 1 or more, got {threads!r}")
-    if resume and force:
-        raise DataError("resume goes on with the run in out, force replaces it; give one of them")
-    begun = read_state(Path(out)) if resume and out is not None else None
+    begun = read_state(out) if resume and out is not None else None
     with preserved_rng(), _threads_for(source, recipe, threads, begun), ExitStack() as stack:
-        split = None if begun is None or out is None else read_split(Path(out) / SPLIT)
+        split = None if begun is None or out is None else read_split(out / SPLIT)
         images = _fit(source, data, input_size, split)
         parts = _split(images, recipe, seed)
         network = _starting_network(source, images, recipe, seed, device)
         call = _call(model, data, images, recipe, teacher, seed, device, threads)
         teacher = load(teacher) if isinstance(teacher, str | Path) else teacher
         learner = Learner(network, images, parts, recipe, seed, teacher)
-        folder = None if out is None else stack.enter_context(RunFolder(out, force, resume))
+        folder = None if out is None else stack.enter_context(RunFolder(out, run.force, resume))
         training = _Training(learner, images, folder)
         if resume:
             training.load()
         training.call = call
-        return training.finish(training.train(progress))
+        return training.finish(training.train(run.progress))
 
 
 def default_folder(model: Architecture, data: str, recipe: Recipe, teacher: Path | None, seed: int) -> Path:
