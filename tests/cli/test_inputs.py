@@ -105,3 +105,21 @@ def test_a_plug_in_that_is_none_is_said_in_one_line(tmp_path, name, text, reason
     done = program("list", "--plugin", tmp_path / name)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert reason in done.stderr
+
+
+def test_one_kind_of_name_is_listed_with_what_it_is(run):
+    kinds = json.loads(run("list", "--json")[1])
+    for kind, names in kinds.items():
+        assert json.loads(run("list", kind, "--json")[1]) == names
+        code, out, err = run("list", kind)
+        assert (code, err) == (0, "")
+        if kind != "recipes":
+            listed = [line.split()[0] for line in out.splitlines()]
+            assert listed[-len(names) :] == [name.split()[0] for name in names]
+    head, epochs = run("list", "recipes")[1].splitlines()[:2]
+    by_recipe = dict(zip(head.split()[1:], epochs.split()[1:], strict=True))
+    assert by_recipe == {name: str(zs.get_recipe(name).epochs) for name in kinds["recipes"]}
+    assert run("list", "export-formats")[0] == 0
+    code, out, err = run("list", "recipe")
+    assert (code, out) == (2, "")
+    assert "Did you mean 'recipes'" in err
