@@ -6,7 +6,7 @@ import zeroshot_nas as zs
 from tests.scoring.pooled import pooled_proxy
 from zeroshot_nas.errors import StoreError, UnknownNameError
 from zeroshot_nas.runs import evaluate as evaluating
-from zeroshot_nas.runs.inspect import best_so_far
+from zeroshot_nas.runs.inspect import best_so_far, summaries, summary
 from zeroshot_nas.runs.store import Store
 from zeroshot_nas.scoring.pool import aggregate_scores
 
@@ -86,3 +86,19 @@ def test_where_there_is_nothing_to_choose_from(tmp_path):
         store.set_fact("settings", {"proxy": "az_nas"})
     with pytest.raises(StoreError, match="has no score by az_nas yet"):
         best_so_far(tmp_path / "empty")
+
+
+def test_a_training_is_a_run(tmp_path, monkeypatch):
+    architecture = zs.Architecture.from_string("SuperConvK3BNRELU(1,8,2,1)", (1, 8, 8), num_classes=10)
+    result = zs.train(architecture, "digits", zs.Recipe(epochs=1, batch_size=256), out=tmp_path / "t", progress=False)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "train.json").write_text("[]")
+    damaged, training = summaries(tmp_path)
+    assert damaged["state"] == "damaged"
+    assert "is no training's" in damaged["error"]
+    assert training == summary(tmp_path / "t")
+    assert (training["kind"], training["state"]) == ("training", "done")
+    assert training["result"]["test_accuracy"] == result.test_accuracy
+    assert training["settings"]["recipe"]["epochs"] == 1
+    with pytest.raises(StoreError, match="looks for no best network"):
+        best_so_far(tmp_path / "t")

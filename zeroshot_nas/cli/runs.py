@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zeroshot_nas.cli.base import AsJson, Commands, app, print_json, print_rows
+from zeroshot_nas.cli.base import AsJson, Commands, app, cost_rows, print_json, print_rows
 from zeroshot_nas.errors import StoreError
 
 runs_app = typer.Typer(cls=Commands, help="Look into the folders of runs.", rich_markup_mode=None)
@@ -36,6 +36,10 @@ def _about(run: dict[str, Any]) -> str:
     """A run on one line."""
     if "error" in run:
         return f"{run['state']}: {run['error']}"
+    if run["kind"] == "training":
+        accuracy, epochs = run["result"]["test_accuracy"], run["result"]["epochs"]
+        tested = "" if accuracy is None else f", test accuracy {accuracy:.2%}"
+        return f"training, {run['state']}, {epochs} epochs{tested}"
     return f"{run['kind']}, {run['state']}, {run['scores']:,} scores"
 
 
@@ -48,9 +52,33 @@ def runs_show_command(folder: RunFolder, as_json: AsJson = False) -> None:
     if as_json:
         print_json(about)
         return
-    rows = [(name, str(value)) for name, value in about.items() if name not in ("settings", "journal")]
-    rows += [(name, str(value)) for name, value in (about["settings"] or {}).items()]
-    print_rows([*rows, *((time, kind) for time, kind in about["journal"])])
+    rows = []
+    for name, value in about.items():
+        if name == "journal":
+            rows += [(time, kind) for time, kind in value]
+        elif isinstance(value, dict):
+            rows += [(str(inner), _compact(entry)) for inner, entry in value.items()]
+        else:
+            rows.append((name, _compact(value)))
+    print_rows([*rows, *_outcome(folder)])
+
+
+def _outcome(folder: Path) -> list[tuple[str, str]]:
+    """The winner of a finished search and what it costs."""
+    from zeroshot_nas import SearchResult
+
+    if not (folder / "result.json").is_file():
+        return []
+    best = SearchResult.from_json((folder / "result.json").read_text(encoding="utf-8")).best
+    scores = [(key, f"{score.value:.6g}") for key, score in best.scores.items()]
+    return [("winner", best.string or str(best.architecture)), *cost_rows(best.costs), *scores]
+
+
+def _compact(value: Any) -> str:
+    """A value on one line: texts as they are, the rest as JSON without what is not set."""
+    if isinstance(value, dict):
+        value = {name: entry for name, entry in value.items() if entry is not None}
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 @runs_app.command("best")

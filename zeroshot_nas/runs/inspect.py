@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.score import Score
-from zeroshot_nas.errors import ArchitectureError, StoreError, ZeroShotNASError
+from zeroshot_nas.core.text import quoted, read_json
+from zeroshot_nas.errors import ArchitectureError, FileFormatError, StoreError, ZeroShotNASError
 from zeroshot_nas.runs.store import FILE_NAME, Store
 
 if TYPE_CHECKING:
     from zeroshot_nas.scoring.proxy import Proxy
     from zeroshot_nas.spaces.base import SearchSpace
+
+TRAINING_FILE = "train.json"
+"""What a training writes after every epoch."""
 
 _COLUMNS = (
     "string",
@@ -35,11 +39,14 @@ _COLUMNS = (
 
 
 def summary(folder: Path | str) -> dict[str, Any]:
-    """What a run is and how far it is.
+    """What a run is and how far it is: a search, a study, a correlation, or a training.
 
     Raises:
         StoreError: The folder holds no run.
+        FileFormatError: A training's file is damaged.
     """
+    if is_training(folder):
+        return _training(Path(folder))
     with Store(Path(folder) / FILE_NAME, read_only=True) as store:
         journal = list(store.journal())
         last = journal[-1].kind if journal else "empty"
@@ -54,6 +61,30 @@ def summary(folder: Path | str) -> dict[str, Any]:
         }
 
 
+def is_training(folder: Path | str) -> bool:
+    """Whether a folder holds a training, which keeps no store."""
+    return (Path(folder) / TRAINING_FILE).is_file() and not (Path(folder) / FILE_NAME).exists()
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    file = folder / TRAINING_FILE
+    try:
+        known = read_json(file.read_bytes())
+        result = {name: known[name] for name in ("test_accuracy", "validation_accuracy", "best_epoch", "epochs")}
+        settings = {name: known[name] for name in ("data", "seed", "params", "recipe")}
+        state = {"running": "unfinished"}.get(known["state"], known["state"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise FileFormatError(f"{file} is no training's: {type(error).__name__}: {quoted(str(error))}") from None
+    return {
+        "folder": str(folder),
+        "kind": "training",
+        "state": state,
+        "scores": 0,
+        "result": result,
+        "settings": settings,
+    }
+
+
 def best_so_far(folder: Path | str) -> dict[str, Any]:
     """The network that an unfinished run would choose of what it has scored.
 
@@ -65,6 +96,8 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
         StoreError: The run has no such score yet, or is none that looks for a best network.
         UnknownNameError: The run's proxy is not registered here.
     """
+    if is_training(folder):
+        raise StoreError(f"{folder} holds a training, which looks for no best network; see `zeroshot-nas runs show`")
     from zeroshot_nas.scoring.proxy import get_proxy  # takes a moment to import, which other commands do without
     from zeroshot_nas.scoring.told import TOLD
 
@@ -87,7 +120,8 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
 def summaries(folder: Path | str) -> list[dict[str, Any]]:
     """Every run below a folder, one that can't be read too: in state ``"damaged"``, with the ``error``."""
     found = []
-    for path in sorted(Path(folder).glob(f"**/{FILE_NAME}")):
+    files = [*Path(folder).glob(f"**/{FILE_NAME}"), *Path(folder).glob(f"**/{TRAINING_FILE}")]
+    for path in sorted({path.parent: path for path in files}.values()):
         try:
             found.append(summary(path.parent))
         except (ZeroShotNASError, OSError) as error:
