@@ -5,6 +5,7 @@ import torch
 
 from zeroshot_nas import get_space, list_proxies, list_searchers, list_spaces
 from zeroshot_nas.architecture.blockspec import BLOCKS
+from zeroshot_nas.scoring.proxy import Proxy, ProxyInfo
 from zeroshot_nas.searchers.base import SEARCHERS, Searcher
 from zeroshot_nas.spaces.chain import ChainSpace
 from zeroshot_nas.testing import check_block, check_proxy, check_searcher, check_space
@@ -42,6 +43,71 @@ def test_a_proxy_that_draws_from_the_global_generator_is_caught():
 
     with pytest.raises(AssertionError, match="for the same seed"):
         check_proxy(noisy)
+
+
+def doubling(network, batch, /):
+    """Changes the weights behind autograd's back."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.data.mul_(2)
+        return network(batch.inputs).abs().mean().item()
+
+
+def greedy(network, batch, /):
+    batch.inputs.mul_(2)
+    return batch.inputs.abs().mean().item()
+
+
+def eager(network, batch, /):
+    network.train()
+    return 1.0
+
+
+def accumulating(network, batch, /):
+    with torch.enable_grad():
+        torch.nn.functional.cross_entropy(network(batch.inputs), torch.zeros(len(batch.inputs)).long()).backward()
+    return 1.0
+
+
+def replacing(network, batch, /):
+    for parameter in network.parameters():
+        parameter.data = parameter.data + 1
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    ("proxy", "what"),
+    [(doubling, "network"), (replacing, "network"), (eager, "network"), (accumulating, "network"), (greedy, "batch")],
+)
+def test_a_proxy_that_changes_what_it_is_given_is_caught(proxy, what):
+    with pytest.raises(AssertionError, match=f"{proxy.__name__} changed the {what} that it was given"):
+        check_proxy(proxy)
+
+
+def registered(name, function, **facts):
+    return Proxy(ProxyInfo(name, function, source="this test", **facts))
+
+
+def test_a_proxy_that_forgets_a_fact_is_told_which():
+    def loss(network, batch, /):
+        return torch.nn.functional.cross_entropy(network(batch.inputs), batch.targets).item()
+
+    def counted(network, batch, /):
+        return float(batch.targets.shape[0])
+
+    def gradient(network, batch, /):
+        weights = [each for each in network.parameters() if each.dim() > 1]
+        found = torch.autograd.grad(network(batch.inputs).sum(), weights)
+        return sum(each.abs().sum().item() for each in found)
+
+    for function in (loss, counted):
+        with pytest.raises(AssertionError, match=r"targets is None: register forgetful with needs_labels=True"):
+            check_proxy(registered("forgetful", function))
+        check_proxy(registered("mindful", function, needs_labels=True))
+    with pytest.raises(AssertionError, match=r"register forgetful with needs_gradients=True"):
+        check_proxy(registered("forgetful", gradient))
+    with pytest.raises(AssertionError, match=r"does not depend on all of the weights .* takes allow_unused=True"):
+        check_proxy(registered("strict", gradient, needs_gradients=True))
 
 
 def test_a_space_whose_products_leave_it_is_caught():

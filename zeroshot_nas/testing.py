@@ -10,9 +10,12 @@ Each raises ``AssertionError`` with what was broken. Call them from your own tes
 
 from __future__ import annotations
 
+import copy
 import pickle
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -26,15 +29,25 @@ from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.base import COSTS, list_costs
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.costs.cost import cost
+from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.network.module import build
 from zeroshot_nas.scoring.engine import score
-from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
+from zeroshot_nas.scoring.proxy import Batch, Proxy, ProxyFunction, get_proxy
 from zeroshot_nas.searchers.base import Candidate, Counts, Searcher, SearchResult
 from zeroshot_nas.spaces.base import SearchSpace
 
 
 def check_proxy(proxy: str | Proxy | ProxyFunction) -> None:
-    """A proxy is deterministic, does not depend on what ran before, and leaves module and random state as they were."""
+    """A proxy is a function of the network, the batch and the seed, and leaves all of these as they were.
+
+    It has the same value for the same seed whatever ran before, and in one call with other proxies; it changes neither
+    weights, buffers, modes, gradients and hooks of the network that it is given, nor the batch, nor the global random
+    state; and it has a value for a plain chain, a residual network with depthwise convolutions, and a cell with edges
+    that lead nowhere and edges that nothing reaches, as random cells of NAS benchmarks have.
+
+    Example:
+        >>> check_proxy("naswot")
+    """
     if get_proxy(proxy).info.parts:
         for part in get_proxy(proxy).info.parts:
             check_proxy(part)
@@ -42,9 +55,15 @@ def check_proxy(proxy: str | Proxy | ProxyFunction) -> None:
     if get_proxy(proxy).info.function is None:
         _check_closed_form(get_proxy(proxy))
         return
+    changes: list[str] = []
+    watched = _watched(get_proxy(proxy), changes)
     for module in _example_modules():
         before, random_before = _state(module), _random_state()
-        first = score(module, proxy, input_size=(3, 8, 8), repeats=2, seed=7)
+        try:
+            first = score(module, watched, input_size=(3, 8, 8), repeats=2, seed=7)
+        except ProxyError as error:
+            raise AssertionError(f"{watched.key} fails on a plain {type(module).__name__}: {error}") from error
+        assert not changes, f"{first.proxy} changed {changes[0]}"
         assert first.ok, f"{first.proxy} fails on a plain {type(module).__name__}: {first.reason}"
         assert _state(module) == before, f"{first.proxy} changed the module: weights, buffers, mode, gradients or hooks"
         assert _random_state() == random_before, f"{first.proxy} changed the global random state"
@@ -52,7 +71,43 @@ def check_proxy(proxy: str | Proxy | ProxyFunction) -> None:
         torch.rand(3)
         again = score(module, proxy, input_size=(3, 8, 8), repeats=2, seed=7)
         assert again.value == first.value, f"{first.proxy} gave {first.value}, then {again.value} for the same seed"
+        _check_company(module, get_proxy(proxy), first)
     assert get_proxy(proxy).info.direction in ("higher", "lower"), "direction must be 'higher' or 'lower'"
+
+
+_COMPANY = ("synflow", "grad_norm", "naswot")
+"""Proxies that a joint call asks too: one that reads weights, one that differentiates, one that only runs."""
+
+
+def _watched(proxy: Proxy, changes: list[str]) -> Proxy:
+    """The proxy, which notes what it changes of what it is given."""
+    function = proxy.info.function
+    assert function is not None, "a closed form is given nothing to change"
+
+    @wraps(function)
+    def watching(network: nn.Module, batch: Batch, /, **options: Any) -> float:
+        before = _state(network, norms_count=False), _arrays(batch)
+        value = function(network, batch, **options)
+        if _state(network, norms_count=False) != before[0]:
+            changes.append("the network that it was given: weights, buffers, modes, gradients or hooks")
+        if _arrays(batch) != before[1]:
+            changes.append("the batch that it was given")
+        return value
+
+    return replace(proxy, info=replace(proxy.info, function=watching))
+
+
+def _check_company(module: nn.Module, proxy: Proxy, alone: Score) -> None:
+    """A joint call gives each proxy the value that it has alone."""
+    others = [name for name in _COMPANY if name != proxy.info.name]
+    expected = {name: score(module, name, input_size=(3, 8, 8), repeats=2, seed=7).value for name in others}
+    expected[proxy.key] = alone.value
+    orders: tuple[list[str | Proxy], ...] = ([proxy, *others], [*others, proxy])
+    for order in orders:
+        joint = score(module, order, input_size=(3, 8, 8), repeats=2, seed=7)
+        for key, value in expected.items():
+            got = joint[key]
+            assert got.value == value, f"{key} gave {value} alone, and {got.value} ({got.reason}) beside {proxy.key}"
 
 
 def _check_closed_form(proxy: Proxy) -> None:
@@ -179,14 +234,32 @@ class _ResidualModule(nn.Module):
         return logits
 
 
+class _Cell(nn.Module):
+    """A cell some of whose edges lead nowhere, and some of which nothing reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        edges = [nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())]
+        edges += [nn.Sequential(nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU()) for _ in range(3)]
+        self.edges = nn.ModuleList(edges)
+
+    def forward(self, x: Tensor) -> Tensor:
+        live, unread, unreached, second = self.edges
+        unread(x)
+        node = live(x) + unreached(torch.zeros_like(x))
+        output: Tensor = second(node) + x
+        return output
+
+
 def _example_modules() -> Iterable[nn.Module]:
-    """A plain chain and a residual depthwise network, with odd state: gradients, a hook, mixed modes."""
+    """A plain chain, a residual depthwise network and a cell, with odd state: gradients, a hook, mixed modes."""
     chain = nn.Sequential(
         *(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()),
         *(nn.Conv2d(8, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU()),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10)),
     )
-    for module in (chain, _ResidualModule()):
+    stem, head = chain[:3], nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    for module in (chain, _ResidualModule(), nn.Sequential(copy.deepcopy(stem), _Cell(), _Cell(), head)):
         module(torch.zeros(2, 3, 8, 8)).sum().backward()
         module.register_forward_hook(_do_nothing)
         next(module.children()).eval()
@@ -197,14 +270,23 @@ def _do_nothing(module: nn.Module, arguments: Any, output: Any) -> None:
     """A hook for the contract to find again."""
 
 
-def _state(module: nn.Module) -> list[Any]:
-    """All that scoring must leave alone, as comparable values."""
+def _state(module: nn.Module, norms_count: bool = True) -> list[Any]:
+    """All that scoring must leave alone, as comparable values, with how many batches the norms have seen or without."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
+    if not norms_count:
+        tensors = [(name, tensor) for name, tensor in tensors if not name.endswith("num_batches_tracked")]
     return [
         [(name, tensor.detach().numpy().tobytes(), tensor.requires_grad) for name, tensor in tensors],
         [None if each.grad is None else each.grad.numpy().tobytes() for each in module.parameters()],
         [(part.training, len(part._forward_hooks), len(part._forward_pre_hooks)) for part in module.modules()],
     ]
+
+
+def _arrays(batch: Batch) -> list[Any]:
+    """All arrays of a batch, as comparable values."""
+    arrays = (batch.inputs, batch.targets, batch.perturbation, *batch.output_noise)
+    values: list[Any] = [None if array is None else array.numpy().tobytes() for array in arrays]
+    return [*values, *map(_arrays, batch.further)]
 
 
 def _random_state() -> list[Any]:

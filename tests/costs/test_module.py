@@ -98,6 +98,9 @@ def test_our_network_as_a_module_costs_what_its_architecture_does(architecture):
         *(nn.ReLU(), nn.Sigmoid(), nn.ReLU6(), nn.Hardswish(), nn.SELU()),
         *(nn.AvgPool2d(2), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(2), nn.AdaptiveMaxPool2d(2)),
         *(nn.GroupNorm(2, 4), nn.Dropout(), nn.PixelShuffle(2), nn.ChannelShuffle(2), nn.ZeroPad2d(1)),
+        *(nn.GELU(), nn.Mish(inplace=True), nn.RReLU(), nn.Softshrink(), nn.Tanhshrink(), nn.LogSoftmax(1)),
+        *(nn.AlphaDropout(), nn.RMSNorm(8), nn.LocalResponseNorm(2), nn.ReflectionPad2d(1), nn.Unfold(2)),
+        *(nn.AdaptiveAvgPool3d((4, 2, 2)), nn.LPPool2d(2, 2), nn.UpsamplingBilinear2d(scale_factor=2)),
     ],
     ids=lambda layer: type(layer).__name__,
 )
@@ -108,6 +111,106 @@ def test_what_is_no_linear_map_is_free_and_silent(layer):
         costs = cost(nn.Sequential(*bare, layer), input_size=(3, 8, 8))
     assert costs.flops == cost(bare, input_size=(3, 8, 8)).flops == 4 * 3 * 9 * 64
     assert costs.activations == 4 * 64
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.adaptive_avg_pool1d(x.flatten(2), 1),
+        *(torch.clone, lambda x: x.flatten(1).reshape_as(x), lambda x: x.mean((2, 3), keepdim=True).expand_as(x)),
+        *(lambda x: x.view_as(x).sin_(), lambda x: torch.lerp(x, x, 0.5), lambda x: x.argmax(1), lambda x: x.var(1)),
+        *(lambda x: x.topk(2, 1)[0], lambda x: x.tril(), lambda x: x.unfold(2, 2, 2), lambda x: torch.rand_like(x) + x),
+    ],
+)
+def test_what_moves_chooses_or_sums_values_is_free_and_silent(function):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cost(Applied(nn.Conv2d(3, 4, 3, padding=1), function), input_size=(3, 8, 8)).flops == 4 * 3 * 9 * 64
+
+
+class Applied(nn.Module):
+    """What a function makes of a module's result, or of the module and its input."""
+
+    def __init__(self, module, function, whole=False):
+        super().__init__()
+        self.module, self.function, self.whole = module, function, whole
+
+    def forward(self, x):
+        return self.function(self.module, x) if self.whole else self.function(self.module(x))
+
+
+def attention(**options):
+    return Applied(nn.MultiheadAttention(16, 4, batch_first=True), lambda m, x: m(x, x, x, **options)[0], whole=True)
+
+
+def torch_layer(**options):
+    return nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, **options)
+
+
+LAYER = 24_576 + 2 * 16 * 16 * 32
+"""Four projections and two products of 16 tokens of 16 channels, then two linear layers."""
+
+
+@pytest.mark.parametrize(
+    ("module", "flops"),
+    [
+        (attention(), 24_576),
+        (attention(need_weights=False), 24_576),
+        (attention(attn_mask=torch.ones(16, 16).triu(1).bool()), 24_576),
+        (torch_layer(), LAYER),
+        (torch_layer(norm_first=True, activation="gelu"), LAYER),
+        (nn.TransformerEncoder(torch_layer(), 3, enable_nested_tensor=False), 3 * LAYER),
+        (Applied(nn.Identity(), lambda x: F.scaled_dot_product_attention(x, x, x)), 2 * 16**3),
+        (Applied(nn.Identity(), lambda x: F.scaled_dot_product_attention(x[:, :5], x[:, :7], x[:, :7])), 2 * 35 * 16),
+    ],
+)
+def test_attention_counts_projections_and_both_products(module, flops):
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cost(module, input_size=(16, 16)).flops == flops
+    assert torch.backends.mha.get_fastpath_enabled() == enabled
+
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize(("layers", "directions"), [(1, 1), (2, 1), (1, 2), (3, 2)])
+def test_a_recurrent_layer_counts_every_weight_at_every_step(kind, batch_first, layers, directions):
+    """Nine steps of one sequence, or one step of nine."""
+    module = kind(5, 7, layers, batch_first=batch_first, bidirectional=directions == 2)
+    inputs = [5, *[7 * directions] * (layers - 1)]
+    expected = 9 * directions * GATES[kind.__name__] * sum(7 * width + 7 * 7 for width in inputs)
+    assert cost(module, input_size=(9, 5)).flops == expected
+
+
+def test_a_projection_of_the_state_counts():
+    module = nn.LSTM(5, 8, num_layers=2, proj_size=3, bidirectional=True, bias=False)
+    assert cost(module, input_size=(9, 5)).flops == 9 * 2 * sum(32 * width + 32 * 3 + 8 * 3 for width in (5, 6))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_a_recurrent_cell_is_one_step(kind):
+    gates = GATES[kind.__name__.removesuffix("Cell")]
+    assert cost(kind(5, 7), input_size=(5,)).flops == gates * (5 * 7 + 7 * 7)
+
+
+def test_a_packed_sequence_counts_the_steps_that_it_has():
+    def packed(module, x):
+        sequence = nn.utils.rnn.pack_padded_sequence(x.expand(3, -1, -1), torch.tensor([9, 4, 2]), batch_first=True)
+        return module(sequence)[1][0]
+
+    module = Applied(nn.LSTM(5, 7, batch_first=True), packed, whole=True)
+    assert cost(module, input_size=(9, 5)).flops == 15 * 4 * (5 * 7 + 7 * 7)
+
+
+def test_products_of_other_kinds():
+    x = (6, 5)
+    assert cost(Applied(nn.Bilinear(5, 5, 4), lambda m, x: m(x, x), whole=True), input_size=x).flops == 6 * 100
+    assert cost(Applied(nn.Identity(), lambda x: torch.baddbmm(x, x, x.mT @ x)), input_size=x).flops == 2 * 150
+    assert cost(Applied(nn.Identity(), lambda x: torch.mv(x[0], x[0, 0])), input_size=x).flops == 30
 
 
 def test_an_operator_that_can_not_be_counted_is_named():

@@ -657,3 +657,58 @@ def test_a_score_round_trips():
     assert back.to_dict() == failed.to_dict()
     assert "4 repeats" in str(ok)
     assert "failed" in str(failed)
+
+
+# What one proxy changes, the others don't see
+
+
+def doubles(network, batch, /):
+    for parameter in network.parameters():
+        parameter.data.mul_(2)
+    batch.inputs.mul_(2)
+    return 1.0
+
+
+def doubles_as_autograd_knows(network, batch, /):
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(2)
+        return batch.passes(network).forward.output.abs().mean().item()
+
+
+def replaces(network, batch, /):
+    for parameter in network.parameters():
+        parameter.data = parameter.data[:1] if parameter.dim() == 1 else parameter.data.double()
+    return 1.0
+
+
+def accumulates(network, batch, /):
+    with torch.enable_grad():
+        F.cross_entropy(network(batch.inputs), torch.zeros(len(batch.inputs)).long()).backward()
+    return math.fsum(parameter.grad.abs().sum().item() for parameter in network.parameters())
+
+
+def freezes(network, batch, /):
+    network.requires_grad_(False)
+    return 1.0
+
+
+def accumulates_too(network, batch, /):
+    return accumulates(network, batch)
+
+
+@pytest.mark.parametrize("vandal", [doubles, doubles_as_autograd_knows, replaces, accumulates, freezes])
+@pytest.mark.parametrize("init", [None, "keep"])
+def test_a_proxy_that_changes_what_it_is_given_changes_no_other_one(vandal, init):
+    module, asked = foreign(), ["synflow", "grad_norm", "naswot", "ntk_cond", "l2_norm", accumulates_too]
+    alone = {get_proxy(each).key: value(module, each, input_size=SIZE, init=init) for each in asked}
+    for order in ([vandal, *asked], [*asked[:3], vandal, *asked[3:]]):
+        joint = zs.score(module, order, input_size=SIZE, init=init)
+        assert {key: joint[key].value for key in alone} == alone
+
+
+def test_arrays_that_a_proxy_changes_are_put_back():
+    inputs = torch.randn(4, *SIZE, generator=torch_generator(0))
+    before = inputs.clone()
+    zs.score(foreign(), doubles, batch=Batch(inputs))
+    assert torch.equal(inputs, before)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,35 +14,19 @@ from torch import nn
 from zeroshot_nas.core.foreign import DrawWatch, copied, is_quantised, unwrapped, without_checkpoints
 from zeroshot_nas.core.seeding import plain_torch, saved_rng
 from zeroshot_nas.costs.complexity import Costs
+from zeroshot_nas.costs.operators import RULES, is_elementwise, is_free
 from zeroshot_nas.errors import ArchitectureError, UncountedOperatorWarning
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts a loss of its own on import
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 
-_ELEMENTWISE = ("batch_norm", "group_norm", "layer_norm", "instance_norm", "adaptive_avg_pool", "avg_pool", "upsample")
-"""Operators that fvcore gives a cost, but that the field's FLOPs (multiply-adds of linear maps) leave out."""
-
-
-_FREE = frozenset(
-    """
-    abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
-    adaptive_max_pool3d add add_ amax amin avg_pool1d avg_pool2d avg_pool3d celu celu_ channel_shuffle clamp clamp_
-    clamp_max clamp_min clone constant_pad_nd copy_ cumsum div div_ elu elu_ exp feature_dropout fill_ flip gelu glu
-    hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ leaky_relu leaky_relu_ linalg_vector_norm log
-    log_sigmoid log_softmax max max_pool1d max_pool2d max_pool3d maximum mean min minimum mish mul mul_
-    native_channel_shuffle neg norm pad pixel_shuffle pixel_unshuffle pow prelu reciprocal relu6 relu6_ repeat
-    reshape_as rms_norm roll rrelu rrelu_ rsqrt rsub selu selu_ sigmoid sigmoid_ silu silu_ softmax softplus sqrt
-    square std sub sub_ sum tanh threshold threshold_ upsample_bicubic2d upsample_nearest2d var where
-    """.split()  # noqa: SIM905  read as a list of words
-)
-"""Operators that are no linear map: fvcore lists them as unknown, though there is nothing to count."""
-
 
 def module_costs(module: nn.Module, input_size: Sequence[int]) -> Costs:
     """Costs of a module on one image of ``input_size``.
 
-    The module is traced on a copy in eval mode, so it comes back as it was.
+    The module is traced on a copy in eval mode, so it comes back as it was. Attention counts its projections and both
+    products, a recurrent layer every weight at every step (inputs, states, projections, all layers and directions).
 
     Args:
         module: Any module that takes one tensor ``(1, *input_size)``.
@@ -71,6 +56,17 @@ def module_costs(module: nn.Module, input_size: Sequence[int]) -> Costs:
         warnings.warn(f"no FLOPs are counted for: {names}", UncountedOperatorWarning, stacklevel=3)
     params = sum(parameter.numel() for parameter in duplicate.parameters())
     return Costs(params, flops, None, activations)
+
+
+@contextmanager
+def _separate_operators() -> Iterator[None]:
+    """Attention by its parts: in eval mode torch has one operator for a whole layer, which tells no shapes."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _counted_copy(module: nn.Module) -> nn.Module:
@@ -105,11 +101,12 @@ def _trace(module: nn.Module, input_size: Sequence[int], kind: str) -> tuple[int
     draws, restore = DrawWatch(), saved_rng()
     try:
         image = torch.zeros((1, *input_size), dtype=parameter.dtype, device=parameter.device)
-        with torch.no_grad(), plain_torch(), without_checkpoints(), warnings.catch_warnings():
+        with torch.no_grad(), plain_torch(), without_checkpoints(), _separate_operators(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's remarks on Python control flow
             with draws:
                 module(image)
             counter = FlopCountAnalysis(module, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+            counter.set_op_handle(**RULES)
             by_operator = counter.by_operator()
             unknown = counter.unsupported_ops()
             activation_counter = ActivationCountAnalysis(module, image).unsupported_ops_warnings(False)
@@ -122,8 +119,8 @@ def _trace(module: nn.Module, input_size: Sequence[int], kind: str) -> tuple[int
     finally:
         if draws.has_drawn:
             restore()
-    flops = sum(count for name, count in by_operator.items() if not name.startswith(_ELEMENTWISE))
-    uncounted = Counter({name: count for name, count in unknown.items() if name.removeprefix("aten::") not in _FREE})
+    flops = sum(count for name, count in by_operator.items() if not is_elementwise(name))
+    uncounted = Counter({name: count for name, count in unknown.items() if not is_free(name)})
     return int(flops), int(activations), uncounted
 
 

@@ -21,9 +21,10 @@ from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASErro
 from zeroshot_nas.network.init import Init
 from zeroshot_nas.network.module import build, initialize, without_residual_links
 from zeroshot_nas.scoring.batch_norm import batch_norms, batch_statistics
+from zeroshot_nas.scoring.given import GivenTensors
 from zeroshot_nas.scoring.passes import SharedPasses, expected_logits
 from zeroshot_nas.scoring.perturbed_pass import count_weights, gaussian_weights, is_chain
-from zeroshot_nas.scoring.proxy import PROXIES, Batch, Proxy, ProxyInfo
+from zeroshot_nas.scoring.proxy import PROXIES, Batch, Proxy, ProxyInfo, missing_fact
 from zeroshot_nas.scoring.trial import ModuleState, Trial, is_unsafe_in_channels_last, trial
 
 
@@ -145,13 +146,16 @@ class ModuleSource:
             batch = self._prepared(proxies, repeat)
             if not keeps_links:
                 contexts.enter_context(without_residual_links(network))
-            state = ModuleState(network)
+            state, given = ModuleState(network), GivenTensors(network, batch)
 
             def value(proxy: Proxy) -> float:
+                nonlocal batch
                 try:
                     return self._value(proxy, batch)
-                finally:
-                    state.restore()  # the next proxy has the value that it has alone
+                finally:  # the next proxy has the value that it has alone
+                    state.restore()
+                    if given.restore():
+                        batch = with_shared_passes(batch, [each.info for each in proxies])
 
             yield value
 
@@ -208,7 +212,7 @@ def _could_not_run(proxy: Proxy, network: nn.Module, batch: Batch, error: Except
     )
     if "more than 1 value per channel" in str(error):
         return UndefinedScoreError(f"{reason}; score on more inputs")
-    return ProxyError(f"{reason}. Check input_size and the module")
+    return ProxyError(f"{reason}. {missing_fact(proxy.info, batch, error) or 'Check input_size and the module'}")
 
 
 class ScoredModule:

@@ -375,6 +375,21 @@ def _checked(name: str, value: Any, annotation: Any) -> Any:
         raise ProxyError(str(error)) from None
 
 
+def missing_fact(info: ProxyInfo, batch: Batch, error: Exception) -> str:
+    """What a proxy's registration most likely lacks, given what it raised; empty where nothing shows."""
+    text = str(error)
+    if batch.targets is None and not info.needs_labels and ("NoneType" in text or "None" in text):
+        return f"batch.targets is None: register {info.name} with needs_labels=True"
+    if not info.needs_gradients and ("does not require grad" in text or "does not have a grad_fn" in text):
+        return f"No gradients are kept: register {info.name} with needs_gradients=True"
+    if "appears to not have been used in the graph" in text or "allow_unused" in text:
+        return (
+            f"The output does not depend on all of the weights that {info.name} differentiates for: torch.autograd.grad"
+            " takes allow_unused=True"
+        )
+    return ""
+
+
 def pool_only(info: ProxyInfo) -> ProxyError:
     """What to raise where an aggregate is asked for one network's value."""
     return ProxyError(
