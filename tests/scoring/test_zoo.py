@@ -23,7 +23,8 @@ SETTINGS = {"batch_size": 4, "repeats": 1, "seed": 3}
 def network(name, plainly=False):
     """One object for all tests: scoring may not change it."""
     exhibit = ZOO[name]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, of scripting and older norms
         torch.manual_seed(11)  # the plain network has the same weights where its layers are the same
         return exhibit.plain() if plainly else exhibit.build()
 
@@ -35,7 +36,7 @@ def scored(name, proxy, plainly=False):
     else:
         settings = SETTINGS | {"input_size": exhibit.input_size}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", zs.errors.UncountedOperatorWarning)
+        warnings.simplefilter("ignore")  # torch's of strangers' code, and of operators without FLOPs
         return zs.score(network(name, plainly), proxy, **settings)
 
 
@@ -94,18 +95,17 @@ def differences(values, others, proxies=MODULE_PROXIES):
 
 @pytest.mark.parametrize("name", ZOO)
 def test_a_proxy_has_the_value_alone_that_it_has_in_any_company(name):
-    """Alone, a fifth of the proxies on each network: every proxy meets every fifth network, another its neighbours."""
+    """Alone, an eighth of the proxies on each network, others on its neighbours."""
     company = in_company(name)
     assert differences(company, in_company(name, reverse=True)) == []
-    some = MODULE_PROXIES[list(ZOO).index(name) % 5 :: 5]
+    some = MODULE_PROXIES[list(ZOO).index(name) % 8 :: 8]
     assert differences(company, {proxy: alone(name, proxy) for proxy in some}, some) == []
 
 
 @pytest.mark.parametrize("name", ZOO)
 def test_scoring_changes_nothing(name):
     before = snapshot(network(name))
-    in_company.cache_clear()
-    in_company(name)
+    in_company.__wrapped__(name)
     assert_same(before, snapshot(network(name)))
 
 
@@ -137,6 +137,7 @@ def test_a_network_that_cannot_be_scored_is_refused_in_one_line(name):
     assert not any("\n" in reason for reason in reasons.values())
 
 
+@pytest.mark.filterwarnings("ignore::zeroshot_nas.errors.UncountedOperatorWarning")
 @pytest.mark.parametrize("name", ZOO)
 def test_the_cost_is_the_plain_networks_or_refused(name):
     exhibit, before = ZOO[name], snapshot(network(name))
@@ -149,7 +150,7 @@ def test_the_cost_is_the_plain_networks_or_refused(name):
         except ArchitectureError as error:
             costs[plainly] = str(error)
     assert_same(before, snapshot(network(name)))
-    if isinstance(network(name), torch.jit.ScriptModule):
+    if exhibit.refused == "before scripting":
         assert "before scripting" in costs[False]
     elif exhibit.plain and "params" in exhibit.differs:
         assert costs[False].flops == costs[True].flops

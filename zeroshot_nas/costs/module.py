@@ -25,14 +25,17 @@ _ELEMENTWISE = ("batch_norm", "group_norm", "layer_norm", "instance_norm", "adap
 
 _FREE = frozenset(
     """
-    abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
-    adaptive_max_pool3d add add_ amax amin avg_pool1d avg_pool2d avg_pool3d celu celu_ channel_shuffle clamp clamp_
-    clamp_max clamp_min clone constant_pad_nd copy_ cumsum div div_ elu elu_ exp feature_dropout fill_ flip gelu glu
-    hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ leaky_relu leaky_relu_ linalg_vector_norm log
-    log_sigmoid log_softmax max max_pool1d max_pool2d max_pool3d maximum mean min minimum mish mul mul_
-    native_channel_shuffle neg norm pad pixel_shuffle pixel_unshuffle pow prelu reciprocal relu6 relu6_ repeat
-    reshape_as rms_norm roll rrelu rrelu_ rsqrt rsub selu selu_ sigmoid sigmoid_ silu silu_ softmax softplus sqrt
-    square std sub sub_ sum tanh threshold threshold_ upsample_bicubic2d upsample_nearest2d var where
+    _weight_norm abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
+    adaptive_max_pool2d adaptive_max_pool3d add add_ amax amin as_strided avg_pool1d avg_pool2d avg_pool3d bernoulli
+    celu celu_ channel_shuffle clamp clamp_ clamp_max clamp_min clone constant_pad_nd copy_ cos cumsum diagonal div
+    div_ dropout_ elu elu_ erf exp exp_ feature_dropout fill_ flip gelu glu hardshrink hardsigmoid hardsigmoid_
+    hardswish hardswish_ hardtanh hardtanh_ leaky_relu leaky_relu_ linalg_vector_norm log log_sigmoid
+    log_sigmoid_forward log_softmax mH mT masked_fill masked_fill_ max max_pool1d max_pool2d max_pool3d maximum mean
+    min minimum mish mish_ mul mul_ native_channel_shuffle neg norm pad pixel_shuffle pixel_unshuffle pow prelu
+    prim::PythonOp.BackwardHookFunction rand rand_like randn randn_like reciprocal relu6 relu6_ repeat reshape_as
+    resolve_conj rms_norm roll rrelu rrelu_ rsqrt rsub selu selu_ sigmoid sigmoid_ silu silu_ sin softmax softplus
+    softshrink softshrink_ softsign sqrt square std sub sub_ sum tanh tanh_ threshold threshold_ tril triu unflatten
+    upsample_bicubic2d upsample_nearest2d var where
     """.split()  # noqa: SIM905  read as a list of words
 )
 """Operators that are no linear map: fvcore lists them as unknown, though there is nothing to count."""
@@ -92,11 +95,11 @@ def _unquantised(part: Any) -> nn.Module | None:
     """A float layer of a quantised one's shape; None for a kind that has no weights of its own, or is unknown."""
     has_bias = part.bias() is not None if callable(getattr(part, "bias", None)) else True
     if hasattr(part, "in_features"):
-        return nn.Linear(part.in_features, part.out_features, has_bias, dtype=torch.float32)
+        return nn.Linear(part.in_features, part.out_features, has_bias, device="meta", dtype=torch.float32)
     if hasattr(part, "kernel_size") and hasattr(part, "in_channels"):
         conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(part.kernel_size) - 1]
         sizes = part.in_channels, part.out_channels, part.kernel_size, part.stride, part.padding, part.dilation
-        return conv(*sizes, part.groups, has_bias)
+        return conv(*sizes, part.groups, has_bias, device="meta")  # where nothing is drawn
     return nn.Identity() if type(part).__name__ in ("Quantize", "DeQuantize") else None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zeroshot_nas.core.foreign import DrawWatch
+from zeroshot_nas.core.foreign import DrawWatch, without_checkpoints
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import saved_rng
 from zeroshot_nas.network.layout import has_unsafe_gradient
@@ -60,7 +60,7 @@ def trial(network: nn.Module, inputs: Tensor) -> Trial:
     restore, draws = saved_rng(), DrawWatch()
     state = ModuleState(network)
     try:
-        with torch.no_grad(), batch_statistics(network), draws, intercepted(watch):
+        with torch.no_grad(), without_checkpoints(), batch_statistics(network), draws, intercepted(watch):
             output = network(inputs)
     except Exception as raised:  # a stranger's forward may raise anything; whoever runs it again says so
         error = raised
