@@ -368,10 +368,9 @@ def test_a_chain_space_names_another_input_size():
 def test_space_around_a_text_does_not_matter(spaced):
     text = SPACE.to_string(SPACE.initial())
     assert SPACE.from_string(spaced.format(text)) == SPACE.initial()
-    assert SPACE.from_string(spaced.format(text.replace("|", " | "))) == SPACE.initial()
 
 
 @pytest.mark.parametrize("value", [(4, 0, 3, 1, 4, 3), None, 3])
 def test_what_is_no_text_is_refused_in_one_line(value):
-    with pytest.raises(ArchitectureError, match="expected an architecture's text, got"):
+    with pytest.raises(ArchitectureError, match="an architecture of nasbench201 is text in one of the notations"):
         SPACE.from_string(value)
