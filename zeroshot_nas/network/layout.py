@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+from zeroshot_nas.core.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = LazyModule("torch")
+    nn = LazyModule("torch.nn")
 
 NARROW = 8
 """Input channels a group below which torch 2.13 writes past a buffer; see `has_unsafe_gradient`."""
