@@ -131,7 +131,7 @@ def _by_tensor(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], ro
         return None
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    inputs = inputs.detach().requires_grad_()
+    inputs = inputs.detach().requires_grad_(inputs.is_floating_point())
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative
         logits = network(inputs)
         draw = torch.randn(logits.shape, generator=torch_generator(0), dtype=torch.float64)
@@ -171,7 +171,7 @@ def _by_image(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], fac
     """The rows for parameters of any kind, each image and row by itself."""
     rows = factor.new_empty(factor.shape[1], len(inputs), len(tensors))
     for index, cotangents in enumerate(factor):
-        image = inputs[index : index + 1].detach().requires_grad_()
+        image = inputs[index : index + 1].detach().requires_grad_(inputs.is_floating_point())
         with torch.enable_grad():
             logits = network(image)
         for row, cotangent in enumerate(cotangents):
