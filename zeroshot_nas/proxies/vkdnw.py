@@ -140,7 +140,7 @@ def _by_tensor(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], ro
         try:
             # the inputs' is asked for too: without it torch's group norm, channels last, crashes
             found = torch.autograd.grad(logits, [*tensors, inputs], cotangent, create_graph=True, allow_unused=True)
-            for column, gradient in enumerate(found[:-1]):
+            for column, gradient in enumerate(found[: len(tensors)]):
                 if gradient is None:
                     continue
                 first = gradient.flatten()[0]
@@ -176,9 +176,9 @@ def _by_image(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], fac
             logits = network(image)
         for row, cotangent in enumerate(cotangents):
             # the image's is asked for too: without it torch's group norm, channels last, crashes
-            asked = [*tensors, image]
+            asked = [*tensors, image] if image.requires_grad else [*tensors]
             found = torch.autograd.grad(logits, asked, cotangent[None], retain_graph=True, allow_unused=True)
-            for column, gradient in enumerate(found[:-1]):
+            for column, gradient in enumerate(found[: len(tensors)]):
                 rows[row, index, column] = 0 if gradient is None else gradient.flatten()[0]
     return rows
 
