@@ -230,11 +230,11 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any]:
 def space_of(options: Mapping[str, Any]) -> SearchSpace:
     """The space to search, for the images of the data set where one is named."""
     from zeroshot_nas import get_space
-    from zeroshot_nas.nasbench.table import DATASETS
+    from zeroshot_nas.nasbench.table import DATASET_IMAGES
 
     image, classes = parse_shape(options["image"]), options["classes"]
-    if options["dataset"] in DATASETS:
-        image, classes = DATASETS[options["dataset"]]
+    if options["dataset"] in DATASET_IMAGES:
+        image, classes = DATASET_IMAGES[options["dataset"]]
     extra = parse_options(options.get("space_option"))
     if options["squeeze_excite"]:
         extra["squeeze_excite"] = True
