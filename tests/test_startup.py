@@ -12,7 +12,7 @@ from tests.layers import modules
 
 LOADS_TORCH = {
     *("network.module", "network.inheritance", "network.to_onnx"),
-    *("costs.module", "scoring.forward", "testing"),
+    *("costs.module", "costs.operators", "scoring.forward", "testing"),
     *("export.checks", "export.exporting"),
     *("training.augment", "training.averaging", "training.checkpoint", "training.distillation"),
     *("training.learner", "training.trainer"),

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+import torch
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts a loss of its own on import
     from fvcore.nn.jit_handles import get_shape
@@ -58,8 +60,6 @@ def is_free(name: str) -> bool:
     names = {plain, plain.removesuffix("_")}
     if names & _FREE:
         return True
-    import torch
-
     packets = [getattr(torch.ops.aten, each) for each in names if hasattr(torch.ops.aten, each)]
     overloads = [getattr(packet, overload) for packet in packets for overload in packet.overloads()]
     tags = {str(tag).rpartition(".")[2] for each in overloads for tag in each.tags}
