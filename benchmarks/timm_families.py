@@ -1,6 +1,6 @@
 """Which proxies have a value for which families of timm, and why others have none.
 
-    python benchmarks/timm_families.py            # some six minutes on one core
+    python benchmarks/timm_families.py            # some eight minutes of one core
     python benchmarks/timm_families.py --quick    # two families, some proxies: shows that it runs
 
 It needs timm, and torchvision, which timm imports and which this project does not ask for:
