@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from zeroshot_nas.execution.base import get_executor as get_executor
     from zeroshot_nas.execution.base import list_executors as list_executors
     from zeroshot_nas.export.base import list_export_formats as list_export_formats
+    from zeroshot_nas.export.exported import ExportedNetwork as ExportedNetwork
+    from zeroshot_nas.export.exported import load_onnx as load_onnx
     from zeroshot_nas.export.exporting import ExportReport as ExportReport
     from zeroshot_nas.export.exporting import export_network as export_network
     from zeroshot_nas.latency.base import list_backends as list_backends
@@ -94,6 +96,8 @@ _HOMES = {
     "ShapeBounds": "costs.structure",
     "StructureBounds": "costs.structure",
     "list_export_formats": "export.base",
+    "ExportedNetwork": "export.exported",
+    "load_onnx": "export.exported",
     "ExportReport": "export.exporting",
     "export_network": "export.exporting",
     "inherit": "network.inheritance",

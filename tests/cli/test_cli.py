@@ -14,6 +14,8 @@ from PIL import Image
 
 import zeroshot_nas as zs
 from zeroshot_nas.costs.base import COSTS
+from zeroshot_nas.export.base import FORMATS, list_export_formats
+from zeroshot_nas.latency.base import BACKENDS
 
 NET = "SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,16,2,8,1)"
 SMALL_SEARCH = [
@@ -299,13 +301,14 @@ def test_a_latency_without_a_number_or_unit_is_one_line(run, text):
 
 
 @pytest.mark.filterwarnings("default::zeroshot_nas.errors.LatencyWarning")
-def test_calibrate_search_and_measure(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime_int8"])
+def test_calibrate_search_and_measure(run, tmp_path, monkeypatch, backend):
     monkeypatch.setenv("ZEROSHOT_NAS_TABLES", str(tmp_path / "tables"))
-    options = ("--space", "resnet", "--input", "3x8x8", "--backend", "torch", "--quiet")
+    options = ("--space", "resnet", "--input", "3x8x8", "--backend", backend, "--quiet")
     search = ("search", *options, "--max-latency", "1s", "--max-layers", "6", "--proposals", "60", "--finalists", "3")
     code, _, err = run(*search)
     assert code == 2
-    assert "zeroshot-nas latency calibrate --backend torch --space resnet --input 3x8x8" in err
+    assert f"zeroshot-nas latency calibrate --backend {backend} --space resnet --input 3x8x8" in err
     code, out, _ = run("latency", "calibrate", *options, "--networks", "8", "--max-flops", "300k")
     assert code == 0
     assert "measured in 8 networks" in out
@@ -314,20 +317,51 @@ def test_calibrate_search_and_measure(run, tmp_path, monkeypatch):
     assert "--force" in err
     code, out, err = run(*search, "--repeats", "1", "--out", tmp_path / "run")
     assert code == 0
-    assert "ms measured on torch" in out
+    assert f"ms measured on {backend}" in out
     assert "the budget is 1000 ms" in out
     assert "are extrapolated" in err
     result = zs.SearchResult.from_json((tmp_path / "run" / "result.json").read_text())
     assert result.latency["measured_ms"] <= 1_000
     code, out, _ = run(
-        *("latency", "measure", tmp_path / "run" / "best.json", "--backend", "torch,onnxruntime"),
+        *("latency", "measure", tmp_path / "run" / "best.json", "--backend", f"{backend},onnxruntime"),
         *("--seconds", "0.01", "--json"),
     )
     assert code == 0
-    assert [each["backend"] for each in json.loads(out)] == ["torch", "onnxruntime"]
+    assert [each["backend"] for each in json.loads(out)] == [backend, "onnxruntime"]
+    assert [each["dtype"] for each in json.loads(out)] == [BACKENDS[backend].dtype, "float32"]
     for option in ("--batch-size", "--batch"):  # the second is the name of earlier releases
         measured = run("latency", "measure", NET, "--input", "1x8x8", "--seconds", "0.01", option, 3, "--json")[1]
         assert json.loads(measured)[0]["batch_size"] == 3
+
+
+@pytest.mark.parametrize("name", list_export_formats())
+def test_an_exported_file_is_used_and_timed_or_refused_in_a_line(run, tmp_path, name):
+    network = zs.build(zs.Architecture.from_string(NET, (1, 8, 8), num_classes=3))
+    noise, labels = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
+    data = zs.ImageData(noise, labels, noise, labels, ("ant", "bee", "cat"), "noise")
+    zs.export_network(network, tmp_path, formats=sorted({"onnx", name}), data=data)
+    Image.new("L", (12, 9), 90).save(tmp_path / "a.png")
+    file = tmp_path / FORMATS[name].file
+    code, out, err = run("predict", file, tmp_path / "a.png", "--json")
+    timed, shown, said = run("latency", "measure", file, "--seconds", "0.01", "--json")
+    if file.suffix == ".onnx":
+        assert (code, err) == (timed, said) == (0, "")
+        assert set(json.loads(out)[str(tmp_path / "a.png")]) == {"ant", "bee", "cat"}
+        (record,) = json.loads(shown)
+        assert (record["backend"], record["dtype"]) == ("onnxruntime", "int8" if "int8" in name else "float32")
+        code, _, err = run("latency", "measure", file, "--backend", "onnxruntime_int8")
+        assert (code, err.count("\n"), "takes no files" in err) == (2, 1, True)
+        code, _, err = run("latency", "measure", file, "--input", "3x8x8")
+        assert (code, err.count("\n"), "takes images (1, 8, 8), got input_size (3, 8, 8)" in err) == (2, 1, True)
+    else:
+        for lines in (err, said):
+            assert (code, timed, lines.count("\n"), ".onnx" in lines) == (2, 2, 1, True)
+
+
+@pytest.mark.parametrize("command", [("predict", "gone.onnx", "a.png"), ("latency", "measure", "gone.onnx")])
+def test_a_file_that_is_not_there_is_one_line(run, command):
+    code, _, err = run(*command)
+    assert (code, err) == (2, "error: gone.onnx is not there; expected an exported .onnx file\n")
 
 
 @pytest.mark.filterwarnings("default::zeroshot_nas.errors.LatencyWarning")
@@ -448,6 +482,8 @@ def test_predictions_of_a_folder_and_class_names_that_a_terminal_would_obey(run,
     assert (code, err, len(out.splitlines())) == (0, "", 2)
     assert r"cat\x1b[31m\n" in out
     assert "\x1b" not in out
+    assert run("export", tmp_path / "run")[0] == 0
+    assert run("predict", tmp_path / "run" / "model.onnx", tmp_path / "photos") == (0, out, "")
     said = json.loads(run("predict", tmp_path / "run", tmp_path / "photos", "--json", "--top", 1)[1])
     assert list(said) == [str(tmp_path / "photos" / name) for name in ("a.png", "b.pgm")]
     code, _, err = run("predict", tmp_path / "run", tmp_path / "gone.png")

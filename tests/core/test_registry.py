@@ -141,3 +141,22 @@ assert (costs.params, costs.flops) == (3*4*9 + 4*5 + 5*2 + 2, (3*4*9 + 4*5) * 16
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_threads_that_ask_at_once_all_find_the_names():
+    """In a process of its own: discovery happens once."""
+    script = """
+import threading, zeroshot_nas as zs
+from zeroshot_nas.scoring.proxy import get_proxy
+found, start = [], threading.Barrier(8)
+def ask(index):
+    start.wait()
+    first, second = (lambda: get_proxy("zen")), (lambda: zs.get_space("nasbench201"))
+    found.append((first(), second()) if index % 2 else (second(), first()))
+threads = [threading.Thread(target=ask, args=(index,)) for index in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert len(found) == 8, found
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-1500:]

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import pytest
 from scipy.stats import spearmanr
@@ -63,6 +64,16 @@ def test_a_table_needs_networks():
     networks = [timed(each) for each in calibration_networks(get_space("resnet"), 4, 1e7)]
     with pytest.raises(LatencyError, match="at least 8 networks, got 4"):
         fit_table(networks, FINGERPRINT, get_space("resnet"), {})
+
+
+def test_networks_below_the_noise_make_a_table_that_can_be_read(tmp_path):
+    """Where slower kernels seem to make faster networks, kernels count as they were measured."""
+    networks = [timed(each) for each in calibration_networks(get_space("resnet"), 12, 1e7)]
+    upside_down = [replace(each, latency_ms=10 - sum(each.kernels_ms)) for each in networks]
+    table = fit_table(upside_down, FINGERPRINT, get_space("resnet"), {})
+    assert table.overhead.factor == 1.0
+    table.save(tmp_path / "table.json")
+    assert DeviceTable.load(tmp_path / "table.json") == table
 
 
 def test_a_calibration_measures_twice_and_writes_the_table(counted, tmp_path):

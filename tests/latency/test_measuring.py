@@ -16,7 +16,7 @@ from zeroshot_nas.latency.base import BACKENDS, Measurement, list_backends, meas
 from zeroshot_nas.latency.kernels import ADD, kernels
 from zeroshot_nas.spaces.base import get_space
 
-HERE = ["torch", "torch_channels_last", "onnxruntime"]
+HERE = ["torch", "torch_channels_last", "onnxruntime", "onnxruntime_int8"]
 NET = Architecture.from_string(
     "SuperConvK3BNRELU(3,8,1,1)SuperResIDWE2K3(8,16,2,8,1)", (3, 16, 16), squeeze_excite=True
 )
@@ -76,13 +76,14 @@ def test_a_measurement_says_with_what_it_was_made(backend):
     assert (found.backend, found.batch_size, found.threads, len(found.sessions_ms)) == (backend, 2, 1, 2)
     assert found.backend_version == BACKENDS[backend].version
     assert found.to_dict()["device"] == found.device != ""
+    assert found.dtype == BACKENDS[backend].dtype == BACKENDS[backend].fingerprint().dtype
 
 
 @pytest.mark.parametrize("backend", HERE)
-@pytest.mark.parametrize("space", ["mobilenet", "nasbench201", "nasbench101"])
+@pytest.mark.parametrize("space", ["mobilenet", "resnet", "nasbench201", "nasbench101"])
 def test_kernels_are_timed_in_place(backend, space):
     net = NET if space == "mobilenet" else get_space(space).sample(python_rng(1))
-    with BACKENDS[backend].prepare(net, net.input_size, batch_size=1, threads=1) as prepared:
+    with BACKENDS[backend].prepared(net, net.input_size) as (prepared,):
         found = prepared.kernel_seconds(3)
     expected = kernels(net)
     assert [len(each) for each in found] == [len(expected)] * 3

@@ -34,7 +34,7 @@ from zeroshot_nas.nasbench.base import load_table
 from zeroshot_nas.nasbench.convert import convert
 from zeroshot_nas.nasbench.correlate import correlate
 from zeroshot_nas.nasbench.correlation import Correlation
-from zeroshot_nas.nasbench.table import DATASETS, BenchmarkTable
+from zeroshot_nas.nasbench.table import DATASET_IMAGES, BenchmarkTable
 from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.runs.store import Store, open_run
 from zeroshot_nas.spaces.base import get_space
@@ -163,7 +163,7 @@ def test_scores_are_those_of_score_and_score_pool(unbroken):
 
 
 def test_data_sets_decide_images_and_classes():
-    for dataset, (shape, classes) in DATASETS.items():
+    for dataset, (shape, classes) in DATASET_IMAGES.items():
         if shape[1] < 64:
             found = correlate("params", table(dataset=dataset), progress=False)
             assert (found.input_size, found.num_classes) == (shape, classes)

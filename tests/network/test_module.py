@@ -9,10 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import prune
 
 from tests.strategies import architectures
 from zeroshot_nas import Architecture, Network, build
 from zeroshot_nas.core.seeding import preserved_rng, torch_generator
+from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.network.module import Gate, Residual, initialize, without_residual_links
 
 SMALL = Architecture.from_string(
@@ -238,3 +240,43 @@ def test_the_draw_is_the_generators():
 def test_an_unknown_initialisation_is_refused(init):
     with pytest.raises(ValueError, match="init must be 'kaiming', 'gaussian' or 'keep'"):
         build(SMALL, init=init)
+
+
+COMPUTED = {
+    "weight_norm": nn.utils.parametrizations.weight_norm,
+    "spectral_norm": nn.utils.parametrizations.spectral_norm,
+    "orthogonal": nn.utils.parametrizations.orthogonal,
+    "pruned": lambda layer: prune.l1_unstructured(layer, "weight", amount=0.3),
+    "old spectral_norm": nn.utils.spectral_norm,
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("compute", COMPUTED.values(), ids=COMPUTED)
+def test_weights_that_are_computed_are_drawn_too(compute):
+    layer = compute(nn.Conv2d(3, 8, 3))
+    images, outputs = torch.randn(2, 3, 8, 8, generator=torch_generator(4)), []
+    for seed in (0, 1, 0):
+        initialize(layer, "gaussian", torch_generator(seed))
+        with torch.no_grad():
+            outputs.append(layer.eval()(images))
+    assert not torch.allclose(outputs[0], outputs[1], rtol=0.1)
+    assert torch.allclose(outputs[0], outputs[2], rtol=1e-2, atol=1e-2)
+
+
+def test_a_weight_norm_takes_the_weight_that_a_plain_layer_has():
+    plain, normed = nn.Conv2d(3, 8, 3), nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3))
+    for layer in (plain, normed):
+        initialize(layer, "kaiming", torch_generator(5))
+    assert torch.allclose(plain.weight, normed.weight, rtol=1e-5)
+
+
+def test_a_parametrisation_without_an_inverse_is_refused():
+    class Positive(nn.Module):
+        def forward(self, x):
+            return x.abs()
+
+    layer = nn.Linear(3, 2)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Positive())
+    with pytest.raises(ArchitectureError, match=r"takes no drawn values .*use init='keep'"):
+        initialize(layer, "gaussian", torch_generator(0))

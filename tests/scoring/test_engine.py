@@ -4,6 +4,7 @@ import copy
 import math
 import random
 import statistics
+import threading
 
 import numpy as np
 import pytest
@@ -541,15 +542,119 @@ def test_what_is_no_network(model):
 
 def test_a_module_that_can_not_be_copied():
     module = plain()
-    module.cache = module[0].weight * 2  # a tensor with history
-    with pytest.raises(ProxyError, match="Sequential can't be copied"):
+    module.lock = threading.Lock()
+    with pytest.raises(ProxyError, match=r"Sequential can't be copied \(TypeError: .*lock.*locks, files, streams"):
         zs.score(module, "zen", input_size=SIZE)
+    with pytest.raises(ArchitectureError, match="Sequential can't be copied"):
+        zs.cost(module, input_size=SIZE)
+
+
+def test_tensors_with_a_history_are_copied():
+    module = plain()
+    module.cache = {"last": [module[0].weight * 2]}
+    assert value(module, "zen", input_size=SIZE) == value(plain(), "zen", input_size=SIZE)
+    assert module.cache["last"][0].grad_fn is not None
 
 
 @pytest.mark.parametrize("proxy", [3, None, object()], ids=["number", "None", "object"])
 def test_what_is_no_proxy(proxy):
     with pytest.raises(ProxyError, match="a proxy is a name or a function"):
         zs.score(SMALL, proxy)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch": torch.zeros(2, 3, 8, 8)}, r"batch must be Batch\(inputs, targets\) with tensors, got Tensor"),
+        ({"batch": Batch([1.0])}, "with tensors, got list"),
+        ({"input_size": 32}, r"input_size must be whole numbers of 1 or more, such as \(3, 32, 32\), got 32"),
+        ({"input_size": "32"}, "input_size must be whole numbers"),
+        ({"input_size": (3, 8.0, 8)}, "input_size must be whole numbers"),
+        ({"input_size": SIZE, "device": "cuda:99"}, r"device 'cuda:99' can't be used: .*expected 'cpu' or a device"),
+        ({"input_size": SIZE, "device": "no such"}, "device 'no such' can't be used"),
+    ],
+)
+def test_settings_of_another_kind_are_refused_in_one_line(settings, message):
+    for model in (plain(), SMALL):
+        if model is SMALL and "input_size" in settings:
+            settings = settings | {"input_size": SMALL.input_size} if "device" in settings else settings
+            message = message if "device" in settings else r"the architecture has input_size \(3, 9, 8\), got"
+        with pytest.raises(ProxyError, match=message) as caught:
+            zs.score(model, "naswot", **settings)
+        assert "\n" not in str(caught.value)
+
+
+# What the caller's torch is set to
+
+
+@pytest.fixture
+def float64_by_default():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def every_score(model):
+    names = ["zen", "naswot", "snip", "synflow", "vkdnw", "az_trainability", "meco", "phi", "gradsign"]  # of each kind
+    return {name: score.value for name, score in zs.score(model, names, input_size=SIZE, repeats=1).items()}
+
+
+CALLERS = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference mode": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "meta by default": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("caller", CALLERS.values(), ids=CALLERS)
+def test_the_context_of_the_caller_does_not_reach_scores(caller):
+    expected = every_score(foreign())
+    of_ours = value(SMALL, "snip", repeats=1)
+    module, costs = foreign(), zs.cost(foreign(), input_size=SIZE)
+    with caller():
+        assert every_score(module) == pytest.approx(expected, nan_ok=True, rel=0)
+        assert value(SMALL, "snip", repeats=1) == of_ours
+        assert zs.cost(module, input_size=SIZE) == costs
+
+
+def test_a_module_and_a_batch_of_inference_mode_have_gradients():
+    batch = Batch(torch.ones(4, *SIZE) + torch.arange(4.0).view(4, 1, 1, 1), torch.tensor([0, 1, 2, 0]))
+    expected = value(foreign(), "snip", batch=batch)
+    with torch.inference_mode():
+        made_there = foreign()
+        copied = Batch(batch.inputs.clone(), batch.targets.clone())
+    assert value(made_there, "snip", batch=copied) == expected
+
+
+@pytest.mark.usefixtures("float64_by_default")
+def test_the_default_dtype_does_not_reach_scores():
+    ours, given = value(SMALL, "snip", repeats=1), zs.score(foreign().float(), "snip", input_size=SIZE, repeats=1)
+    assert torch.get_default_dtype() == torch.float64
+    torch.set_default_dtype(torch.float32)
+    assert ours == value(SMALL, "snip", repeats=1)
+    assert given.value == zs.score(foreign(), "snip", input_size=SIZE, repeats=1).value
+
+
+def test_scoring_in_a_thread_rewinds_no_stream_of_the_caller():
+    """A stream that is put back while another thread draws from it repeats itself."""
+    done = threading.Event()
+
+    def work():
+        for _ in range(3):
+            zs.score(foreign(0.0), MODULE_PROXIES, input_size=SIZE, repeats=1)
+            zs.score(SMALL, ["snip", "zen"], repeats=1)
+            zs.cost(foreign(), input_size=SIZE)
+        done.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    draws = []
+    while not done.is_set() or len(draws) < 1000:
+        draws.append((torch.rand((), dtype=torch.float64).item(), random.random(), np.random.rand()))  # noqa: NPY002
+    thread.join()
+    for stream in zip(*draws, strict=True):
+        assert len(set(stream)) == len(stream)
 
 
 # Proxies of one's own

@@ -287,10 +287,6 @@ def traced() -> nn.Module:
         return torch.jit.trace(conv_net().eval(), torch.zeros(1, *IMAGE))
 
 
-def exported() -> nn.Module:
-    return torch.export.export(conv_net().eval(), (torch.zeros(4, *IMAGE),)).module()
-
-
 def quantised() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -710,7 +706,6 @@ def _exhibits() -> Iterable[tuple[str, Exhibit]]:
     yield "averaged", Exhibit(averaged, conv_net)
     yield "wrapped twice", Exhibit(lambda: nn.DataParallel(compiled()), conv_net)
     yield "fx graph", Exhibit(lambda: fx.symbolic_trace(conv_net()), conv_net)
-    yield "exported", Exhibit(exported)
     yield "scripted", Exhibit(scripted, conv_net, refused="before scripting")
     yield "traced", Exhibit(traced, conv_net, refused="before scripting")
     yield (

@@ -362,3 +362,15 @@ def test_a_chain_space_names_another_input_size():
         ArchitectureError, match=r"it takes \(3, 32, 32\) and has 10 classes, the space's networks \(1, 16"
     ):
         space.to_string(get_space("resnet").initial())
+
+
+@pytest.mark.parametrize("spaced", ["{}\n", "  {}", "{}\r\n\t"])
+def test_space_around_a_text_does_not_matter(spaced):
+    text = SPACE.to_string(SPACE.initial())
+    assert SPACE.from_string(spaced.format(text)) == SPACE.initial()
+
+
+@pytest.mark.parametrize("value", [(4, 0, 3, 1, 4, 3), None, 3])
+def test_what_is_no_text_is_refused_in_one_line(value):
+    with pytest.raises(ArchitectureError, match="an architecture of nasbench201 is text in one of the notations"):
+        SPACE.from_string(value)

@@ -50,10 +50,8 @@ app = typer.Typer(
 Input = Annotated[str, typer.Option("--input", help="Shape of one image, CxHxW; an architecture file has its own.")]
 Classes = Annotated[int, typer.Option(help="Outputs of the classifier; an architecture file has its own.")]
 SqueezeExcite = Annotated[bool, typer.Option("--squeeze-excite", help="Give residual blocks squeeze-and-excitation.")]
-Model = Annotated[
-    str,
-    typer.Argument(help="A run's folder, a best.json or architecture file, or a string: PlainNet, or --space's."),
-]
+MODEL_HELP = "A run's folder, a best.json or architecture file, or a string: PlainNet, or --space's."
+Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 InSpace = Annotated[
     str | None, typer.Option("--space", help="Search space whose notation the string is in, e.g. nasbench201.")
 ]
@@ -169,9 +167,14 @@ def _network_file(path: Path) -> Path:
 
 def _text(path: Path) -> str:
     try:
+        if path.suffix.lower() == ".py":  # a network's export is text too, but no architecture
+            raise UnicodeError
         return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise FileFormatError(f"{path} is not a text file") from None
+    except UnicodeError:
+        raise FileFormatError(
+            f"{path} is not a text file with an architecture; expected that, a run's folder, or its best.json "
+            "(`predict` and `latency measure` take exported .onnx files too)"
+        ) from None
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:
@@ -230,11 +233,11 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any]:
 def space_of(options: Mapping[str, Any]) -> SearchSpace:
     """The space to search, for the images of the data set where one is named."""
     from zeroshot_nas import get_space
-    from zeroshot_nas.nasbench.table import DATASETS
+    from zeroshot_nas.nasbench.table import DATASET_IMAGES
 
     image, classes = parse_shape(options["image"]), options["classes"]
-    if options["dataset"] in DATASETS:
-        image, classes = DATASETS[options["dataset"]]
+    if options["dataset"] in DATASET_IMAGES:
+        image, classes = DATASET_IMAGES[options["dataset"]]
     extra = parse_options(options.get("space_option"))
     if options["squeeze_excite"]:
         extra["squeeze_excite"] = True

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from zeroshot_nas.cli.base import (
+    MODEL_HELP,
     AsJson,
     Backend,
     Classes,
@@ -15,19 +16,23 @@ from zeroshot_nas.cli.base import (
     ImagesPerRun,
     Input,
     InSpace,
-    Model,
     Quiet,
     Seed,
     SpaceOption,
     SqueezeExcite,
     Threads,
     app,
+    is_given,
     parse_quantity,
+    parse_shape,
     print_json,
     print_rows,
     read_architecture,
     space_of,
 )
+
+if TYPE_CHECKING:
+    from zeroshot_nas.architecture.architecture import Architecture
 
 latency_app = typer.Typer(cls=Commands, help="Measure this machine.", rich_markup_mode=None)
 app.add_typer(latency_app, name="latency")
@@ -88,7 +93,8 @@ def latency_calibrate_command(
 
 @latency_app.command("measure")
 def latency_measure_command(
-    model: Model,
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help=f"{MODEL_HELP} An .onnx file of any origin is timed as it is.")],
     backend: Annotated[str, typer.Option(help="Engines, separated by commas; see `list`.")] = "onnxruntime",
     threads: Threads = 1,
     batch_size: ImagesPerRun = 1,
@@ -101,10 +107,15 @@ def latency_measure_command(
 ) -> None:
     """How long a network takes on this machine."""
     from zeroshot_nas.latency.base import measure
+    from zeroshot_nas.latency.onnx_file import is_onnx_file
 
-    architecture = read_architecture(model, image, classes, squeeze_excite, space)
-    names = [name.strip() for name in backend.split(",")]
-    found = [measure(architecture, name, batch_size=batch_size, threads=threads, seconds=seconds) for name in names]
+    how: dict[str, Any] = {"batch_size": batch_size, "threads": threads, "seconds": seconds}
+    target: Architecture | str = model
+    if not is_onnx_file(model):
+        target = read_architecture(model, image, classes, squeeze_excite, space)
+    elif is_given(ctx, "image"):
+        how["input_size"] = parse_shape(image)
+    found = [measure(target, name.strip(), **how) for name in backend.split(",")]
     if as_json:
         print_json([each.to_dict() for each in found])
         return

@@ -127,7 +127,7 @@ def export_command(
 
 @app.command("predict")
 def predict_command(
-    run: Annotated[Path, typer.Argument(help="A trained run's folder, or its .pt file.")],
+    run: Annotated[Path, typer.Argument(help="A trained run's folder, its .pt file, or an exported .onnx file.")],
     images: Annotated[
         list[Path],
         typer.Argument(help="Image files, or folders of them; each is scaled to cover the input, and cropped."),
@@ -135,12 +135,13 @@ def predict_command(
     top: Annotated[int, typer.Option(help="Classes to print.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """What a trained network says of image files."""
-    from zeroshot_nas import load
+    """What a trained network, or its exported ONNX file in ONNX Runtime, says of image files."""
+    from zeroshot_nas import load, load_onnx
+    from zeroshot_nas.latency.onnx_file import is_onnx_file
     from zeroshot_nas.training.checkpoint import classify
     from zeroshot_nas.training.images import image_files
 
-    network = load(run)
+    network = load_onnx(run) if is_onnx_file(run) else load(run)
     said = {
         str(file): dict(list(classes.items())[: max(top, 1)])
         for file, classes in classify(network, image_files(images))

@@ -59,6 +59,7 @@ def as_shape(input_size: Sequence[int], error: type[Exception]) -> tuple[int, in
         >>> as_shape([3, 32, 32], ValueError)
         (3, 32, 32)
     """
-    if len(input_size) != 3:
-        raise error(f"expected input_size (C, H, W), got {tuple(input_size)!r:.80}")
+    if not isinstance(input_size, Sequence) or len(input_size) != 3:
+        given = tuple(input_size) if isinstance(input_size, Sequence) else input_size
+        raise error(f"expected input_size (C, H, W), got {given!r:.80}")
     return input_size[0], input_size[1], input_size[2]

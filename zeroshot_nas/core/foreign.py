@@ -57,10 +57,11 @@ def copied(module: nn.Module) -> nn.Module:
     """
     module = unwrapped(module)
     memo: dict[int, Any] = {}
-    for tensor in _computed_tensors(module):
-        memo[id(tensor)] = tensor.detach().clone()  # torch refuses to copy what has a history
     try:
-        duplicate: nn.Module = copy.deepcopy(module, memo)
+        with torch.inference_mode(False):  # a copy made in that mode could not be differentiated
+            for tensor in _computed_tensors(module):
+                memo[id(tensor)] = tensor.detach().clone()  # torch refuses to copy what has a history
+            duplicate: nn.Module = copy.deepcopy(module, memo)
     except Exception as error:  # a stranger's attributes may raise anything; it is passed on, with its cause
         reason = str(error).partition("\n")[0]
         raise ValueError(

@@ -88,11 +88,11 @@ def _unquantised(part: Any) -> nn.Module | None:
     """A float layer of a quantised one's shape; None for a kind that has no weights of its own, or is unknown."""
     has_bias = part.bias() is not None if callable(getattr(part, "bias", None)) else True
     if hasattr(part, "in_features"):
-        return nn.Linear(part.in_features, part.out_features, has_bias, dtype=torch.float32)
+        return nn.Linear(part.in_features, part.out_features, has_bias, device="meta", dtype=torch.float32)
     if hasattr(part, "kernel_size") and hasattr(part, "in_channels"):
         conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(part.kernel_size) - 1]
         sizes = part.in_channels, part.out_channels, part.kernel_size, part.stride, part.padding, part.dilation
-        return conv(*sizes, part.groups, has_bias)
+        return conv(*sizes, part.groups, has_bias, device="meta")  # where nothing is drawn
     return nn.Identity() if type(part).__name__ in ("Quantize", "DeQuantize") else None
 
 

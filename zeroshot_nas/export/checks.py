@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MAX_DIFFERENCE = 1e-4
 """Largest difference of logits between a network and its float export, over the largest logit where that is above 1."""
 
+DESCRIBED = frozenset({"class_names", "normalization_is_in_the_model"})
+"""Of the metadata what tells a file of ours from another's."""
+
 _CHECKED = 16
 
 

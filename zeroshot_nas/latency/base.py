@@ -6,13 +6,14 @@ import math
 import os
 import platform
 import statistics
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
+from pathlib import Path
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.ops import Shape
@@ -20,12 +21,13 @@ from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.errors import LatencyError, MissingExtraError
 from zeroshot_nas.latency.device_table import Fingerprint
+from zeroshot_nas.latency.onnx_file import OnnxFile, read_onnx_file
 
 if TYPE_CHECKING:
     from torch import nn
 
 Target: TypeAlias = "Architecture | nn.Module"
-"""What can be timed."""
+"""A network that a backend makes ready to run."""
 
 UNSTABLE_SPREAD = 0.2
 """Spread beyond which a measurement says that the machine was busy with something else."""
@@ -58,10 +60,10 @@ class Prepared:
 
 
 class Backend(Protocol):
-    """``(target, image_shape, batch_size=, threads=)`` to a context in which the network can be run."""
+    """``(converted, image_shape, batch_size=, threads=)`` to a context in which the network can be run."""
 
     def __call__(
-        self, target: Target, image_shape: Shape, /, *, batch_size: int, threads: int
+        self, converted: Any, image_shape: Shape, /, *, batch_size: int, threads: int
     ) -> AbstractContextManager[Prepared]: ...
 
 
@@ -76,6 +78,8 @@ class BackendInfo:
         extra: The extra of ours that brings it; None for a core dependency.
         device: Names what it runs on.
         convert: ``(target, image_shape, batch_size)`` to what ``prepare`` takes; done once for all its preparations.
+        dtype: Precision that it runs networks in.
+        takes_files: Whether it runs ONNX files, as they are.
     """
 
     name: str
@@ -84,6 +88,8 @@ class BackendInfo:
     extra: str | None
     device: Callable[[], str]
     convert: Callable[[Any, Shape, int], Any] = lambda target, *_: target
+    dtype: str = "float32"
+    takes_files: bool = False
 
     @property
     def version(self) -> str:
@@ -104,7 +110,29 @@ class BackendInfo:
             MissingExtraError: The engine is not installed.
         """
         cores, system = os.cpu_count() or 1, platform.system()
-        return Fingerprint(self.device(), cores, system, self.name, self.version, batch_size, threads)
+        return Fingerprint(self.device(), cores, system, self.name, self.version, batch_size, threads, self.dtype)
+
+    @contextmanager
+    def prepared(
+        self, target: Target | OnnxFile, image_shape: Shape, *, batch_size: int = 1, threads: int = 1, sessions: int = 1
+    ) -> Iterator[list[Prepared]]:
+        """A network converted once, and made ready to run so often.
+
+        Raises:
+            LatencyError: It does not run there.
+            MissingExtraError: The engine is not installed.
+        """
+        if isinstance(target, OnnxFile) and not self.takes_files:
+            takers = [name for name in BACKENDS if BACKENDS[name].takes_files]
+            raise LatencyError(
+                f"{self.name} takes no files; {target.path} is timed as it is, by the backend {' or '.join(takers)}"
+            )
+        converted = self.convert(target, image_shape, batch_size)
+        with ExitStack() as stack:
+            yield [
+                stack.enter_context(self.prepare(converted, image_shape, batch_size=batch_size, threads=threads))
+                for _ in range(sessions)
+            ]
 
 
 BACKENDS: Registry[BackendInfo] = Registry("latency backend", package="zeroshot_nas.latency.backends")
@@ -119,6 +147,8 @@ def register_backend(
     extra: str | None = None,
     device: Callable[[], str] | None = None,
     convert: Callable[[Any, Shape, int], Any] = lambda target, *_: target,
+    dtype: str = "float32",
+    takes_files: bool = False,
 ) -> Callable[[_Backend], _Backend]:
     """Registers a function that makes a network ready to run on an engine.
 
@@ -128,11 +158,13 @@ def register_backend(
         extra: The extra of ours that brings it.
         device: Names what it runs on; default: the processor.
         convert: ``(target, image_shape, batch_size)`` to what the function takes, where that is slow to make.
+        dtype: Precision that it runs networks in.
+        takes_files: Whether ``convert`` takes an `OnnxFile` too, which is run as it is.
     """
     from zeroshot_nas.core.provenance import cpu_model
 
     def register(prepare: _Backend) -> _Backend:
-        BACKENDS.add(name, BackendInfo(name, prepare, package, extra, device or cpu_model, convert))
+        BACKENDS.add(name, BackendInfo(name, prepare, package, extra, device or cpu_model, convert, dtype, takes_files))
         return prepare
 
     return register
@@ -143,7 +175,7 @@ def list_backends() -> list[str]:
 
     Example:
         >>> list_backends()
-        ['onnxruntime', 'torch', 'torch_channels_last', 'torch_cuda']
+        ['onnxruntime', 'onnxruntime_int8', 'torch', 'torch_channels_last', 'torch_cuda']
     """
     return list(BACKENDS)
 
@@ -187,15 +219,16 @@ class Measurement:
         return asdict(self)
 
     def __str__(self) -> str:
+        precision = "" if self.dtype == "float32" else f"{self.dtype}, "
         text = (
-            f"{self.latency_ms:.4g} ms ± {self.spread / 2:.1%} on {self.backend} {self.backend_version}, "
+            f"{self.latency_ms:.4g} ms ± {self.spread / 2:.1%} on {self.backend} {self.backend_version}, {precision}"
             f"batch {self.batch_size}, {self.threads} thread{'s' * (self.threads != 1)}, {self.runs} runs"
         )
         return text if self.is_stable else f"{text}; unstable: the machine was busy, measure again when it is not"
 
 
 def measure(
-    target: Target,
+    target: Target | str | Path,
     backend: str = "onnxruntime",
     *,
     input_size: Sequence[int] | None = None,
@@ -210,9 +243,10 @@ def measure(
     meets all of them. Weights and images are random: latency does not depend on them.
 
     Args:
-        target: An architecture, or any ``nn.Module``; the module is left as it was.
+        target: An architecture, any ``nn.Module``, which is left as it was, or the path of an ONNX file of any origin.
         backend: A registered backend's name.
-        input_size: Shape ``(C, H, W)`` of one image; needed for a module (an architecture has its own).
+        input_size: Shape ``(C, H, W)`` of one image; needed for a module (an architecture has its own, and
+            so has a file, unless it leaves it open).
         batch_size: Images a run.
         threads: Threads of the engine.
         seconds: How long to measure, without warm-up.
@@ -225,6 +259,8 @@ def measure(
         UnknownNameError: No backend has that name.
         MissingExtraError: The backend's engine is not installed.
         LatencyError: The network does not run there.
+        FileNotFoundError: There is no such file.
+        FileFormatError: The file is no ONNX model, or is damaged.
 
     Example:
         >>> net = Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)", input_size=(3, 8, 8))
@@ -233,32 +269,47 @@ def measure(
         (True, 'torch', 1)
     """
     info = BACKENDS[backend]
-    shape = _image_shape(target, input_size)
     check_counts(batch_size=batch_size, threads=threads, sessions=sessions)
+    what = read_onnx_file(Path(target), input_size, batch_size) if isinstance(target, str | Path) else target
+    shape = what.image_shape if isinstance(what, OnnxFile) else _image_shape(what, input_size)
     if not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
         raise ValueError(f"seconds must be a number above 0, got {seconds!r}")
     engine_version = info.version
-    converted = info.convert(target, shape, batch_size)
-    with ExitStack() as stack:
-        prepared = [
-            stack.enter_context(info.prepare(converted, shape, batch_size=batch_size, threads=threads))
-            for _ in range(sessions)
-        ]
-        windows = time_runs([each.run for each in prepared], seconds)
-    every = sorted(value for session in windows for window in session for value in window)
-    quartiles = statistics.quantiles(every, n=4)
-    sessions_ms = tuple(quiet_median(session) * 1e3 for session in windows)
+    with info.prepared(what, shape, batch_size=batch_size, threads=threads, sessions=sessions) as prepared:
+        timing = time_sessions(prepared, seconds)
     return Measurement(
-        latency_ms=statistics.median(sessions_ms),
-        spread=(quartiles[2] - quartiles[0]) / quartiles[1],
-        fastest_ms=every[0] * 1e3,
-        sessions_ms=sessions_ms,
-        runs=len(every),
+        **timing._asdict(),
         backend=backend,
         backend_version=engine_version,
         device=info.device(),
         batch_size=batch_size,
         threads=threads,
+        dtype=what.dtype if isinstance(what, OnnxFile) else info.dtype,
+    )
+
+
+class Timing(NamedTuple):
+    """The numbers of a `Measurement`, which explains them."""
+
+    latency_ms: float
+    spread: float
+    fastest_ms: float
+    sessions_ms: tuple[float, ...]
+    runs: int
+
+
+def time_sessions(sessions: Sequence[Prepared], seconds: float) -> Timing:
+    """Times preparations of one network, which take turns for so long."""
+    windows = time_runs([each.run for each in sessions], seconds)
+    every = sorted(value for session in windows for window in session for value in window)
+    quartiles = statistics.quantiles(every, n=4)
+    sessions_ms = tuple(quiet_median(session) * 1e3 for session in windows)
+    return Timing(
+        latency_ms=statistics.median(sessions_ms),
+        spread=(quartiles[2] - quartiles[0]) / quartiles[1],
+        fastest_ms=every[0] * 1e3,
+        sessions_ms=sessions_ms,
+        runs=len(every),
     )
 
 

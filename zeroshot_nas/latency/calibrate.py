@@ -28,7 +28,7 @@ from zeroshot_nas.errors import (
     RunInUseError,
     SettingsChangedError,
 )
-from zeroshot_nas.latency.base import BACKENDS, UNSTABLE_SPREAD, BackendInfo, measure, warm_up
+from zeroshot_nas.latency.base import BACKENDS, UNSTABLE_SPREAD, BackendInfo, time_sessions, warm_up
 from zeroshot_nas.latency.calibration_networks import calibration_networks
 from zeroshot_nas.latency.device_table import DeviceTable, Fingerprint
 from zeroshot_nas.latency.fit import LEAST_NETWORKS, Timed, fit_table
@@ -49,6 +49,7 @@ _PASSES = 2
 """How often each network is measured, far apart in time; the quieter counts."""
 
 _SECONDS = 0.15
+_SESSIONS = 2
 _KERNEL_RUNS = (12, 60)
 _WARM_UP_PROFILED = 2
 _MEASURED = {"pass", "index", "latency_ms", "spread", "kernels_ms", "seconds"}
@@ -208,15 +209,16 @@ def _locked(file: Path) -> Iterator[None]:
 
 def _time(architecture: Architecture, info: BackendInfo, batch_size: int, threads: int) -> dict[str, Any]:
     """One network measured whole and kernel by kernel."""
-    whole = measure(architecture, info.name, batch_size=batch_size, threads=threads, seconds=_SECONDS, sessions=2)
-    shape = architecture.input_size
-    with info.prepare(architecture, shape, batch_size=batch_size, threads=threads) as prepared:
-        if prepared.kernel_seconds is None:
+    how = {"batch_size": batch_size, "threads": threads}
+    with info.prepared(architecture, architecture.input_size, **how, sessions=_SESSIONS) as sessions:
+        first = sessions[0]
+        if first.kernel_seconds is None:
             raise LatencyError(f"the backend {info.name} can't time kernels, so no table can be made for it")
-        warm_up(prepared.run)
+        whole = time_sessions(sessions, _SECONDS)
+        warm_up(first.run)
         least, most = _KERNEL_RUNS
         runs = min(most, max(least, round(_SECONDS * 1e3 / whole.latency_ms)))
-        found = prepared.kernel_seconds(runs + _WARM_UP_PROFILED)[_WARM_UP_PROFILED:]
+        found = first.kernel_seconds(runs + _WARM_UP_PROFILED)[_WARM_UP_PROFILED:]
     quiet = sorted(found, key=sum)[: max(1, len(found) // 4)]
     kernels_ms = [1e3 * statistics.fmean(values) for values in zip(*quiet, strict=True)]
     return {"latency_ms": whole.latency_ms, "spread": whole.spread, "kernels_ms": kernels_ms}

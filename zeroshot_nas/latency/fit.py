@@ -126,5 +126,9 @@ def _fit_overhead(draft: DeviceTable, networks: Sequence[Timed]) -> Overhead:
         predicted = [draft.kernel_ms(kernel) for kernel in kernels(network.architecture)]
         rows.append([sum(predicted), sum(each > 0 for each in predicted), 1.0])
     measured = np.array([network.latency_ms for network in networks])
-    solution, *_ = np.linalg.lstsq(np.array(rows) / measured[:, None], np.ones(len(measured)), rcond=None)
+    shares = np.array(rows) / measured[:, None]
+    solution, *_ = np.linalg.lstsq(shares, np.ones(len(measured)), rcond=None)
+    if solution[0] <= 0:  # networks so small that their kernels are less than the noise: these are taken as measured
+        rest, *_ = np.linalg.lstsq(shares[:, 1:], 1 - shares[:, 0], rcond=None)
+        solution = np.array([1.0, *rest])
     return Overhead(*map(float, solution))

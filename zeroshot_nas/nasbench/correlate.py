@@ -31,7 +31,7 @@ from zeroshot_nas.nasbench.agreement import (
 from zeroshot_nas.nasbench.base import load_table
 from zeroshot_nas.nasbench.correlation import Correlation, ProxyCorrelation
 from zeroshot_nas.nasbench.scoring import FILES, SMALLEST_SAMPLE, SampleScores, write_files
-from zeroshot_nas.nasbench.table import DATASETS, BenchmarkTable
+from zeroshot_nas.nasbench.table import DATASET_IMAGES, BenchmarkTable
 from zeroshot_nas.runs.options import RunOptions, run_options
 from zeroshot_nas.runs.session import RunSession
 from zeroshot_nas.scoring.proxy import PROXIES, Proxy, ProxyFunction, get_proxy
@@ -312,12 +312,12 @@ def _space(
         return space
     if not (space or table.space):
         raise DataError(f"{table.name} does not say what space its architectures are of; give space=")
-    if table.dataset not in DATASETS and (input_size is None or num_classes is None):
+    if table.dataset not in DATASET_IMAGES and (input_size is None or num_classes is None):
         raise DataError(
             f"{table.name} is of the data set {table.dataset!r}, whose images are not known here (those of "
-            f"{', '.join(DATASETS)} are); give input_size= and num_classes="
+            f"{', '.join(DATASET_IMAGES)} are); give input_size= and num_classes="
         )
-    shape, classes = DATASETS.get(table.dataset, ((0, 0, 0), 0))
+    shape, classes = DATASET_IMAGES.get(table.dataset, ((0, 0, 0), 0))
     return get_space(
         space or table.space,
         input_size=shape if input_size is None else input_size,

@@ -21,7 +21,7 @@ from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import DataError, MissingExtraError, UnknownNameError
 from zeroshot_nas.latency.device_table import Fingerprint
 from zeroshot_nas.nasbench.base import load_figures
-from zeroshot_nas.nasbench.table import DATASETS
+from zeroshot_nas.nasbench.table import DATASET_IMAGES
 from zeroshot_nas.spaces.genotypes import Digits
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 
@@ -105,7 +105,7 @@ class DeviceCosts:
 
     @property
     def input_size(self) -> Shape:
-        return DATASETS[self.dataset][0]
+        return DATASET_IMAGES[self.dataset][0]
 
     @property
     def largest_ms(self) -> float:

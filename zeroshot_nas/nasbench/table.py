@@ -19,7 +19,7 @@ from zeroshot_nas.errors import DataError, FileFormatError
 
 Floats: TypeAlias = NDArray[np.float64]
 
-DATASETS: dict[str, tuple[Shape, int]] = {
+DATASET_IMAGES: dict[str, tuple[Shape, int]] = {
     "cifar10": ((3, 32, 32), 10),
     "cifar100": ((3, 32, 32), 100),
     "ImageNet16-120": ((3, 16, 16), 120),

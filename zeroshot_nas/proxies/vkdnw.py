@@ -131,7 +131,7 @@ def _by_tensor(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], ro
         return None
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    inputs = inputs.detach().requires_grad_()
+    inputs = inputs.detach().requires_grad_(inputs.is_floating_point())
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative
         logits = network(inputs)
         draw = torch.randn(logits.shape, generator=torch_generator(0), dtype=torch.float64)
@@ -140,7 +140,7 @@ def _by_tensor(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], ro
         try:
             # the inputs' is asked for too: without it torch's group norm, channels last, crashes
             found = torch.autograd.grad(logits, [*tensors, inputs], cotangent, create_graph=True, allow_unused=True)
-            for column, gradient in enumerate(found[:-1]):
+            for column, gradient in enumerate(found[: len(tensors)]):
                 if gradient is None:
                     continue
                 first = gradient.flatten()[0]
@@ -171,14 +171,14 @@ def _by_image(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], fac
     """The rows for parameters of any kind, each image and row by itself."""
     rows = factor.new_empty(factor.shape[1], len(inputs), len(tensors))
     for index, cotangents in enumerate(factor):
-        image = inputs[index : index + 1].detach().requires_grad_()
+        image = inputs[index : index + 1].detach().requires_grad_(inputs.is_floating_point())
         with torch.enable_grad():
             logits = network(image)
         for row, cotangent in enumerate(cotangents):
             # the image's is asked for too: without it torch's group norm, channels last, crashes
-            asked = [*tensors, image]
+            asked = [*tensors, image] if image.requires_grad else [*tensors]
             found = torch.autograd.grad(logits, asked, cotangent[None], retain_graph=True, allow_unused=True)
-            for column, gradient in enumerate(found[:-1]):
+            for column, gradient in enumerate(found[: len(tensors)]):
                 rows[row, index, column] = 0 if gradient is None else gradient.flatten()[0]
     return rows
 

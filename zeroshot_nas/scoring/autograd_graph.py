@@ -136,7 +136,10 @@ class AutogradGraph:
             return sum(parts[1:], parts[0])
         user = next((each for each in self.users[node] if hasattr(each, "_saved_self")), None)
         if user is None:
-            raise ProxyError(f"cet knows no way to read what {name} returned; end the feature map by a norm or ReLU")
+            raise ProxyError(
+                f"cet reads batch norms, group norms, ReLU, pooling, sums, products and joined maps, and this network "
+                f"needs the output of torch's {name.partition('Backward')[0]}; score it by another proxy"
+            )
         read: Tensor = user._saved_self
         return read
 

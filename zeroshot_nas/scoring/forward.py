@@ -19,13 +19,14 @@ from zeroshot_nas.core.score import ScoreValue
 from zeroshot_nas.core.seeding import derive_seed, preserved_rng, seed_global_rng, torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.network.init import Init
+from zeroshot_nas.network.layout import in_layout, is_unsafe_in_channels_last
 from zeroshot_nas.network.module import build, initialize, without_residual_links
 from zeroshot_nas.scoring.batch_norm import batch_norms, batch_statistics
 from zeroshot_nas.scoring.given import GivenTensors
 from zeroshot_nas.scoring.passes import SharedPasses, expected_logits
 from zeroshot_nas.scoring.perturbed_pass import count_weights, gaussian_weights, is_chain
 from zeroshot_nas.scoring.proxy import PROXIES, Batch, Proxy, ProxyInfo, missing_fact
-from zeroshot_nas.scoring.trial import ModuleState, Trial, is_unsafe_in_channels_last, trial
+from zeroshot_nas.scoring.trial import ModuleState, Trial, trial
 
 
 class Draws(NamedTuple):
@@ -296,13 +297,9 @@ class ScoredModule:
 
     def _laid_out(self, network: nn.Module, inputs: Tensor, layout: torch.memory_format) -> _Prepared:
         """The network in a layout, tried on the inputs; one of our own needs no trial."""
-        if layout != torch.preserve_format:
-            for parameter in network.parameters():
-                if parameter.dim() == 4:
-                    parameter.data = parameter.data.contiguous(memory_format=layout)
-            if inputs.dim() == 4:
-                inputs = inputs.contiguous(memory_format=layout)
-        first = None if self._architecture is not None else trial(network, inputs)
+        for parameter in network.parameters():
+            parameter.data = in_layout(parameter.data, layout)
+        first = None if self._architecture is not None else trial(network, in_layout(inputs, layout))
         return _Prepared(network, layout, first, ModuleState(network))
 
     def _built(self) -> nn.Module:
@@ -376,14 +373,14 @@ def _laid_out(batch: Batch, memory_format: torch.memory_format) -> Batch:
     """A given batch in the layout that a network needs, for autograd; the very one where it is so."""
 
     def usable(images: Tensor) -> Tensor:
-        return _normal(images.contiguous() if memory_format == torch.contiguous_format else images)
+        return _normal(in_layout(images, memory_format))
 
     inputs, further = usable(batch.inputs), tuple(_laid_out(each, memory_format) for each in batch.further)
     perturbation = None if batch.perturbation is None else usable(batch.perturbation)
-    is_same = inputs is batch.inputs and perturbation is batch.perturbation
-    if is_same and all(map(operator.is_, further, batch.further)):
-        return batch
-    return batch._replace(inputs=inputs, perturbation=perturbation, further=further)
+    targets = None if batch.targets is None else _normal(batch.targets)
+    laid_out = batch._replace(inputs=inputs, targets=targets, perturbation=perturbation, further=further)
+    is_same = all(map(operator.is_, (*laid_out[:3], *further), (*batch[:3], *batch.further)))
+    return batch if is_same else laid_out
 
 
 def _normal(tensor: Tensor) -> Tensor:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zeroshot_nas.core.foreign import DrawWatch
+from zeroshot_nas.core.foreign import DrawWatch, without_checkpoints
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import saved_rng
+from zeroshot_nas.network.layout import has_unsafe_gradient
 from zeroshot_nas.scoring.batch_norm import batch_statistics
 from zeroshot_nas.scoring.interception import intercepted
 
@@ -23,9 +23,6 @@ else:
     nn = LazyModule("torch.nn")
 
 _COLLECTIONS = (dict, OrderedDict, list, set)
-
-NARROW = 8
-"""Input channels a group below which torch 2.13 writes past a buffer; see `has_unsafe_gradient`."""
 
 
 class Trial(NamedTuple):
@@ -63,7 +60,7 @@ def trial(network: nn.Module, inputs: Tensor) -> Trial:
     restore, draws = saved_rng(), DrawWatch()
     state = ModuleState(network)
     try:
-        with torch.no_grad(), batch_statistics(network), draws, intercepted(watch):
+        with torch.no_grad(), without_checkpoints(), batch_statistics(network), draws, intercepted(watch):
             output = network(inputs)
     except Exception as raised:  # a stranger's forward may raise anything; whoever runs it again says so
         error = raised
@@ -72,23 +69,6 @@ def trial(network: nn.Module, inputs: Tensor) -> Trial:
         if draws.has_drawn:
             restore()
     return Trial(output, error, draws.has_drawn or error is not None, needs_c_order)
-
-
-def has_unsafe_gradient(kernel_size: Sequence[int], stride: Sequence[int], channels_of_group: int) -> bool:
-    """Whether the weight's gradient of a channels-last convolution may corrupt the heap (torch 2.13, CPUs with AVX2).
-
-    So it is for a 1x1 kernel with a stride that reads fewer than 8 channels.
-    """
-    return math.prod(kernel_size) == 1 and max(stride) > 1 and channels_of_group < NARROW
-
-
-def is_unsafe_in_channels_last(network: nn.Module) -> bool:
-    """Whether a module has a convolution of which `has_unsafe_gradient` is true."""
-    return any(
-        isinstance(part, nn.Conv2d)
-        and has_unsafe_gradient(part.kernel_size, part.stride, part.in_channels // part.groups)
-        for part in network.modules()
-    )
 
 
 @cache

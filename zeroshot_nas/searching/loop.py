@@ -17,7 +17,7 @@ from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.scoring.proxy import DEFAULT_PROXY, Proxy, ProxyFunction
 from zeroshot_nas.searchers.base import Candidate, SearchResult
 from zeroshot_nas.searching.request import Request, request
-from zeroshot_nas.searching.rounds import FILES, Plan, Search, SearchSession
+from zeroshot_nas.searching.rounds import FILES, RoundPlan, Search, SearchSession
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import restart
 from zeroshot_nas.spaces.base import SearchSpace
@@ -125,7 +125,7 @@ def _ranked(asked: Request, found: Search, start: Architecture) -> RunState:
         ProxyError: Every score failed.
         InfeasibleBudgetError: Nothing fitted the budget.
     """
-    plan = Plan(asked.space, asked.settings, start, asked.budget, asked.latency)
+    plan = RoundPlan(asked.space, asked.settings, start, asked.budget, asked.latency)
     state = found.screen(plan) if asked.screened else found.score_all(plan)
     found.refuse_if_empty(asked.budget)
     return state

@@ -48,7 +48,7 @@ FILES = (RESULT_FILE, BEST_FILE)
 
 
 @dataclass(frozen=True)
-class Plan:
+class RoundPlan:
     """What every round of a search proposes from; only a latency budget makes for more than one."""
 
     space: SearchSpace
@@ -174,7 +174,7 @@ class Search:
         proposer.tell([candidate for candidate in scored if math.isfinite(candidate.fitness)])
         return scored
 
-    def score_all(self, plan: Plan) -> RunState:
+    def score_all(self, plan: RoundPlan) -> RunState:
         """Every proposal that fits is scored by the proxy, and the searcher learns from that."""
         proposer, proposals = plan.proposer(), plan.proposals
         state: RunState = "done"
@@ -194,7 +194,7 @@ class Search:
         self._add_seconds(proposer.seconds)
         return state
 
-    def screen(self, plan: Plan) -> RunState:
+    def screen(self, plan: RoundPlan) -> RunState:
         """The closed form guides the search, the proxy ranks the finalists."""
         tasks = plan.islands(self.proxy)
         screened = self._islands(tasks)

@@ -23,7 +23,7 @@ from zeroshot_nas.scoring.proxy import DEFAULT_PROXY, Proxy, ProxyFunction
 from zeroshot_nas.scoring.told import TOLD
 from zeroshot_nas.searchers.base import Candidate, Counts, SearchResult
 from zeroshot_nas.searching.request import request
-from zeroshot_nas.searching.rounds import FILES, Plan, Search, SearchSession
+from zeroshot_nas.searching.rounds import FILES, RoundPlan, Search, SearchSession
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.spaces.base import SearchSpace
 
@@ -114,7 +114,7 @@ class Study:
             screens=False,
         )
         self._tells = proxy is None
-        self._proposer = Plan(asked.space, asked.settings, asked.start, asked.budget, asked.latency).proposer()
+        self._proposer = RoundPlan(asked.space, asked.settings, asked.start, asked.budget, asked.latency).proposer()
         with ExitStack() as stack:
             call = {**asked.call, "proxy": TOLD.key} if proxy is None else asked.call
             session = SearchSession(stack, asked.run, "study", asked.filed_under, FILES, {"call": call})

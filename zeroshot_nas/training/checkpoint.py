@@ -9,7 +9,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import Any, Protocol, TypeAlias, overload
 
 import torch
 from torch import Tensor, nn
@@ -114,9 +114,19 @@ Trained: TypeAlias = TrainedNetwork | TrainedModule
 """What takes images in [0, 1], has ``class_names``, ``mean`` and ``std``, and an input size (`input_size_of`)."""
 
 
-def input_size_of(network: Network | TrainedModule) -> tuple[int, int, int]:
+class Classifier(Protocol):
+    """What classifies images by itself, wherever its weights are: an exported file, for one."""
+
+    @property
+    def input_size(self) -> tuple[int, int, int]: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    def __call__(self, images: Tensor, /) -> Tensor: ...
+
+
+def input_size_of(network: Network | Classifier) -> tuple[int, int, int]:
     """Shape ``(C, H, W)`` of one image that a network takes."""
-    return network.input_size if isinstance(network, TrainedModule) else network.architecture.input_size
+    return network.architecture.input_size if isinstance(network, Network) else network.input_size
 
 
 @torch.no_grad()
@@ -220,7 +230,12 @@ def load(
     file = path / BEST if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there; expected a run's folder or its .pt file")
-    checkpoint = _read_archive(file, "is not a checkpoint, or is cut short", "expected a .pt file of a training run")
+    if file.suffix.lower() == ".onnx":
+        raise FileFormatError(
+            f"{file} is an exported file, expected the .pt file of a training run; `load_onnx` and `predict` take it"
+        )
+    way_out = "expected a .pt file of a training run; of exported files the .onnx ones can be predicted with"
+    checkpoint = _read_archive(file, "is not a checkpoint, or is cut short", way_out)
     if not isinstance(checkpoint, dict) or checkpoint.get("format") not in (_FORMAT, _MODULE_FORMAT):
         raise FileFormatError(f"{file} is not a checkpoint of this package: expected format {_FORMAT!r}")
     if checkpoint.get("version") != _VERSION:
@@ -276,11 +291,12 @@ def torch_bytes(content: object) -> bytes:
 
 
 @torch.no_grad()
-def predict(network: Network | TrainedModule, images: Tensor, *, batch_size: int = 512) -> Tensor:
+def predict(network: Network | Classifier, images: Tensor, *, batch_size: int = 512) -> Tensor:
     """Probabilities ``(N, num_classes)`` of the classes, on the CPU.
 
     Args:
-        network: A network from `load`, which takes raw images, or a plain one, which takes normalised ones.
+        network: A network from `load` or `load_onnx`, which take raw images, or a plain one, which takes normalised
+            ones.
         images: Images ``(N, C, H, W)`` of the network's input size, float, or uint8 from 0 to 255.
         batch_size: Images that go through the network at once.
 
@@ -298,21 +314,24 @@ def predict(network: Network | TrainedModule, images: Tensor, *, batch_size: int
         raise DataError(
             f"the network takes images (N, {', '.join(map(str, size))}), got {tuple(images.shape)}; resize them"
         )
+    batches = map(as_float, torch.split(images, batch_size))
+    if not isinstance(network, nn.Module):
+        return torch.cat([network(batch) for batch in batches]).softmax(1)
     parameter = next(network.parameters())
     was_training = network.training
     network.eval()
     try:
-        logits = [network(as_float(batch).to(parameter)).cpu() for batch in torch.split(images, batch_size)]
+        logits = [network(batch.to(parameter)).cpu() for batch in batches]
     finally:
         network.train(was_training)
     return torch.cat(logits).softmax(1)
 
 
-def classify(network: Trained, files: Sequence[Path]) -> Iterator[tuple[Path, dict[str, float]]]:
+def classify(network: Trained | Classifier, files: Sequence[Path]) -> Iterator[tuple[Path, dict[str, float]]]:
     """What a trained network says of image files: each file with the probabilities of the classes, the best first.
 
     Args:
-        network: A network from `load`.
+        network: A network from `load` or `load_onnx`.
         files: Image files, which are fitted to the network's input as `read_image` does.
 
     Raises:

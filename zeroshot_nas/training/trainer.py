@@ -22,6 +22,7 @@ from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture
 from zeroshot_nas.core.seeding import one_torch_thread, preserved_rng, torch_generator, torch_threads
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, DataError, SettingsChangedError
+from zeroshot_nas.network.layout import is_unsafe_in_channels_last
 from zeroshot_nas.network.module import Network, initialize
 from zeroshot_nas.runs.options import RunOptions, run_options
 from zeroshot_nas.runs.store import settings_difference
@@ -454,11 +455,12 @@ def _copied(module: nn.Module) -> nn.Module:
 def _memory_format(network: TrainedNetwork) -> torch.memory_format:
     """Channels last, which is faster, except where torch 2.13 writes past its buffers.
 
-    On the CPU with several threads, the backward pass of a convolution from one channel corrupts the heap. With one
-    thread a training crashed inside torch once; its cause is not known, so one thread is no exception here.
+    On the CPU that is the backward pass of a 1x1 convolution with a stride from few channels
+    (`zeroshot_nas.network.layout`), and with several threads that of a convolution from one channel. With one thread a
+    training from one channel crashed inside torch once; its cause is not known, so one thread is no exception here.
     """
     on_cpu, one_channel = network.mean.device.type == "cpu", network.architecture.input_size[0] == 1
-    unsafe = on_cpu and one_channel
+    unsafe = on_cpu and (one_channel or is_unsafe_in_channels_last(network))
     return torch.contiguous_format if unsafe else torch.channels_last
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.core.files import write_atomically
 from zeroshot_nas.core.lazy import LazyModule
-from zeroshot_nas.errors import ExportError, MissingExtraError
+from zeroshot_nas.errors import ExportError
 from zeroshot_nas.export.base import ExportedFile, ExportRequest, FormatInfo, register_format
+from zeroshot_nas.latency.onnx_graph import INPUT_NAME
+from zeroshot_nas.latency.ort_quantize import quantize_int8
 from zeroshot_nas.latency.ort_session import ort_session
 
 if TYPE_CHECKING:
@@ -88,43 +88,10 @@ def scales(file: Path) -> dict[str, np.ndarray[Any, Any]]:
 def _quantize(
     source: Path, target: Path, images: Tensor, *, symmetric: bool, overrides: dict[str, Any] | None = None
 ) -> None:
-    try:
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "onnx") from error
-
     import torch
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.batches: Iterator[Tensor] = iter(torch.split(images, _BATCH))
-
-        def get_next(self) -> dict[str, Any] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"images": batch.numpy()}
-
-    options: dict[str, Any] = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
-    if overrides:
-        options["TensorQuantOverrides"] = overrides
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # its advice to optimise the model first, which the exporter has done
-    try:
-        quantize_static(
-            source,
-            target,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=None,
-            per_channel=True,
-            reduce_range=not symmetric,  # of 7 bits: uint8 times int8 overflows 16 bits on processors without VNNI
-            activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            extra_options=options,
-        )
-    except Exception as error:  # the quantiser raises many kinds
-        raise ExportError(f"ONNX Runtime could not quantise {source}: {type(error).__name__}: {error}") from error
-    finally:
-        logging.disable(disabled)
+    feeds = ({INPUT_NAME: batch.numpy()} for batch in torch.split(images, _BATCH))
+    quantize_int8(source, target, feeds, symmetric=symmetric, overrides=overrides)
 
 
 def _quantizers(file: Path) -> dict[str, tuple[np.ndarray[Any, Any], Any, int]]:
