@@ -58,6 +58,7 @@ REASONS = {
     "the flow is zero": ("no flow", "the flow is zero: it is lost in a norm"),
     "changes part of a feature map in place": ("changed map", "it writes into a part of a map after that was computed"),
     "knows no way to read": ("unknown end", "its last map has an axis order that `cet` can't know"),
+    "needs the output of torch's": ("unknown end", "its last map has an axis order that `cet` can't know"),
     "is not implemented": ("one derivative", "torch differentiates one of its functions once and not twice"),
     "one value per channel of": ("small map", "a batch norm sees one value a channel where images run one by one"),
     "smallest eigenvalue": ("singular kernel", "images are too alike to the untrained network for float32"),
@@ -173,7 +174,7 @@ def timm_page() -> str:
     for index, (name, family) in enumerate(families.items()):
         lines.append(" | ".join([f"| {name}", f"`{family['model']}`", *(column[index] for column in alike)]) + " |")
     seen = {cell for column in alike for cell in column}
-    legend = [f"- **{words}**: {meaning}." for words, meaning in REASONS.values() if words in seen]
+    legend = [f"- **{words}**: {meaning}." for words, meaning in dict(REASONS.values()).items() if words in seen]
     return "\n".join([*lines, "", *legend, ""])
 
 

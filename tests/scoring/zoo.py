@@ -822,7 +822,7 @@ def _exhibits() -> Iterable[tuple[str, Exhibit]]:
             scored=("naswot", "snip"),
         ),
     )
-    yield "fused attention", Exhibit(FusedAttention, scored=("cet", "grasp", "ntk_cond", *MOST))
+    yield "fused attention", Exhibit(FusedAttention, scored=("grasp", "ntk_cond", *MOST))
     yield "infinite mask", Exhibit(lambda: Attention(True), lambda: Attention(False), input_size=(16, 6))
     yield "transformer", Exhibit(encoder, input_size=(16, 6), scored=("snip",))
     embedded = {"embed": partial(nn.Embedding, 9, 8), "fc": classifier}

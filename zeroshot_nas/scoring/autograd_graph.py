@@ -137,8 +137,8 @@ class AutogradGraph:
         user = next((each for each in self.users[node] if hasattr(each, "_saved_self")), None)
         if user is None:
             raise ProxyError(
-                f"cet reads batch norms, group norms, ReLU, pooling, sums, products and joined maps, and this network "
-                f"needs the output of torch's {name.partition('Backward')[0]}; score it by another proxy"
+                "cet reads batch, group and layer norms, activations, pooling, sums, products and joined maps, and "
+                f"this network needs the output of torch's {name.partition('Backward')[0]}; score it by another proxy"
             )
         read: Tensor = user._saved_self
         return read
