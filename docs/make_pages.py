@@ -1,4 +1,4 @@
-"""Writes docs/proxies.md from the registry and the benchmark's results, and docs/layers.md from the imports.
+"""Writes docs/proxies.md, docs/timm.md and docs/layers.md: from registry, imports and the benchmarks' results.
 
 python docs/make_pages.py
 """
@@ -19,8 +19,9 @@ DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
 
 ABOUT = """Every proxy that `zeroshot-nas list` names, with what it asks for. Formula, departures from the authors'
-code and an example are in each function's docstring: `help(zeroshot_nas.get_proxy("naswot").info.function)`. This page
-is written by `docs/make_pages.py`."""
+code and an example are in each function's docstring: `help(zeroshot_nas.get_proxy("naswot").info.function)`. Which of
+them have a value for which of timm's families is in [timm.md](timm.md). This page is written by
+`docs/make_pages.py`."""
 
 COLUMNS = """By default inputs are Gaussian and labels are seeded random ones, so that nothing needs data; `batch=`
 takes real ones. *Real data* says that the source computes it on real images. *Depth* marks scores that
@@ -36,6 +37,39 @@ in [glossary.md](glossary.md). This page is written by `docs/make_pages.py`."""
 ABOUT_PLUGINS = (
     """a new file there that registers something is found by itself, and no file of the same folder imports it."""
 )
+
+ABOUT_TIMM = """timm ([github.com/huggingface/pytorch-image-models](https://github.com/huggingface/pytorch-image-models))
+has networks of many families, and `score` takes any of them: `zs.score(timm.create_model("lcnet_050", num_classes=10),
+"naswot", input_size=(3, 64, 64))`. The table says of one small network of each family which proxies have a value and
+why others have none. A value is a number that follows the formula; whether it ranks the networks of that family is
+another question, since nearly all proxies were made for convolutional networks with batch norm and ReLU. The page is
+written by `docs/make_pages.py` from `benchmarks/results/timm_families.json`."""
+
+REASONS = {
+    "needs batch norm": ("no batch norm", "the proxy scales by batch norm's statistics, and the network has none"),
+    "reads ReLUs and their like": ("no ReLU", "no activation of the network is a ReLU or like one"),
+    "images on the first axis": (
+        "other axes",
+        "the network cuts its maps into patches, so that the first axis of its activations is not the images'",
+    ),
+    "feature maps are needed": ("no maps", "it has fewer maps `(N, C, H, W)` than the proxy compares, but tokens"),
+    "has no logarithm of a gradient": ("negative flow", "a norm makes some gradients of the flow -1 or less"),
+    "so that it can't be scaled": ("flow range", "the flow leaves the range of floating point and can't be scaled"),
+    "the flow is zero": ("no flow", "the flow is zero: it is lost in a norm"),
+    "changes part of a feature map in place": ("changed map", "it writes into a part of a map after that was computed"),
+    "knows no way to read": ("unknown end", "its last map has an axis order that `cet` can't know"),
+    "needs the output of torch's": ("unknown end", "its last map has an axis order that `cet` can't know"),
+    "is not implemented": ("one derivative", "torch differentiates one of its functions once and not twice"),
+    "one value per channel of": ("small map", "a batch norm sees one value a channel where images run one by one"),
+    "smallest eigenvalue": ("singular kernel", "images are too alike to the untrained network for float32"),
+    "has no running statistics": ("no statistics", "a batch norm has none, and images run one by one"),
+    "Fisher information's spectrum are zero": (
+        "zero spectrum",
+        "the few images leave most of the Fisher information zero; more images help",
+    ),
+    "over ": ("too slow", "it took longer than the limit"),
+}
+"""Part of a reason that a score gives: two words for it, and what they mean."""
 
 COST_CLASSES = {
     "graph": "the graph alone",
@@ -114,6 +148,43 @@ def _together(speed: dict[str, Any]) -> list[str]:
     ]
 
 
+def timm_page() -> str:
+    """The page of timm's families."""
+    data = _result("timm_families")
+    families = data["families"]
+    cells = {
+        proxy: tuple(_cell(family["scores"][proxy]) for family in families.values())
+        for proxy in next(iter(families.values()))["scores"]
+    }
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for proxy, column in cells.items():
+        alike.setdefault(column, []).append(f"`{proxy}`")
+    everywhere = alike.pop(("value",) * len(families), [])
+    settings = data["settings"]
+    how = (
+        f"Measured with timm {data['timm']} on Gaussian images of {'x'.join(map(str, settings['input_size']))}, "
+        f"{settings['batch_size']} at a time, one repeat, with weights drawn anew and not trained; a score may take "
+        f"{data['limit, s']:g} s. Proxies that fare alike share a column."
+    )
+    lines = ["# timm's families", "", *textwrap.wrap(ABOUT_TIMM, 116), "", *textwrap.wrap(how, 116), ""]
+    if everywhere:
+        lines += [*textwrap.wrap(f"A value for all of these families: {', '.join(everywhere)}.", 116), ""]
+    lines += [f"| family | network | {' | '.join('<br>'.join(names) for names in alike.values())} |"]
+    lines += ["|---" * (2 + len(alike)) + "|"]
+    for index, (name, family) in enumerate(families.items()):
+        lines.append(" | ".join([f"| {name}", f"`{family['model']}`", *(column[index] for column in alike)]) + " |")
+    seen = {cell for column in alike for cell in column}
+    legend = [f"- **{words}**: {meaning}." for words, meaning in dict(REASONS.values()).items() if words in seen]
+    return "\n".join([*lines, "", *legend, ""])
+
+
+def _cell(score: dict[str, Any]) -> str:
+    """``value``, or two words for the reason why there is none."""
+    if "value" in score:
+        return "value"
+    return next(words for part, (words, _) in REASONS.items() if part in score["reason"])
+
+
 def _result(name: str) -> dict[str, Any]:
     """What the page reads of a benchmark's results; empty where there are none."""
     file = RESULTS / f"{name}.json"
@@ -166,8 +237,13 @@ def layers_page() -> str:
     return "\n".join([*lines, "", *textwrap.wrap(f"Plug-ins live in {scanned}: {ABOUT_PLUGINS}", 116), ""])
 
 
-READERS = {"proxy_speed": _speed, "proxy_repeatability": _repeatability}
+def _timm(data: dict[str, Any]) -> dict[str, Any]:
+    details: dict[str, Any] = data["families"]["details"]
+    return details
+
+
+READERS = {"proxy_speed": _speed, "proxy_repeatability": _repeatability, "timm_families": _timm}
 
 if __name__ == "__main__":
-    for name, page in (("proxies", proxies_page), ("layers", layers_page)):
+    for name, page in (("proxies", proxies_page), ("layers", layers_page), ("timm", timm_page)):
         (DOCS / f"{name}.md").write_text(page(), encoding="utf-8")

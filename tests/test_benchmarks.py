@@ -97,3 +97,16 @@ def test_training(tmp_path):
     (figure,) = json.loads(out.read_text())["onnx"]["figures"]
     assert figure["met"] is True
     assert figure["what"] in printed
+
+
+def test_timm_families(tmp_path):
+    pytest.importorskip("timm", reason="timm, or the torchvision that it imports, is not installed")
+    out = tmp_path / "results.json"
+    printed = run("timm_families.py", "--quick", "--out", out)
+    (part,) = json.loads(out.read_text()).values()
+    crashes, *_ = part["figures"]
+    assert crashes["met"]
+    assert crashes["what"] in printed
+    families = part["details"]["families"]
+    assert families["ResNet"]["scores"]["params"]["value"] == families["ResNet"]["params"]
+    assert "batch norm" in families["ViT"]["scores"]["zen"]["reason"]

@@ -329,11 +329,66 @@ def test_what_the_last_feature_map_was_is_read_back():
     assert measure(module, Batch(draw(4, 3, 8, 8))).D > 0
 
 
-@pytest.mark.parametrize("activation", [nn.SiLU(), nn.GELU(), nn.ReLU6(), nn.Hardswish(), nn.LeakyReLU(), nn.Tanh()])
+@pytest.mark.parametrize(
+    "activation",
+    [
+        *(
+            kind(inplace=inplace)
+            for kind in (nn.ReLU, nn.SiLU, nn.ReLU6, nn.Hardswish, nn.Mish)
+            for inplace in (False, True)
+        ),
+        *(kind(inplace=inplace) for kind in (nn.ELU, nn.CELU, nn.SELU, nn.LeakyReLU) for inplace in (False, True)),
+        *(
+            nn.Hardsigmoid(),
+            nn.Hardtanh(-0.5, 0.7),
+            nn.GELU(),
+            nn.GELU("tanh"),
+            nn.Softplus(2),
+            nn.Tanh(),
+            nn.Sigmoid(),
+        ),
+        *(nn.LogSigmoid(), nn.PReLU()),
+    ],
+    ids=str,
+)
+def test_a_last_sum_of_activations_is_read_back(activation):
+    """Nothing behind it has saved what they returned."""
+    module = drawn(nn.Sequential(conv(3, 8), Sum(nn.Sequential(conv(8, 8), activation), conv(8, 8))))
+    x = draw(4, 3, 8, 8).requires_grad_()
+    graph = AutogradGraph(module(x).mean((2, 3)), x)
+    assert graph.last.name().startswith("Add")
+    assert torch.allclose(graph.value(graph.last, {}), module(x), atol=1e-5)
+
+
+class ChannelsLastNorm(nn.Module):
+    """A layer norm over the channels of images, as ConvNeXt has it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x):
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def test_a_last_layer_norm_over_channels():
+    """With one group, and one position, a group norm is the same function."""
+    layers = [conv(3, 8), nn.ReLU(), conv(8, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    values = []
+    for norm in (ChannelsLastNorm(8), nn.GroupNorm(1, 8)):
+        module = drawn(nn.Sequential(*copy.deepcopy(layers), norm, nn.Flatten(), nn.Linear(8, 10)))
+        values.append(measure(module, batch()).value)
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [nn.SiLU(), nn.GELU(), nn.ReLU6(), nn.Hardswish(), nn.LeakyReLU(), nn.PReLU(), nn.Tanh()],
+)
 def test_other_activations(activation):
     """Their linear share is that of the function under a Gaussian."""
     z = draw(200_000).double()
-    y = activation(z)
+    y = copy.deepcopy(activation).double()(z).detach()
     slope = (z * (y - y.mean())).mean()
     loss = -math.log(slope**2 / y.var())
     layers = [layer for _ in range(5) for layer in (copy.deepcopy(activation), conv(32, 32))]

@@ -510,6 +510,18 @@ class Attention(nn.Module):
         return self.fc(x.mean(0))
 
 
+class FusedAttention(nn.Module):
+    """Attention over the positions of a feature map, as transformers call it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.qkv, self.fc = nn.Conv2d(3, 8, 2, stride=2), nn.Linear(8, 24), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(F.relu(self.stem(x)).flatten(2).transpose(1, 2)).unsqueeze(1)
+        return self.fc(F.relu(F.scaled_dot_product_attention(*qkv.chunk(3, -1))).squeeze(1).mean(1))
+
+
 def _causal() -> Tensor:
     return torch.full((16, 16), -math.inf).triu(1)
 
@@ -810,6 +822,7 @@ def _exhibits() -> Iterable[tuple[str, Exhibit]]:
             scored=("naswot", "snip"),
         ),
     )
+    yield "fused attention", Exhibit(FusedAttention, scored=("grasp", "ntk_cond", *MOST))
     yield "infinite mask", Exhibit(lambda: Attention(True), lambda: Attention(False), input_size=(16, 6))
     yield "transformer", Exhibit(encoder, input_size=(16, 6), scored=("snip",))
     embedded = {"embed": partial(nn.Embedding, 9, 8), "fc": classifier}

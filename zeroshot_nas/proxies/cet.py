@@ -197,7 +197,7 @@ def measure_cet(network: nn.Module, batch: Batch) -> Measured:
             raise UndefinedScoreError("no convolution is alive: none has both an input and a gradient")
         novelties = _novelties(live, graph.segments())
         rows = [each.numbers(novelty, sampler) for each, novelty in zip(live, novelties, strict=True)]
-        ratio = image_variance / _variance(graph.value(graph.last, outputs), "the last feature map")
+        ratio = image_variance / _variance(graph.last_value(outputs), "the last feature map")
     with graph.linearised(batch.seed) as noise_energy:
         (linear_gradient,) = run.backward(logits, [images], signs)
     share = checked_log(energy(linear_gradient) / noise_energy[0] * ratio, "the output's part linear in the image")

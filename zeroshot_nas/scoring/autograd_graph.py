@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,7 +23,7 @@ _SLOPE_ENTRIES = 512
 """Images times positions from which on a channel's mean slope is its own."""
 
 _ACTIVATIONS = {
-    *("Relu", "LeakyRelu", "Prelu", "Hardtanh", "Clamp", "Threshold", "Silu", "Hardswish", "Gelu", "Elu", "Celu"),
+    *("Relu", "LeakyRelu", "PreluKernel", "Hardtanh", "Clamp", "Threshold", "Silu", "Hardswish", "Gelu", "Elu", "Celu"),
     *("Mish", "Softplus", "Sigmoid", "LogSigmoid", "Hardsigmoid", "Tanh"),
 }
 """Names of elementwise nonlinearities in autograd's graph."""
@@ -111,16 +112,20 @@ class AutogradGraph:
             return nn.functional.batch_norm(node._saved_input, None, None, node._saved_weight, None, True)
         if "GroupNorm" in name:
             return nn.functional.group_norm(node._saved_input, node._saved_group, node._saved_weight)
-        if name.startswith("Relu"):
-            kept: Tensor = node._saved_result
-            return kept
+        if name.startswith("NativeLayerNorm"):
+            return nn.functional.layer_norm(node._saved_input, node._saved_normalized_shape, node._saved_weight)
+        if _kind(node) == "activation" and (activated := _activated(node)) is not None:
+            return activated
         if "Pool2D" in name and "Adaptive" not in name:
             x, window = node._saved_self, (node._saved_kernel_size, node._saved_stride, node._saved_padding)
             if name.startswith("Max"):
                 return nn.functional.max_pool2d(x, *window, node._saved_dilation, node._saved_ceil_mode)
             return nn.functional.avg_pool2d(x, *window, node._saved_ceil_mode, node._saved_count_include_pad)
         if name.startswith("Mul"):
-            factors = [each for each in (node._saved_self, node._saved_other) if each is not None]
+            kept = (
+                getattr(node, each, None) for each in ("_saved_self", "_saved_other")
+            )  # a number times a map has one
+            factors = [each for each in kept if each is not None]
             factors += [self.value(sources[0], outputs)] * (2 - len(factors))
             multiplied: Tensor = factors[0] * factors[1]
             return multiplied
@@ -132,11 +137,17 @@ class AutogradGraph:
         user = next((each for each in self.users[node] if hasattr(each, "_saved_self")), None)
         if user is None:
             raise ProxyError(
-                f"cet reads batch norms, group norms, ReLU, pooling, sums, products and joined maps, and this network "
-                f"needs the output of torch's {name.partition('Backward')[0]}; score it by another proxy"
+                "cet reads batch, group and layer norms, activations, pooling, sums, products and joined maps, and "
+                f"this network needs the output of torch's {name.partition('Backward')[0]}; score it by another proxy"
             )
         read: Tensor = user._saved_self
         return read
+
+    def last_value(self, outputs: Mapping[Node, Tensor]) -> Tensor:
+        """The last feature map ``(N, C, ...)``; a layer norm of one axis has the channels there."""
+        value = self.value(self.last, outputs)
+        is_of_one_axis = "LayerNorm" in self.last.name() and len(self.last._saved_normalized_shape) == 1
+        return value.movedim(-1, 1) if is_of_one_axis else value
 
     @contextmanager
     def energy_at_last(self) -> Iterator[list[float]]:
@@ -201,6 +212,21 @@ def _kind(node: Node) -> str:
     """``activation``, ``norm``, or the name up to ``Backward``."""
     name: str = node.name().partition("Backward")[0]
     return "norm" if "Norm" in name else "activation" if name in _ACTIVATIONS else name
+
+
+def _activated(node: Node) -> Tensor | None:
+    """What an activation returned: saved, or computed again from its input; None where too little is saved for that."""
+    if hasattr(node, "_saved_result"):
+        result: Tensor = node._saved_result
+        return result
+    name = re.sub("(?<=[a-z])(?=[A-Z])", "_", node.name().partition("Backward")[0]).lower()
+    operator = getattr(torch.ops.aten, "_prelu_kernel" if name == "prelu_kernel" else name).default
+    arguments = {each.name: each for each in operator._schema.arguments}
+    saved = {each: getattr(node, f"_saved_{each}") for each in arguments if hasattr(node, f"_saved_{each}")}
+    if any(each not in saved and not argument.has_default_value() for each, argument in arguments.items()):
+        return None
+    again: Tensor = operator(saved.pop("self"), **saved)
+    return again
 
 
 def _is_convolution(node: Node) -> bool:

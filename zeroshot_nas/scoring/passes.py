@@ -72,8 +72,10 @@ class Passes:
 
     @cached_property
     def forward(self) -> RecordedPass:
-        """The recorded forward pass."""
-        with torch.set_grad_enabled(self.differentiable):
+        """The recorded forward pass; attention runs by its formula, since fused it has no second derivative."""
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        with torch.set_grad_enabled(self.differentiable), sdpa_kernel(SDPBackend.MATH):
             return RecordedPass(self.network, self.inputs, self.reads)
 
     @property
