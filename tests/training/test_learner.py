@@ -206,7 +206,7 @@ def test_a_run_whose_state_is_lost_or_damaged_is_not_replaced_on_resume(tmp_path
     with pytest.raises(OutputExistsError, match=r"holds a run \(best\.pt, last\.pt, train\.json\) without state\.pt"):
         _train(out=tmp_path, resume=True)
     assert (tmp_path / "best.pt").read_bytes() == before
-    with pytest.raises(DataError, match="give one of them"):
+    with pytest.raises(RunOptionsError, match="give one of them"):
         _train(out=tmp_path, resume=True, force=True)
 
 

@@ -30,7 +30,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
     Example:
         >>> inner = nn.Linear(2, 2)
-        >>> unwrapped(torch.compile(nn.DataParallel(inner))) is inner
+        >>> unwrapped(nn.DataParallel(nn.DataParallel(inner))) is inner
         True
     """
     while True:

@@ -100,9 +100,10 @@ def _trace(module: nn.Module, input_size: Sequence[int], kind: str) -> tuple[int
     parameter = next(module.parameters(), torch.zeros(0))
     draws, restore = DrawWatch(), saved_rng()
     try:
-        image = torch.zeros((1, *input_size), dtype=parameter.dtype, device=parameter.device)
-        with torch.no_grad(), plain_torch(), without_checkpoints(), _separate_operators(), warnings.catch_warnings():
+        # no_grad after plain_torch, which leaves inference mode and with it turns gradients on
+        with plain_torch(), torch.no_grad(), without_checkpoints(), _separate_operators(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's remarks on Python control flow
+            image = torch.zeros((1, *input_size), dtype=parameter.dtype, device=parameter.device)
             with draws:
                 module(image)
             counter = FlopCountAnalysis(module, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
