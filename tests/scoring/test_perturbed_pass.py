@@ -18,6 +18,9 @@ VARIANTS = ("paper", "l1", "zennas")
 NEARLY_CONSTANT = 1e-9
 """Variance below which rounding shows, since the two paths lay their arrays out in another order."""
 
+HARDLY_MOVES = -12.0
+"""Score below which the map's change is of the size of rounding."""
+
 
 def arrays(architecture, dtype):
     generator = torch.Generator().manual_seed(3)
@@ -49,10 +52,10 @@ def test_it_equals_the_general_path_in_double_precision(architecture, variant):
     network = network_with(architecture, weights)
     with without_residual_links(network), batch_statistics(network), BatchNormVariances(network, False) as seen:
         network(batch.inputs)
-    if min(seen.means) < NEARLY_CONSTANT:
+    if min(seen.means) < NEARLY_CONSTANT or general.value < HARDLY_MOVES:
         return  # rounding decides; the module's path leaves a batch norm that sees a constant out
     fast = zen_of_architecture(architecture, batch, weights, variant=variant)
-    rounding = 1e-14 * math.exp(-min(general.value, 0))  # of a map that hardly moves, against how far it moves
+    rounding = 1e-14 * math.exp(-min(general.value, 0))  # of a map that moves little, against how far it moves
     assert fast == pytest.approx(general.value, rel=1e-8, abs=1e-8 + rounding)
 
 
