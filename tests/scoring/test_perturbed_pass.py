@@ -9,15 +9,11 @@ from hypothesis import strategies as st
 
 import zeroshot_nas as zs
 from tests.strategies import architectures
-from zeroshot_nas.network.module import Conv2d, without_residual_links
+from zeroshot_nas.network.module import Conv2d
 from zeroshot_nas.proxies.zen import zen_of_architecture
-from zeroshot_nas.scoring.batch_norm import BatchNormVariances, batch_statistics
 from zeroshot_nas.scoring.perturbed_pass import count_weights, gaussian_weights
 
 VARIANTS = ("paper", "l1", "zennas")
-NEARLY_CONSTANT = 1e-9
-"""Variance below which rounding shows, since the two paths lay their arrays out in another order."""
-
 HARDLY_MOVES = -12.0
 """Score below which the map's change is of the size of rounding."""
 
@@ -49,11 +45,8 @@ def test_it_equals_the_general_path_in_double_precision(architecture, variant):
     general = zs.score(network_with(architecture, weights), "zen", batch=batch, init="keep", variant=variant)
     if not general.ok:
         return  # a batch norm of one position and two equal images: undefined on either path
-    network = network_with(architecture, weights)
-    with without_residual_links(network), batch_statistics(network), BatchNormVariances(network, False) as seen:
-        network(batch.inputs)
-    if min(seen.means) < NEARLY_CONSTANT or general.value < HARDLY_MOVES:
-        return  # rounding decides; the module's path leaves a batch norm that sees a constant out
+    if general.value < HARDLY_MOVES:
+        return  # rounding decides
     fast = zen_of_architecture(architecture, batch, weights, variant=variant)
     rounding = 1e-14 * math.exp(-min(general.value, 0))  # of a map that moves little, against how far it moves
     assert fast == pytest.approx(general.value, rel=1e-8, abs=1e-8 + rounding)
