@@ -149,7 +149,7 @@ def _by_tensor(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], ro
                 if abs(float(parts.sum() - first.detach())) > _LINEAR * float(parts.abs().sum()):
                     return None  # a function on the way is differentiable once, and says nothing
                 jacobian[:, :, column] = row
-        except (RuntimeError, NotImplementedError):
+        except (RuntimeError, NotImplementedError):  # no second derivative somewhere: the other way is taken
             return None
     return jacobian
 
