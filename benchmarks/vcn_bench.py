@@ -637,12 +637,20 @@ class Runs:
         self.done[task] = line
 
 
+def side_by_side(entries: Iterable[Entry]) -> list[Entry]:
+    """All kinds advance evenly, so that the networks which are trained at any time are a fair sample of the plan."""
+    kinds = by_kind_of(entries)
+    place = {
+        entry.name: (number + 0.5) / len(members) for members in kinds.values() for number, entry in enumerate(members)
+    }
+    return sorted(itertools.chain(*kinds.values()), key=lambda entry: place[entry.name])
+
+
 def short_tasks(plan: Sequence[Entry], budget: str) -> list[Task]:
-    """Every network of a budget once, and right behind it every third a second time."""
-    tasks = []
-    for index, each in enumerate(entry for entry in plan if entry.budget == budget):
-        tasks += [Task(each.name, seed, "short") for seed in ((0, 1) if index % 3 == 0 else (0,))]
-    return tasks
+    """Every network of a budget once, then every third a second time."""
+    own = [entry for entry in plan if entry.budget == budget]
+    again = [entry for index, entry in enumerate(own) if index % 3 == 0]
+    return [Task(entry.name, seed, "short") for seed, part in enumerate((own, again)) for entry in side_by_side(part)]
 
 
 def long_tasks(plan: Sequence[Entry], runs: Runs) -> list[Task]:
@@ -723,8 +731,8 @@ def summarize(plan: Sequence[Entry], runs: Runs) -> None:
         ranked = sorted(mean, key=lambda name: -mean[name])
         print(f"\n## {budget}, {protocol}: {len(mean)} networks, {sum(map(len, values.values()))} trainings\n")
         print("| kind | networks | mean | best | median |\n|---|---|---|---|---|")
-        for kind, members in by_kind(ranked, entries).items():
-            each = [mean[name] for name in members]
+        for kind, members in by_kind_of(entries[name] for name in ranked).items():
+            each = [mean[entry.name] for entry in members]
             print(
                 f"| {kind} | {len(each)} | {statistics.mean(each):.2f} | {max(each):.2f} | {each[len(each) // 2]:.2f} |"
             )
@@ -739,10 +747,10 @@ def summarize(plan: Sequence[Entry], runs: Runs) -> None:
         print_taus(ranked, mean, entries)
 
 
-def by_kind(names: Iterable[str], entries: Mapping[str, Entry]) -> dict[str, list[str]]:
-    kinds: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        kinds[entries[name].kind].append(name)
+def by_kind_of(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    kinds: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        kinds[entry.kind].append(entry)
     return dict(sorted(kinds.items()))
 
 
