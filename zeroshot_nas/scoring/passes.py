@@ -335,13 +335,15 @@ class RecordedPass:
 
     def _relu(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
         x = args[0] if args else kwargs["input"]
-        result = self._kept.keep(torch.relu(x))
+        is_in_place = func.__name__ == "relu_" or kwargs.get("inplace") or True in args[1:]
+        given = self._kept.before_change(x) if is_in_place else x
+        result = self._kept.keep(torch.relu(given))
         if "relus" in self._reads:
             self._relus.append(result.detach() > 0)
             self._last_relu = result
-        if func.__name__ == "relu_" or kwargs.get("inplace") or True in args[1:]:
-            self._kept.replace(x, result)
-        return result
+        if is_in_place:
+            self._kept.replace(given, result)
+        return self._kept.current(x) if is_in_place else result
 
     def _hook(self, names: int) -> Callable[[nn.Module, Any, Any], None]:
         """Keeps every module's output, so that what runs does not depend on what is read, and notes those that are."""
