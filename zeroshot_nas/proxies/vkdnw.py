@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.scoring.autograd_graph import nodes_behind
 from zeroshot_nas.scoring.batch_norm import running_statistics
 from zeroshot_nas.scoring.interception import intercepted
 from zeroshot_nas.scoring.passes import expected_logits
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
+from zeroshot_nas.scoring.twice import hardsigmoid, linear
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,6 @@ else:
     nn = LazyModule("torch.nn")
 
 Variant: TypeAlias = Literal["paper", "authors"]
-_Map: TypeAlias = "Callable[[Tensor], Tensor]"
 
 MAX_TENSORS = 128
 """How many parameter tensors are read, as in the paper."""
@@ -328,6 +328,8 @@ class _FirstElements:
             return self._linear(*args, **kwargs)
         if func is nn.functional.batch_norm:
             return self._batch_norm(*args, **kwargs)
+        if self.twice and func is nn.functional.hardsigmoid and not kwargs.get("inplace") and len(args) == 1:
+            return hardsigmoid(*args)
         return func(*args, **kwargs)
 
     def _convolution(
@@ -467,26 +469,8 @@ def _linear_convolution(
         result: Tensor = operator(gradient, like, weight, None, *sizes, False, [0] * axes, groups, needed)[0]
         return result
 
-    output: Tensor = _linear_map().apply(x, forward, adjoint)  # type: ignore[no-untyped-call]
+    output = linear(x, forward, adjoint)
     return output if bias is None else output + bias.view(-1, *[1] * axes)
-
-
-@cache
-def _linear_map() -> type[torch.autograd.Function]:
-    class LinearMap(torch.autograd.Function):  # here: who derives from a class must load it
-        """``(x, map, adjoint) -> map(x)``, differentiable as often as one likes."""
-
-        @staticmethod
-        def forward(context: Any, x: Tensor, linear: _Map, adjoint: _Map) -> Tensor:
-            context.maps = linear, adjoint
-            return linear(x)
-
-        @staticmethod
-        def backward(context: Any, *gradients: Tensor) -> Any:
-            linear, adjoint = context.maps
-            return LinearMap.apply(gradients[0], adjoint, linear), None, None  # type: ignore[no-untyped-call]
-
-    return LinearMap
 
 
 def _constant(parameter: Tensor) -> Tensor:
@@ -504,16 +488,5 @@ def _along(value: int | Sequence[int], axis: int) -> int:
 def _in_graph(output: Tensor, parameters: Sequence[Tensor]) -> list[int]:
     """Which parameters an output's graph leads to."""
     index = {id(parameter): position for position, parameter in enumerate(parameters)}
-    found = set()
-    pending: list[Any] = [output.grad_fn]
-    seen = {None, output.grad_fn}
-    while pending:
-        function = pending.pop()
-        for following, _ in () if function is None else function.next_functions:
-            position = index.get(id(getattr(following, "variable", None)))
-            if position is not None:
-                found.add(position)
-            if following not in seen:
-                seen.add(following)
-                pending.append(following)
-    return sorted(found)
+    leaves = (getattr(node, "variable", None) for node in nodes_behind([output]))
+    return sorted({index[id(leaf)] for leaf in leaves if id(leaf) in index})
