@@ -54,7 +54,7 @@ def test_a_chains_sums_are_those_of_its_convolutions(seed, name, size):
     chain = propagate_chain(zs.get_space(name, input_size=size).sample(random.Random(seed)))
     assert chain is not None
     terms = chain.terms()
-    assert chain.effective_sums() == pytest.approx((terms.A, terms.R, terms.Z), rel=1e-9)
+    assert chain.effective_sums() == pytest.approx((terms.A, terms.R, terms.resolutions, terms.Z), rel=1e-9)
 
 
 @settings(deadline=None)

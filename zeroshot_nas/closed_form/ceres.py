@@ -31,13 +31,14 @@ DEPTH_POWER = 0.25
 def ceres(architecture: Architecture, *, images: int = IMAGES, steps: int = STEPS) -> ScoreValue:
     r"""Capacity and expressivity by resolution, in closed form; higher is better. A score of this project's own.
 
-    .. math:: R + \log(\tfrac12 + Z) - 2 \log(1 + B/A) - \frac{(D_f - D)_+ + (D_b - D)_+}{D}
+    .. math:: \frac{2 \log K + \sum_r R_r}{n + 1} + \log(\tfrac12 + Z) - 2 \log(1 + B/A)
+        - \frac{(D_f - D)_+ + (D_b - D)_+}{D}
 
     For a convolution with n weights, of which a are effective (independent inputs times independent outputs, without
     what a larger parallel one repeats), and an output of L^2 positions, through which f independent channels get:
 
-    - R, the mean over resolutions of :math:`2 \log \sum L \sqrt a`: each resolution has to be served, and layers
-      there add up in amplitude;
+    - :math:`R_r = 2 \log \sum L \sqrt a` over the layers of one of the n resolutions, which add up in amplitude; each
+      resolution has to be served, and so has the classifier's, whose K classes are its directions;
     - :math:`Z = \sum L \sqrt{f a / n}`, layers, as far as their weights and channels are independent: expressivity;
     - :math:`A = \sum a` against :math:`B = \tfrac12 N \log_2 K` for N images of K classes: how many weights of two
       bits hold all labels. More are of little use, fewer are the limit;
@@ -53,7 +54,7 @@ def ceres(architecture: Architecture, *, images: int = IMAGES, steps: int = STEP
         steps: Training steps T.
 
     Returns:
-        The score, with A, R, Z, D_f and D_b as its ``.details``.
+        The score, with A, R (the sum over resolutions), their number, Z, D_f and D_b as its ``.details``.
 
     Raises:
         UndefinedScoreError: No path leads from the input to the output, or an operation has no rule.
@@ -63,7 +64,7 @@ def ceres(architecture: Architecture, *, images: int = IMAGES, steps: int = STEP
         >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperResK3K3(16,32,2,16,1)", (3, 16, 16))
         >>> score = ceres(net)
         >>> round(score, 3), round(score.details["A"]), ceres(net, images=1_000) > score
-        (11.484, 5152, True)
+        (8.594, 5347, True)
     """
     check_counts(1, ProxyError, images=images, steps=steps)
     chain = propagate_chain(architecture)
@@ -100,10 +101,12 @@ def score_of(terms: Chain | CetTerms, num_classes: int, images: int, steps: int)
     if isinstance(terms, Chain):
         sums, depths = terms.effective_sums(), (terms.depth_forward, terms.depth_backward)
     else:
-        sums, depths = (terms.A, terms.R, terms.Z), (terms.D_f, terms.D_b)
-    weights, width, layers = sums
-    needed = images * math.log2(max(num_classes, 2)) / BITS_PER_WEIGHT
+        sums, depths = (terms.A, terms.R, terms.resolutions, terms.Z), (terms.D_f, terms.D_b)
+    weights, logs, resolutions, layers = sums
+    classes = max(num_classes, 2)
+    width = (2 * math.log(classes) + logs) / (resolutions + 1)
+    needed = images * math.log2(classes) / BITS_PER_WEIGHT
     limit = PLAIN_DEPTH * (steps / STEPS) ** DEPTH_POWER
     beyond = sum([max(0.0, depth - limit) for depth in depths]) / limit
     value = width + math.log(0.5 + layers) - 2 * math.log1p(needed / weights) - beyond
-    return ScoreValue(value, dict(zip(("A", "R", "Z", "D_f", "D_b"), (*sums, *depths), strict=True)))
+    return ScoreValue(value, dict(zip(("A", "R", "resolutions", "Z", "D_f", "D_b"), (*sums, *depths), strict=True)))

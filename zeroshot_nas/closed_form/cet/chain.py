@@ -239,8 +239,8 @@ class Chain(NamedTuple):
         (u, h_u), (s, h_s) = sum_and_entropy(uses.values()), sum_and_entropy(transmissions.values())
         return score_u(u, h_u, s, h_s, self.depth_forward, self.depth_backward)
 
-    def effective_sums(self) -> tuple[float, float, float]:
-        """A, R and Z of `CetTerms`."""
+    def effective_sums(self) -> tuple[float, float, float, float]:
+        """A, R, resolutions and Z of `CetTerms`."""
         by_resolution, directions, layers = dict[int, float](), 0.0, 0.0
         for block, x, y in zip(self.back, self.entering, self.arriving, strict=True):
             for positions, rows in block.runs:
@@ -254,7 +254,7 @@ class Chain(NamedTuple):
                     layers += math.sqrt(through * used / (conv.out_channels * conv.fan_in * positions))
                 by_resolution[positions] = by_resolution.get(positions, 0.0) + total
         logs = [math.log(total) for total in by_resolution.values()]
-        return directions, 2 * sum(logs) / len(logs), layers
+        return directions, 2 * sum(logs), len(logs), layers
 
     def value(self, variant: Variant = "u") -> ScoreValue:
         """The score, with the terms as its details.

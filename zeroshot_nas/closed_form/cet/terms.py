@@ -139,7 +139,8 @@ class CetTerms:
         D_f: Layers of a plain chain that keeps as small a share of its output linear in the image.
         D_b: Layers of a plain chain whose gradient grows as much.
         A: Effective weights, independent inputs times independent outputs; with those that read the image.
-        R: Mean over resolutions of 2 log of the sum of L sqrt(a), of convolutions with sides L and a effective weights.
+        R: Sum over resolutions of 2 log of the sum of L sqrt(a), of convolutions with sides L and a effective weights.
+        resolutions: Number of resolutions.
         Z: Sum of L sqrt(f a / n): f is how many independent channels get through, n the number of weights.
     """
 
@@ -157,6 +158,7 @@ class CetTerms:
     D_b: float
     A: float
     R: float
+    resolutions: float
     Z: float
 
     @classmethod
@@ -238,7 +240,7 @@ def network_terms(
         "D_f": depth_forward,
         "D_b": depth_backward,
         "A": _totals(nets, columns.directions, size),
-        "R": _mean_logs(nets, np.sqrt(columns.directions * columns.positions), columns.positions, size),
+        **_logs(nets, np.sqrt(columns.directions * columns.positions), columns.positions, size),
         "Z": _totals(nets, np.sqrt(columns.positions * columns.throughput * columns.efficiency), size),
     }
     counts = np.bincount(nets, minlength=size).tolist()
@@ -267,14 +269,16 @@ def _entropies(nets: NDArray[np.intp], values: Array, resolutions: Array, size: 
     return -_totals(owners, shares * np.log(np.maximum(shares, _TINY)), size)
 
 
-def _mean_logs(nets: NDArray[np.intp], values: Array, resolutions: Array, size: int) -> Array:
-    """Twice the mean over a network's resolutions of the logarithm of the sum of its values there."""
+def _logs(nets: NDArray[np.intp], values: Array, resolutions: Array, size: int) -> dict[str, Array]:
+    """Twice the sum over a network's resolutions of the logarithm of the sum of its values there, and their number."""
     all_resolutions, place = np.unique(resolutions, return_inverse=True)
     width = len(all_resolutions)
     totals = _totals(nets * width + place, values, size * width)
-    owners = np.repeat(np.arange(size), width)[totals > 0]
-    present = totals[totals > 0]
-    return 2 * _totals(owners, np.log(present), size) / np.maximum(_totals(owners, np.ones(len(owners)), size), 1)
+    owners, present = np.repeat(np.arange(size), width)[totals > 0], totals[totals > 0]
+    return {
+        "R": 2 * _totals(owners, np.log(present), size),
+        "resolutions": _totals(owners, np.ones(len(owners)), size),
+    }
 
 
 def sum_and_entropy(parts: Collection[float]) -> tuple[float, float]:
