@@ -796,7 +796,7 @@ def _exhibits() -> Iterable[tuple[str, Exhibit]]:
         Exhibit(
             calls(_indexed, stem=stem, block=block, fc=classifier),
             calls(_indexed_plainly, stem=stem, block=block, fc=classifier),
-            differs=("cet",),  # which reads no slices, as the plain network has
+            differs=("cet", "ceres"),  # which reads no slices, as the plain network has
         ),
     )
     yield "parts of a joined map in place", Exhibit(lambda: Ghosts(True), lambda: Ghosts(False))
