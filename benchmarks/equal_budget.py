@@ -3,15 +3,15 @@
     python benchmarks/equal_budget.py --tables path/to/tables            # some five minutes of one core
     python benchmarks/equal_budget.py --tables path/to/tables --quick    # 60 networks of each: shows that it runs
 
-Of each benchmark at most 2,000 networks, drawn with seed 0, are scored by closed forms: CET and its variant p, Zen-score
-(where a network has one), parameters, FLOPs and layers. Where the table has scores that other people computed, these
-stand beside ours, in italics; a score of theirs that failed is worse than all. For each the figures are those
-of `zeroshot_nas.nasbench.equal_budget`. TransNAS-Bench-101's networks are scored once, with the images and the head of
-``class_scene``, for all tasks; what a task's network costs is then the table's, since heads differ.
+Of each benchmark at most 2,000 networks, drawn with seed 0, are scored by closed forms: CET and its variant p,
+Zen-score (where a network has one), parameters, FLOPs and layers. Where the table has scores that other people
+computed, these stand beside ours, in italics; a score of theirs that failed is worse than all. For each the figures are
+those of `zeroshot_nas.nasbench.equal_budget`. TransNAS-Bench-101's networks are scored once, with the images and the
+head of ``class_scene``, for all tasks; what a task's network costs is then the table's, since heads differ.
 
-Needs tables on disk: ``nb201_results``, ``nb201_proxies``, ``nb201_hardware``, ``nbmacro_results``, ``nats_sss_cifar10``,
-``nb101_proxies``, ``nb301_proxies``, ``tnb101_micro_proxies`` and ``tnb101_macro_proxies``, each ``.csv.gz``. The folder
-is given by ``--tables`` or by the environment variable ``NASBENCH_TABLES``. Results go to
+Needs tables on disk: ``nb201_results``, ``nb201_proxies``, ``nb201_zen_all``, ``nb201_hardware``, ``nbmacro_results``,
+``nats_sss_cifar10``, ``nb101_proxies``, ``nb301_proxies``, ``tnb101_micro_proxies`` and ``tnb101_macro_proxies``, each
+``.csv.gz``. The folder is given by ``--tables`` or by the environment variable ``NASBENCH_TABLES``. Results go to
 ``benchmarks/results/equal_budget.json``, from which ``docs/make_pages.py`` writes ``docs/equal_budget.md``.
 """
 
@@ -83,7 +83,7 @@ def our_scores(space: zs.SearchSpace, texts: list[str], notation: str) -> Scores
 
 def their_scores(rows: list[Row]) -> Scores:
     """The columns of scores that a table has, and in which some score is not a failure."""
-    found = {f"{name}*": [float(row[name]) for row in rows] for name in THEIRS if name in rows[0]}
+    found = {f"{name}*": [float(row[name] or "nan") for row in rows] for name in THEIRS if name in rows[0]}
     found = {name: [math.nan if value == FAILED else value for value in values] for name, values in found.items()}
     return {name: values for name, values in found.items() if not np.isnan(values).all()}
 
