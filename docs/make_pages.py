@@ -231,7 +231,8 @@ def equal_budget_page() -> str:
         if part not in data:
             continue
         details = data[part]["details"]
-        lines += ["", f"## {title}", "", *textwrap.wrap(f"{about} {details['networks']:,} networks.", 116)]
+        said = f"{about} {details['networks']:,} networks; {_bins(details)}."
+        lines += ["", f"## {title}", "", *textwrap.wrap(said, 116)]
         lines += ["", *details["table"]]
         if "last_table" in details:
             lines += ["", "The autoencoder:", "", *details["last_table"]]
@@ -246,6 +247,15 @@ def equal_budget_page() -> str:
         measured += f"other work shared: {seconds:.0f} s in all."
         lines += ["", *textwrap.wrap(measured, 116)]
     return "\n".join([*lines, ""])
+
+
+def _bins(details: dict[str, Any]) -> str:
+    """How each cost was divided, in a benchmark of tasks that of the first."""
+    sweeps = details["sweeps"] if "sweeps" in details else next(iter(details["tasks"].values()))["sweeps"]
+    words = {True: "groups of exactly equal", False: "quantile bins of"}
+    names = {"flops": "FLOPs"}
+    kinds = [f"{each['bins']} {words[each['exact']]} {names.get(kind, kind)}" for kind, each in sweeps.items()]
+    return ", ".join(kinds).replace("_", " ")
 
 
 def _cell(score: dict[str, Any]) -> str:
