@@ -33,7 +33,7 @@ from common import Figure, Part, main
 import zeroshot_nas as zs
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.nasbench.agreement import kendall
-from zeroshot_nas.nasbench.equal_budget import equal_budgets
+from zeroshot_nas.nasbench.equal_budget import EqualBudget, equal_budgets
 from zeroshot_nas.nasbench.table import DATASET_IMAGES
 
 CELLS, SEED, RESAMPLES, LEVEL = 2_000, 0, 400, 0.95
@@ -95,15 +95,20 @@ def figures_of(scores: Scores, accuracy: list[float], costs: Mapping[str, list[f
     overall = {name: kendall(values, accuracy) for name, values in scores.items()}
     return {
         "networks": len(accuracy),
-        "sweeps": {kind: asdict(sweep) for kind, sweep in sweeps.items()},
+        "sweeps": {kind: {**asdict(sweep), "random": _kept(sweep.random)} for kind, sweep in sweeps.items()},
         "scores": {
             name: {
                 "kendall": None if math.isnan(overall[name]) else overall[name],
-                **{kind: asdict(each) for kind, each in kinds.items()},
+                **{kind: _kept(each) for kind, each in kinds.items()},
             }
             for name, kinds in equal.items()
         },
     }
+
+
+def _kept(figures: EqualBudget) -> dict[str, Any]:
+    """What the results hold: budget by budget the regret of the first choice alone, so that the file stays small."""
+    return {name: value for name, value in asdict(figures).items() if name != "regrets_of_five"}
 
 
 def part_of(name: str, details: dict[str, Any]) -> Part:
