@@ -11,10 +11,10 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/search_and_train.py --out runs/demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 
 coverage: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --cov --cov-report term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal --cov --cov-report term:skip-covered
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -44,8 +44,8 @@ from zeroshot_nas.closed_form.zen import zen_closed_form
 from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.seeding import python_rng, torch_generator
 from zeroshot_nas.errors import UndefinedScoreError
-from zeroshot_nas.proxies.cet import measure_cet
 from zeroshot_nas.scoring.engine import score
+from zeroshot_nas.scoring.measured_cet import measure_cet
 from zeroshot_nas.spaces.base import SearchSpace
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 from zeroshot_nas.spaces.nasbench_macro import NASBenchMacro

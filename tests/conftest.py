@@ -10,5 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: threads cost mor
 # a shell that runs the tests in the background has them ignore Ctrl-C, which some of them send
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("default", max_examples=50, deadline=None, derandomize=True)
+# pytest --hypothesis-profile thorough tries other examples each time, and more of them
+settings.register_profile("default", max_examples=25, deadline=None, derandomize=True)
+settings.register_profile("thorough", max_examples=250, deadline=None)
 settings.load_profile("default")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 REDUCED = Path(__file__).with_name("golden")
-"""The copy that comes with the tests."""
+"""The copy of two networks that comes with the tests."""
 
 FULL = Path(__file__).parent.parent / "../shared/data/golden"
 """The whole data set, where a checkout has it beside it."""
 
-FOLDERS = [folder for folder in (REDUCED, FULL) if (folder / "golden.json").exists()]
+FOLDER = FULL if (FULL / "golden.json").exists() else REDUCED
+"""What the tests read: the copy is part of the whole, so that no value is checked twice."""
 
 
 class SpecNetwork(nn.Module):
@@ -28,8 +30,8 @@ class SpecNetwork(nn.Module):
 
     def __init__(self, nodes: Sequence[Mapping[str, Any]], adds_as_modules: bool = False) -> None:
         super().__init__()
-        self.nodes = list(nodes)
-        for node in self.nodes:
+        self.nodes = lambda: nodes  # a function: a copy of the network does not copy the spec
+        for node in nodes:
             if node["op"] == "add" and adds_as_modules:
                 self.add_module(node["name"], Add())
             elif node["op"] not in ("add", "scale"):
@@ -37,7 +39,7 @@ class SpecNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         values = {"x": x}
-        for node in self.nodes:
+        for node in self.nodes():
             inputs = [values[name] for name in node["in"]]
             if node["op"] == "add" and not hasattr(self, node["name"]):
                 values[node["name"]] = _sum(inputs)
@@ -45,7 +47,7 @@ class SpecNetwork(nn.Module):
                 values[node["name"]] = inputs[0] * inputs[1]
             else:
                 values[node["name"]] = getattr(self, node["name"])(*inputs)
-        return values[self.nodes[-1]["name"]]
+        return values[self.nodes()[-1]["name"]]
 
 
 class GlobalAveragePool(nn.Module):
@@ -106,20 +108,18 @@ class Golden:
     """One network of the golden data.
 
     Args:
-        folder: Where ``golden.json`` and the arrays are.
         name: The network's.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        entry = read_index(folder)["nets"][name]
+    def __init__(self, name: str) -> None:
+        self.name, entry = name, read_index()["nets"][name]
         self.spec: dict[str, Any] = entry["spec"]
         self.scores: dict[str, dict[str, Any]] = entry["scores"]
-        with np.load(folder / entry["file"], allow_pickle=False) as arrays:
-            self.arrays = dict(arrays)
+        self.arrays = _arrays(FOLDER / entry["file"])
 
     def tensor(self, key: str, dtype: torch.dtype = torch.float64) -> Tensor:
-        """An array; integers keep their type."""
-        tensor = torch.from_numpy(self.arrays[key])
+        """A copy of an array; integers keep their type."""
+        tensor = torch.tensor(self.arrays[key])
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
     def build(
@@ -140,12 +140,19 @@ class Golden:
         return network
 
 
-def read_index(folder: Path) -> dict[str, Any]:
+@cache
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+@cache
+def read_index(folder: Path = FOLDER) -> dict[str, Any]:
     """``golden.json``: specs, scores and tolerances."""
     index: dict[str, Any] = json.loads((folder / "golden.json").read_text())
     return index
 
 
-def networks() -> list[tuple[Path, str]]:
-    """Every network of every copy of the data."""
-    return [(folder, name) for folder in FOLDERS for name in read_index(folder)["nets"]]
+def networks() -> list[str]:
+    """Every network of the data."""
+    return list(read_index()["nets"])

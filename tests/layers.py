@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import zeroshot_nas
@@ -71,15 +72,16 @@ class Module:
         return room_of(self.name)
 
 
-def modules() -> list[Module]:
-    """Every file of the package, by path."""
+@cache
+def modules() -> tuple[Module, ...]:
+    """Every file of the package, by path; read once."""
     found = []
     for path in sorted(ROOT.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         is_package = parts[-1] == "__init__"
         name = ".".join(parts[:-1] if is_package and len(parts) > 1 else parts)
         found.append(Module(name, is_package, ast.parse(path.read_text())))
-    return found
+    return tuple(found)
 
 
 def imported_names(module: Module) -> Iterator[str]:

@@ -127,3 +127,10 @@ def test_timm_families(tmp_path):
     families = part["details"]["families"]
     assert families["ResNet"]["scores"]["params"]["value"] == families["ResNet"]["params"]
     assert "batch norm" in families["ViT"]["scores"]["zen"]["reason"]
+
+
+def test_ceres(tmp_path):
+    printed = run("ceres.py", "--quick", "--tables", tmp_path, "--cache", tmp_path)
+    taus = dict(line.strip("| ").rsplit(" | ", 1) for line in printed.splitlines()[2:])
+    assert {"ceres", "cet", "params", "layers"} < set(taus)
+    assert float(taus["ceres"]) > float(taus["cet"])

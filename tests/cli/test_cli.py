@@ -334,14 +334,21 @@ def test_calibrate_search_and_measure(run, tmp_path, monkeypatch, backend):
         assert json.loads(measured)[0]["batch_size"] == 3
 
 
-@pytest.mark.parametrize("name", list_export_formats())
-def test_an_exported_file_is_used_and_timed_or_refused_in_a_line(run, tmp_path, name):
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder with one network in every format."""
+    folder = tmp_path_factory.mktemp("exported")
     network = zs.build(zs.Architecture.from_string(NET, (1, 8, 8), num_classes=3))
     noise, labels = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
     data = zs.ImageData(noise, labels, noise, labels, ("ant", "bee", "cat"), "noise")
-    zs.export_network(network, tmp_path, formats=sorted({"onnx", name}), data=data)
+    zs.export_network(network, folder, formats=list_export_formats(), data=data)
+    return folder
+
+
+@pytest.mark.parametrize("name", list_export_formats())
+def test_an_exported_file_is_used_and_timed_or_refused_in_a_line(run, tmp_path, exported, name):
     Image.new("L", (12, 9), 90).save(tmp_path / "a.png")
-    file = tmp_path / FORMATS[name].file
+    file = exported / FORMATS[name].file
     code, out, err = run("predict", file, tmp_path / "a.png", "--json")
     timed, shown, said = run("latency", "measure", file, "--seconds", "0.01", "--json")
     if file.suffix == ".onnx":

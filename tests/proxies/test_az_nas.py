@@ -448,8 +448,8 @@ def test_sides_that_are_no_multiples(case):
 @pytest.mark.parametrize("name", zs.list_spaces())
 def test_every_space_at_odd_sides_has_all_parts(name, size):
     space = zs.get_space(name, input_size=size, num_classes=3)
-    drawn = sorted((space.sample(python_rng(7, index)) for index in range(3)), key=lambda net: zs.cost(net).flops)
-    for scores in zs.score_pool(drawn[:2], "az_nas", repeats=1, batch_size=2):
+    least = min((space.sample(python_rng(7, index)) for index in range(3)), key=lambda net: zs.cost(net).flops)
+    for scores in zs.score_pool([least], "az_nas", repeats=1, batch_size=2):
         assert {key: score.reason for key, score in scores.items() if not score.ok} == {}
 
 

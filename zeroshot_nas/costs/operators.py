@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts a loss of its own on import
-    from fvcore.nn.jit_handles import get_shape
+    from fvcore.nn import jit_handles
 
 _ELEMENTWISE = ("batch_norm", "group_norm", "layer_norm", "instance_norm", "adaptive_avg_pool", "avg_pool", "upsample")
 """Operators that fvcore gives a cost, but that the field's FLOPs (multiply-adds of linear maps) leave out."""
@@ -70,7 +71,7 @@ def is_free(name: str) -> bool:
 
 def _shape(value: Any) -> list[int]:
     """Of a tensor in a traced graph."""
-    return list(get_shape(value))
+    return list(jit_handles.get_shape(value))
 
 
 def _attention(inputs: Sequence[Any], _: Sequence[Any]) -> int:
@@ -99,7 +100,28 @@ def _dot(inputs: Sequence[Any], _: Sequence[Any]) -> int:
     return math.prod(_shape(inputs[0]))
 
 
-RULES: dict[str, Callable[[Sequence[Any], Sequence[Any]], int]] = {
+ACTIVATIONS = "activations"
+"""Name under which the outputs of linear maps are counted."""
+
+
+def _with_outputs(rule: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Counter[str]]:
+    """A rule of fvcore for a linear map, which counts its outputs too: one trace gives both."""
+
+    def count(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
+        flops = rule(inputs, outputs)  # a number, or numbers by name
+        total = sum(flops.values()) if isinstance(flops, Counter) else flops
+        return Counter({"linear map": total, ACTIVATIONS: math.prod(_shape(outputs[0]))})
+
+    return count
+
+
+RULES: dict[str, Callable[[Sequence[Any], Sequence[Any]], int | Counter[str]]] = {
+    "aten::_convolution": _with_outputs(jit_handles.conv_flop_jit),
+    "aten::addmm": _with_outputs(jit_handles.addmm_flop_jit),
+    "aten::bmm": _with_outputs(jit_handles.bmm_flop_jit),
+    "aten::einsum": _with_outputs(jit_handles.einsum_flop_jit),
+    "aten::matmul": _with_outputs(jit_handles.matmul_flop_jit),
+    "aten::linear": _with_outputs(jit_handles.linear_flop_jit),
     "aten::scaled_dot_product_attention": _attention,
     **dict.fromkeys(("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu"), _recurrent),
     "aten::bilinear": _bilinear,
@@ -107,4 +129,5 @@ RULES: dict[str, Callable[[Sequence[Any], Sequence[Any]], int]] = {
     "aten::addbmm": _batched_product,
     **dict.fromkeys(("aten::mv", "aten::dot", "aten::vdot", "aten::inner"), _dot),
 }
-"""Multiply-adds of operators that fvcore has no rule for: ``(inputs, outputs)`` of a traced graph to a number."""
+"""Multiply-adds of operators that fvcore has no rule for, and of linear maps with their outputs (activations):
+``(inputs, outputs)`` of a traced graph to a number, or numbers by name."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.scoring.autograd_graph import nodes_behind
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 if TYPE_CHECKING:
@@ -245,12 +246,17 @@ def grasp(network: nn.Module, batch: Batch, /) -> float:
         >>> score(net, "grasp", input_size=(3, 8, 8)).ok
         True
     """
-    run = batch.passes(network)
+    run = batch.passes(network).differentiable_twice
     loss, weights = run.loss, run.weights
     if not weights:
         return _total([], "grasp")
     found = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
     gradients = [each for each in found if each is not None and each.requires_grad]
+    if any(node.name() == "torch::autograd::Error" for node in nodes_behind(gradients)):  # which autograd passes by
+        raise ProxyError(
+            "grasp differentiates twice, and the module calls a function marked @once_differentiable, which has no "
+            "second derivative: call another function there, or use another proxy"
+        )
     constants = [each.detach() for each in gradients]
     # the graph of the shared forward pass stays for other proxies
     products = torch.autograd.grad(gradients, weights, constants, retain_graph=True, allow_unused=True)

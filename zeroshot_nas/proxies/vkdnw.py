@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.scoring.autograd_graph import nodes_behind
 from zeroshot_nas.scoring.batch_norm import running_statistics
 from zeroshot_nas.scoring.interception import intercepted
+from zeroshot_nas.scoring.passes import expected_logits
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
+from zeroshot_nas.scoring.twice import hardsigmoid, linear
 
 if TYPE_CHECKING:
     import torch
@@ -62,9 +65,9 @@ def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "authors") 
     Cost: a forward pass, and for each class but one (with a linear classifier for each of its features, where those are
     fewer) a backward pass down to the layers' outputs. The derivatives for single weights follow from those and the
     layers' inputs, an image at a time. Where a parameter belongs to anything but one convolution, linear layer or batch
-    norm, the derivatives of each image are computed by themselves, which takes several times as long; or, with more
-    classes than such parameters, by a pass for each of these, from its layer to the logits: a gradient is linear in
-    what arrives at the logits, so that the gradient of one of its entries for that is a row of the Jacobian.
+    norm, the derivatives of each image are computed by themselves, which takes several times as long; or, with
+    more classes than such parameters, by a pass for each of these, from its layer to the logits. So are all derivatives
+    where classes would take more than 128 passes.
 
     Departures from the authors' code, in both variants: eigenvalues in double precision, and those that are rounding
     errors count as 0.
@@ -86,71 +89,128 @@ def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "authors") 
 
 def _rows(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], variant: Variant) -> Tensor:
     """Rows whose products sum to the Fisher information of all images: each Jacobian times a factor of the middle."""
-    derivatives = _FirstElements(tensors, len(inputs))
-    with torch.enable_grad(), intercepted(derivatives):
-        logits = network(inputs.detach())
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
-        got = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ProxyError(f"expected logits (N, num_classes) from {type(network).__name__}, got {got}")
-    if derivatives.mixes_images:
-        raise ProxyError("vkdnw runs each image by itself, and a batch norm of the module has no running statistics")
-    factor = _factor(logits.detach(), variant)
-    others = _in_graph(logits, tensors)
-    targets = derivatives.outputs if others else derivatives.sources
-    deep, features = factor.shape[1], targets
-    if derivatives.last_linear is not None and derivatives.last_linear[0] is logits:
-        _, edge, weight = derivatives.last_linear
-        deep, features = min(deep, weight.shape[1]), [edge]
-        factor = _confined(factor, weight)
-    rows = torch.zeros(factor.shape[1], len(inputs), len(tensors), dtype=torch.float64, device=factor.device)
-    for row, cotangent in enumerate(factor.unbind(1) if targets else ()):
-        derivatives.columns.zero_()
-        reached = targets if row < deep else features
-        torch.autograd.grad(logits, reached, cotangent, retain_graph=True, allow_unused=True)  # type: ignore[arg-type]  # tensors and edges mixed, which it takes
-        rows[row] = derivatives.columns
+    run = _run(network, inputs.detach(), _FirstElements(tensors, len(inputs)))
+    factor = _factor(run.logits.detach(), variant)
+    passes = factor.shape[1]
+    if run.classifier is not None:
+        passes = min(passes, run.classifier[1].shape[1])
+        factor = _confined(factor, run.classifier[1])
+    if passes > MAX_TENSORS:
+        del run  # and its graph: the other way keeps one of its own
+        jacobian = _by_tensor(network, inputs, tensors)
+        if jacobian is not None:
+            return (factor.double() @ jacobian).transpose(0, 1).flatten(0, 1)
+        run = _run(network, inputs.detach(), _FirstElements(tensors, len(inputs)))
+    rows = _by_class(run, factor, passes)
+    others = run.others
     if others:
-        rows[:, :, others] = _of_others(network, inputs, [tensors[index] for index in others], factor)
+        jacobian = _by_tensor(network, inputs, tensors, others) if len(others) <= factor.shape[1] else None
+        if jacobian is None:
+            rows[:, :, others] = _by_image(network, inputs, [tensors[index] for index in others], factor).double()
+        else:
+            rows[:, :, others] = (factor.double() @ jacobian).transpose(0, 1)
     return rows.flatten(0, 1)
 
 
-def _of_others(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], factor: Tensor) -> Tensor:
-    """The rows for parameters of any kind, by whichever way takes fewer passes."""
-    jacobian = _by_tensor(network, inputs, tensors, factor.shape[1])
-    if jacobian is None:
-        return _by_image(network, inputs, tensors, factor).double()
-    return (factor.double() @ jacobian).transpose(0, 1)
+class _Run(NamedTuple):
+    """A forward pass whose hooks read derivatives.
+
+    Attributes:
+        logits: ``(N, classes)``.
+        derivatives: What the hooks read.
+        others: Which parameters they can't read, since those are part of the graph.
+        classifier: Of the linear layer that gave the logits the input and the weight; None where none did.
+    """
+
+    logits: Tensor
+    derivatives: _FirstElements
+    others: list[int]
+    classifier: tuple[GradientEdge, Tensor] | None
+
+    @property
+    def targets(self) -> list[Tensor | GradientEdge]:
+        """Where gradients end, so that a backward pass reaches every hook."""
+        return self.derivatives.outputs if self.others else self.derivatives.sources
 
 
-def _by_tensor(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], rows: int) -> Tensor | None:
-    """The Jacobian ``(N, classes, tensors)`` of all images from two passes a tensor, the second from its layer on.
+def _run(network: nn.Module, inputs: Tensor, derivatives: _FirstElements) -> _Run:
+    with torch.enable_grad(), intercepted(derivatives):
+        logits = network(inputs)
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
+        raise ProxyError(expected_logits(network, logits))
+    if derivatives.mixes_images:
+        raise ProxyError("vkdnw runs each image by itself, and a batch norm of the module has no running statistics")
+    last = derivatives.last_linear
+    classifier = last[1:] if last is not None and last[0] is logits else None
+    return _Run(logits, derivatives, _in_graph(logits, derivatives.parameters), classifier)
+
+
+def _by_class(run: _Run, factor: Tensor, passes: int) -> Tensor:
+    """Rows ``(classes - 1, N, tensors)`` for the parameters of calls, the first so many by a pass down to all calls."""
+    images, parameters = len(factor), len(run.derivatives.parameters)
+    rows = torch.zeros(factor.shape[1], images, parameters, dtype=torch.float64, device=factor.device)
+    targets = run.targets
+    features = targets if run.classifier is None else [run.classifier[0]]
+    for row, cotangent in enumerate(factor.unbind(1) if targets else ()):
+        run.derivatives.columns.clear()
+        reached = targets if row < passes else features
+        torch.autograd.grad(run.logits, reached, cotangent, retain_graph=True, allow_unused=True)  # type: ignore[arg-type]  # tensors and edges mixed, which it takes
+        for column, derivative in run.derivatives.columns.items():
+            rows[row, :, column] = derivative
+    return rows
+
+
+def _by_tensor(
+    network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], columns: Sequence[int] | None = None
+) -> Tensor | None:
+    """The Jacobian ``(N, classes, columns)`` of all images from a pass a tensor, each from its layer on.
+
+    A gradient is linear in what arrives at the logits, so that the gradient of one of its entries for that is a column
+    of the Jacobian.
+
+    Args:
+        network: The module.
+        inputs: The images.
+        tensors: The parameters.
+        columns: Which of them; None for all.
 
     Returns:
-        None where there are more tensors than rows, or the module can't be differentiated twice.
+        None where the module can't be differentiated twice.
     """
-    if len(tensors) > rows:
-        return None
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     inputs = inputs.detach().requires_grad_(inputs.is_floating_point())
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative
-        logits = network(inputs)
-        draw = torch.randn(logits.shape, generator=torch_generator(0), dtype=torch.float64)
-        cotangent = draw.to(logits).requires_grad_()
-        jacobian = torch.zeros(*logits.shape, len(tensors), dtype=torch.float64, device=logits.device)
+        run = _run(network, inputs, _FirstElements(tensors, len(inputs), twice=True))
+        draw = torch.randn(run.logits.shape, generator=torch_generator(0), dtype=torch.float64)
+        cotangent = draw.to(run.logits).requires_grad_()
+        firsts = run.derivatives.columns
         try:
             # the inputs' is asked for too: without it torch's group norm, channels last, crashes
-            found = torch.autograd.grad(logits, [*tensors, inputs], cotangent, create_graph=True, allow_unused=True)
-            for column, gradient in enumerate(found[: len(tensors)]):
-                if gradient is None:
-                    continue
-                first = gradient.flatten()[0]
-                row = torch.autograd.grad(first, cotangent, retain_graph=True)[0].double()
-                parts = row * cotangent.detach()
-                if abs(float(parts.sum() - first.detach())) > _LINEAR * float(parts.abs().sum()):
-                    return None  # a function on the way is differentiable once, and says nothing
-                jacobian[:, :, column] = row
+            asked = [*(tensors[index] for index in run.others), inputs, *run.targets]
+            found = torch.autograd.grad(run.logits, asked, cotangent, create_graph=True, allow_unused=True)  # type: ignore[arg-type]  # tensors and edges mixed
+            for index, gradient in zip(run.others, found, strict=False):
+                if gradient is not None:
+                    firsts[index] = firsts.get(index, 0) + gradient.flatten()[:1]
+            return _columns(firsts, cotangent, range(len(tensors)) if columns is None else columns)
         except (RuntimeError, NotImplementedError):  # no second derivative somewhere: the other way is taken
             return None
+        finally:
+            firsts.clear()  # the graph holds its hooks, and those this
+
+
+def _columns(firsts: Mapping[int, Tensor], cotangent: Tensor, columns: Sequence[int]) -> Tensor | None:
+    """The Jacobian's columns from gradients that are linear in a cotangent; None where one turns out not to be."""
+    jacobian = torch.zeros(*cotangent.shape, len(columns), dtype=torch.float64, device=cotangent.device)
+    for place, column in enumerate(columns):
+        if column not in firsts:
+            continue
+        first = firsts[column].sum()
+        row = torch.autograd.grad(first, cotangent, retain_graph=True)[0].double()
+        parts = row * cotangent.detach()
+        if abs(float(parts.sum() - first.detach())) > _LINEAR * float(parts.abs().sum()):
+            return None  # a function on the way is differentiable once, and says nothing
+        jacobian[:, :, place] = row
     return jacobian
 
 
@@ -238,24 +298,28 @@ class _FirstElements:
     Args:
         parameters: The parameters.
         images: How many images the network is run on.
+        twice: Whether what is read will be differentiated again.
 
     Attributes:
+        parameters: The parameters.
         mixes_images: Whether a batch norm used its batch's statistics.
         sources: Outputs of calls whose input depends on no call before: every gradient ends in one of them, unless
             parameters entered the graph elsewhere.
         outputs: The outputs of all calls.
         last_linear: The last linear layer whose input depends on a call before: output, input, weight.
-        columns: ``(images, parameters)``: what backward passes have added since it was last set to zero.
+        columns: ``(images,)`` of parameters, by their index: what backward passes have added since it was cleared.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], images: int) -> None:
+    def __init__(self, parameters: Sequence[Tensor], images: int, *, twice: bool = False) -> None:
+        self.parameters = parameters
+        self.twice = twice
         self.index = {id(parameter): index for index, parameter in enumerate(parameters)}
         self.mixes_images = False
         self.images = images
         self.sources: list[Tensor | GradientEdge] = []
         self.outputs: list[Tensor | GradientEdge] = []
         self.last_linear: tuple[Tensor, GradientEdge, Tensor] | None = None
-        self.columns = parameters[0].new_zeros(images, len(parameters))
+        self.columns: dict[int, Tensor] = {}
 
     def __call__(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if func in (torch.conv1d, torch.conv2d, torch.conv3d):
@@ -264,6 +328,8 @@ class _FirstElements:
             return self._linear(*args, **kwargs)
         if func is nn.functional.batch_norm:
             return self._batch_norm(*args, **kwargs)
+        if self.twice and func is nn.functional.hardsigmoid and not kwargs.get("inplace") and len(args) == 1:
+            return hardsigmoid(*args)
         return func(*args, **kwargs)
 
     def _convolution(
@@ -279,9 +345,15 @@ class _FirstElements:
     ) -> Tensor:
         if not self._is_batch(input) or input.dim() != weight.dim():
             return func(input, weight, bias, stride, padding, dilation, groups)
-        output = func(
-            input, _constant(weight), None if bias is None else _constant(bias), stride, padding, dilation, groups
-        )
+        weight_, bias_ = _constant(weight), None if bias is None else _constant(bias)
+        if (
+            self.twice
+            and not isinstance(padding, str)
+            and not any(each is not None and each.requires_grad for each in (weight_, bias_))
+        ):
+            output = _linear_convolution(input, weight_, bias_, stride, padding, dilation, groups)
+        else:
+            output = func(input, weight_, bias_, stride, padding, dilation, groups)
         taps: list[slice] = []  # of the input, where the kernel's first tap lies
         places: list[slice] = []  # of the output, where that tap is inside the input
         for axis, (before, after) in enumerate(zip(input.shape[2:], output.shape[2:], strict=True)):
@@ -354,16 +426,51 @@ class _FirstElements:
         # the graph holds the hook: if that held the graph's edges, the whole forward pass would never be freed
         columns, images = self.columns, self.images
 
-        def read(gradient: Tensor) -> None:
-            first = gradient.detach().select(axis, 0)
+        def add(column: int, derivative: Tensor) -> None:
+            of_images = derivative.reshape(images, -1).sum(1)
+            columns[column] = columns[column] + of_images if column in columns else of_images
+
+        def read(gradient: Tensor) -> None:  # with a graph where the backward pass makes one
+            first = gradient.select(axis, 0)
             if of_weight is not None:
-                columns[:, of_weight] += (first[:, *places] * factor).reshape(images, -1).sum(1)
+                add(of_weight, first[:, *places] * factor)
             if of_bias is not None:
-                columns[:, of_bias] += first.reshape(images, -1).sum(1)
+                add(of_bias, first)
 
         if of_weight is not None or of_bias is not None:
             output.register_hook(read)  # type: ignore[no-untyped-call]
         return output
+
+
+def _linear_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+) -> Tensor:
+    """A convolution with constant weights, whose second derivative costs no more than the first.
+
+    Torch's own works out what belongs to the weights too, a group at a time: a second for one depthwise layer.
+    """
+    axes = weight.dim() - 2
+    sizes = [[_along(each, axis) for axis in range(axes)] for each in (stride, padding, dilation)]
+    like = x.detach()  # of which convolution_backward reads the shape
+
+    def forward(given: Tensor) -> Tensor:
+        result: Tensor = torch.ops.aten.convolution(given, weight, None, *sizes, False, [0] * axes, groups)
+        return result
+
+    def adjoint(gradient: Tensor) -> Tensor:
+        needed = [True, False, False]
+        operator = torch.ops.aten.convolution_backward
+        result: Tensor = operator(gradient, like, weight, None, *sizes, False, [0] * axes, groups, needed)[0]
+        return result
+
+    output = linear(x, forward, adjoint)
+    return output if bias is None else output + bias.view(-1, *[1] * axes)
 
 
 def _constant(parameter: Tensor) -> Tensor:
@@ -381,16 +488,5 @@ def _along(value: int | Sequence[int], axis: int) -> int:
 def _in_graph(output: Tensor, parameters: Sequence[Tensor]) -> list[int]:
     """Which parameters an output's graph leads to."""
     index = {id(parameter): position for position, parameter in enumerate(parameters)}
-    found = set()
-    pending: list[Any] = [output.grad_fn]
-    seen = {None, output.grad_fn}
-    while pending:
-        function = pending.pop()
-        for following, _ in () if function is None else function.next_functions:
-            position = index.get(id(getattr(following, "variable", None)))
-            if position is not None:
-                found.add(position)
-            if following not in seen:
-                seen.add(following)
-                pending.append(following)
-    return sorted(found)
+    leaves = (getattr(node, "variable", None) for node in nodes_behind([output]))
+    return sorted({index[id(leaf)] for leaf in leaves if id(leaf) in index})

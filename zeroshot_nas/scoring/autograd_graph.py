@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,6 +30,17 @@ _ACTIVATIONS = {
 
 Node: TypeAlias = Any
 """A node of autograd's graph, which stands for one operation; torch states no type for what it saves."""
+
+
+def nodes_behind(outputs: Iterable[Tensor]) -> set[Node]:
+    """All operations that tensors were computed by, and the leaves that those read."""
+    pending: list[Node] = [output.grad_fn for output in outputs if output.grad_fn is not None]
+    found = set(pending)
+    while pending:
+        read = {node for node, _ in pending.pop().next_functions if node is not None} - found
+        found |= read
+        pending += read
+    return found
 
 
 class AutogradGraph:

@@ -6,7 +6,7 @@ import inspect
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -92,64 +92,108 @@ def _flag_in_place(func: Callable[..., Any]) -> int | None:
     return names.index("inplace") if "inplace" in names else None
 
 
+_OF_SHAPE = frozenset({"squeeze_", "swapaxes_", "swapdims_", "t_", "transpose_", "unsqueeze_"})
+"""Functions that change no value in place, but how a tensor lies."""
+
+
 @dataclass(slots=True)
 class _Tensor:
-    """What is known of a tensor: its version when it was kept, and what stands in its place."""
+    """What is known of a tensor: its version when it was kept, what stands in its place, and which views are kept."""
 
     reference: weakref.ref[Tensor]
     version: int | None = None
     replacement: Tensor | None = None
+    kept_views: list[weakref.ref[Tensor]] = field(default_factory=list)
 
 
 class KeptTensors:
     """Tensors that stay as they are: a function that would change one of them in place runs out of place.
 
-    The code that runs still holds the tensor that it meant to change. Wherever it hands that over, the new tensor takes
-    its place, as if it had been changed. References are weak, so that nothing lives longer for it.
+    The code that runs still holds the tensor that it meant to change, and others of the same memory: what that is a
+    view of, and its other views. Wherever it hands one of those over, a new tensor takes its place, as if it had been
+    changed. References are weak, so that nothing lives longer for it.
     """
 
     def __init__(self) -> None:
         self._by_id: dict[int, _Tensor] = {}  # a tensor that is gone takes its entry along, so that ids are of one each
+        self._has_replaced = False
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Keeps a tensor from now on."""
         entry = self._entry(tensor)
         if entry.version is None:
-            entry.version = tensor._version
+            with torch._C.DisableTorchFunction():
+                entry.version = tensor._version
+                if tensor._base is not None:
+                    self._entry(tensor._base).kept_views.append(entry.reference)
         return tensor
 
     def replace(self, tensor: Tensor, replacement: Tensor) -> None:
-        """From now on a tensor stands for another."""
-        self._entry(tensor).replacement = replacement
+        """From now on a tensor stands for another, and what shares its memory for what holds that."""
+        self._has_replaced = True
+        with torch._C.DisableTorchFunction():
+            if tensor._base is None:
+                self._entry(tensor).replacement = replacement
+            else:
+                self._entry(tensor._base).replacement = _written(tensor._base, tensor, replacement)
+
+    def before_change(self, tensor: Tensor) -> Tensor:
+        """What to compute a replacement from: gradients for kept views of its memory pass through them."""
+        with torch._C.DisableTorchFunction():
+            base = tensor if tensor._base is None else tensor._base
+            views = [view for reference in self._entry(base).kept_views if (view := reference()) is not None]
+        for view in views:
+            self.replace(self.current(view), view)
+        return self.current(tensor)  # type: ignore[no-any-return]
 
     def current(self, value: Any) -> Any:
         """The tensor that a value stands for; lists and tuples member by member, all else as it is."""
         if type(value) in (list, tuple):
             return type(value)(map(self.current, value))
-        while (entry := self._by_id.get(id(value))) is not None and entry.replacement is not None:
-            value = entry.replacement
-        return value
+        if not self._has_replaced or not isinstance(value, torch.Tensor):
+            return value
+        with torch._C.DisableTorchFunction():
+            return self._followed(value) if value._base is None else self._current_view(value, value._base)
+
+    def _followed(self, whole: Tensor) -> Tensor:
+        while (entry := self._by_id.get(id(whole))) is not None and entry.replacement is not None:
+            whole = entry.replacement
+        return whole
+
+    def _current_view(self, view: Tensor, base: Tensor) -> Tensor:
+        """The same part of what its base stands for: one tensor, until that changes again."""
+        whole = self._followed(base)
+        if whole is base:
+            return view
+        if whole.stride() != base.stride():
+            laid_out = _in_strides_of(base, whole)
+            self._entry(whole).replacement = whole = laid_out
+        entry = self._entry(view)
+        if entry.replacement is None or entry.replacement._base is not whole:
+            entry.replacement = _as_in(whole, view, base)
+        return entry.replacement
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Runs a torch function on current tensors.
 
-        One that would change a kept tensor, its first argument, runs out of place: by the function that returns a new
-        tensor where there is one of the same arguments, else on a copy.
+        One that would change a kept tensor through its first argument runs out of place: by the function that returns a
+        new tensor where there is one of the same arguments, else on a copy.
         """
-        if not (args and self._is_kept(args[0]) and args[0]._base is None and _is_in_place(func, args, kwargs)):
-            return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
+        if not (args and _is_in_place(func, args, kwargs) and self._holds_kept(args[0], name)):
+            return func(*args, **kwargs)
+        given = self.before_change(args[0])
         out_of_place = getattr(torch.Tensor, name[:-1], None) if name.endswith("_") else None
         if callable(out_of_place):
-            result = out_of_place(*args, **kwargs)
+            result = out_of_place(given, *args[1:], **kwargs)
         else:
-            result = args[0].clone()
+            result = given.clone()
             func(result, *args[1:], **kwargs)
-        self.replace(args[0], result)
-        return result
+        self.replace(given, result)
+        return self.current(args[0])
 
     def check(self, *tensors: Tensor) -> None:
-        """Refuses kept tensors that were changed in a way that has no other form, such as a part by its index.
+        """Refuses kept tensors that were changed in a way that could not be seen, such as through NumPy.
 
         Raises:
             ProxyError: One has changed.
@@ -164,12 +208,35 @@ class KeptTensors:
         """Whether kept tensors have the values with which they were kept."""
         return all(self._by_id[id(tensor)].version == tensor._version for tensor in tensors)
 
-    def _is_kept(self, value: object) -> bool:
-        entry = self._by_id.get(id(value))
-        return entry is not None and entry.version is not None
+    def _holds_kept(self, value: object, name: str) -> bool:
+        """Whether a function of this name that changes a tensor changes a kept one."""
+        if not isinstance(value, torch.Tensor):
+            return False
+        if value._base is not None and name in _OF_SHAPE:
+            return False
+        entry = self._by_id.get(id(value if value._base is None else value._base))
+        return entry is not None and (entry.version is not None or any(view() is not None for view in entry.kept_views))
 
     def _entry(self, tensor: Tensor) -> _Tensor:
         number, entries = id(tensor), self._by_id
         if number not in entries:
             entries[number] = _Tensor(weakref.ref(tensor, lambda _: entries.pop(number, None)))
         return entries[number]
+
+
+def _written(whole: Tensor, view: Tensor, values: Tensor) -> Tensor:
+    """A copy of a tensor, with values where its view lies."""
+    copy = _in_strides_of(whole, whole)
+    _as_in(copy, view, whole).copy_(values)
+    return copy
+
+
+def _as_in(other: Tensor, view: Tensor, whole: Tensor) -> Tensor:
+    """Of another tensor the part that a view is of its whole."""
+    offset = view.storage_offset() - whole.storage_offset() + other.storage_offset()
+    return other.as_strided(view.size(), view.stride(), offset)
+
+
+def _in_strides_of(other: Tensor, values: Tensor) -> Tensor:
+    """A copy of values that lie in memory as another tensor does."""
+    return torch.empty_strided(other.size(), other.stride(), dtype=values.dtype, device=values.device).copy_(values)

@@ -12,6 +12,7 @@ from zeroshot_nas.errors import ProxyError, UndefinedScoreError, did_you_mean
 from zeroshot_nas.scoring.feature_map import BlockOutputs, is_feature_map
 from zeroshot_nas.scoring.interception import KeptTensors, intercepted
 from zeroshot_nas.scoring.relu_patterns import units_on
+from zeroshot_nas.scoring.twice import hardsigmoid
 
 if TYPE_CHECKING:
     import torch
@@ -57,11 +58,20 @@ class Passes:
         targets: Labels ``(N,)`` for `loss`.
         differentiable: Whether the forward pass keeps what a backward pass needs.
         reads: What will be read of them, of `zeroshot_nas.scoring.proxy.READS`.
+        twice: Whether functions that torch differentiates once are replaced by their like that have two derivatives.
     """
 
     def __init__(
-        self, network: nn.Module, inputs: Tensor, targets: Tensor | None, differentiable: bool, reads: frozenset[str]
+        self,
+        network: nn.Module,
+        inputs: Tensor,
+        targets: Tensor | None,
+        differentiable: bool,
+        reads: frozenset[str],
+        *,
+        twice: bool = False,
     ) -> None:
+        self._twice = twice
         self.network = network
         self.reads = reads
         self.given = inputs
@@ -76,7 +86,14 @@ class Passes:
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
         with torch.set_grad_enabled(self.differentiable), sdpa_kernel(SDPBackend.MATH):
-            return RecordedPass(self.network, self.inputs, self.reads)
+            return RecordedPass(self.network, self.inputs, self.reads, twice=self._twice)
+
+    @cached_property
+    def differentiable_twice(self) -> Passes:
+        """These, or where the network calls what torch differentiates once, passes of their own of the same values."""
+        if not self.forward.calls_hardsigmoid:
+            return self
+        return Passes(self.network, self.given, self.targets, self.differentiable, self.reads, twice=True)
 
     @property
     def logits(self) -> Tensor:
@@ -218,14 +235,18 @@ class RecordedPass:
     Attributes:
         output: What the network returned.
         weights: Weights of the convolutions and linear layers, one for each call, in order.
+        calls_hardsigmoid: Whether it called torch's hardsigmoid, which has one derivative.
 
     Args:
         network: Any module.
         inputs: As of `Passes`.
         reads: As of `Passes`.
+        twice: As of `Passes`.
     """
 
-    def __init__(self, network: nn.Module, inputs: Tensor, reads: frozenset[str]) -> None:
+    def __init__(self, network: nn.Module, inputs: Tensor, reads: frozenset[str], *, twice: bool = False) -> None:
+        self.calls_hardsigmoid = False
+        self._twice = twice
         self.weights: list[Tensor] = []
         self._reads = reads
         self._axes = inputs.dim()
@@ -320,6 +341,10 @@ class RecordedPass:
         kwargs = {name: self._kept.current(argument) for name, argument in kwargs.items()}
         if func in _relu_functions():
             return self._relu(func, args, kwargs)
+        if func is nn.functional.hardsigmoid:
+            self.calls_hardsigmoid = True
+            if self._twice:
+                return self._replaced(hardsigmoid, func, args, kwargs)
         on = units_on(func, args, kwargs) if "relus" in self._reads else None  # before it runs, which may be in place
         result = self._kept.run(func, args, kwargs)
         if on is not None:
@@ -334,14 +359,27 @@ class RecordedPass:
         return result
 
     def _relu(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
-        x = args[0] if args else kwargs["input"]
-        result = self._kept.keep(torch.relu(x))
+        result = self._replaced(torch.relu, func, args, kwargs)
+        self._kept.keep(result)
         if "relus" in self._reads:
             self._relus.append(result.detach() > 0)
             self._last_relu = result
-        if func.__name__ == "relu_" or kwargs.get("inplace") or True in args[1:]:
-            self._kept.replace(x, result)
         return result
+
+    def _replaced(
+        self,
+        other: Callable[[Tensor], Tensor],
+        func: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> Tensor:
+        """What another function returns in place of one that may be in place."""
+        x = args[0] if args else kwargs["input"]
+        if not (func.__name__ == "relu_" or kwargs.get("inplace") or True in args[1:]):
+            return other(x)
+        given = self._kept.before_change(x)
+        self._kept.replace(given, other(given))
+        return self._kept.current(x)  # type: ignore[no-any-return]
 
     def _hook(self, names: int) -> Callable[[nn.Module, Any, Any], None]:
         """Keeps every module's output, so that what runs does not depend on what is read, and notes those that are."""

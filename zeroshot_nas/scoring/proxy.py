@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
@@ -386,6 +387,11 @@ def missing_fact(info: ProxyInfo, batch: Batch, error: Exception) -> str:
         return (
             f"The output does not depend on all of the weights that {info.name} differentiates for: torch.autograd.grad"
             " takes allow_unused=True"
+        )
+    if (once := re.search(r"derivative for (?:aten::)?(\w+?)(?:_backward)? is not implemented", text)) is not None:
+        return (
+            f"{info.name} differentiates twice, and torch has no second derivative of {once[1]}, which the module "
+            "calls: call another function there, or use another proxy"
         )
     return ""
 

@@ -105,6 +105,8 @@ class ChainConv(NamedTuple):
     Attributes:
         geometry: The convolution without its widths.
         out_channels: Output channels.
+        in_channels: Input channels.
+        fan_in: Weights of one output channel.
         is_depthwise: True where it is depthwise.
         rank: Patch rank of an input without excess.
         gain: Excess of the output over that of the input, or over 1 more where it is dense.
@@ -116,6 +118,8 @@ class ChainConv(NamedTuple):
 
     geometry: ConvGeometry
     out_channels: int
+    in_channels: int
+    fan_in: int
     is_depthwise: bool
     rank: float
     gain: float
@@ -157,9 +161,9 @@ Passed: TypeAlias = tuple[float, Affine, Affine]
 """A convolution on the way forward: its input's energy, 1 over its patch rank, 1 over its output's effective
 dimension."""
 
-Row: TypeAlias = tuple[Affine, Affine, Affine, float]
-"""A convolution passed both ways: the last two of `Passed`, 1 over its gradient's effective dimension, and all
-positions over that gradient's effective ones."""
+Row: TypeAlias = tuple[Affine, Affine, Affine, float, ChainConv]
+"""A convolution passed both ways: the last two of `Passed`, 1 over its gradient's effective dimension, all positions
+over that gradient's effective ones, and the convolution."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +229,7 @@ class Chain(NamedTuple):
         for block, x, y in zip(self.back, self.entering, self.arriving, strict=True):
             for positions, rows in block.runs:
                 used = transmitted = 0.0
-                for (rank, rank_slope), (out, out_slope), (grad, grad_slope), dilution in rows:
+                for (rank, rank_slope), (out, out_slope), (grad, grad_slope), dilution, _ in rows:
                     inputs, output = dilution / (rank + rank_slope * x), 1 / (out + out_slope * x)
                     gradient = 1 / (grad + grad_slope * y)
                     used += gradient * (inputs if inputs < output else output)
@@ -234,6 +238,23 @@ class Chain(NamedTuple):
                 transmissions[positions] = transmissions.get(positions, 0.0) + transmitted
         (u, h_u), (s, h_s) = sum_and_entropy(uses.values()), sum_and_entropy(transmissions.values())
         return score_u(u, h_u, s, h_s, self.depth_forward, self.depth_backward)
+
+    def effective_sums(self) -> tuple[float, float, float, float]:
+        """A, R, resolutions and Z of `CetTerms`."""
+        by_resolution, directions, layers = dict[int, float](), 0.0, 0.0
+        for block, x, y in zip(self.back, self.entering, self.arriving, strict=True):
+            for positions, rows in block.runs:
+                total = 0.0
+                for (rank, rank_slope), (out, out_slope), (grad, grad_slope), dilution, conv in rows:
+                    output, gradient = 1 / (out + out_slope * x), dilution / (grad + grad_slope * y)
+                    used = output / (rank + rank_slope * x)
+                    through = min(output, gradient, conv.in_channels * positions)
+                    directions += used / positions
+                    total += math.sqrt(used)
+                    layers += math.sqrt(through * used / (conv.out_channels * conv.fan_in * positions))
+                by_resolution[positions] = by_resolution.get(positions, 0.0) + total
+        logs = [math.log(total) for total in by_resolution.values()]
+        return directions, 2 * sum(logs), len(logs), layers
 
     def value(self, variant: Variant = "u") -> ScoreValue:
         """The score, with the terms as its details.
@@ -250,7 +271,7 @@ class Chain(NamedTuple):
             (1 / (rank + rank_slope * x), 1 / (out + out_slope * x), 1 / (grad + grad_slope * y), dilution)
             for block, x, y in zip(self.back, self.entering, self.arriving, strict=True)
             for _, rows in block.runs
-            for (rank, rank_slope), (out, out_slope), (grad, grad_slope), dilution in rows
+            for (rank, rank_slope), (out, out_slope), (grad, grad_slope), dilution, _ in rows
         ]
         patch_rank, outputs, gradients, dilution = np.array(numbers).T
         positions = np.array([conv.positions for conv in convolutions], float)
@@ -258,6 +279,8 @@ class Chain(NamedTuple):
         is_stem = [conv.reads_entering for conv in first] + [False] * (len(convolutions) - len(first))
         columns = ConvColumns(
             out_channels=np.array([conv.out_channels for conv in convolutions], float),
+            in_channels=np.array([conv.in_channels for conv in convolutions], float),
+            fan_in=np.array([conv.fan_in for conv in convolutions], float),
             positions=positions,
             patch_rank=patch_rank,
             novelty=np.ones(len(convolutions)),
@@ -434,7 +457,9 @@ def _convolution(conv: Conv, shape: Shape, reads_entering: bool) -> tuple[ChainC
     positions, shape = after[0] * after[1], (conv.out_channels, *after)
     size = conv.out_channels * positions
     numbers = (rank, gain, gain_back, positions, size)
-    return ChainConv(geometry, conv.out_channels, is_depthwise, *numbers, reads_entering), shape
+    return ChainConv(
+        geometry, conv.out_channels, conv.in_channels, conv.fan_in, is_depthwise, *numbers, reads_entering
+    ), shape
 
 
 @lru_cache(maxsize=16_384)
@@ -479,7 +504,7 @@ def _back(steps: Steps, gradient: Gradient, through: list[Passed], rows: list[Ro
             dilution, taps, combs = _convolved(step.geometry, combs)
             entered, rank, out = through.pop()
             each = dilution / step.size
-            rows.append((rank, out, ((1.0 + excess) * each, slope * each), dilution))
+            rows.append((rank, out, ((1.0 + excess) * each, slope * each), dilution, step))
             taps *= step.gain_back
             if not step.is_depthwise:
                 excess += 1.0

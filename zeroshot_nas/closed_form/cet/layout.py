@@ -331,6 +331,8 @@ class PlacedLayout:
         layout: The layout.
         convolutions: For each of its groups the numbers of the convolutions; None for groups of another kind.
         shapes: For each stage channels, height and width of its output, and the side of the torus behind it.
+        in_channels: For each stage the input channels of its convolution; 0 where it is none.
+        fan_in: Likewise the weights of one output channel.
     """
 
     def __init__(self, layout: Layout, plans: Sequence[PlacedPlan]) -> None:
@@ -341,6 +343,8 @@ class PlacedLayout:
         height, width = np.where(resolutions.T, resolutions.T, (sizes.height, sizes.width))
         torus = [torus_side(side) for side in np.minimum(height, width).tolist()]
         self.shapes = np.array([sizes.channels * widths, height, width, torus], float).T
+        self.in_channels: Array = (sizes.in_channels * widths).astype(float)
+        self.fan_in: Array = np.where(sizes.depthwise, 1.0, self.in_channels) * sizes.kernel_size.astype(float) ** 2
         self.convolutions = [
             _convolutions(
                 Sizes(*(column[group.rows] for column in sizes)), widths[group.rows], resolutions[group.rows].min(1)

@@ -102,13 +102,13 @@ def cet_pool(
         ('UndefinedScoreError', True)
     """
     with paused_garbage_collection():
-        return [_value(network, variant) for network in _side_by_side(architectures)]
+        return [_value(network, variant) for network in passed(architectures)]
 
 
 def cet_terms_pool(architectures: Iterable[Architecture]) -> list[CetTerms | UndefinedScoreError]:
     """The terms of many architectures, as `cet_pool`: all variants follow from them."""
     with paused_garbage_collection():
-        return [network.terms() if isinstance(network, Chain) else network for network in _side_by_side(architectures)]
+        return [network.terms() if isinstance(network, Chain) else network for network in passed(architectures)]
 
 
 def _value(
@@ -122,7 +122,7 @@ def _value(
         return error.with_traceback(None)
 
 
-def _side_by_side(architectures: Iterable[Architecture]) -> list[Chain | CetTerms | UndefinedScoreError]:
+def passed(architectures: Iterable[Architecture]) -> list[Chain | CetTerms | UndefinedScoreError]:
     """Chains one by one, for their blocks are memoised; the others side by side, networks of equal plans once.
 
     Networks run together that have input size and numbers of sub-layers in common, `CHUNK` at a time.
@@ -301,6 +301,8 @@ def _columns(step: SubLayerPasses, rows: Index, is_stem: Array) -> ConvColumns:
     scale = positions / torus**2
     return ConvColumns(
         out_channels=channels,
+        in_channels=step.placed.in_channels[rows],
+        fan_in=step.placed.fan_in[rows],
         positions=positions,
         patch_rank=step.forward.participation[rows],
         novelty=novelty(step.placed, step.forward, step.backward)[rows],

@@ -37,6 +37,8 @@ class ConvColumns(NamedTuple):
 
     Attributes:
         out_channels: Output channels.
+        in_channels: Input channels.
+        fan_in: Weights of one output channel.
         positions: Output positions, height times width.
         patch_rank: Participation ratio of the input patches' covariance: independent inputs of one output value.
         novelty: Share of it that no larger convolution on a parallel path repeats, 0 to 1.
@@ -48,6 +50,8 @@ class ConvColumns(NamedTuple):
     """
 
     out_channels: Array
+    in_channels: Array
+    fan_in: Array
     positions: Array
     patch_rank: Array
     novelty: Array
@@ -58,6 +62,11 @@ class ConvColumns(NamedTuple):
     is_stem: Array
 
     @property
+    def size(self) -> Array:
+        """Weights of each."""
+        return self.out_channels * self.fan_in
+
+    @property
     def parameters(self) -> Array:
         """Effective parameters of each."""
         return self.novelty * self.out_channels * self.patch_rank
@@ -66,6 +75,21 @@ class ConvColumns(NamedTuple):
     def weights(self) -> Array:
         """Effective weights of each that the head can tell apart."""
         return self.novelty * self.gradient_rank * self.patch_rank
+
+    @property
+    def directions(self) -> Array:
+        """Effective weights of each: independent inputs times independent outputs that no larger one repeats."""
+        return self.novelty * self.output_rank * self.patch_rank
+
+    @property
+    def efficiency(self) -> Array:
+        """The share of each one's weights that `directions` counts."""
+        return self.directions / self.size
+
+    @property
+    def throughput(self) -> Array:
+        """Independent channels that get through each: no more than enter, leave, and come back as gradients."""
+        return np.minimum(np.minimum(self.output_rank, self.gradient_rank), self.in_channels)
 
     @property
     def outputs(self) -> Array:
@@ -114,6 +138,10 @@ class CetTerms:
         E_m: Two-sided expressivity.
         D_f: Layers of a plain chain that keeps as small a share of its output linear in the image.
         D_b: Layers of a plain chain whose gradient grows as much.
+        A: Effective weights, independent inputs times independent outputs; with those that read the image.
+        R: Sum over resolutions of 2 log of the sum of L sqrt(a), of convolutions with sides L and a effective weights.
+        resolutions: Number of resolutions.
+        Z: Sum of L sqrt(f a / n): f is how many independent channels get through, n the number of weights.
     """
 
     U: float
@@ -128,6 +156,10 @@ class CetTerms:
     E_m: float
     D_f: float
     D_b: float
+    A: float
+    R: float
+    resolutions: float
+    Z: float
 
     @classmethod
     def of(cls, columns: ConvColumns, depth_forward: float, depth_backward: float) -> CetTerms:
@@ -207,6 +239,9 @@ def network_terms(
         "E_m": _totals(nets, inner * transmission, size),
         "D_f": depth_forward,
         "D_b": depth_backward,
+        "A": _totals(nets, columns.directions, size),
+        **_logs(nets, np.sqrt(columns.directions * columns.positions), columns.positions, size),
+        "Z": _totals(nets, np.sqrt(columns.positions * columns.throughput * columns.efficiency), size),
     }
     counts = np.bincount(nets, minlength=size).tolist()
     rows = zip(*(column.tolist() for column in terms.values()), strict=True)
@@ -232,6 +267,18 @@ def _entropies(nets: NDArray[np.intp], values: Array, resolutions: Array, size: 
     owners = np.repeat(np.arange(size), width)
     shares = totals / np.maximum(_totals(owners, totals, size), _TINY)[owners]
     return -_totals(owners, shares * np.log(np.maximum(shares, _TINY)), size)
+
+
+def _logs(nets: NDArray[np.intp], values: Array, resolutions: Array, size: int) -> dict[str, Array]:
+    """Twice the sum over a network's resolutions of the logarithm of the sum of its values there, and their number."""
+    all_resolutions, place = np.unique(resolutions, return_inverse=True)
+    width = len(all_resolutions)
+    totals = _totals(nets * width + place, values, size * width)
+    owners, present = np.repeat(np.arange(size), width)[totals > 0], totals[totals > 0]
+    return {
+        "R": 2 * _totals(owners, np.log(present), size),
+        "resolutions": _totals(owners, np.ones(len(owners)), size),
+    }
 
 
 def sum_and_entropy(parts: Collection[float]) -> tuple[float, float]:

@@ -1,0 +1,112 @@
+"""CERES, capacity and expressivity by resolution, in closed form: a score for networks that fill the same budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.closed_form.cet.chain import Chain, propagate_chain
+from zeroshot_nas.closed_form.cet.score import cet_terms, passed
+from zeroshot_nas.closed_form.cet.terms import PLAIN_DEPTH, CetTerms
+from zeroshot_nas.core.checks import check_counts
+from zeroshot_nas.core.garbage import paused_garbage_collection
+from zeroshot_nas.core.score import ScoreValue
+from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+
+BITS_PER_WEIGHT = 2
+"""Bits that a trained weight can hold (Allen-Zhu and Li, arXiv:2404.05405)."""
+
+IMAGES = 50_000
+"""Training images unless the caller says otherwise: CIFAR-10's."""
+
+STEPS = 64_000
+"""Training steps unless the caller says otherwise: those of He et al. (arXiv:1512.03385), who find plain networks of
+`PLAIN_DEPTH` layers better than deeper ones."""
+
+DEPTH_POWER = 0.25
+"""How the depth that trains grows with the number of steps; chosen, see ``docs/ceres.md``."""
+
+
+def ceres(architecture: Architecture, *, images: int = IMAGES, steps: int = STEPS) -> ScoreValue:
+    r"""Capacity and expressivity by resolution, in closed form; higher is better. A score of this project's own.
+
+    .. math:: \frac{2 \log K + \sum_r R_r}{n + 1} + \log(\tfrac12 + Z) - 2 \log(1 + B/A)
+        - \frac{(D_f - D)_+ + (D_b - D)_+}{D}
+
+    For a convolution with n weights, of which a are effective (independent inputs times independent outputs, without
+    what a larger parallel one repeats), and an output of L^2 positions, through which f independent channels get:
+
+    - :math:`R_r = 2 \log \sum L \sqrt a` over the layers of one of the n resolutions, which add up in amplitude; each
+      resolution has to be served, and so has the classifier's, whose K classes are its directions;
+    - :math:`Z = \sum L \sqrt{f a / n}`, layers, as far as their weights and channels are independent: expressivity;
+    - :math:`A = \sum a` against :math:`B = \tfrac12 N \log_2 K` for N images of K classes: how many weights of two
+      bits hold all labels. More are of little use, fewer are the limit;
+    - D_f and D_b, as in `zeroshot_nas.closed_form.cet.score.cet`: how many layers of a plain chain lose as much linear
+      signal, and let the gradient grow as much, against the depth :math:`D = 20 (T / 64000)^{1/4}` that T steps train.
+
+    Sums run over the convolutions that an input path reaches and a gradient leaves. ``docs/ceres.md`` tells where the
+    terms come from, what was chosen on which data, and where it fails.
+
+    Args:
+        architecture: As for `zeroshot_nas.closed_form.cet.score.cet`.
+        images: Training images N.
+        steps: Training steps T.
+
+    Returns:
+        The score, with A, R (the sum over resolutions), their number, Z, D_f and D_b as its ``.details``.
+
+    Raises:
+        UndefinedScoreError: No path leads from the input to the output, or an operation has no rule.
+        ProxyError: A number is no whole number of 1 or more.
+
+    Example:
+        >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperResK3K3(16,32,2,16,1)", (3, 16, 16))
+        >>> score = ceres(net)
+        >>> round(score, 3), round(score.details["A"]), ceres(net, images=1_000) > score
+        (8.594, 5347, True)
+    """
+    check_counts(1, ProxyError, images=images, steps=steps)
+    chain = propagate_chain(architecture)
+    return score_of(chain or cet_terms(architecture), architecture.num_classes, images, steps)
+
+
+def ceres_pool(
+    architectures: Iterable[Architecture], *, images: int = IMAGES, steps: int = STEPS
+) -> list[ScoreValue | UndefinedScoreError]:
+    """`ceres` of many architectures, side by side, to the last bit.
+
+    Returns:
+        For each architecture, in order, its score, or the error that `ceres` raises.
+
+    Raises:
+        ProxyError: As `ceres`.
+
+    Example:
+        >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperResK3K3(16,32,2,16,1)", (3, 16, 16))
+        >>> ceres_pool([net]) == [ceres(net)]
+        True
+    """
+    check_counts(1, ProxyError, images=images, steps=steps)
+    networks = list(architectures)
+    with paused_garbage_collection():
+        return [
+            terms if isinstance(terms, UndefinedScoreError) else score_of(terms, network.num_classes, images, steps)
+            for network, terms in zip(networks, passed(networks), strict=True)
+        ]
+
+
+def score_of(terms: Chain | CetTerms, num_classes: int, images: int, steps: int) -> ScoreValue:
+    """The score that a network's terms make; see `ceres`."""
+    if isinstance(terms, Chain):
+        sums, depths = terms.effective_sums(), (terms.depth_forward, terms.depth_backward)
+    else:
+        sums, depths = (terms.A, terms.R, terms.resolutions, terms.Z), (terms.D_f, terms.D_b)
+    weights, logs, resolutions, layers = sums
+    classes = max(num_classes, 2)
+    width = (2 * math.log(classes) + logs) / (resolutions + 1)
+    needed = images * math.log2(classes) / BITS_PER_WEIGHT
+    limit = PLAIN_DEPTH * (steps / STEPS) ** DEPTH_POWER
+    beyond = sum([max(0.0, depth - limit) for depth in depths]) / limit
+    value = width + math.log(0.5 + layers) - 2 * math.log1p(needed / weights) - beyond
+    return ScoreValue(value, dict(zip(("A", "R", "resolutions", "Z", "D_f", "D_b"), (*sums, *depths), strict=True)))
