@@ -1,4 +1,4 @@
-"""Writes docs/proxies.md, docs/timm.md and docs/layers.md: from registry, imports and the benchmarks' results.
+"""Writes proxies.md, timm.md, equal_budget.md and layers.md: from registry, imports and the benchmarks' results.
 
 python docs/make_pages.py
 """
@@ -44,6 +44,49 @@ has networks of many families, and `score` takes any of them: `zs.score(timm.cre
 why others have none. A value is a number that follows the formula; whether it ranks the networks of that family is
 another question, since nearly all proxies were made for convolutional networks with batch norm and ReLU. The page is
 written by `docs/make_pages.py` from `benchmarks/results/timm_families.json`."""
+
+ABOUT_EQUAL_BUDGET = """A search compares networks that fill one budget. Most of what a benchmark rewards is size,
+so the tau over all of its networks says little about that: a score that counts parameters has one too. These tables say
+what is left at equal size, on the benchmarks of the field. They are printed by
+`benchmarks/equal_budget.py`; this page is written by `docs/make_pages.py` from
+`benchmarks/results/equal_budget.json`, which also has the figures budget by budget and task by task.
+`zeroshot-nas correlate` prints the same figures for any table and any proxy, before all others."""
+
+HOW_EQUAL_BUDGET = (
+    """**tau** is Kendall's tau-b of the pairs of networks within bins of equal cost, sum(C - D) / sqrt(sum(P - S)
+sum(P - A)) with, of a bin's P pairs, C ordered alike by score and accuracy, D unlike, S tied in score and A
+in accuracy, all sums over the bins. Each cost is a bin of its own where at least 2 % of all pairs have
+exactly equal costs and nine of ten networks have an equal; else bins are 20 quantiles of the cost, fewer
+where one would have less than ten networks.""",
+    """**regret** is the accuracy of the best network within a budget less that of the network of best score within
+it (ties shared), in points; the mean over budgets at the 5 %, 10 %, ... 100 % quantiles of the cost. Best
+of 5: the five networks of best score are trained and the best one is kept. A random choice is in
+expectation.""",
+    """In brackets: 95 % intervals of a bootstrap over networks. Where a tau is "-", the score is the same for all
+networks of a bin. Scores in italics are other people's, from one draw of weights and one minibatch, a
+failed one being worst; all others are closed forms of this package. At most 2,000 networks of a benchmark,
+drawn with seed 0.""",
+)
+
+EQUAL_BUDGET_PARTS = {
+    "nasbench201_cifar10": (
+        "NAS-Bench-201, CIFAR-10",
+        "Cells with no dead operation, test accuracy after 200 epochs. Here parameters and FLOPs order networks alike. "
+        "Latencies: the benchmark's own on a GPU, HW-NAS-Bench's on a Raspberry Pi 4.",
+    ),
+    "nasbench201_cifar100": ("NAS-Bench-201, CIFAR-100", "As above."),
+    "nasbench201_imagenet16": ("NAS-Bench-201, ImageNet16-120", "As above."),
+    "macro": ("NAS-Bench-Macro", "Chains of MobileNetV2 blocks, CIFAR-10, mean test accuracy of three trainings."),
+    "nats_sss": ("NATS-Bench, sizes", "Only widths vary. CIFAR-10, test accuracy after 90 epochs."),
+    "nasbench101": ("NAS-Bench-101", "CIFAR-10, validation accuracy."),
+    "nasbench301": ("NAS-Bench-301", "DARTS cells, CIFAR-10, the surrogate's accuracy."),
+    "transnas_micro": (
+        "TransNAS-Bench-101, micro",
+        "Mean of six tasks, the autoencoder apart; regret as a part of a random choice's, since tasks have units of "
+        "their own.",
+    ),
+    "transnas_macro": ("TransNAS-Bench-101, macro", "As above."),
+}
 
 REASONS = {
     "needs batch norm": ("no batch norm", "the proxy scales by batch norm's statistics, and the network has none"),
@@ -178,6 +221,43 @@ def timm_page() -> str:
     return "\n".join([*lines, "", *legend, ""])
 
 
+def equal_budget_page() -> str:
+    """The page of rankings at equal budget."""
+    data = _result("equal_budget")
+    lines = ["# Ranking at equal budget", "", *textwrap.wrap(ABOUT_EQUAL_BUDGET, 116)]
+    for paragraph in HOW_EQUAL_BUDGET:
+        lines += ["", *textwrap.wrap(paragraph, 116)]
+    for part, (title, about) in EQUAL_BUDGET_PARTS.items():
+        if part not in data:
+            continue
+        details = data[part]["details"]
+        said = f"{about} {details['networks']:,} networks; {_bins(details)}."
+        lines += ["", f"## {title}", "", *textwrap.wrap(said, 116)]
+        lines += ["", *details["table"]]
+        if "last_table" in details:
+            lines += ["", "The autoencoder:", "", *details["last_table"]]
+    parts = [data[part] for part in EQUAL_BUDGET_PARTS if part in data]
+    if parts:
+        commits = sorted({each["commit"][:7] for each in parts})
+        seconds = sum(each["seconds"] for each in parts)
+        versions = ", ".join(f"{name} {number}" for name, number in parts[0]["versions"].items())
+        measured = (
+            f"Measured at {', '.join(commits)} with {versions}, on {parts[0]['machine']['cpu']}, one core, which "
+        )
+        measured += f"other work shared: {seconds:.0f} s in all."
+        lines += ["", *textwrap.wrap(measured, 116)]
+    return "\n".join([*lines, ""])
+
+
+def _bins(details: dict[str, Any]) -> str:
+    """How each cost was divided, in a benchmark of tasks that of the first."""
+    sweeps = details["sweeps"] if "sweeps" in details else next(iter(details["tasks"].values()))["sweeps"]
+    words = {True: "groups of exactly equal", False: "quantile bins of"}
+    names = {"flops": "FLOPs"}
+    kinds = [f"{each['bins']} {words[each['exact']]} {names.get(kind, kind)}" for kind, each in sweeps.items()]
+    return ", ".join(kinds).replace("_", " ")
+
+
 def _cell(score: dict[str, Any]) -> str:
     """``value``, or two words for the reason why there is none."""
     if "value" in score:
@@ -242,8 +322,15 @@ def _timm(data: dict[str, Any]) -> dict[str, Any]:
     return details
 
 
-READERS = {"proxy_speed": _speed, "proxy_repeatability": _repeatability, "timm_families": _timm}
+READERS = {
+    "proxy_speed": _speed,
+    "proxy_repeatability": _repeatability,
+    "timm_families": _timm,
+    "equal_budget": dict,
+}
+
+PAGES = {"proxies": proxies_page, "layers": layers_page, "timm": timm_page, "equal_budget": equal_budget_page}
 
 if __name__ == "__main__":
-    for name, page in (("proxies", proxies_page), ("layers", layers_page), ("timm", timm_page)):
+    for name, page in PAGES.items():
         (DOCS / f"{name}.md").write_text(page(), encoding="utf-8")

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+TABLES = BENCHMARKS.parent / "../shared/data/nasbench"
+"""Real tables, where they stand beside the checkout."""
 
 
 def run(name, *arguments):
@@ -97,6 +99,21 @@ def test_training(tmp_path):
     (figure,) = json.loads(out.read_text())["onnx"]["figures"]
     assert figure["met"] is True
     assert figure["what"] in printed
+
+
+@pytest.mark.skipif(not TABLES.exists(), reason="the real tables are not here")
+def test_equal_budget(tmp_path):
+    out = tmp_path / "results.json"
+    parts = ("macro", "nasbench101", "transnas_macro")
+    printed = run("equal_budget.py", "--quick", "--tables", TABLES, "--only", *parts, "--out", out)
+    results = json.loads(out.read_text())
+    assert tuple(results) == parts
+    for part in results.values():
+        assert "\n".join(part["details"]["table"]) in printed
+        assert any(line.startswith("| `cet` |") for line in part["details"]["table"])
+        assert all(figure["what"] in printed for figure in part["figures"])
+    assert "*synflow*" in "".join(results["nasbench101"]["details"]["table"])
+    assert len(results["transnas_macro"]["details"]["tasks"]) == 7
 
 
 def test_timm_families(tmp_path):

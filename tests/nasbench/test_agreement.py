@@ -245,7 +245,7 @@ def test_resamples_of_many_are_scipys_bit_for_bit(count, score_levels, accuracy_
     scores[rng.integers(count, size=20)] = math.nan
     draws = [rng.integers(count, size=count) for _ in range(20)]
     draws.append(np.full(count, 5))  # a constant
-    own, true = agreement._pair(scores, accuracy)
+    own, true = agreement.checked(scores, accuracy)
     values = agreement._resampled_tau_by_merging(own, true, iter(draws))
     expected = [kendall(scores[drawn], accuracy[drawn]) for drawn in draws]
     assert [repr(float(value)) for value in values] == [repr(value) for value in expected]

@@ -34,6 +34,7 @@ from zeroshot_nas.nasbench.base import load_table
 from zeroshot_nas.nasbench.convert import convert
 from zeroshot_nas.nasbench.correlate import correlate
 from zeroshot_nas.nasbench.correlation import Correlation
+from zeroshot_nas.nasbench.equal_budget import EqualBudget, budget_bins, kendall_within, regret_under
 from zeroshot_nas.nasbench.table import DATASET_IMAGES, BenchmarkTable
 from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.runs.store import Store, open_run
@@ -124,6 +125,25 @@ def test_figures_follow_from_the_scores():
     assert found["naswot"].kendall_given_params is not None
     assert found["layers"].kendall is None  # a constant
     assert found["layers"].top1_accuracy == pytest.approx(np.mean(accuracy))  # as good as chance
+
+
+def test_figures_at_equal_budget_follow_from_the_scores_too():
+    latency = {"c10_latency_s": np.arange(10.0), "c100_latency_s": np.ones(10), "latent": np.ones(10)}
+    found = run(["naswot", "ntk_cond"], data=replace(table(), columns=latency))
+    assert list(found.sweeps) == ["flops", "params", "c10_latency_s"]
+    costs = {**{kind: found.scores[kind] for kind in ("flops", "params")}, "c10_latency_s": latency["c10_latency_s"]}
+    for kind, values in costs.items():
+        bins, exact = budget_bins(values)
+        assert (found.sweeps[kind].exact, found.sweeps[kind].bins) == (exact, len(set(bins)))
+        for proxy, sign in (("naswot", 1), ("ntk_cond", -1), ("params", 1), ("layers", 1)):
+            scores = sign * np.array(found.scores[proxy])
+            figures = found[proxy].equal_budget[kind]
+            tau = kendall_within(scores, ACCURACY, bins)
+            assert figures.kendall == (None if math.isnan(tau) else pytest.approx(tau))
+            regrets = regret_under(scores, ACCURACY, values, found.sweeps[kind].budgets)
+            assert figures.regrets == pytest.approx(tuple(regrets))
+            assert figures.regret == pytest.approx(np.mean(regrets))
+    assert found["layers"].equal_budget["flops"].regret == found.sweeps["flops"].random.regret  # a constant
 
 
 def test_what_the_report_says_of_itself():
@@ -284,6 +304,7 @@ def test_a_proxy_that_always_fails_has_no_figures():
     entry = run([hopeless, "params"])["hopeless"]
     figures = (entry.kendall, entry.kendall_interval, entry.ndcg, entry.top1_accuracy, entry.regret)
     assert figures == (None,) * 5
+    assert entry.equal_budget == {"flops": EqualBudget(), "params": EqualBudget()}
     assert (entry.failed, entry.failures, entry.milliseconds) == (10, {"never": 10}, None)
 
 
@@ -371,7 +392,7 @@ def test_a_finished_run_resumed_computes_nothing(tmp_path, monkeypatch, unbroken
 
 def test_results_do_not_depend_on_the_executor(tmp_path, unbroken, plots):
     assert outcome(run(executor="process", workers=2, out=tmp_path)) == unbroken
-    files = {"run.db", "report.json", "report.md", "scores.csv", "scatter.png", "scatter.svg"}
+    files = {"run.db", "report.json", "report.md", "scores.csv", "scatter.png", "scatter.svg", "equal_budget.png"}
     assert files <= {file.name for file in tmp_path.iterdir()}
 
 

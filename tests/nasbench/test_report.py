@@ -1,6 +1,7 @@
 """The report of a correlation: the page, and plots that can be read."""
 
 import itertools
+import json
 import math
 import sys
 from dataclasses import replace
@@ -11,9 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from zeroshot_nas.errors import DataError, MissingExtraError
+from zeroshot_nas.errors import DataError, FileFormatError, MissingExtraError
 from zeroshot_nas.nasbench.agreement import kendall
+from zeroshot_nas.nasbench.budget_report import MOST_CURVES, plot_equal_budget
 from zeroshot_nas.nasbench.correlation import Correlation, ProxyCorrelation
+from zeroshot_nas.nasbench.equal_budget import equal_budgets
 from zeroshot_nas.nasbench.report import (
     MOST_VARIABLES,
     plot_scatter,
@@ -81,6 +84,15 @@ def correlation(entries, members=30, **facts):
         "scores": scores,
     }
     return Correlation(**{**known, **facts})
+
+
+def with_sweeps(found, kinds=("flops", "params", "raspi4_latency"), scores=None):
+    """The same with figures at equal budget."""
+    rng = np.random.default_rng(1)
+    costs = {kind: rng.lognormal(15, 1, len(found.accuracy)) for kind in kinds}
+    sweeps, equal = equal_budgets(scores or found.scores, found.accuracy, costs, resamples=30)
+    proxies = tuple(replace(each, equal_budget=equal[each.proxy]) for each in found.proxies)
+    return replace(found, sweeps=sweeps, proxies=proxies)
 
 
 SEVERAL = [entry("naswot", 0.4, 20.0), entry("az_nas", 0.6, 60.0), entry("params", 0.55, 0.01), entry("layers", None)]
@@ -288,3 +300,88 @@ def test_many_architectures_are_thinned_out():
 def test_a_report_read_from_json_has_no_scores_to_plot():
     with pytest.raises(DataError, match=r"read it with Correlation.read\(folder\)"):
         plot_scatter(Correlation.from_json(correlation(SEVERAL).to_json()))
+
+
+# equal budget
+
+
+def test_figures_at_equal_budget_come_first_and_fit_a_screen():
+    names = ["cet:variant=p", "naswot", "zen:variant=zennas"]
+    found = with_sweeps(correlation([*map(entry, names), entry("params"), entry("flops")], members=400))
+    page = to_markdown(found)
+    before, _, after = page.partition("## Over all architectures")
+    titles = [line for line in before.splitlines() if line.startswith("##")]
+    assert titles == ["## At equal budget", "### Equal FLOPs", "### Equal params", "### Equal raspi4_latency"]
+    assert len([line for line in rows(after) if line[0].startswith(("`", "*`"))]) == 5
+    tables = [line for line in before.splitlines() if line.startswith("|")]
+    assert max(map(len, before.splitlines()[10:])) <= 120
+    assert max(map(len, tables)) <= 100
+    lines = rows(before)[2:8]
+    assert sorted(line[0] for line in lines) == sorted(
+        [*(f"`{name}`" for name in names), "*`params`*", "*`flops`*", "*`random`*"]
+    )
+    taus = [float(line[1].split()[0]) for line in lines]
+    assert taus == sorted(taus, reverse=True)
+    for line in lines:
+        name = line[0].strip("*`")
+        figures = found.sweeps["flops"].random if name == "random" else found[name].equal_budget["flops"]
+        assert line[1].split()[0] == f"{figures.kendall:+.3f}"
+        assert line[2].split()[0] == f"{figures.regret:.2f}"
+        assert line[3].split()[0] == f"{figures.regret_of_five:.2f}"
+        if name != "random":
+            low, high = figures.kendall_interval
+            assert f"({low:+.3f} to {high:+.3f})" in line[1]
+    assert "20 quantile bins, 3,800 pairs of 400 networks; 20 budgets from " in before
+
+
+def test_small_units_and_undefined_figures_are_shown():
+    found = correlation([entry("a"), entry("b")], members=60)
+    found = replace(found, accuracy=tuple(value / 1000 for value in found.accuracy))
+    page = to_markdown(with_sweeps(found, scores={"a": found.scores["a"], "b": (math.nan,) * 60}))
+    line = next(line for line in rows(page) if line[0] == "`a`")
+    assert len(line[2].split()[0].partition(".")[2]) == 4
+    assert next(line for line in rows(page) if line[0] == "`b`") == ["`b`", "-", "-", "-"]
+
+
+def test_the_picture_at_equal_budget_is_written_where_there_are_figures(tmp_path):
+    write_report(with_sweeps(correlation(SEVERAL)), tmp_path)
+    assert {"equal_budget.png", "equal_budget.svg"} <= {file.name for file in tmp_path.iterdir()}
+    assert "![equal budget](equal_budget.png)\n![scatter](scatter.png)" in (tmp_path / "report.md").read_text()
+    with pytest.raises(DataError, match="no figures at equal budget"):
+        plot_equal_budget(correlation(SEVERAL))
+
+
+@pytest.mark.parametrize("number", [1, 12, 30])
+def test_no_label_of_the_picture_at_equal_budget_covers_another(number):
+    entries = [entry(f"proxy_{index}:variant=long") for index in range(number)]
+    found = with_sweeps(correlation([*entries, entry("params"), entry("flops"), entry("layers")], members=60))
+    figure = plot_equal_budget(found)
+    assert len(figure.axes) == 6
+    assert_apart(texts(figure), figure)
+    legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert len(legend) == min(number, MOST_CURVES) + 4
+    assert figure.axes[1].get_xlabel() == "budget of FLOPs"
+    assert figure.axes[0].get_xlabel() == "Kendall's tau within bins (95 % interval)"
+
+
+def test_a_dead_proxy_is_left_out_of_the_picture():
+    found = correlation([entry("a"), entry("b")], members=60)
+    figure = plot_equal_budget(with_sweeps(found, scores={"a": found.scores["a"], "b": (math.nan,) * 60}))
+    shown = [text for text, _ in texts(figure)]
+    assert "a" in shown
+    assert not [text for text in shown if text.split()[-1] == "b"]
+
+
+def test_figures_at_equal_budget_are_in_the_file_and_old_files_are_read():
+    found = with_sweeps(correlation(SEVERAL))
+    assert Correlation.from_json(found.to_json()) == found
+    old = json.loads(found.to_json())
+    del old["sweeps"]
+    for each in old["proxies"]:
+        del each["equal_budget"]
+    read = Correlation.from_json(json.dumps(old))
+    assert read == correlation(SEVERAL)
+    assert "equal budget" not in to_markdown(read)
+    for change in ({"sweeps": {"flops": {}}}, {"sweeps": [1]}, {"proxies": [{**old["proxies"][0], "equal_budget": 3}]}):
+        with pytest.raises(FileFormatError, match="not a valid correlation"):
+            Correlation.from_json(json.dumps({**old, **change}))

@@ -41,7 +41,7 @@ def kendall(scores: ArrayLike, accuracy: ArrayLike) -> float:
         >>> round(kendall([1, 2, 3, 4], [10, 30, 20, 40]), 3)  # five pairs against one
         0.667
     """
-    own, true = _pair(scores, accuracy)
+    own, true = checked(scores, accuracy)
     return _tau(own, true)
 
 
@@ -52,7 +52,7 @@ def spearman(scores: ArrayLike, accuracy: ArrayLike) -> float:
         >>> spearman([1, 2, 3, 4], [10, 30, 20, 40])
         0.8
     """
-    own, true = _pair(scores, accuracy)
+    own, true = checked(scores, accuracy)
     return _rho(own, true)
 
 
@@ -77,7 +77,7 @@ def spearman_at_top(scores: ArrayLike, accuracy: ArrayLike, share: float = 0.1) 
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, got {share!r}")
-    own, true = _pair(scores, accuracy)
+    own, true = checked(scores, accuracy)
     if not len(true):
         return math.nan
     least = np.sort(true)[-math.ceil(share * len(true))]
@@ -109,8 +109,8 @@ def partial_kendall(scores: ArrayLike, accuracy: ArrayLike, control: ArrayLike) 
         >>> round(partial_kendall(scores, [10, 30, 20, 40], flops), 3)
         0.707
     """
-    own, true = _pair(scores, accuracy)
-    held, _ = _pair(control, accuracy)
+    own, true = checked(scores, accuracy)
+    held, _ = checked(control, accuracy)
     both, own_held, true_held = _tau(own, true), _tau(own, held), _tau(true, held)
     spread = (1 - own_held**2) * (1 - true_held**2)
     if not spread > 1e-12:  # NaN too
@@ -146,7 +146,7 @@ def ndcg(scores: ArrayLike, accuracy: ArrayLike, k: int | None = None) -> float:
         >>> ndcg([1, 2, 3], [10, 20, 30]), round(ndcg([3, 2, 1], [10, 20, 30]), 2)
         (1.0, 0.5)
     """
-    own, true = _pair(scores, accuracy)
+    own, true = checked(scores, accuracy)
     places = len(true) if k is None else min(_at_least_one(k, "k"), len(true))
     if len(true) < 2:
         return math.nan
@@ -174,7 +174,7 @@ def top_k_accuracy(scores: ArrayLike, accuracy: ArrayLike, k: int = 1) -> float:
         >>> top_k_accuracy([5, 5, 1], [70, 80, 90])
         75.0
     """
-    own, true = _pair(scores, accuracy)
+    own, true = checked(scores, accuracy)
     return float(_mean_of_ties(own, true)[: _at_least_one(k, "k")].mean()) if len(true) else math.nan
 
 
@@ -185,7 +185,7 @@ def regret(scores: ArrayLike, accuracy: ArrayLike, k: int = 1) -> float:
         >>> regret([1, 3, 2], [70, 80, 90])
         10.0
     """
-    true = _pair(scores, accuracy)[1]
+    true = checked(scores, accuracy)[1]
     return float(true.max()) - top_k_accuracy(scores, accuracy, k) if len(true) else math.nan
 
 
@@ -224,9 +224,9 @@ def bootstrap_interval(
     columns = [np.asarray(values) for values in arrays]
     if len({len(column) for column in columns}) != 1:
         raise ValueError(f"expected arrays of one length, got lengths {[len(column) for column in columns]}")
-    draws = _draws(len(columns[0]), resamples, seed)
+    draws = draw_members(len(columns[0]), resamples, seed)
     values = [function(*(column[drawn] for column in columns)) for drawn in draws]
-    return _limits(np.array(values, dtype=np.float64), level)
+    return limits_of(np.array(values, dtype=np.float64), level)
 
 
 def kendall_interval(
@@ -240,20 +240,36 @@ def kendall_interval(
         >>> low < kendall(scores, accuracy) <= high == 1
         True
     """
-    own, true = _pair(scores, accuracy)
+    own, true = checked(scores, accuracy)
     tau_of_resamples = _resampled_tau if len(own) <= _TAU_BY_MATRICES else _resampled_tau_by_merging
-    draws = _draws(len(own), resamples, seed)
-    return _limits(tau_of_resamples(own, true, draws) if len(own) else np.empty(0), level)
+    draws = draw_members(len(own), resamples, seed)
+    return limits_of(tau_of_resamples(own, true, draws) if len(own) else np.empty(0), level)
 
 
-def _draws(members: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Which members each resample draws; none of nobody."""
+def draw_members(members: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Which members each resample of a bootstrap draws, with replacement; none of nobody.
+
+    Raises:
+        ValueError: ``resamples`` is below 1.
+
+    Example:
+        >>> [drawn.tolist() for drawn in draw_members(4, 2, seed=0)]
+        [[3, 2, 2, 1], [1, 0, 0, 0]]
+    """
     rng, times = np.random.default_rng(seed), _at_least_one(resamples, "resamples")
     return (rng.integers(members, size=members) for _ in range(times if members else 0))
 
 
-def _limits(values: Floats, level: float) -> tuple[float, float]:
-    """The limits between which the given share of the defined values lies."""
+def limits_of(values: Floats, level: float) -> tuple[float, float]:
+    """The limits between which the given share of the values lies, those that are NaN left out.
+
+    Raises:
+        ValueError: ``level`` is not between 0 and 1.
+
+    Example:
+        >>> limits_of(np.arange(101.0), 0.5), limits_of(np.array([math.nan]), 0.5)
+        ((25.0, 75.0), (nan, nan))
+    """
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level!r}")
     values = values[~np.isnan(values)]
@@ -263,8 +279,16 @@ def _limits(values: Floats, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _pair(scores: ArrayLike, accuracy: ArrayLike) -> tuple[Floats, Floats]:
-    """Both as arrays, checked; scores that are NaN become minus infinity."""
+def checked(scores: ArrayLike, accuracy: ArrayLike) -> tuple[Floats, Floats]:
+    """Both as new arrays; scores that are NaN become minus infinity.
+
+    Raises:
+        ValueError: The two are not of one length, or an accuracy is not finite.
+
+    Example:
+        >>> checked([1, math.nan], [70, 80])
+        (array([  1., -inf]), array([70., 80.]))
+    """
     own, true = np.array(scores, dtype=np.float64), np.array(accuracy, dtype=np.float64)
     if own.ndim != 1 or own.shape != true.shape:
         raise ValueError(f"expected one number an architecture on both sides, got shapes {own.shape} and {true.shape}")

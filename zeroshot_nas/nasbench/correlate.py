@@ -30,8 +30,9 @@ from zeroshot_nas.nasbench.agreement import (
 )
 from zeroshot_nas.nasbench.base import load_table
 from zeroshot_nas.nasbench.correlation import Correlation, ProxyCorrelation
+from zeroshot_nas.nasbench.equal_budget import equal_budgets
 from zeroshot_nas.nasbench.scoring import FILES, SMALLEST_SAMPLE, SampleScores, write_files
-from zeroshot_nas.nasbench.table import DATASET_IMAGES, BenchmarkTable
+from zeroshot_nas.nasbench.table import COLUMN_PREFIXES, DATASET_IMAGES, BenchmarkTable, Floats
 from zeroshot_nas.runs.options import RunOptions, run_options
 from zeroshot_nas.runs.session import RunSession
 from zeroshot_nas.scoring.proxy import PROXIES, Proxy, ProxyFunction, get_proxy
@@ -65,6 +66,11 @@ def correlate(
 ) -> Correlation:
     """Scores architectures of a benchmark and says how well each proxy orders them by their trained accuracy.
 
+    What a search asks of a proxy comes first: how it orders networks of equal FLOPs and of equal parameters, and what
+    its choice lacks to the best network under a budget of either; see `zeroshot_nas.nasbench.equal_budget`. Where the
+    table has columns of latencies, such as ``latency_s`` or, joined from `zeroshot_nas.nasbench.base.load_figures`,
+    ``raspi4_latency``, so at equal latency.
+
     Parameters, FLOPs and layers are always beside the proxies. Networks that the space knows to be the same
     (`zeroshot_nas.spaces.base.SearchSpace.canonical`) are scored once: of several, the one with the fewest parameters,
     then FLOPs, since some hold operations whose output goes nowhere. What is read off an architecture without weights,
@@ -81,9 +87,9 @@ def correlate(
             joined over the sample; or ``"all"``: every registered proxy that can be computed in this space.
         table: Architectures and accuracies, or what `zeroshot_nas.nasbench.base.load_table` takes without options.
         run: Where the run is written and by what it is computed; see `RunOptions`. ``out`` holds its store ``run.db``,
-            ``report.json``, ``report.md``, ``scores.csv``, and where matplotlib is installed the plots ``scatter`` and
-            ``tau_against_cost`` as ``.png`` and ``.svg``. ``time_limit`` is for the scores of one network; they are
-            then tried one by one, with as much time each.
+            ``report.json``, ``report.md``, ``scores.csv``, and where matplotlib is installed the plots
+            ``equal_budget``, ``scatter`` and ``tau_against_cost`` as ``.png`` and ``.svg``. ``time_limit`` is for the
+            scores of one network; they are then tried one by one, with as much time each.
         space: What reads the table's architectures: a registered name or a `SearchSpace`; default: the table's.
         sample: How many architectures to score, drawn with the seed; default: all.
         seed: Seed of the sample, of all scores and of the bootstrap.
@@ -203,6 +209,14 @@ def _figures(sample: SampleScores, chosen: BenchmarkTable, seed: int, batch_size
     accuracy = part.accuracy
     resamples = RESAMPLES if len(places) <= MANY_ARCHITECTURES else FEW_RESAMPLES
     signed = {proxy.key: [proxy.sign * scores[proxy.key].value for scores in pool] for proxy in sample.reported}
+    sweeps, equal = equal_budgets(
+        signed,
+        accuracy,
+        {"flops": signed["flops"], "params": signed["params"], **_latencies(part)},
+        level=LEVEL,
+        resamples=resamples,
+        seed=seed,
+    )
     entries = []
     for proxy in sample.reported:
         values = signed[proxy.key]
@@ -236,6 +250,7 @@ def _figures(sample: SampleScores, chosen: BenchmarkTable, seed: int, batch_size
                 milliseconds=sample.milliseconds(proxy),
                 failed=sum(not scores[proxy.key].ok for scores in pool),
                 failures=_failures(proxy, pool),
+                equal_budget=equal[proxy.key],
             )
         )
     twice = [runs[:2] for runs in part.runs or () if len(runs) > 1]
@@ -248,11 +263,22 @@ def _figures(sample: SampleScores, chosen: BenchmarkTable, seed: int, batch_size
         "level": LEVEL,
         "resamples": resamples,
         "proxies": tuple(entries),
+        "sweeps": sweeps,
         "rows": tuple(part.rows),
         "accuracy": tuple(map(float, accuracy)),
         "scores": {proxy.key: tuple(scores[proxy.key].value for scores in pool) for proxy in sample.reported},
         "strings": tuple(_string(sample, place, part.rows[index]) for index, place in enumerate(places)),
         "reasons": tuple(_reasons(sample.reported, scores) for scores in pool),
+    }
+
+
+def _latencies(table: BenchmarkTable) -> dict[str, Floats]:
+    """The columns of latencies; of a table that has them of several data sets, those of its own."""
+    others = tuple(prefix for dataset, prefix in COLUMN_PREFIXES.items() if dataset != table.dataset)
+    return {
+        name: values
+        for name, values in table.columns.items()
+        if "latency" in name.lower().split("_") and not name.startswith(others)
     }
 
 

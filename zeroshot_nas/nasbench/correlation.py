@@ -15,6 +15,7 @@ from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.core.checks import check_format
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.errors import FileFormatError
+from zeroshot_nas.nasbench.equal_budget import BudgetSweep, EqualBudget
 
 REPORT_FILE = "report.json"
 SCORES_FILE = "scores.csv"
@@ -52,6 +53,8 @@ class ProxyCorrelation:
             pool, without the walk over an architecture's operations, which parameters and FLOPs share.
         failed: Architectures without a score.
         failures: Reasons, with how often each came; an aggregate has those of its parts, also where others stood in.
+        equal_budget: Its figures among networks of one size, by the kind of cost: ``"flops"``, ``"params"``, and the
+            table's columns of latencies. Reports of earlier versions have none.
     """
 
     proxy: str
@@ -73,6 +76,7 @@ class ProxyCorrelation:
     milliseconds: float | None
     failed: int
     failures: Mapping[str, int]
+    equal_budget: Mapping[str, EqualBudget] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ class Correlation:
         proxies: One entry a proxy: those asked for, in that order, then the other baselines.
         left_out: Proxies that ``"all"`` left out, with the reason.
         state: ``"done"``, or ``"interrupted"`` where it was stopped by the keyboard.
+        sweeps: The bins and budgets of `ProxyCorrelation.equal_budget`, by the kind of cost.
         rows: The architectures as the table writes them; not part of `to_json`.
         accuracy: Their accuracies in percent; not part of `to_json`.
         scores: Their scores by proxy, NaN where one failed, with the proxy's own sign; not part of `to_json`.
@@ -134,6 +139,7 @@ class Correlation:
     proxies: tuple[ProxyCorrelation, ...]
     left_out: Mapping[str, str]
     state: RunState = "done"
+    sweeps: Mapping[str, BudgetSweep] = field(default_factory=dict)
     rows: tuple[str, ...] = field(default=(), compare=False, repr=False)
     accuracy: tuple[float, ...] = field(default=(), compare=False, repr=False)
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict, compare=False, repr=False)
@@ -166,6 +172,7 @@ class Correlation:
             "version": _VERSION,
             **{name: getattr(self, name) for name in names},
             "proxies": [asdict(entry) for entry in self.proxies],
+            "sweeps": {kind: asdict(sweep) for kind, sweep in self.sweeps.items()},
         }
         return json.dumps(data, indent=indent, allow_nan=False)
 
@@ -183,16 +190,16 @@ class Correlation:
         check_format(data, _FORMAT, _VERSION, "a correlation")
         del data["format"], data["version"]
         try:
-            entries = [{**entry, "kendall_interval": _limits(entry["kendall_interval"])} for entry in data["proxies"]]
             channels, height, width = data["input_size"]
             return cls(
                 **{
                     **data,
-                    "proxies": tuple(ProxyCorrelation(**entry) for entry in entries),
+                    "proxies": tuple(_entry(entry) for entry in data["proxies"]),
+                    "sweeps": {kind: _sweep(sweep) for kind, sweep in data.get("sweeps", {}).items()},
                     "input_size": (channels, height, width),
                 }
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FileFormatError(f"not a valid correlation: {type(error).__name__}: {error}") from error
 
     def scores_csv(self) -> str:
@@ -241,6 +248,20 @@ class Correlation:
 
 def _shown(figure: float | None) -> str:
     return "  -  " if figure is None else f"{figure:5.3f}"
+
+
+def _entry(data: Mapping[str, Any]) -> ProxyCorrelation:
+    figures = {kind: _figures(each) for kind, each in data.get("equal_budget", {}).items()}
+    return ProxyCorrelation(**{**data, "kendall_interval": _limits(data["kendall_interval"]), "equal_budget": figures})
+
+
+def _sweep(data: Mapping[str, Any]) -> BudgetSweep:
+    return BudgetSweep(**{**data, "budgets": tuple(data["budgets"]), "random": _figures(data["random"])})
+
+
+def _figures(data: Mapping[str, Any]) -> EqualBudget:
+    figures: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in data.items()}
+    return EqualBudget(**figures)
 
 
 def _limits(interval: Sequence[float] | None) -> tuple[float, float] | None:

@@ -1,9 +1,9 @@
-"""A correlation of proxies with accuracy as a page of Markdown and as two plots."""
+"""A correlation of proxies with accuracy as a page of Markdown and as plots."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +14,7 @@ from zeroshot_nas.core.files import write_text
 from zeroshot_nas.core.text import printable
 from zeroshot_nas.errors import DataError, MissingExtraError
 from zeroshot_nas.nasbench.agreement import Floats, kendall
+from zeroshot_nas.nasbench.budget_report import equal_budget_lines, plot_equal_budget
 from zeroshot_nas.report.base import figure_class, save_plot
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from zeroshot_nas.nasbench.correlation import Correlation, ProxyCorrelation
 
 MARKDOWN_FILE = "report.md"
-PLOTS = ("scatter", "tau_against_cost")
-"""Names of the plots' files; each is there as ``.png`` and as ``.svg``."""
+PLOTS = ("equal_budget", "scatter", "tau_against_cost")
+"""Names of the plots' files; each is there as ``.png`` and as ``.svg``. The first needs figures at equal budget."""
 
 MOST_VARIABLES = 10
 """Rows of the scatter matrix at most, accuracy among them: what stays readable on a page."""
@@ -66,7 +67,7 @@ or is the baseline itself. Baselines are in italics."""
 
 
 def to_markdown(correlation: Correlation, plots: bool = False, remark: str = "") -> str:
-    """A correlation as a page of Markdown, the best proxy first.
+    """A correlation as a page of Markdown: figures at equal budget, then over all architectures, the best proxy first.
 
     Args:
         correlation: What `zeroshot_nas.nasbench.correlate.correlate` found.
@@ -91,6 +92,7 @@ def to_markdown(correlation: Correlation, plots: bool = False, remark: str = "")
         if found.ceiling is not None
         else "- Ceiling: not known, the table has no separate training runs",
         "",
+        *([*equal_budget_lines(found), "", "## Over all architectures", ""] if found.sweeps else []),
         _row(column.format(level=f"{found.level:.0%}".replace("%", " %")) for column in _COLUMNS),
         _row(["---", *["---:"] * (len(_COLUMNS) - 1)]),
         *(_row(_cells(entry)) for entry in _by_tau(found.proxies)),
@@ -101,7 +103,7 @@ def to_markdown(correlation: Correlation, plots: bool = False, remark: str = "")
         if items:
             lines += ["", f"## {title}", "", *(f"- `{name}`: {text}" for name, text in items)]
     if plots:
-        lines += ["", *(f"![{name.replace('_', ' ')}]({name}.png)" for name in PLOTS)]
+        lines += ["", *(f"![{name.replace('_', ' ')}]({name}.png)" for name in _plots_of(found))]
     lines += ["", remark] if remark else []
     return "\n".join(line if line == _NOTES else _harmless(line) for line in lines) + "\n"
 
@@ -121,7 +123,7 @@ def write_report(correlation: Correlation, folder: Path | str) -> None:
     folder = Path(folder)
     plots, remark = True, ""
     try:
-        for name, plot in zip(PLOTS, (plot_scatter, plot_tau_against_cost), strict=True):
+        for name, plot in _plots_of(correlation).items():
             save_plot(plot(correlation), folder / name)
     except MissingExtraError as error:
         plots, remark = False, f"No plots: {error}"
@@ -235,6 +237,13 @@ def plot_tau_against_cost(correlation: Correlation) -> Figure:
     title = f"{printable(correlation.table)}, {correlation.architectures:,} architectures"
     axes.set_title(title, fontsize=9, loc="left", parse_math=False)
     return figure
+
+
+def _plots_of(correlation: Correlation) -> dict[str, Callable[[Correlation], Figure]]:
+    """The plots that can be drawn, by name."""
+    functions = (plot_equal_budget, plot_scatter, plot_tau_against_cost)
+    plots: dict[str, Callable[[Correlation], Figure]] = dict(zip(PLOTS, functions, strict=True))
+    return {name: plot for name, plot in plots.items() if correlation.sweeps or plot is not plot_equal_budget}
 
 
 def _time_axis(axes: Axes, milliseconds: Sequence[float]) -> None:

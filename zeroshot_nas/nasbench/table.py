@@ -31,6 +31,9 @@ DATASET_IMAGES: dict[str, tuple[Shape, int]] = {
 IMAGE_DATASETS = ("cifar10", "cifar100", "ImageNet16-120")
 """The data sets of NAS-Bench-201 and of the benchmarks after it, by the names that tables use."""
 
+COLUMN_PREFIXES = dict(zip(IMAGE_DATASETS, ("c10_", "c100_", "in16_"), strict=True))
+"""How columns begin in tables that hold figures of several data sets."""
+
 _Table = TypeVar("_Table", bound="FigureTable")
 
 

@@ -9,11 +9,7 @@ from zeroshot_nas.errors import FileFormatError
 from zeroshot_nas.nasbench.base import register_table_format
 from zeroshot_nas.nasbench.formats.csv_text import open_lines, read_rows
 from zeroshot_nas.nasbench.formats.reading import choose_dataset
-from zeroshot_nas.nasbench.table import FigureTable
-
-PREFIXES = {"cifar10": "c10_", "cifar100": "c100_", "ImageNet16-120": "in16_"}
-"""What the columns of a data set begin with."""
-
+from zeroshot_nas.nasbench.table import COLUMN_PREFIXES, FigureTable
 
 _START = b"index,c10_edgegpu_latency,"
 
@@ -39,9 +35,9 @@ def read_hw_nas_bench_csv(path: Path, /, *, dataset: str | None) -> FigureTable:
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise FileFormatError(f"{path}: row {number} has {len(row)} fields, the header has {len(header)}")
-    held = (name for name, prefix in PREFIXES.items() if any(column.startswith(prefix) for column in header))
+    held = (name for name, prefix in COLUMN_PREFIXES.items() if any(column.startswith(prefix) for column in header))
     dataset = choose_dataset(dataset, held, str(path))
-    prefix = PREFIXES[dataset]
+    prefix = COLUMN_PREFIXES[dataset]
     places = {name.removeprefix(prefix): place for place, name in enumerate(header) if name.startswith(prefix)}
     return FigureTable(
         name="HW-NAS-Bench",
