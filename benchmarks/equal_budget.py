@@ -39,7 +39,7 @@ from zeroshot_nas.nasbench.table import DATASET_IMAGES
 CELLS, SEED, RESAMPLES, LEVEL = 2_000, 0, 400, 0.95
 QUICK_CELLS, QUICK_RESAMPLES = 60, 40
 
-OURS = ("cet", "cet:variant=p", "zen_closed_form", "params", "flops", "layers")
+OURS = ("ceres", "cet", "cet:variant=p", "zen_closed_form", "params", "flops", "layers")
 THEIRS = (*("synflow", "snip", "grasp", "fisher", "grad_norm", "l2_norm", "plain", "jacov", "nwot", "zen", "epe_nas"),)
 """Columns of scores in NAS-Bench-Suite-Zero's tables, higher being better; not every table has each."""
 
