@@ -31,6 +31,12 @@ def test_an_architectures_text_is_read_again():
     assert str(cell) == repr(cell)  # it has no such form
 
 
+def test_image_data_says_how_many_and_of_what_shape():
+    assert repr(zs.load_data("digits")) == (
+        "ImageData(digits: 1,437 images to train on, 360 to test on, 10 classes, shape (1, 8, 8), torch.float32)"
+    )
+
+
 def test_a_correlation_is_a_table(tmp_path):
     table = tmp_path / "cells.csv"
     table.write_text("cell,top1\n" + "".join(f"{cell},{80 + place}\n" for place, cell in enumerate(CELLS)))

@@ -96,6 +96,7 @@ def test_a_plug_in_from_a_file_meets_every_executor(tmp_path, executor):
         ("my-proxy.py", "", "a plug-in is a Python file"),
         ("random.py", "", "the name of another module"),
         ("broken.py", "1 / 0", "ZeroDivisionError"),
+        ("leaves.py", "raise SystemExit(4)", "SystemExit: 4"),
         ("twice.py", PROXY.format(name="zen"), "already registered"),
     ],
 )

@@ -119,6 +119,10 @@ def test_what_is_no_linear_map_is_free_and_silent(layer):
         lambda x: F.adaptive_avg_pool1d(x.flatten(2), 1),
         *(torch.clone, lambda x: x.flatten(1).reshape_as(x), lambda x: x.mean((2, 3), keepdim=True).expand_as(x)),
         *(lambda x: x.view_as(x).sin_(), lambda x: torch.lerp(x, x, 0.5), lambda x: x.argmax(1), lambda x: x.var(1)),
+        *(lambda x: x.new_ones(x.shape) * x, lambda x: torch.empty_like(x).copy_(x), lambda x: torch.eye(8) + x),
+        *(lambda x: x.fill_(0.5), lambda x: F.dropout(x, 0.5, True, inplace=True), lambda x: x.cumprod(1)),
+        *(lambda x: x.median(1)[0], lambda x: torch.hstack([x, x]), lambda x: F.cosine_similarity(x, x + 1)),
+        *(lambda x: torch.outer(x.flatten(), x.flatten()), lambda x: torch.block_diag(x[0, 0], x[0, 1])),
         *(lambda x: x.topk(2, 1)[0], lambda x: x.tril(), lambda x: x.unfold(2, 2, 2), lambda x: torch.rand_like(x) + x),
     ],
 )
@@ -211,6 +215,36 @@ def test_products_of_other_kinds():
     assert cost(Applied(nn.Bilinear(5, 5, 4), lambda m, x: m(x, x), whole=True), input_size=x).flops == 6 * 100
     assert cost(Applied(nn.Identity(), lambda x: torch.baddbmm(x, x, x.mT @ x)), input_size=x).flops == 2 * 150
     assert cost(Applied(nn.Identity(), lambda x: torch.mv(x[0], x[0, 0])), input_size=x).flops == 30
+
+    assert cost(Applied(nn.Identity(), lambda x: torch.inner(x[0], x[0, :4])), input_size=x).flops == 6 * 4 * 5
+    assert cost(Applied(nn.Identity(), lambda x: torch.tensordot(x, x, ([1, 2], [1, 2]))), input_size=x).flops == 30
+    assert cost(Applied(nn.Identity(), lambda x: torch.tensordot(x[0], x[0], ([0], [0]))), input_size=x).flops == 150
+    assert cost(Applied(nn.Identity(), lambda x: torch.linalg.vecdot(x, x)), input_size=x).flops == 30
+    time_first = Applied(nn.Conv1d(5, 7, 3), lambda m, x: torch.conv_tbc(x, m.weight.permute(2, 1, 0), m.bias, 1), True)
+    assert cost(time_first, input_size=x).flops == 6 * 3 * 5 * 7, "one step of six sequences"
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_padding_by_name_costs_what_it_does_by_number(axes, padding):
+    kind, size = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1], (4, *(8, 7, 6)[:axes])
+    number = 2 if padding == "same" else 0
+    by_name, by_number = (kind(4, 6, 3, padding=each, dilation=2, groups=2) for each in (padding, number))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        costs = cost(by_name, input_size=size)
+    assert costs == cost(by_number, input_size=size)
+    assert costs.flops > 0
+
+
+def test_weights_that_are_normalised_at_every_call_cost_what_plain_ones_do():
+    def net(wrap):
+        return nn.Sequential(wrap(nn.Conv2d(3, 4, 3)), nn.ReLU(), wrap(nn.Conv2d(4, 4, 1)))
+
+    plain = cost(net(nn.Identity().forward), input_size=(3, 8, 8)).flops
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cost(net(nn.utils.parametrizations.weight_norm), input_size=(3, 8, 8)).flops == plain
 
 
 def test_an_operator_that_can_not_be_counted_is_named():

@@ -639,14 +639,43 @@ def residual(in_place: bool) -> nn.Module:
 
 
 class Gate(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, in_place: bool = False) -> None:
         super().__init__()
+        self.in_place = in_place
         self.body = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 1), nn.Sigmoid()
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.body(x)
+        return x.mul_(self.body(x)) if self.in_place else x * self.body(x)
+
+
+def after_conv(function: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A convolution, and what a function makes of its output."""
+    return Calls(lambda self, x: function(self.conv(x)), conv=wide_conv())
+
+
+def _flat_part_changed(x: Tensor) -> Tensor:
+    x.flatten(1).mul_(2)
+    return x
+
+
+def _rows_changed(x: Tensor) -> Tensor:
+    rows = x.permute(0, 2, 3, 1).contiguous()
+    rows += 1
+    return x + rows.permute(0, 3, 1, 2)
+
+
+BY_LAYOUT = (
+    ("a flat view changed in place", _flat_part_changed, lambda x: x * 2),
+    ("a copy with channels last changed in place", _rows_changed, lambda x: x + (x + 1)),
+)
+"""What is a view in one layout and a copy in another, changed in place: name, function, the same written plainly."""
+
+
+def with_places(module: nn.Module) -> nn.Module:
+    module.places = nn.Parameter(torch.arange(4), requires_grad=False)
+    return module
 
 
 class Dense(nn.Module):
@@ -721,7 +750,12 @@ def _exhibits() -> Iterable[tuple[str, Exhibit]]:
     )
     yield "layer norm", Exhibit(lambda: conv_net(nn.LayerNorm((8, 8, 8))), scored=MOST)
     yield "instance norm", Exhibit(lambda: conv_net(nn.InstanceNorm2d(8, affine=True)), scored=MOST)
-    yield "instance norm that tracks", Exhibit(lambda: conv_net(nn.InstanceNorm2d(8, track_running_stats=True)))
+    yield (
+        "instance norm that tracks",
+        Exhibit(
+            lambda: conv_net(nn.InstanceNorm2d(8, track_running_stats=True)), lambda: conv_net(nn.InstanceNorm2d(8))
+        ),
+    )
     yield "rms norm", Exhibit(lambda: conv_net(nn.RMSNorm((8, 8))), scored=MOST)
     yield "local response norm", Exhibit(lambda: conv_net(nn.LocalResponseNorm(3)), scored=MOST)
     yield "batch norm without statistics", Exhibit(lambda: conv_net(nn.BatchNorm2d(8, track_running_stats=False)))
@@ -831,6 +865,11 @@ def _exhibits() -> Iterable[tuple[str, Exhibit]]:
 
     yield "residual in place", Exhibit(lambda: residual(True), lambda: residual(False))
     yield "gate", Exhibit(lambda: conv_net(Gate()), scored=MOST)
+    of_changed_relu = ("gradsign", "vkdnw")  # they run without what keeps a ReLU's output, and torch refuses it
+    yield "gate in place", Exhibit(lambda: conv_net(Gate(True)), lambda: conv_net(Gate()), differs=of_changed_relu)
+    for name, in_place, plain in BY_LAYOUT:
+        yield name, Exhibit(lambda f=in_place: conv_net(after_conv(f)), lambda f=plain: conv_net(after_conv(f)))
+    yield "an integer parameter first", Exhibit(lambda: with_places(conv_net()), conv_net, differs=("params",))
     yield "dense", Exhibit(lambda: conv_net(Dense(), nn.Conv2d(16, 8, 1)), scored=MOST)
     yield (
         "depthwise",

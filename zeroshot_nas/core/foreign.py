@@ -42,6 +42,24 @@ def unwrapped(module: nn.Module) -> nn.Module:
         module = inner
 
 
+def representative(module: nn.Module, device: str | torch.device | None = None) -> Tensor:
+    """A parameter of the device and dtype of a module's numbers: the first that is no integer, where there is one.
+
+    Args:
+        module: Any module.
+        device: Where an empty tensor stands for a module without parameters.
+
+    Example:
+        >>> module = nn.Linear(2, 2)
+        >>> module.places = nn.Parameter(torch.arange(2), requires_grad=False)
+        >>> representative(module).dtype
+        torch.float32
+    """
+    parameters = list(module.parameters())
+    numbers = (each for each in parameters if each.is_floating_point() or each.is_complex())
+    return next(numbers, parameters[0] if parameters else torch.zeros(0, device=device))
+
+
 @cache
 def _wrappers() -> tuple[type[nn.Module], ...]:
     from torch.optim.swa_utils import AveragedModel

@@ -32,7 +32,7 @@ def load_plugin(file: str | Path) -> ModuleType:
     importlib.invalidate_caches()
     try:
         module = importlib.import_module(name)
-    except Exception as error:  # a stranger's code: whatever it raises is said in one line
+    except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises is said in one line
         raise PluginError(f"the plug-in {file} failed to load: {type(error).__name__}: {error}") from error
     if getattr(module, "__file__", None) is None or Path(str(module.__file__)).resolve() != path:
         raise PluginError(f"the plug-in {file} has the name of another module, {name!r}; rename the file")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zeroshot_nas.core.foreign import DrawWatch, copied, is_quantised, unwrapped, without_checkpoints
+from zeroshot_nas.core.foreign import DrawWatch, copied, is_quantised, representative, unwrapped, without_checkpoints
 from zeroshot_nas.core.seeding import plain_torch, saved_rng
 from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.costs.operators import ACTIVATIONS, RULES, is_elementwise, is_free
@@ -97,7 +97,7 @@ def _unquantised(part: Any) -> nn.Module | None:
 
 
 def _trace(module: nn.Module, input_size: Sequence[int], kind: str) -> tuple[int, int, Counter[str]]:
-    parameter = next(module.parameters(), torch.zeros(0))
+    parameter = representative(module)
     draws, restore = DrawWatch(), saved_rng()
     try:
         # no_grad after plain_torch, which leaves inference mode and with it turns gradients on

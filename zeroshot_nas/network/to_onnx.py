@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from zeroshot_nas.core.checks import check_counts
+from zeroshot_nas.core.foreign import representative
 from zeroshot_nas.core.seeding import preserved_rng
 from zeroshot_nas.errors import ExportError, MissingExtraError
 
@@ -66,7 +67,7 @@ def onnx_model(
         if find_spec(package) is None:
             raise MissingExtraError(package, "onnx")
     check_counts(batch_size=batch_size)
-    tensor = next(module.parameters(), torch.zeros(0))
+    tensor = representative(module)
     # a batch of one would be taken for a constant
     images = torch.zeros((2 if dynamic_batch else batch_size, *input_size), dtype=tensor.dtype, device=tensor.device)
     try:

@@ -214,8 +214,8 @@ def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float)
                 continue
             absolute = torch.where(tensor.isinf(), tensor, tensor.abs()).to(image.dtype)  # masks stay masks
             state[name] = absolute.mul_(scale) if scale != 1 and name.rpartition(".")[2] == "bias" else absolute
-    for name, _ in network.named_parameters():
-        state[name].requires_grad_()
+    for name, parameter in network.named_parameters():
+        state[name].requires_grad_(parameter.is_floating_point())
     try:
         with nullcontext() if keep_batch_norm else without_batch_norm():
             forward = RecordedPass(_with_state(network, state), image * scale, frozenset({"layers"}))

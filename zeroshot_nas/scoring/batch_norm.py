@@ -41,10 +41,14 @@ def running_statistics(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Batch norms use the batch's statistics and keep none; all else is as at inference: dropout would add noise."""
+    """Batch norms use the batch's statistics and keep none; all else is as at inference: dropout would add noise.
+
+    So do instance norms that track statistics, each image its own, as they are trained.
+    """
     modes = [(part, part.training) for part in network.modules()]
     network.eval()
-    norms = batch_norms(network)
+    tracking = nn.modules.instancenorm._InstanceNorm
+    norms = [*batch_norms(network), *(part for part in network.modules() if isinstance(part, tracking))]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.training = True

@@ -85,8 +85,9 @@ class BlockOutputs:
 
     A block is a member of the network or of its (nested) containers without a forward pass of their own, such as
     ``nn.Sequential``. What works on each value or channel by itself belongs to the block before it: every activation,
-    norm and dropout of torch, a member that returns what it was given, and a member of somebody else's type that has no
-    parameters and keeps the shape. Before the first block it belongs to none. A member that runs twice is two blocks.
+    norm and dropout of torch, a member that returns what it was given, unchanged, and a member of somebody else's type
+    that has no parameters and keeps the shape. Before the first block it belongs to none. A member that runs twice is
+    two blocks.
 
     Args:
         network: Any module; its members tell when they run, by `entered` and `left`.
@@ -97,7 +98,7 @@ class BlockOutputs:
         for name, member in _members(network):
             self._names[member].append(name)
         self._calls: dict[nn.Module, int] = defaultdict(int)
-        self._running = 0
+        self._given: list[tuple[Tensor | None, int]] = []  # of the members that run, with its version
         self._outputs: list[tuple[str, Tensor | None]] = []
 
     @property
@@ -105,18 +106,21 @@ class BlockOutputs:
         """The members, each once."""
         return list(self._names)
 
-    def entered(self, *_: Any) -> None:
-        """A member starts."""
-        self._running += 1
+    def entered(self, given: Any) -> None:
+        """A member starts on its first argument."""
+        with torch._C.DisableTorchFunction():
+            self._given.append((given, given._version) if isinstance(given, torch.Tensor) else (None, 0))
 
-    def left(self, member: nn.Module, given: Any, output: Any) -> None:
+    def left(self, member: nn.Module, output: Any) -> None:
         """A member has returned; one that runs within another is part of that."""
-        self._running -= 1
-        if self._running:
+        given, version = self._given.pop()
+        if self._given:
             return
         name = self._next_name(member)
         result = output if isinstance(output, torch.Tensor) else None
-        if not _belongs_to_the_one_before(member, given, result):
+        with torch._C.DisableTorchFunction():
+            is_given = result is not None and result is given and result._version == version
+        if not (is_given or _belongs_to_the_one_before(member, given, result)):
             self._outputs.append((name, result))
         elif self._outputs:
             self._outputs[-1] = name, result
@@ -142,8 +146,8 @@ def _pointwise() -> tuple[type[nn.Module], ...]:
     return nn.Identity, *(kind for kind in kinds if kind.__module__ in {holder.__name__ for holder in holders})
 
 
-def _belongs_to_the_one_before(member: nn.Module, given: Any, output: Tensor | None) -> bool:
-    if isinstance(member, _pointwise()) or (output is not None and output is given):
+def _belongs_to_the_one_before(member: nn.Module, given: Tensor | None, output: Tensor | None) -> bool:
+    if isinstance(member, _pointwise()):
         return True
     is_foreign = not type(member).__module__.startswith("torch.")
     is_bare = next(member.parameters(), None) is None and next(member.children(), None) is None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.core.foreign import copied, unusable, without_checkpoints
+from zeroshot_nas.core.foreign import copied, representative, unusable, without_checkpoints
 from zeroshot_nas.core.score import ScoreValue
 from zeroshot_nas.core.seeding import derive_seed, preserved_rng, seed_global_rng, torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
@@ -390,7 +390,7 @@ def _normal(tensor: Tensor) -> Tensor:
 
 def _like(network: nn.Module, device: str | torch.device | None) -> Tensor:
     """A tensor of a module's device and dtype."""
-    return next(network.parameters(), torch.zeros(0, device=device))
+    return representative(network, device)
 
 
 def _labels(classes: int | None, count: int, generator: torch.Generator, like: Tensor) -> Tensor | None:

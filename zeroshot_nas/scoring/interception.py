@@ -65,7 +65,7 @@ def _mode_class() -> Callable[[Handler], AbstractContextManager[object]]:
     return Mode
 
 
-def _is_in_place(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+def is_in_place(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call changes its first argument: ``relu_``, ``x += y``, ``x[0] = y``, ``elu(x, inplace=True)``."""
     name = getattr(func, "__name__", "")
     if name.startswith("__"):
@@ -180,7 +180,7 @@ class KeptTensors:
         new tensor where there is one of the same arguments, else on a copy.
         """
         name = getattr(func, "__name__", "")
-        if not (args and _is_in_place(func, args, kwargs) and self._holds_kept(args[0], name)):
+        if not (args and is_in_place(func, args, kwargs) and self._holds_kept(args[0], name)):
             return func(*args, **kwargs)
         given = self.before_change(args[0])
         out_of_place = getattr(torch.Tensor, name[:-1], None) if name.endswith("_") else None

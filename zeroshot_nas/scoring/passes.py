@@ -262,7 +262,7 @@ class RecordedPass:
         handles = [module.register_forward_hook(self._hook(len(names))) for module, names in modules.items()]
         if "features" in reads:
             for member in self._blocks.members:
-                handles.append(member.register_forward_pre_hook(self._blocks.entered))
+                handles.append(member.register_forward_pre_hook(self._block_pre_hook))
                 handles.append(member.register_forward_hook(self._block_hook))
         try:
             with intercepted(self._call):
@@ -396,9 +396,11 @@ class RecordedPass:
 
         return read
 
-    def _block_hook(self, module: nn.Module, given: Any, output: Any) -> None:
-        first = self._kept.current(given[0]) if given else None
-        self._blocks.left(module, first, self._kept.current(output))
+    def _block_pre_hook(self, _: nn.Module, given: Any) -> None:
+        self._blocks.entered(self._kept.current(given[0]) if given else None)
+
+    def _block_hook(self, module: nn.Module, _: Any, output: Any) -> None:
+        self._blocks.left(module, self._kept.current(output))
 
 
 def _names(network: nn.Module) -> dict[nn.Module, list[str]]:

@@ -13,7 +13,7 @@ from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import saved_rng
 from zeroshot_nas.network.layout import has_unsafe_gradient
 from zeroshot_nas.scoring.batch_norm import batch_statistics
-from zeroshot_nas.scoring.interception import intercepted
+from zeroshot_nas.scoring.interception import intercepted, is_in_place
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,8 @@ class Trial(NamedTuple):
         output: What the module returned; None where it failed.
         error: Why it failed; None where it did not.
         draws: Whether it draws from the global random state.
-        needs_c_order: Whether it calls what crashes, or depends on strides, where channels come last in memory.
+        needs_c_order: Whether it calls what crashes where channels come last in memory, or depends on strides: it reads
+            them, or changes in place what is a view in one layout and a copy in the other.
     """
 
     output: Any
@@ -49,11 +50,17 @@ def trial(network: nn.Module, inputs: Tensor) -> Trial:
         inputs: Two inputs: a batch norm refuses one.
     """
     needs_c_order = False
+    reshaped: list[Tensor] = []  # alive, so that no other tensor has their memory
 
     def watch(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         nonlocal needs_c_order
         needs_c_order |= func in _of_strides() or _crashes(func, args, kwargs)
-        return func(*args, **kwargs)
+        if reshaped and is_in_place(func, args, kwargs):
+            needs_c_order |= any(_share_memory(each, args[0]) for each in reshaped)
+        result = func(*args, **kwargs)
+        if func in _copies_by_layout() and result.layout == torch.strided:
+            reshaped.append(result)
+        return result
 
     output: Any = None
     error = None
@@ -76,6 +83,19 @@ def _of_strides() -> frozenset[Callable[..., Any]]:
     """Functions that read how a tensor lies in memory."""
     of_tensor = torch.Tensor
     return frozenset({torch.as_strided, of_tensor.as_strided, of_tensor.stride, of_tensor.is_contiguous})
+
+
+@cache
+def _copies_by_layout() -> frozenset[Callable[..., Any]]:
+    """Functions that return a view or a copy, as a tensor lies: who then changes it in place may change the tensor."""
+    of_tensor = torch.Tensor
+    in_rows = {torch.reshape, torch.flatten, torch.ravel, of_tensor.reshape, of_tensor.flatten, of_tensor.ravel}
+    return frozenset({*in_rows, of_tensor.reshape_as, of_tensor.contiguous})
+
+
+def _share_memory(one: Tensor, other: object) -> bool:
+    is_dense = isinstance(other, torch.Tensor) and other.layout == torch.strided
+    return is_dense and one.untyped_storage()._cdata == other.untyped_storage()._cdata
 
 
 def _crashes(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -59,9 +59,14 @@ class ImageData:
     test_labels: Tensor
     class_names: tuple[str, ...]
     name: str
-    loaded_by: str | None = field(default=None, kw_only=True, repr=False)
-    held_out: Tensor | None = field(default=None, kw_only=True, repr=False)
-    split: Split | None = field(default=None, kw_only=True, repr=False)
+    loaded_by: str | None = field(default=None, kw_only=True)
+    held_out: Tensor | None = field(default=None, kw_only=True)
+    split: Split | None = field(default=None, kw_only=True)
+
+    def __repr__(self) -> str:
+        parts = len(self.train_images), len(self.test_images), len(self.class_names)
+        counts = "{:,} images to train on, {:,} to test on, {:,} classes".format(*parts)
+        return f"ImageData({self.name}: {counts}, shape {self.image_shape}, {self.train_images.dtype})"
 
     def __post_init__(self) -> None:
         if not self.class_names:
