@@ -89,13 +89,14 @@ def _of_strides() -> frozenset[Callable[..., Any]]:
 def _copies_by_layout() -> frozenset[Callable[..., Any]]:
     """Functions that return a view or a copy, as a tensor lies: who then changes it in place may change the tensor."""
     of_tensor = torch.Tensor
-    in_rows = {torch.reshape, torch.flatten, torch.ravel, of_tensor.reshape, of_tensor.flatten, of_tensor.ravel}
-    return frozenset({*in_rows, of_tensor.reshape_as, of_tensor.contiguous})
+    functions = (torch.reshape, torch.flatten, torch.ravel, of_tensor.reshape, of_tensor.flatten, of_tensor.ravel)
+    return frozenset((*functions, of_tensor.reshape_as, of_tensor.contiguous))
 
 
 def _share_memory(one: Tensor, other: object) -> bool:
-    is_dense = isinstance(other, torch.Tensor) and other.layout == torch.strided
-    return is_dense and one.untyped_storage()._cdata == other.untyped_storage()._cdata
+    if not isinstance(other, torch.Tensor) or other.layout != torch.strided:
+        return False
+    return one.untyped_storage()._cdata == other.untyped_storage()._cdata
 
 
 def _crashes(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
