@@ -96,7 +96,7 @@ def _copies_by_layout() -> frozenset[Callable[..., Any]]:
 def _share_memory(one: Tensor, other: object) -> bool:
     if not isinstance(other, torch.Tensor) or other.layout != torch.strided:
         return False
-    return one.untyped_storage()._cdata == other.untyped_storage()._cdata
+    return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)
 
 
 def _crashes(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
