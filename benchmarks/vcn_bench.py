@@ -39,7 +39,9 @@ from torch import Tensor, nn
 from torch.utils.cpp_extension import load
 
 import zeroshot_nas as zs
+from zeroshot_nas.errors import InfeasibleBudgetError
 from zeroshot_nas.network.module import Residual
+from zeroshot_nas.references.base import whole_width, widest
 
 BUDGETS = {
     "A": zs.Budget(params=100e3, flops=4e6),
@@ -112,26 +114,10 @@ def filled(costs: Any, budget: zs.Budget) -> float:
     return max(getattr(costs, name) / limit for name, limit in budget.limits().items())
 
 
-def width(channels: float, step: int = 1) -> int:
-    """A whole number of channels, in steps, 4 or more."""
-    return max(math.ceil(4 / step) * step, round(channels / step) * step)
-
-
 def largest(render: Render, budget: zs.Budget) -> str | None:
     """The widest network of a structure that fits; None where none does."""
-
-    def fits(multiplier: float) -> bool:
-        return filled(zs.cost(architecture(render(multiplier))), budget) <= 1
-
-    low, high = 0.02, 64.0
-    if not fits(low):
-        return None
-    while high / low > 1.002:
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    # rounded widths are not quite monotone in the multiplier: a little above there may be a wider one that fits
-    wider = (low * 1.002**step for step in range(20, 0, -1))
-    return render(next(filter(fits, wider), low))
+    network = widest(lambda multiplier: architecture(render(multiplier)), budget)
+    return None if network is None else network.to_string()
 
 
 class Chain:
@@ -146,69 +132,38 @@ class Chain:
         return self
 
 
-STRIDES = {"122": (1, 2, 2), "222": (2, 2, 2)}
-"""Strides of three stages of widths 16-32-64."""
+STRIDES = ("122", "222")
+"""Strides of the three stages of hand-made networks."""
 
 
-def resnet(depth: int, strides: str, block: str, kernel: int, last: bool) -> Render:
-    """ResNet for small images (arXiv:1512.03385); a bottleneck block has half the width inside, and two units."""
-
-    def render(multiplier: float) -> str:
-        chain = Chain().add("SuperConvK3BNRELU", width(16 * multiplier), 1, 1)
-        for channels, stride in zip((16, 32, 64), STRIDES[strides], strict=True):
-            out = width(channels * multiplier)
-            if block == "basic":
-                chain.add(f"SuperResK{kernel}K{kernel}", out, stride, out, (depth - 2) // 6)
-            else:
-                chain.add(f"SuperResK1K{kernel}K1", out, stride, width(out / 2), (depth - 2) // 6)
-        if last:
-            chain.add("SuperConvK1BNRELU", 2 * chain.channels, 1, 1)
-        return chain.text
-
-    return render
-
-
-def mobilenet_v2(strides: str, repeats: Sequence[int], expansion: int) -> Render:
-    """Inverted residuals in three stages, two in each repeat, and a last convolution four times as wide."""
-
-    def render(multiplier: float) -> str:
-        chain = Chain().add("SuperConvK3BNRELU", width(16 * multiplier), 1, 1)
-        for channels, stride, times in zip((16, 32, 64), STRIDES[strides], repeats, strict=True):
-            out = width(channels * multiplier)
-            chain.add(f"SuperResIDWE{expansion}K3", out, stride, out, times)
-        return chain.add("SuperConvK1BNRELU", 4 * chain.channels, 1, 1).text
-
-    return render
-
-
-def hand_made(budget: str) -> Iterator[tuple[str, Render]]:
-    """Names and structures, the `PLAIN` ones first."""
+def hand_made(budget: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Names, families and options, the `PLAIN` ones first."""
     plain = [("basic", 3, False), ("basic", 3, True), ("bottleneck", 3, False), ("basic", 5, False)]
     further = [("bottleneck", 3, True), ("basic", 5, True), ("bottleneck", 5, False), ("bottleneck", 5, True)]
     yield from resnets(plain[:1] if budget == "C" else plain)
-    yield from mobilenets(4, [(1, 1, 1)] if budget == "C" else [(1, 1, 1), (1, 2, 2)])
+    yield from mobilenets(4, ["111"] if budget == "C" else ["111", "122"])
     if budget == "A":
         yield from resnets(further)
-        yield from mobilenets(6, [(1, 1, 1), (1, 2, 2)])
+        yield from mobilenets(6, ["111", "122"])
 
 
 PLAIN = 28
 """Hand-made networks of a budget that come before all others."""
 
 
-def resnets(variants: Iterable[tuple[str, int, bool]]) -> Iterator[tuple[str, Render]]:
+def resnets(variants: Iterable[tuple[str, int, bool]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for block, kernel, last in variants:
         for depth in (8, 14, 20):
             for strides in STRIDES:
                 name = f"resnet{depth}-{strides}-{block}-k{kernel}" + ("-last" if last else "")
-                yield name, resnet(depth, strides, block, kernel, last)
+                yield name, f"resnet{depth}", {"strides": strides, "block": block, "kernel": kernel, "last": last}
 
 
-def mobilenets(expansion: int, depths: Iterable[tuple[int, ...]]) -> Iterator[tuple[str, Render]]:
+def mobilenets(expansion: int, depths: Iterable[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for strides in STRIDES:
         for repeats in depths:
-            name = f"mobilenet-{strides}-e{expansion}-{''.join(map(str, repeats))}"
-            yield name, mobilenet_v2(strides, repeats, expansion)
+            options = {"strides": strides, "expansion": expansion, "repeats": repeats}
+            yield f"mobilenet-{strides}-e{expansion}-{repeats}", "mobilenet_3stage", options
 
 
 SEARCHED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -281,7 +236,10 @@ class Piece:
     expansion: int
 
     def add(self, chain: Chain, multiplier: float, step: int) -> None:
-        out, inner = width(self.channels * multiplier, step), width(self.channels * self.inner * multiplier, step)
+        out, inner = (
+            whole_width(self.channels * multiplier, step),
+            whole_width(self.channels * self.inner * multiplier, step),
+        )
         k = self.kernel
         names = {
             "basic": f"SuperResK{k}K{k}",
@@ -330,11 +288,11 @@ def free_structure(rng: random.Random) -> Render:
     step, stem_kernel = rng.choice((1, 2, 3, 4)), rng.choice((3, 3, 3, 5, 7))
 
     def render(multiplier: float) -> str:
-        chain = Chain().add(f"SuperConvK{stem_kernel}BNRELU", width(stem * multiplier, step), stem_stride, 1)
+        chain = Chain().add(f"SuperConvK{stem_kernel}BNRELU", whole_width(stem * multiplier, step), stem_stride, 1)
         for piece in pieces:
             piece.add(chain, multiplier, step)
         if last is not None:
-            chain.add("SuperConvK1BNRELU", width(last * multiplier, step), 1, 1)
+            chain.add("SuperConvK1BNRELU", whole_width(last * multiplier, step), 1, 1)
         return chain.text
 
     return render
@@ -361,9 +319,12 @@ def make_plan(budgets: Iterable[str] = BUDGETS) -> Iterator[Entry]:
             print(f"{budget}-{name}: {costs.params:,} params, {costs.flops / 1e6:.2f}M FLOPs", file=sys.stderr)
             return Entry(f"{budget}-{name}", budget, kind, text, costs.params, costs.flops, costs.layers)
 
-        for name, render in hand_made(budget):
-            text = largest(render, limits)
-            if text is not None and text not in seen:
+        for name, family, options in hand_made(budget):
+            try:
+                text = zs.reference(family, limits, INPUT, CLASSES, **options).to_string()
+            except InfeasibleBudgetError:
+                continue
+            if text not in seen:
                 yield entry(name, "hand-made", text)
         for proxy, space, seed, proposals in searches(budget):
             text = found(limits, proxy, space, seed, proposals)

@@ -33,6 +33,21 @@ def test_every_network_of_the_plan_is_what_it_says_and_keeps_its_budget(plan):
             assert costs.layers <= 20
 
 
+def test_every_hand_made_network_of_the_plan_is_a_reference(plan):
+    hand_made = [row for row in plan if row["kind"] == "hand-made"]
+    for row in hand_made:
+        family, *marks = row["name"].split("-")[1:]
+        if family == "mobilenet":
+            strides, expansion, repeats = marks
+            family, options = "mobilenet_3stage", {"expansion": int(expansion[1:]), "repeats": repeats}
+        else:
+            strides, block, kernel, *last = marks
+            options = {"block": block, "kernel": int(kernel[1:]), "last": last == ["last"]}
+        budget = zs.Budget(**dict(zip(("params", "flops"), LIMITS[row["budget"]], strict=True)))
+        assert zs.reference(family, budget, strides=strides, **options).to_string() == row["architecture"]
+    assert len(hand_made) == 92
+
+
 def test_no_network_of_the_plan_is_there_twice(plan):
     assert len({row["name"] for row in plan}) == len(plan)
     assert len({(row["budget"], row["architecture"]) for row in plan}) == len(plan)

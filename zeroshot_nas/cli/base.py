@@ -50,7 +50,10 @@ app = typer.Typer(
 Input = Annotated[str, typer.Option("--input", help="Shape of one image, CxHxW; an architecture file has its own.")]
 Classes = Annotated[int, typer.Option(help="Outputs of the classifier; an architecture file has its own.")]
 SqueezeExcite = Annotated[bool, typer.Option("--squeeze-excite", help="Give residual blocks squeeze-and-excitation.")]
-MODEL_HELP = "A run's folder, a best.json or architecture file, or a string: PlainNet, or --space's."
+MODEL_HELP = (
+    "A run's folder, a best.json or architecture file, or a string: PlainNet, --space's, or a hand-made network's "
+    "such as reference:resnet8 or reference:resnet8:strides=222:params=100k."
+)
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 InSpace = Annotated[
     str | None, typer.Option("--space", help="Search space whose notation the string is in, e.g. nasbench201.")
@@ -104,7 +107,8 @@ def read_architecture(
 ) -> Architecture:
     """An architecture from a run's folder, a file of ours, a text file with a string, or the string itself.
 
-    A string is PlainNet's, a structure list of TinyNAS, or one in a notation of the space.
+    A string is PlainNet's, a structure list of TinyNAS, one in a notation of the space, or ``reference:`` and the name
+    of a hand-made network (see `zeroshot_nas.references.base.read_reference`).
 
     Args:
         model: Which of these.
@@ -116,13 +120,16 @@ def read_architecture(
     Raises:
         FileFormatError: There is no such file, or it holds neither JSON of ours nor a string.
         ArchitectureError: The architecture is malformed.
-        UnknownNameError: No space has that name.
+        UnknownNameError: No space or hand-made network has that name.
     """
     from zeroshot_nas.architecture.architecture import Architecture
     from zeroshot_nas.architecture.structure_list import is_structure_list
+    from zeroshot_nas.references.base import PREFIX, read_reference
 
     path = Path(model)
     text = _text(_network_file(path)) if _exists(path) else model
+    if text.lstrip().startswith(PREFIX):
+        return read_reference(text, parse_shape(image), classes)
     if is_structure_list(text):
         return Architecture.from_string(text, parse_shape(image), classes)
     if text.lstrip().startswith("{") and (space is None or '"format"' in text):  # else it is a dict of a cell's edges
