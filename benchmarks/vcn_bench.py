@@ -5,6 +5,7 @@
     python benchmarks/vcn_bench.py --summary
     python benchmarks/vcn_bench.py --data cifar10-20k --quick --runs /tmp/runs.jsonl --plan /tmp/plan.csv
     python benchmarks/vcn_bench.py --make-plan                                       # about half an hour
+    python benchmarks/vcn_bench.py --make-table              # the table of the package, of all that is trained so far
 
 A search compares networks that fill the same budget; this table says which of them are good. The networks are drawn
 once, into a plan file: hand-made ones, winners of searches, and random ones that fill their budget. Every training is
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
+import io
 import itertools
 import json
 import math
@@ -40,6 +43,7 @@ from torch.utils.cpp_extension import load
 
 import zeroshot_nas as zs
 from zeroshot_nas.errors import InfeasibleBudgetError
+from zeroshot_nas.nasbench.readers.vcn import TABLE
 from zeroshot_nas.network.module import Residual
 from zeroshot_nas.references.base import whole_width, widest
 
@@ -673,6 +677,41 @@ def work(parts: Sequence[str], plan: Sequence[Entry], runs: Runs, data: Mapping[
 # What there is
 
 
+def table_rows(plan: Sequence[Entry], runs: Runs) -> Iterator[dict[str, object]]:
+    """A row for each network that the short protocol has trained; accuracies in percent.
+
+    A network that is in the plan of two budgets has the same trainings in both.
+    """
+    names: dict[str, list[str]] = defaultdict(list)
+    for entry in plan:
+        names[entry.architecture].append(entry.name)
+
+    def accuracy(entry: Entry, seed: int, protocol: str) -> float | str:
+        tasks = (Task(name, seed, protocol) for name in names[entry.architecture])
+        values = [100 * runs.done[task]["test_accuracy"] for task in tasks if task in runs.done]
+        return round(values[0], 4) if values else ""
+
+    for entry in plan:
+        trained = [accuracy(entry, seed, "short") for seed in (0, 1)]
+        if values := [value for value in trained if not isinstance(value, str)]:
+            yield {
+                **asdict(entry),
+                "accuracy": round(statistics.mean(values), 4),
+                **{f"accuracy_run{seed}": value for seed, value in enumerate(trained)},
+                "accuracy_long": accuracy(entry, 0, "long"),
+            }
+
+
+def write_table(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """A compressed file, the same bytes for the same rows."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    file.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+    print(f"{file}: {len(rows)} networks", file=sys.stderr)
+
+
 def closed_forms(text: str) -> dict[str, float | None]:
     scores = zs.score(architecture(text), ["cet", "zen_closed_form"])
     return {name: score.value if math.isfinite(score.value) else None for name, score in scores.items()}
@@ -750,6 +789,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three networks, few images: shows that it runs")
     parser.add_argument("--summary", action="store_true", help="train nothing, print what there is")
     parser.add_argument("--make-plan", action="store_true", help="draw the networks and write the plan file")
+    parser.add_argument("--make-table", action="store_true", help="write the table that the package holds")
+    parser.add_argument("--table", type=Path, default=TABLE, help="where to; default: in the package")
     parser.add_argument("--plan", type=Path, help="default benchmarks/vcn_plan.csv")
     parser.add_argument("--runs", type=Path, help="default benchmarks/results/vcn_bench.jsonl")
     given = parser.parse_args()
@@ -764,6 +805,9 @@ def main() -> None:
         write_plan(plan_file, in_order(make_plan()))
         return
     plan, runs = read_plan(plan_file), Runs(given.runs or RESULTS / "vcn_bench.jsonl")
+    if given.make_table:
+        write_table(given.table, list(table_rows(plan, runs)))
+        return
     if not given.summary:
         parts = ["quick"] if given.quick else given.only or [*BUDGETS, "long"]
         work(parts, plan, runs, {"short": given.data, "quick": given.data, "long": given.long_data})

@@ -148,3 +148,16 @@ def test_a_wrong_reference_is_one_line(run):
     for text in ("reference:", "reference:resnet9x", "reference:resnet8:stride=222", "reference:resnet8:params=x"):
         code, out, err = run("cost", text)
         assert (code, out, err.count("\n")) == (2, "", 1), text
+
+
+def test_options_of_a_table_reach_its_reader(run, tmp_path):
+    how = ("--proxies", "params", "--executor", "serial", "--quiet")
+    code, out, err = run("correlate", "--benchmark", "vcn", "--table-option", "budget=A", *how)
+    assert (code, err) == (0, "")
+    assert "VCN-Bench A, cifar10" in out
+    file = tmp_path / "vcn_a.csv"
+    assert run("convert", "vcn", "--table-option", "budget=A", "--out", file)[::2] == (0, "")
+    assert zs.load_table(file).rows == zs.load_table("vcn", budget="A").rows
+    code, out, err = run("correlate", "--benchmark", "vcn", "--table-option", "budgt=A", *how)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "Did you mean 'budget'" in err

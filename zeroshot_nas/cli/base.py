@@ -59,6 +59,7 @@ InSpace = Annotated[
     str | None, typer.Option("--space", help="Search space whose notation the string is in, e.g. nasbench201.")
 ]
 SpaceOption = Annotated[list[str] | None, typer.Option(help="Option of the space, name=value, e.g. width_step=4.")]
+TableOption = Annotated[list[str] | None, typer.Option(help="Option of the table, name=value, e.g. budget=A for vcn.")]
 Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
 Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cuda.")]
 Repeats = Annotated[int, typer.Option(help="Draws of weights and images a score.")]
@@ -227,7 +228,7 @@ def with_cost_limits(after: str) -> Callable[[Callable[..., None]], Callable[...
 
 
 def parse_options(texts: Sequence[str] | None) -> dict[str, Any]:
-    """``name=value`` as a space takes it."""
+    """``name=value`` as a space or a table takes it."""
     options: dict[str, Any] = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
