@@ -139,19 +139,14 @@ def width(channels: float) -> int:
     return max(4, round(channels))
 
 
-def resnet(blocks: int) -> Callable[[Shape, float], Architecture]:
-    """The ResNet for small images of He et al. (arXiv:1512.03385): 3 stages of ``blocks`` basic blocks, 16-32-64."""
+def reference(name: str) -> Callable[[Shape, Setting, int], Architecture]:
+    """A ResNet for small images, the widest that fits params and FLOPs; its last stages halve, as the image allows."""
 
-    def make(size: Shape, multiplier: float) -> Architecture:
-        widths = [width(channels * multiplier) for channels in (16, 32, 64)]
-        halvings = stride_steps(size)
-        body = [
-            block("SuperResK3K3", each, 1 + (stage >= 3 - halvings), bottleneck_channels=each, sub_layers=blocks)
-            for stage, each in enumerate(widths)
-        ]
-        return Architecture((block("SuperConvK3BNRELU", widths[0], 1), *body), size, 10)
+    def fit(size: Shape, setting: Setting, _seed: int) -> Architecture:
+        strides = "".join(str(1 + (stage >= 3 - stride_steps(size))) for stage in range(3))
+        return zs.reference(name, replace(setting.budget, layers=None), size, strides=strides)
 
-    return make
+    return fit
 
 
 def mobilenet_v2(depth: float) -> Callable[[Shape, float], Architecture]:
@@ -208,8 +203,8 @@ ROWS: dict[str, Row] = {
     "cet_monotone": Row(searched("cet", zs.StructureBounds(monotone_widths=True)), "searched", "cet"),
     "cet_basic": Row(searched("cet", zs.StructureBounds(monotone_widths=True), blocks="basic"), "searched", "cet"),
     "az_nas": Row(searched("az_nas"), "searched", "az_nas"),
-    "resnet8": Row(largest(resnet(1)), "hand-made"),
-    "resnet20": Row(largest(resnet(3)), "hand-made"),
+    "resnet8": Row(reference("resnet8"), "hand-made"),
+    "resnet20": Row(reference("resnet20"), "hand-made"),
     "mobilenet_v2": Row(largest(mobilenet_v2(1)), "hand-made"),
     "mobilenet_v2_half_depth": Row(largest(mobilenet_v2(0.5)), "hand-made"),
     "random": Row(random_network(), "random"),

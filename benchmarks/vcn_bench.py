@@ -5,6 +5,7 @@
     python benchmarks/vcn_bench.py --summary
     python benchmarks/vcn_bench.py --data cifar10-20k --quick --runs /tmp/runs.jsonl --plan /tmp/plan.csv
     python benchmarks/vcn_bench.py --make-plan                                       # about half an hour
+    python benchmarks/vcn_bench.py --make-table              # the table of the package, of all that is trained so far
 
 A search compares networks that fill the same budget; this table says which of them are good. The networks are drawn
 once, into a plan file: hand-made ones, winners of searches, and random ones that fill their budget. Every training is
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
+import io
 import itertools
 import json
 import math
@@ -39,7 +42,10 @@ from torch import Tensor, nn
 from torch.utils.cpp_extension import load
 
 import zeroshot_nas as zs
+from zeroshot_nas.errors import InfeasibleBudgetError
+from zeroshot_nas.nasbench.readers.vcn import TABLE
 from zeroshot_nas.network.module import Residual
+from zeroshot_nas.references.base import whole_width, widest
 
 BUDGETS = {
     "A": zs.Budget(params=100e3, flops=4e6),
@@ -112,26 +118,10 @@ def filled(costs: Any, budget: zs.Budget) -> float:
     return max(getattr(costs, name) / limit for name, limit in budget.limits().items())
 
 
-def width(channels: float, step: int = 1) -> int:
-    """A whole number of channels, in steps, 4 or more."""
-    return max(math.ceil(4 / step) * step, round(channels / step) * step)
-
-
 def largest(render: Render, budget: zs.Budget) -> str | None:
     """The widest network of a structure that fits; None where none does."""
-
-    def fits(multiplier: float) -> bool:
-        return filled(zs.cost(architecture(render(multiplier))), budget) <= 1
-
-    low, high = 0.02, 64.0
-    if not fits(low):
-        return None
-    while high / low > 1.002:
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    # rounded widths are not quite monotone in the multiplier: a little above there may be a wider one that fits
-    wider = (low * 1.002**step for step in range(20, 0, -1))
-    return render(next(filter(fits, wider), low))
+    network = widest(lambda multiplier: architecture(render(multiplier)), budget)
+    return None if network is None else network.to_string()
 
 
 class Chain:
@@ -146,69 +136,38 @@ class Chain:
         return self
 
 
-STRIDES = {"122": (1, 2, 2), "222": (2, 2, 2)}
-"""Strides of three stages of widths 16-32-64."""
+STRIDES = ("122", "222")
+"""Strides of the three stages of hand-made networks."""
 
 
-def resnet(depth: int, strides: str, block: str, kernel: int, last: bool) -> Render:
-    """ResNet for small images (arXiv:1512.03385); a bottleneck block has half the width inside, and two units."""
-
-    def render(multiplier: float) -> str:
-        chain = Chain().add("SuperConvK3BNRELU", width(16 * multiplier), 1, 1)
-        for channels, stride in zip((16, 32, 64), STRIDES[strides], strict=True):
-            out = width(channels * multiplier)
-            if block == "basic":
-                chain.add(f"SuperResK{kernel}K{kernel}", out, stride, out, (depth - 2) // 6)
-            else:
-                chain.add(f"SuperResK1K{kernel}K1", out, stride, width(out / 2), (depth - 2) // 6)
-        if last:
-            chain.add("SuperConvK1BNRELU", 2 * chain.channels, 1, 1)
-        return chain.text
-
-    return render
-
-
-def mobilenet_v2(strides: str, repeats: Sequence[int], expansion: int) -> Render:
-    """Inverted residuals in three stages, two in each repeat, and a last convolution four times as wide."""
-
-    def render(multiplier: float) -> str:
-        chain = Chain().add("SuperConvK3BNRELU", width(16 * multiplier), 1, 1)
-        for channels, stride, times in zip((16, 32, 64), STRIDES[strides], repeats, strict=True):
-            out = width(channels * multiplier)
-            chain.add(f"SuperResIDWE{expansion}K3", out, stride, out, times)
-        return chain.add("SuperConvK1BNRELU", 4 * chain.channels, 1, 1).text
-
-    return render
-
-
-def hand_made(budget: str) -> Iterator[tuple[str, Render]]:
-    """Names and structures, the `PLAIN` ones first."""
+def hand_made(budget: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Names, families and options, the `PLAIN` ones first."""
     plain = [("basic", 3, False), ("basic", 3, True), ("bottleneck", 3, False), ("basic", 5, False)]
     further = [("bottleneck", 3, True), ("basic", 5, True), ("bottleneck", 5, False), ("bottleneck", 5, True)]
     yield from resnets(plain[:1] if budget == "C" else plain)
-    yield from mobilenets(4, [(1, 1, 1)] if budget == "C" else [(1, 1, 1), (1, 2, 2)])
+    yield from mobilenets(4, ["111"] if budget == "C" else ["111", "122"])
     if budget == "A":
         yield from resnets(further)
-        yield from mobilenets(6, [(1, 1, 1), (1, 2, 2)])
+        yield from mobilenets(6, ["111", "122"])
 
 
 PLAIN = 28
 """Hand-made networks of a budget that come before all others."""
 
 
-def resnets(variants: Iterable[tuple[str, int, bool]]) -> Iterator[tuple[str, Render]]:
+def resnets(variants: Iterable[tuple[str, int, bool]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for block, kernel, last in variants:
         for depth in (8, 14, 20):
             for strides in STRIDES:
                 name = f"resnet{depth}-{strides}-{block}-k{kernel}" + ("-last" if last else "")
-                yield name, resnet(depth, strides, block, kernel, last)
+                yield name, f"resnet{depth}", {"strides": strides, "block": block, "kernel": kernel, "last": last}
 
 
-def mobilenets(expansion: int, depths: Iterable[tuple[int, ...]]) -> Iterator[tuple[str, Render]]:
+def mobilenets(expansion: int, depths: Iterable[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for strides in STRIDES:
         for repeats in depths:
-            name = f"mobilenet-{strides}-e{expansion}-{''.join(map(str, repeats))}"
-            yield name, mobilenet_v2(strides, repeats, expansion)
+            options = {"strides": strides, "expansion": expansion, "repeats": repeats}
+            yield f"mobilenet-{strides}-e{expansion}-{repeats}", "mobilenet_3stage", options
 
 
 SEARCHED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -281,7 +240,10 @@ class Piece:
     expansion: int
 
     def add(self, chain: Chain, multiplier: float, step: int) -> None:
-        out, inner = width(self.channels * multiplier, step), width(self.channels * self.inner * multiplier, step)
+        out, inner = (
+            whole_width(self.channels * multiplier, step),
+            whole_width(self.channels * self.inner * multiplier, step),
+        )
         k = self.kernel
         names = {
             "basic": f"SuperResK{k}K{k}",
@@ -330,11 +292,11 @@ def free_structure(rng: random.Random) -> Render:
     step, stem_kernel = rng.choice((1, 2, 3, 4)), rng.choice((3, 3, 3, 5, 7))
 
     def render(multiplier: float) -> str:
-        chain = Chain().add(f"SuperConvK{stem_kernel}BNRELU", width(stem * multiplier, step), stem_stride, 1)
+        chain = Chain().add(f"SuperConvK{stem_kernel}BNRELU", whole_width(stem * multiplier, step), stem_stride, 1)
         for piece in pieces:
             piece.add(chain, multiplier, step)
         if last is not None:
-            chain.add("SuperConvK1BNRELU", width(last * multiplier, step), 1, 1)
+            chain.add("SuperConvK1BNRELU", whole_width(last * multiplier, step), 1, 1)
         return chain.text
 
     return render
@@ -361,9 +323,12 @@ def make_plan(budgets: Iterable[str] = BUDGETS) -> Iterator[Entry]:
             print(f"{budget}-{name}: {costs.params:,} params, {costs.flops / 1e6:.2f}M FLOPs", file=sys.stderr)
             return Entry(f"{budget}-{name}", budget, kind, text, costs.params, costs.flops, costs.layers)
 
-        for name, render in hand_made(budget):
-            text = largest(render, limits)
-            if text is not None and text not in seen:
+        for name, family, options in hand_made(budget):
+            try:
+                text = zs.reference(family, limits, INPUT, CLASSES, **options).to_string()
+            except InfeasibleBudgetError:
+                continue
+            if text not in seen:
                 yield entry(name, "hand-made", text)
         for proxy, space, seed, proposals in searches(budget):
             text = found(limits, proxy, space, seed, proposals)
@@ -712,6 +677,41 @@ def work(parts: Sequence[str], plan: Sequence[Entry], runs: Runs, data: Mapping[
 # What there is
 
 
+def table_rows(plan: Sequence[Entry], runs: Runs) -> Iterator[dict[str, object]]:
+    """A row for each network that the short protocol has trained; accuracies in percent.
+
+    A network that is in the plan of two budgets has the same trainings in both.
+    """
+    names: dict[str, list[str]] = defaultdict(list)
+    for entry in plan:
+        names[entry.architecture].append(entry.name)
+
+    def accuracy(entry: Entry, seed: int, protocol: str) -> float | str:
+        tasks = (Task(name, seed, protocol) for name in names[entry.architecture])
+        values = [100 * runs.done[task]["test_accuracy"] for task in tasks if task in runs.done]
+        return round(values[0], 4) if values else ""
+
+    for entry in plan:
+        trained = [accuracy(entry, seed, "short") for seed in (0, 1)]
+        if values := [value for value in trained if not isinstance(value, str)]:
+            yield {
+                **asdict(entry),
+                "accuracy": round(statistics.mean(values), 4),
+                **{f"accuracy_run{seed}": value for seed, value in enumerate(trained)},
+                "accuracy_long": accuracy(entry, 0, "long"),
+            }
+
+
+def write_table(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """A compressed file, the same bytes for the same rows."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    file.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+    print(f"{file}: {len(rows)} networks", file=sys.stderr)
+
+
 def closed_forms(text: str) -> dict[str, float | None]:
     scores = zs.score(architecture(text), ["cet", "zen_closed_form"])
     return {name: score.value if math.isfinite(score.value) else None for name, score in scores.items()}
@@ -789,6 +789,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three networks, few images: shows that it runs")
     parser.add_argument("--summary", action="store_true", help="train nothing, print what there is")
     parser.add_argument("--make-plan", action="store_true", help="draw the networks and write the plan file")
+    parser.add_argument("--make-table", action="store_true", help="write the table that the package holds")
+    parser.add_argument("--table", type=Path, default=TABLE, help="where to; default: in the package")
     parser.add_argument("--plan", type=Path, help="default benchmarks/vcn_plan.csv")
     parser.add_argument("--runs", type=Path, help="default benchmarks/results/vcn_bench.jsonl")
     given = parser.parse_args()
@@ -803,6 +805,9 @@ def main() -> None:
         write_plan(plan_file, in_order(make_plan()))
         return
     plan, runs = read_plan(plan_file), Runs(given.runs or RESULTS / "vcn_bench.jsonl")
+    if given.make_table:
+        write_table(given.table, list(table_rows(plan, runs)))
+        return
     if not given.summary:
         parts = ["quick"] if given.quick else given.only or [*BUDGETS, "long"]
         work(parts, plan, runs, {"short": given.data, "quick": given.data, "long": given.long_data})

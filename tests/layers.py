@@ -25,7 +25,7 @@ FLOORS = (
     ("architecture", "execution"),
     ("blocks", "costs", "closed_form"),
     ("network", "spaces"),
-    ("scoring", "searchers"),
+    ("scoring", "searchers", "references"),
     ("proxies", "runs", "report"),
     ("latency", "training"),
     ("searching", "nasbench", "export"),
@@ -46,7 +46,7 @@ def room_of(name: str) -> str:
 
 
 PLUGIN_PACKAGES = (
-    *("blocks", "execution", "proxies", "searchers", "spaces"),
+    *("blocks", "execution", "proxies", "references", "searchers", "spaces"),
     *("costs.resources", "export.formats", "latency.backends", "nasbench.readers", "training.datasets"),
 )
 """Packages that a registry scans."""

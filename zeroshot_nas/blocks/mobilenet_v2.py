@@ -9,12 +9,13 @@ from zeroshot_nas.architecture.ops import Op, Residual
 from zeroshot_nas.blocks.base import RELU, conv_bn
 
 
-@register_block("MobileNetV2E{expansion}K{kernel_size}", plainnet_fields=None, expansion=(3, 6), kernel_size=(3, 5))
+@register_block("MobileNetV2E{expansion}K{kernel_size}", plainnet_fields=None, expansion=(1, 3, 6), kernel_size=(3, 5))
 @dataclass(frozen=True)
 class MobileNetV2(BlockSpec):
     """1x1 to ``expansion`` times the input's channels, depthwise k x k with the stride, 1x1 down (arXiv:1801.04381).
 
-    Batch norm follows each convolution, ReLU the first two. The link is there where stride and channels stay.
+    Batch norm follows each convolution, ReLU all but the last. Without expansion there is no first convolution. The
+    link is there where stride and channels stay.
 
     Example:
         >>> block = MobileNetV2(out_channels=8, expansion=6, kernel_size=5)
@@ -27,8 +28,9 @@ class MobileNetV2(BlockSpec):
 
     def first(self, in_channels: int) -> tuple[Op, ...]:
         inner = in_channels * self.expansion
+        widened = (*conv_bn(in_channels, inner, 1), RELU) if self.expansion > 1 else ()
         body = (
-            *(*conv_bn(in_channels, inner, 1), RELU),
+            *widened,
             *(*conv_bn(inner, inner, self.kernel_size, self.stride, groups=inner), RELU),
             *conv_bn(inner, self.out_channels, 1),
         )

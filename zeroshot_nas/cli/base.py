@@ -50,12 +50,16 @@ app = typer.Typer(
 Input = Annotated[str, typer.Option("--input", help="Shape of one image, CxHxW; an architecture file has its own.")]
 Classes = Annotated[int, typer.Option(help="Outputs of the classifier; an architecture file has its own.")]
 SqueezeExcite = Annotated[bool, typer.Option("--squeeze-excite", help="Give residual blocks squeeze-and-excitation.")]
-MODEL_HELP = "A run's folder, a best.json or architecture file, or a string: PlainNet, or --space's."
+MODEL_HELP = (
+    "A run's folder, a best.json or architecture file, or a string: PlainNet, --space's, or a hand-made network's "
+    "such as reference:resnet8 or reference:resnet8:strides=222:params=100k."
+)
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 InSpace = Annotated[
     str | None, typer.Option("--space", help="Search space whose notation the string is in, e.g. nasbench201.")
 ]
 SpaceOption = Annotated[list[str] | None, typer.Option(help="Option of the space, name=value, e.g. width_step=4.")]
+TableOption = Annotated[list[str] | None, typer.Option(help="Option of the table, name=value, e.g. budget=A for vcn.")]
 Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
 Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cuda.")]
 Repeats = Annotated[int, typer.Option(help="Draws of weights and images a score.")]
@@ -104,7 +108,8 @@ def read_architecture(
 ) -> Architecture:
     """An architecture from a run's folder, a file of ours, a text file with a string, or the string itself.
 
-    A string is PlainNet's, a structure list of TinyNAS, or one in a notation of the space.
+    A string is PlainNet's, a structure list of TinyNAS, one in a notation of the space, or ``reference:`` and the name
+    of a hand-made network (see `zeroshot_nas.references.base.read_reference`).
 
     Args:
         model: Which of these.
@@ -116,13 +121,16 @@ def read_architecture(
     Raises:
         FileFormatError: There is no such file, or it holds neither JSON of ours nor a string.
         ArchitectureError: The architecture is malformed.
-        UnknownNameError: No space has that name.
+        UnknownNameError: No space or hand-made network has that name.
     """
     from zeroshot_nas.architecture.architecture import Architecture
     from zeroshot_nas.architecture.structure_list import is_structure_list
+    from zeroshot_nas.references.base import PREFIX, read_reference
 
     path = Path(model)
     text = _text(_network_file(path)) if _exists(path) else model
+    if text.lstrip().startswith(PREFIX):
+        return read_reference(text, parse_shape(image), classes)
     if is_structure_list(text):
         return Architecture.from_string(text, parse_shape(image), classes)
     if text.lstrip().startswith("{") and (space is None or '"format"' in text):  # else it is a dict of a cell's edges
@@ -220,7 +228,7 @@ def with_cost_limits(after: str) -> Callable[[Callable[..., None]], Callable[...
 
 
 def parse_options(texts: Sequence[str] | None) -> dict[str, Any]:
-    """``name=value`` as a space takes it."""
+    """``name=value`` as a space or a table takes it."""
     options: dict[str, Any] = {}
     for text in texts or ():
         name, equals, value = text.partition("=")

@@ -20,6 +20,7 @@ from zeroshot_nas.cli.base import (
     Seed,
     SpaceOption,
     Split,
+    TableOption,
     Workers,
     app,
     load_table,
@@ -33,10 +34,11 @@ from zeroshot_nas.errors import OutputExistsError
 @app.command("correlate")
 def correlate_command(
     proxies: Annotated[str, typer.Option(help="Proxies, separated by commas, or all.")] = "zen,naswot,synflow,az_nas",
-    benchmark: Annotated[str | None, typer.Option(help="A table that a package holds, e.g. nasbench201.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="A table that a package holds: vcn or nasbench201.")] = None,
     table: Annotated[str | None, typer.Option(help="A file or folder of a benchmark, or a CSV file.")] = None,
     dataset: Dataset = None,
     split: Split = None,
+    table_option: TableOption = None,
     space: Annotated[str | None, typer.Option(help="Space of a CSV file's architectures.")] = None,
     arch_column: Annotated[str | None, typer.Option(help="CSV column of the architectures.")] = None,
     accuracy_column: Annotated[str | None, typer.Option(help="CSV column of the accuracies.")] = None,
@@ -68,7 +70,8 @@ def correlate_command(
     if (benchmark is None) == (table is None):
         raise typer.BadParameter("give either --benchmark (a table in a package) or --table (a file)")
     columns = {"arch_column": arch_column, "accuracy_column": accuracy_column, "space": space}
-    rows = load_table(benchmark or table or "", dataset, split, {k: v for k, v in columns.items() if v is not None})
+    named = {name: column for name, column in columns.items() if column is not None}
+    rows = load_table(benchmark or table or "", dataset, split, {**named, **parse_options(table_option)})
     with get_executor(executor, workers=workers, time_limit=time_limit, scheduler=scheduler) as workforce:
         found = correlate(
             "all" if proxies == "all" else proxies.split(","),
@@ -99,6 +102,7 @@ def convert_command(
     out: Annotated[Path, typer.Option(help="Compact copy to write, .npz or .csv.")],
     dataset: Dataset = None,
     split: Split = None,
+    table_option: TableOption = None,
     force: Force = False,
 ) -> None:
     """Write a benchmark's accuracies once as a compact table, which later runs read in a moment."""
@@ -106,5 +110,5 @@ def convert_command(
 
     if out.exists() and not force:
         raise OutputExistsError(f"{out} exists; choose another --out, or overwrite it with --force")
-    rows = load_table(table, dataset, split, {})
+    rows = load_table(table, dataset, split, parse_options(table_option))
     print_rows([("written to", str(convert(rows, out))), ("architectures", f"{len(rows):,}"), ("source", rows.source)])

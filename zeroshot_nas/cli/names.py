@@ -24,6 +24,7 @@ def list_command(
     kinds: dict[str, Callable[[], list[str]]] = {
         "proxies": zs.list_proxies,
         "spaces": zs.list_spaces,
+        "references": zs.list_references,
         "searchers": zs.list_searchers,
         "costs": zs.list_costs,
         "data": zs.list_data,
@@ -63,7 +64,17 @@ def _recipes() -> list[tuple[str, ...]]:
     return recipe_table()
 
 
-_DETAILS: dict[str, Callable[[], list[tuple[str, ...]]]] = {"proxies": _proxies, "recipes": _recipes}
+def _references() -> list[tuple[str, ...]]:
+    from zeroshot_nas.references.base import reference_table
+
+    return reference_table()
+
+
+_DETAILS: dict[str, Callable[[], list[tuple[str, ...]]]] = {
+    "proxies": _proxies,
+    "recipes": _recipes,
+    "references": _references,
+}
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

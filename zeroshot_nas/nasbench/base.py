@@ -44,7 +44,7 @@ class TableFormat:
         recognises: Whether a file is of this format.
         splits: Which accuracies the format holds; none where a file does not say, or has no accuracies.
         source: Where the format is documented.
-        provides: Name of the table that an installed package holds in this format; empty for none.
+        provides: Name of the table that this or another package holds in this format; empty for none.
         find: Where that package keeps it.
     """
 
@@ -98,11 +98,11 @@ def list_table_formats() -> list[str]:
 
 
 def list_tables() -> list[str]:
-    """Names of the tables that come with an optional package, for `load_table`.
+    """Names of the tables that come with this package or an optional one, for `load_table`.
 
     Example:
         >>> list_tables()
-        ['nasbench201']
+        ['nasbench201', 'vcn']
     """
     return sorted({TABLE_FORMATS[name].provides for name in TABLE_FORMATS} - {""})
 
@@ -121,14 +121,15 @@ def load_table(
     stream.
 
     Args:
-        path_or_name: A file, a folder (NATS-Bench's ``-simple``), or the name of a table that an optional package
-            holds: ``"nasbench201"``.
+        path_or_name: A file, a folder (NATS-Bench's ``-simple``), or the name of a table that a package holds:
+            ``"vcn"``, which comes with this one, or ``"nasbench201"``.
         dataset: What the networks were trained on, such as ``"cifar10"``; for TransNAS-Bench-101, the task. Where the
             file holds one only, or holds ``"cifar10"``, it need not be said.
         format: Name of the format, where it can't be told from the file; see `list_table_formats`.
         split: ``"test"`` or ``"valid"``; default: test accuracy where the file has it. The table's ``source`` says
             which figure it is.
-        options: The format's own options, such as ``epochs=12``, ``skip_missing=True`` or ``accuracy_column="top1"``.
+        options: The format's own options, such as ``epochs=12``, ``skip_missing=True``, ``budget="A"`` or
+            ``accuracy_column="top1"``.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -136,6 +137,11 @@ def load_table(
         MissingExtraError: The table's package is not installed.
         DataError: An option is unknown, the format has no such split, or the file holds no accuracies.
         FileFormatError: The file is of no known format, is damaged, or asks for code to be run.
+
+    Example:
+        >>> table = load_table("vcn", budget="A")
+        >>> table.space, table.dataset, len(table) > 15
+        ('vanilla', 'cifar10', True)
     """
     table = _load(path_or_name, dataset, format, split, options)
     if not isinstance(table, BenchmarkTable):

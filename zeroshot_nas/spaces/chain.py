@@ -188,22 +188,25 @@ class ChainSpace(SearchSpace):
                 return f"its {what} is {block}; expected one as {wanted(self.width_step)}, {self._widths}"
         for index, block in enumerate(blocks[1:-1], start=1):
             if not self._is_body_block(block):
-                return (
-                    f"its block {index} is {block}; expected one of {', '.join(self.body_types)} with {self._widths}, "
-                    f"fewer than {SPLIT_AT} sub-layers and squeeze_excite={self.squeeze_excite}"
-                )
+                return self._fault_of_body_block(index, block)
         strides = tuple(block.stride for block in blocks[1:-1])
         return f"its body has strides {strides}; expected {self.body_strides}, with any of 1 after each"
+
+    def _fault_of_body_block(self, index: int, block: BlockSpec) -> str:
+        return (
+            f"its block {index} is {block}; expected one of {', '.join(self.body_types)} with "
+            f"{self._widths}, fewer than {SPLIT_AT} sub-layers and squeeze_excite={self.squeeze_excite}"
+        )
 
     @property
     def _widths(self) -> str:
         return f"widths in steps of {self.width_step} up to {self.max_width}"
 
     def _stem(self, width: int) -> BlockSpec:
-        return _end_block(self.stem_type, width, self.stem_stride)
+        return end_block(self.stem_type, width, self.stem_stride)
 
     def _last(self, width: int) -> BlockSpec:
-        return _end_block(self.last_type, self.last_width or width, 1)
+        return end_block(self.last_type, self.last_width or width, 1)
 
     def _body_block(
         self, type_name: str, width: int, stride: int, bottleneck_channels: int, sub_layers: int = 1
@@ -214,7 +217,7 @@ class ChainSpace(SearchSpace):
         return Architecture(tuple(blocks), self.input_size, self.num_classes)
 
     def _mutate_width(self, width: int, rng: random.Random) -> int:
-        return _pick(_mutated_widths(width, self.width_step, self.max_width), rng)
+        return pick(_mutated_widths(width, self.width_step, self.max_width), rng)
 
     def _round(self, width: int) -> int:
         return _rounded(width, self.width_step, self.max_width)
@@ -232,18 +235,21 @@ class ChainSpace(SearchSpace):
         sub_layers = block.sub_layers
         what = int(rng.random() * 4)
         if what == 0:
-            type_name = _pick(self.body_types, rng)
+            type_name = self._draw_type(rng)
         elif what == 1:
             width = self._mutate_width(width, rng)
         elif what == 2:
             bottleneck_channels = self._mutate_width(bottleneck_channels, rng)
         else:
-            sub_layers = max(1, sub_layers + _pick(LAYER_CHANGES, rng))
+            sub_layers = max(1, sub_layers + pick(LAYER_CHANGES, rng))
         mutant: Any = self._body_block(type_name, width, block.stride, bottleneck_channels, sub_layers)
         if mutant.sub_layers < SPLIT_AT:
             return [mutant]
         half = SPLIT_AT // 2
         return [replace(mutant, sub_layers=half), replace(mutant, sub_layers=mutant.sub_layers - half, stride=1)]
+
+    def _draw_type(self, rng: random.Random) -> str:
+        return pick(self.body_types, rng)
 
     def _is_width(self, width: object) -> bool:
         return isinstance(width, int) and 0 < width <= self.max_width and width % self.width_step == 0
@@ -268,7 +274,8 @@ def _rounded(width: float, step: int, max_width: int) -> int:
 
 
 @lru_cache(maxsize=4_096)
-def _end_block(type_name: str, width: int, stride: int) -> BlockSpec:
+def end_block(type_name: str, width: int, stride: int) -> BlockSpec:
+    """A stem or a last convolution, the same object for the same values."""
     return BLOCKS[type_name](out_channels=width, stride=stride)
 
 
@@ -286,7 +293,7 @@ def _body_block(
     )
 
 
-def _pick(options: Sequence[_Option], rng: random.Random) -> _Option:
+def pick(options: Sequence[_Option], rng: random.Random) -> _Option:
     """One of the options, evenly; a quarter of the time that ``rng.choice`` takes."""
     return options[int(rng.random() * len(options))]
 

@@ -24,8 +24,8 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _CODE = re.compile(r"0\d+", re.ASCII)
 _GAPS = ("", "nan", "na", "n/a", "null", "none")
 
-_OTHERS = b"index,c10_edgegpu_latency,"
-"""How a file begins that another reader takes: HW-NAS-Bench's, of figures and no accuracies."""
+_OTHERS = (b"index,c10_edgegpu_latency,", b"name,budget,kind,architecture,")
+"""How files begin that other readers take: HW-NAS-Bench's, of figures and no accuracies, and VCN-Bench's."""
 
 
 def _is_csv(path: Path, head: bytes) -> bool:

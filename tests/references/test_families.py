@@ -1,0 +1,61 @@
+"""Figures of hand-made networks as they are published."""
+
+import pytest
+
+import zeroshot_nas as zs
+from zeroshot_nas.errors import ArchitectureError
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "classes", "params", "flops"),
+    [
+        ("resnet8", (3, 32, 32), 10, 78_000, 12.5e6),  # MLPerf Tiny, arXiv:2106.07597
+        ("resnet20", (3, 32, 32), 10, 0.27e6, 41e6),  # arXiv:1512.03385, table 6
+        ("mobilenet_v2", (3, 224, 224), 1000, 3.5e6, 300e6),  # arXiv:1801.04381
+    ],
+)
+def test_published_figures(name, size, classes, params, flops):
+    costs = zs.cost(zs.reference(name, None, size, classes))
+    assert costs.params == pytest.approx(params, rel=0.025)
+    assert costs.flops == pytest.approx(flops, rel=0.025)
+
+
+def test_mobilenet_v2_has_the_parameters_of_torchvisions():
+    assert zs.cost(zs.reference("mobilenet_v2", None, (3, 224, 224), 1000)).params == 3_504_872
+
+
+def test_a_resnet_has_the_published_parameters_but_for_the_first_shortcut():
+    """With projections where the width changes: 272,474; ours has one more, of 16 to 16 channels."""
+    assert zs.cost(zs.reference("resnet20")).params == 272_474 + 16 * 16 + 2 * 16
+
+
+@pytest.mark.parametrize(("side", "halvings"), [(8, 1), (16, 2), (32, 3), (64, 4), (128, 5), (224, 5), (512, 5)])
+def test_mobilenet_v2_halves_as_the_image_allows(side, halvings):
+    network = zs.reference("mobilenet_v2", None, (3, side, side))
+    assert sum(block.stride == 2 for block in network.blocks) == halvings
+    assert network.feature_shape[1] == side // 2**halvings
+
+
+def test_depth_multiplies_the_blocks():
+    half, whole = (zs.reference("mobilenet_v2", depth=depth) for depth in (0.5, 1))
+    assert [block.sub_layers for block in whole.blocks] == [1, 1, 2, 3, 4, 3, 3, 1, 1]
+    assert [block.sub_layers for block in half.blocks] == [1, 1, 1, 2, 2, 2, 2, 1, 1]
+    for depth in (0, -1, 11):
+        with pytest.raises(ArchitectureError, match="depth of 'mobilenet_v2' must be above 0"):
+            zs.reference("mobilenet_v2", depth=depth)
+
+
+def test_repeats_and_expansion_of_three_stages():
+    network = zs.reference("mobilenet_3stage", repeats="123", expansion=6, strides="212", stem_stride=2)
+    assert [(block.stride, block.sub_layers) for block in network.blocks] == [(2, 1), (2, 1), (1, 2), (2, 3), (1, 1)]
+    assert network.blocks[1].type_name == "SuperResIDWE6K3"
+    assert network.blocks[-1].out_channels == 4 * 64
+    with pytest.raises(ArchitectureError, match="repeats must be three digits"):
+        zs.reference("mobilenet_3stage", repeats="11")
+
+
+def test_a_bottleneck_has_half_the_width_inside():
+    network = zs.reference("resnet14", block="bottleneck", kernel=5)
+    assert [(block.type_name, block.bottleneck_channels, block.sub_layers) for block in network.blocks[1:]] == [
+        ("SuperResK1K5K1", inner, 2) for inner in (8, 16, 32)
+    ]

@@ -1,0 +1,234 @@
+"""Chains of residual blocks in which strides, stem and last convolution are free too."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BlockSpec
+from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.spaces.base import register_space
+from zeroshot_nas.spaces.chain import SPLIT_AT, ChainSpace, end_block, pick, stride_steps
+
+KINDS = {
+    "basic": [f"SuperResK{k}K{k}" for k in (3, 5, 7)],
+    "bottleneck": [f"SuperResK1K{k}K1" for k in (3, 5, 7)],
+    "inverted": [f"SuperResIDWE{expansion}K{k}" for k in (3, 5, 7) for expansion in (1, 2, 4, 6)],
+}
+"""Block types by kind."""
+
+STEMS = tuple(f"SuperConvK{k}BNRELU" for k in (3, 5, 7))
+
+
+@register_space("vanilla")
+def vanilla(
+    *,
+    input_size: Shape,
+    num_classes: int,
+    squeeze_excite: bool = False,
+    max_width: int = 2048,
+    width_step: int = 1,
+    blocks: str = "all",
+) -> VanillaSpace:
+    """Vanilla convolutional networks: what of ``resnet`` and ``mobilenet`` is fixed is free here.
+
+    The stem is a 3x3, 5x5 or 7x7 convolution of stride 1 or 2. Each body block is basic, a bottleneck or an inverted
+    residual, and has stride 1 or 2; a network halves its feature map once more than `stride_steps` at most. The last
+    1x1 convolution may be absent. Widths are any whole number. Networks of ``resnet`` and ``mobilenet`` are in it.
+
+    ``blocks`` keeps to some kinds, as in ``"basic"`` or ``"basic+inverted"``; they are drawn equally often.
+
+    Raises:
+        ArchitectureError: An option is not usable.
+
+    Example:
+        >>> vanilla(input_size=(3, 16, 16), num_classes=10).initial().to_string()
+        'SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,8,2,8,1)SuperResK3K3(8,16,2,16,1)'
+    """
+    chosen = list(KINDS) if blocks == "all" else str(blocks).split("+")
+    if not set(chosen) <= set(KINDS):
+        raise ArchitectureError(f"blocks must be all, or some of {', '.join(KINDS)} joined by +, got {blocks!r}")
+    types = [name for kind in dict.fromkeys(chosen) for name in KINDS[kind]]
+    return VanillaSpace(
+        "vanilla", tuple(types), input_size, num_classes, squeeze_excite, max_width, width_step=width_step
+    )
+
+
+@dataclass(frozen=True)
+class VanillaSpace(ChainSpace):
+    """A stem, a body of at least one block, and a last 1x1 convolution or none; strides stand anywhere.
+
+    The arguments are those of `ChainSpace`. A mutation draws a kind of block, then a type of that kind.
+    """
+
+    @cached_property
+    def kinds(self) -> tuple[tuple[str, ...], ...]:
+        """The body's types by kind; types that are of no kind in `KINDS` are one of their own."""
+        kinds = [tuple(name for name in self.body_types if name in names) for names in KINDS.values()]
+        others = tuple(name for name in self.body_types if not any(name in kind for kind in kinds))
+        return tuple(kind for kind in (*kinds, others) if kind)
+
+    @cached_property
+    def max_halvings(self) -> int:
+        """Strides of 2 that a network has at most, the stem's among them."""
+        return stride_steps(self.input_size) + 1
+
+    def initial(self) -> Architecture:
+        body, strides = [], [stride for stride in self.body_strides if stride == 2] or [1]
+        for index, stride in enumerate(strides):
+            width = self._round(min(8 * 2**index, 64))
+            body.append(self._body_block(self.body_types[0], width, stride, width))
+        return self._assemble([self._stem(self._round(8)), *body])
+
+    def smallest(self, cost: str) -> Architecture:
+        step = self.width_step
+        chains = [
+            self._assemble([end_block(STEMS[0], step, stem_stride), self._body_block(name, step, stride, step)])
+            for name in self.body_types
+            for stem_stride in (1, 2)
+            for stride in (1, 2)
+            if stem_stride * stride <= 2**self.max_halvings
+        ]
+        return min(chains, key=lambda chain: float(getattr(complexity(chain), cost)))
+
+    def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
+        chain, last = _parts(architecture)
+        for _ in range(mutations):
+            index = int(rng.random() * (len(chain) + 1))
+            if index == len(chain):
+                last = self._mutate_last(last, chain[-1], rng)
+            elif rng.random() < 1 / 6:
+                self._move_stride(chain, index, rng)
+            elif index == 0:
+                chain[0] = self._mutate_stem(chain[0], rng)
+            elif rng.random() < 0.2:
+                self._copy_or_remove(chain, index, rng)
+            else:
+                chain[index : index + 1] = self._mutate_body(chain[index], rng)
+        return self._assemble([*chain, *last])
+
+    def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
+        """One-point crossover where both have halved equally often; ``a`` where there is no such point."""
+        (chain_a, _), (chain_b, last) = _parts(a), _parts(b)
+        places_b = _cuts(chain_b)
+        cuts = [
+            (i, j)
+            for i, halvings in _cuts(chain_a).items()
+            for j, others in places_b.items()
+            if halvings == others and (i > 1 or j < len(chain_b))
+        ]
+        if not cuts:
+            return a
+        i, j = pick(cuts, rng)
+        return self._assemble([*chain_a[:i], *chain_b[j:], *last])
+
+    def __contains__(self, architecture: object) -> bool:
+        if not isinstance(architecture, Architecture):
+            return False
+        if (architecture.input_size, architecture.num_classes) != (self.input_size, self.num_classes):
+            return False
+        return not self._fault(architecture)
+
+    def size(self, max_layers: int | None = None) -> float:
+        if max_layers is None:
+            return math.inf
+        widths = self.max_width // self.width_step
+        per_block = len(self.body_types) * widths**2
+        depth, most = max(0, max_layers - 1), self.max_halvings  # without the stem
+        # bodies[s][d]: bodies of d layers in which s blocks have stride 2; of no layers there is the empty one
+        bodies = [[int(s == 0), *[0] * depth] for s in range(most + 1)]
+        for d in range(1, depth + 1):
+            for s in range(most + 1):
+                shorter = range(max(0, d - SPLIT_AT + 1), d)
+                bodies[s][d] = per_block * sum(bodies[s][r] + (bodies[s - 1][r] if s else 0) for r in shorter)
+        chains = 0
+        for stem_halvings in (0, 1):
+            for s in range(most + 1 - stem_halvings):
+                chains += sum(bodies[s][1:]) + widths * sum(bodies[s][1:depth])  # without a last convolution, and with
+        return len(STEMS) * widths * chains
+
+    def _fault(self, architecture: Architecture) -> str:
+        chain, last = _parts(architecture)
+        if not all(self._is_width(block.out_channels) for block in architecture.blocks):
+            return f"expected {self._widths}"
+        stem, *body = chain or last
+        if stem.type_name not in STEMS or stem != end_block(stem.type_name, stem.out_channels, stem.stride):
+            return f"its stem is {stem}; expected one of {', '.join(STEMS)} with one sub-layer"
+        if not body:
+            return "it has no body block"
+        for index, block in enumerate(body, start=1):
+            if not self._is_body_block(block):
+                return self._fault_of_body_block(index, block)
+        if last and last[0] != self._last(last[0].out_channels):
+            return f"its last block is {last[0]}; expected {self.last_type} with stride 1 and one sub-layer"
+        strides = [block.stride for block in chain]
+        if not set(strides) <= {1, 2} or strides.count(2) > self.max_halvings:
+            return f"its strides are {strides}; expected 1 and at most {self.max_halvings} times 2"
+        return ""
+
+    def _draw_type(self, rng: random.Random) -> str:
+        return pick(pick(self.kinds, rng), rng)
+
+    def _mutate_stem(self, stem: BlockSpec, rng: random.Random) -> BlockSpec:
+        if rng.random() < 0.5:
+            return end_block(pick(STEMS, rng), stem.out_channels, stem.stride)
+        return end_block(stem.type_name, self._mutate_width(stem.out_channels, rng), stem.stride)
+
+    def _mutate_last(self, last: list[BlockSpec], before: BlockSpec, rng: random.Random) -> list[BlockSpec]:
+        """None there: one is added; else its width changes, or it is removed."""
+        if last and rng.random() < 1 / 3:
+            return []
+        return [self._last(self._mutate_width((last or [before])[0].out_channels, rng))]
+
+    def _move_stride(self, chain: list[BlockSpec], index: int, rng: random.Random) -> None:
+        """A block without a stride gets one, new or another block's; one with a stride drops it, or a neighbour has it.
+
+        Either half of the time, where it can be.
+        """
+        strided = [place for place, block in enumerate(chain) if block.stride == 2]
+        if index in strided:
+            free = [place for place in (index - 1, index + 1) if 0 <= place < len(chain) and place not in strided]
+            if free and rng.random() < 0.5:
+                place = pick(free, rng)
+                chain[place] = _with_stride(chain[place], 2)
+            chain[index] = _with_stride(chain[index], 1)
+            return
+        if strided and (len(strided) == self.max_halvings or rng.random() < 0.5):
+            place = pick(strided, rng)
+            chain[place] = _with_stride(chain[place], 1)
+        chain[index] = _with_stride(chain[index], 2)
+
+    def _copy_or_remove(self, chain: list[BlockSpec], index: int, rng: random.Random) -> None:
+        """A body block is removed, if there is another, or one as it follows it; with stride 1 and one sub-layer."""
+        if len(chain) > 2 and rng.random() < 0.5:
+            del chain[index]
+            return
+        block: Any = chain[index]
+        chain.insert(index + 1, self._body_block(block.type_name, block.out_channels, 1, block.bottleneck_channels))
+
+
+def _parts(architecture: Architecture) -> tuple[list[BlockSpec], list[BlockSpec]]:
+    """Stem and body, and the last convolution or nothing."""
+    blocks = list(architecture.blocks)
+    behind = len(blocks) - (blocks[-1].type_name == VanillaSpace.last_type)
+    return blocks[:behind], blocks[behind:]
+
+
+def _cuts(chain: list[BlockSpec]) -> dict[int, int]:
+    """Places behind the stem and behind each body block, and how often the map is halved before them."""
+    halvings, cuts = 0, {}
+    for place, block in enumerate(chain, start=1):
+        halvings += block.stride == 2
+        cuts[place] = halvings
+    return cuts
+
+
+@lru_cache(maxsize=16_384)
+def _with_stride(block: BlockSpec, stride: int) -> BlockSpec:
+    return replace(block, stride=stride)
