@@ -199,3 +199,27 @@ def test_a_proxy_scores_alike_alone_and_with_others():
             alone = zs.score(network, name, input_size=(3, 8, 8), repeats=2, batch_size=8)
             assert alone.value == together[name].value, name
     assert sum(score.ok for score in together.values()) > 2
+
+
+class WithoutGradients(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        blocks = [part for inputs in (3, 8, 8) for part in (nn.Conv2d(inputs, 8, 3), nn.BatchNorm2d(8), nn.ReLU())]
+        self.body = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(32, 4))
+
+    def forward(self, x):
+        with torch.no_grad():
+            return self.body(x)
+
+
+DIFFERENTIATE = [
+    name for name in zs.list_proxies() if (info := zs.get_proxy(name).info).needs_gradients and not info.parts
+]
+
+
+@pytest.mark.parametrize("name", DIFFERENTIATE)
+def test_a_forward_under_no_grad_is_named(name):
+    score = zs.score(WithoutGradients(), [name], input_size=(3, 8, 8), repeats=1)[name]
+    assert not score.ok
+    assert "no_grad" in str(score)
+    assert "input_size" not in str(score)

@@ -308,3 +308,8 @@ def test_bad_arguments():
         search(proposals=0)
     with pytest.raises(ProxyError, match="has no option"):
         search("zen:varient=zennas")
+
+
+def test_a_budget_is_a_budget():
+    with pytest.raises(TypeError, match=r"a Budget, such as Budget\(params=1e5\), got dict"):
+        zs.search("resnet", "cet", {"params": 1e5}, proposals=10, progress=False)

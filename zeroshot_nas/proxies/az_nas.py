@@ -213,7 +213,9 @@ def _largest_singular_value(run: Passes, before: Tensor, after: Tensor, noise: T
         if not torch.isfinite(jacobian).all():
             raise UndefinedScoreError(f"the gradient of the feature map {name} is not finite")
         if not jacobian.any():
-            raise UndefinedScoreError(f"the feature map {name} does not depend on the one before it")
+            raise UndefinedScoreError(
+                f"the feature map {name} does not depend on the one before it, or the way between is under no_grad"
+            )
         return float(torch.linalg.matrix_norm(jacobian, ord=2))
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.autograd_graph import nodes_behind
+from zeroshot_nas.scoring.passes import check_differentiable
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 if TYPE_CHECKING:
@@ -250,6 +251,7 @@ def grasp(network: nn.Module, batch: Batch, /) -> float:
     loss, weights = run.loss, run.weights
     if not weights:
         return _total([], "grasp")
+    check_differentiable(network, loss)
     found = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
     gradients = [each for each in found if each is not None and each.requires_grad]
     if any(node.name() == "torch::autograd::Error" for node in nodes_behind(gradients)):  # which autograd passes by

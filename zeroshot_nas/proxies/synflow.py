@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.batch_norm import without_batch_norm
-from zeroshot_nas.scoring.passes import RecordedPass
+from zeroshot_nas.scoring.passes import RecordedPass, check_differentiable
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
 if TYPE_CHECKING:
@@ -193,6 +193,7 @@ def _attempt(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: fl
     if not weights:
         raise ProxyError("synflow sums over convolutions and linear layers, and the module has none")
     output = forward.output
+    check_differentiable(network, output)
     found = torch.autograd.grad(output, weights, torch.full_like(output, scale), allow_unused=True)
     gradients = [
         torch.zeros_like(weight) if each is None else each for weight, each in zip(weights, found, strict=True)

@@ -11,7 +11,7 @@ from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.autograd_graph import nodes_behind
 from zeroshot_nas.scoring.batch_norm import running_statistics
 from zeroshot_nas.scoring.interception import intercepted
-from zeroshot_nas.scoring.passes import expected_logits
+from zeroshot_nas.scoring.passes import check_differentiable, expected_logits
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 from zeroshot_nas.scoring.twice import hardsigmoid, linear
 
@@ -138,6 +138,7 @@ def _run(network: nn.Module, inputs: Tensor, derivatives: _FirstElements) -> _Ru
         logits = network(inputs)
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
         raise ProxyError(expected_logits(network, logits))
+    check_differentiable(network, logits)
     if derivatives.mixes_images:
         raise ProxyError("vkdnw runs each image by itself, and a batch norm of the module has no running statistics")
     last = derivatives.last_linear
@@ -417,6 +418,8 @@ class _FirstElements:
             places: To which positions of the first channel that is confined.
             axis: Which axis of the output is that of channels.
         """
+        if not torch.is_grad_enabled():
+            return output  # nothing comes back to what runs under no_grad
         if not output.requires_grad:
             self.sources.append(output.requires_grad_())
             output = output.clone()  # a leaf can't be changed in place, as an activation behind it may do

@@ -17,6 +17,7 @@ from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.autograd_graph import AutogradGraph, Node, all_but_channels, energy, random_signs
+from zeroshot_nas.scoring.passes import check_differentiable
 from zeroshot_nas.scoring.proxy import Batch, checked_log
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def measure_cet(network: nn.Module, batch: Batch) -> Measured:
     if len(images) < 2:
         raise ProxyError(f"cet compares images and needs two or more, got {len(images)}; raise batch_size")
     image_variance = _variance(images, "the images")
-    logits = _logits(output, batch)
+    logits = _logits(network, output, batch)
     graph = AutogradGraph(logits, images)
     calls = [layer.output for layer in run.forward.layers if layer.weight.dim() > 2]
     outputs = {call.grad_fn: call for call in calls if call.grad_fn in graph.place}
@@ -148,11 +149,12 @@ def measure_cet(network: nn.Module, batch: Batch) -> Measured:
     return Measured(layers, weights, terms, logits.shape[1])
 
 
-def _logits(output: Any, batch: Batch) -> Tensor:
+def _logits(network: nn.Module, output: Any, batch: Batch) -> Tensor:
     """The module's output (N, K); of a feature map what a random linear classifier makes of its mean."""
-    if not isinstance(output, torch.Tensor) or output.dim() < 2 or output.grad_fn is None:
+    if not isinstance(output, torch.Tensor) or output.dim() < 2:
         got = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
-        raise ProxyError(f"cet expects logits (N, num_classes) or a feature map with a gradient, got {got}")
+        raise ProxyError(f"cet expects logits (N, num_classes) or a feature map, got {got}")
+    check_differentiable(network, output)
     if output.dim() == 2:
         return output
     with torch.enable_grad():

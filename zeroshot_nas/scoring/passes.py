@@ -209,11 +209,7 @@ class Passes:
         """
         if not self.differentiable:
             raise ProxyError("this proxy differentiates; register it with needs_gradients=True")
-        if not output.requires_grad:
-            kind = type(self.network).__name__
-            raise ProxyError(
-                f"{kind} returns what has no gradient: its forward runs under no_grad, or detaches; take that out"
-            )
+        check_differentiable(self.network, output)
         gradients = {id(source): torch.zeros_like(source) for source in sources if not source.requires_grad}
         reached = [source for source in sources if source.requires_grad]  # what ran under no_grad has none
         if reached:
@@ -221,6 +217,19 @@ class Passes:
             for source, gradient in zip(reached, found, strict=True):
                 gradients[id(source)] = torch.zeros_like(source) if gradient is None else gradient
         return [gradients[id(source)] for source in sources]
+
+
+def check_differentiable(network: nn.Module, output: Tensor) -> None:
+    """Refuses an output that is not differentiable.
+
+    Raises:
+        ProxyError: It is not.
+    """
+    if not output.requires_grad:
+        kind = type(network).__name__
+        raise ProxyError(
+            f"{kind} returns what has no gradient: its forward runs under no_grad, or detaches; take that out"
+        )
 
 
 def expected_logits(network: nn.Module, output: object) -> str:

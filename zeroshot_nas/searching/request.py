@@ -81,6 +81,8 @@ def request(
 ) -> Request:
     """Looks up what a search is given, with its errors and warnings; ``screens`` lets a closed form guide it."""
     ranked_by = get_proxy(proxy)
+    if not isinstance(budget, Budget | None):
+        raise TypeError(f"budget must be a Budget, such as Budget(params=1e5), got {type(budget).__name__}")
     budget = budget or Budget()
     run, rest = (run or RunOptions()).updated(options)
     settings = (settings or SearchSettings()).updated(rest)

@@ -28,6 +28,9 @@ LINEAR_LOSS = -math.log(LINEAR_SHARE)
 GRADIENT_GAIN = math.log(math.pi / (math.pi - 1))
 """Gain a layer of a plain chain, in the logarithm of the gradient's energy."""
 
+OF_CERES = ("A", "R", "resolutions", "Z")
+"""Terms of `zeroshot_nas.closed_form.ceres.ceres` alone."""
+
 _NO_CONVOLUTION = "no convolution lies on a path from the input to the output"
 _TINY = 1e-300
 
@@ -181,8 +184,9 @@ class CetTerms:
 
     @property
     def details(self) -> dict[str, float]:
-        """All of them by name, and D."""
-        return {**vars(self), "D": self.D}
+        """Those that CET is made of by name, and D."""
+        own = {name: value for name, value in vars(self).items() if name not in OF_CERES}
+        return {**own, "D": self.D}
 
     def value(self, variant: Variant = "u") -> ScoreValue:
         """The score, with the terms as its details.
