@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -122,6 +123,63 @@ def train(
         ('done', 2, 178)
     """
     run = run_options(run, options, "train", takes=("out", "resume", "force", "progress"))
+    with preserved_rng(), ExitStack() as stack:
+        training = _opened(stack, model, data, recipe, run, input_size, teacher, seed, device, threads)
+        return training.finish(training.train(run.progress))
+
+
+def train_until(
+    epoch: int,
+    model: Architecture,
+    data: str | ImageData,
+    recipe: Recipe,
+    run: RunOptions,
+    *,
+    seed: int,
+    device: str | torch.device | None,
+    threads: int | None,
+    stops: Callable[[], bool] = lambda: False,
+) -> float:
+    """Goes on with a training to the end of an epoch of its recipe, and leaves it for `train` to go on with.
+
+    The test images are not looked at. Ctrl-C is passed on; the epochs that were finished are kept.
+
+    Args:
+        epoch: Where to stop; what the run has already is not trained again.
+        model: As in `train`, like all that follows; the recipe holds validation images out.
+        data: The images.
+        recipe: The whole recipe, whose learning rate it follows.
+        run: The run's folder.
+        seed: The seed.
+        device: Where to train.
+        threads: Threads of torch.
+        stops: Asked after every epoch: whether to stop there.
+
+    Returns:
+        Validation accuracy of the best epoch up to this one.
+
+    Raises:
+        KeyboardInterrupt: ``stops`` said so before the last epoch.
+        TrainingError: The loss is no longer finite.
+    """
+    with preserved_rng(), ExitStack() as stack:
+        training = _opened(stack, model, data, recipe, run, None, None, seed, device, threads)
+        return training.train_until(epoch, stops)
+
+
+def _opened(
+    stack: ExitStack,
+    model: Architecture | HasArchitecture | nn.Module,
+    data: str | ImageData,
+    recipe: Recipe | str,
+    run: RunOptions,
+    input_size: Sequence[int] | None,
+    teacher: nn.Module | str | Path | None,
+    seed: int,
+    device: str | torch.device | None,
+    threads: int | None,
+) -> _Training:
+    """A training where it begins, or where its folder's run is; the stack ends its hold on folder and threads."""
     out, resume = run.folder, run.resume
     source, recipe = _plain(model), get_recipe(recipe)
     if input_size is not None and isinstance(source, Architecture | Network):
@@ -129,20 +187,20 @@ def train(
     if threads is not None and (type(threads) is not int or threads < 1):
         raise DataError(f"threads must be a whole number of 1 or more, got {threads!r}")
     begun = read_state(out) if resume and out is not None else None
-    with preserved_rng(), _threads_for(source, recipe, threads, begun), ExitStack() as stack:
-        split = None if begun is None or out is None else read_split(out / SPLIT)
-        images = _fit(source, data, input_size, split)
-        parts = _split(images, recipe, seed)
-        network = _starting_network(source, images, recipe, seed, device)
-        call = _call(model, data, images, recipe, teacher, seed, device, threads)
-        teacher = load(teacher) if isinstance(teacher, str | Path) else teacher
-        learner = Learner(network, images, parts, recipe, seed, teacher)
-        folder = None if out is None else stack.enter_context(RunFolder(out, run.force, resume))
-        training = _Training(learner, images, folder)
-        if resume:
-            training.load()
-        training.call = call
-        return training.finish(training.train(run.progress))
+    stack.enter_context(_threads_for(source, recipe, threads, begun))
+    split = None if begun is None or out is None else read_split(out / SPLIT)
+    images = _fit(source, data, input_size, split)
+    parts = _split(images, recipe, seed)
+    network = _starting_network(source, images, recipe, seed, device)
+    call = _call(model, data, images, recipe, teacher, seed, device, threads)
+    teacher = load(teacher) if isinstance(teacher, str | Path) else teacher
+    learner = Learner(network, images, parts, recipe, seed, teacher)
+    folder = None if out is None else stack.enter_context(RunFolder(out, run.force, resume))
+    training = _Training(learner, images, folder)
+    if resume:
+        training.load()
+    training.call = call
+    return training
 
 
 def default_folder(model: Architecture, data: str, recipe: Recipe, teacher: Path | None, seed: int) -> Path:
@@ -246,6 +304,18 @@ class _Training:
                     raise
                 return "interrupted"
         return "done"
+
+    def train_until(self, epoch: int, stops: Callable[[], bool]) -> float:
+        """Runs the epochs up to one, and gives the best validation accuracy up to it."""
+        records = () if self._is_over() else self.learner.epochs(len(self.history))
+        for record in itertools.islice(records, max(0, epoch - len(self.history))):
+            self._take(record)
+            if self._is_over():
+                break
+            if record.epoch < epoch and stops():
+                raise KeyboardInterrupt
+        accuracies = [record.validation_accuracy for record in self.history[:epoch]]
+        return max(accuracy for accuracy in accuracies if accuracy is not None)
 
     def finish(self, state: State) -> TrainResult:
         """Looks at the test images, with the best weights as they would be loaded, unless the run is to go on."""
