@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from zeroshot_nas.cli.base import AsJson, Commands, app, cost_rows, print_json, print_rows
+from zeroshot_nas.cli.search import trial_rows
 from zeroshot_nas.errors import StoreError
 
 runs_app = typer.Typer(cls=Commands, help="Look into the folders of runs.", rich_markup_mode=None)
@@ -69,9 +70,11 @@ def _outcome(folder: Path) -> list[tuple[str, str]]:
 
     if not (folder / "result.json").is_file():
         return []
-    best = SearchResult.from_json((folder / "result.json").read_text(encoding="utf-8")).best
+    result = SearchResult.from_json((folder / "result.json").read_text(encoding="utf-8"))
+    best = result.best
     scores = [(key, f"{score.value:.6g}") for key, score in best.scores.items()]
-    return [("winner", best.string or str(best.architecture)), *cost_rows(best.costs), *scores]
+    tried = [] if result.trials is None else trial_rows(result.trials, folder)
+    return [("winner", best.string or str(best.architecture)), *cost_rows(best.costs), *scores, *tried]
 
 
 def _compact(value: Any) -> str:

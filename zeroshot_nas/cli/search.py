@@ -43,6 +43,7 @@ from zeroshot_nas.costs.base import COSTS
 if TYPE_CHECKING:
     from zeroshot_nas.nasbench.hardware import DeviceCosts
     from zeroshot_nas.searchers.base import SearchResult
+    from zeroshot_nas.searchers.trial import Trials
 
 
 @app.command("search")
@@ -83,6 +84,17 @@ def search_command(
     seed: Seed = 0,
     device: Device = None,
     islands: Annotated[int | None, typer.Option(help="Searches by closed form that share the proposals.")] = None,
+    trials: Annotated[
+        int,
+        typer.Option(
+            help="Finalists and hand-made networks to train for a short while on --data; the most accurate wins. All "
+            "together take the epochs of one training at most."
+        ),
+    ] = 0,
+    data: Annotated[
+        str | None, typer.Option(help="Data set of --trials; see `list`; of data on disk NAME:PATH.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Of the training that trials begin; default: standard.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run: run.db, result.json and best.json.")] = None,
     resume: Resume = False,
     cache: Cache = None,
@@ -95,7 +107,7 @@ def search_command(
     folder: Annotated[Path | None, typer.Argument(hidden=True)] = None,
     **_limit_options: str | None,
 ) -> None:
-    """Search a space for the best network within a budget; trains nothing."""
+    """Search a space for the best network within a budget; trains nothing but --trials."""
     from zeroshot_nas import search
     from zeroshot_nas.execution import get_executor
     from zeroshot_nas.runs.options import RunOptions
@@ -139,7 +151,8 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         latency = {"backend": options["backend"], "device_table": table}
     else:
         starting_point(space, budget, None)
-    return {"space": space, "proxy": get_proxy(options["proxy"]), "budget": budget, "settings": settings, **latency}
+    asked = {"space": space, "proxy": get_proxy(options["proxy"]), "budget": budget, "settings": settings}
+    return {**asked, **latency, **_trials(options)}
 
 
 def _arguments_again(
@@ -164,6 +177,7 @@ def _arguments_again(
         changes: dict[str, Any] = {"options": {**made.options, **asked.options}}
         changes |= {name: getattr(asked, name) for option, name in _OF_SPACE.items() if option in given and name}
         arguments["space"] = replace(made, **changes).make()
+    arguments |= _trials(given)
     if "device_table" in given:
         arguments["device_table"] = _device_table(given["device_table"], options["dataset"])
     return arguments
@@ -194,6 +208,11 @@ def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "screen": not options["no_screen"]} if "no_screen" in options else settings
 
 
+def _trials(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What options say of trials, as `search` takes it."""
+    return {name: options[name] for name in ("trials", "data", "recipe") if name in options}
+
+
 def _device_table(text: str | None, dataset: str | None) -> str | DeviceCosts | None:
     """What predicts latency: a device table's file, or ``table:device`` of HW-NAS-Bench."""
     from zeroshot_nas.nasbench.hardware import device_costs
@@ -221,13 +240,24 @@ def print_search(result: SearchResult, out: Path | None) -> None:
             "time",
             f"{seconds['total']:.1f} s: {seconds['propose']:.1f} proposing, {seconds['cost']:.1f} counting costs, "
             f"{seconds['screen']:.1f} screening, {seconds['rank']:.1f} ranking"
-            + (f", {seconds['measure']:.1f} measuring" if "measure" in seconds else ""),
+            + (f", {seconds['measure']:.1f} measuring" if "measure" in seconds else "")
+            + (f", {seconds['trials']:.1f} in trials" if "trials" in seconds else ""),
         ),
         *((f"failed {count} times", reason) for reason, count in result.failures.items()),
     ]
+    if result.trials is not None:
+        rows += trial_rows(result.trials, out)
     if result.state == "interrupted":
         rows.append(("state", "interrupted; this is the best so far"))
     print_rows([*rows, ("written to", str(out))] if out else rows)
+
+
+def trial_rows(trials: Trials, out: Path | None) -> list[tuple[str, str]]:
+    """What became of the trials, and how their winner goes on."""
+    winner = trials.winner
+    if out is None or winner is None or not winner.accuracies:
+        return trials.rows()
+    return [*trials.rows(), ("full training", f"zeroshot-nas resume {out / 'trials' / winner.name}")]
 
 
 def _latency_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.errors import ArchitectureError, FileFormatError, ZeroShotNASError
+from zeroshot_nas.searchers.trial import Trials
 from zeroshot_nas.spaces.base import SearchSpace
 
 _CANDIDATE_FORMAT = "zeroshot_nas.candidate"
@@ -129,7 +130,7 @@ class SearchResult:
     """What a search found.
 
     Attributes:
-        best: The fittest candidate; the first of equals.
+        best: The fittest candidate; the first of equals. After trials their winner, which may be a hand-made network.
         history: Every candidate that the proxy itself scored, in order, failed ones included: the finalists of a
             screen, best closed form first, or all without one.
         counts: What became of the proposals.
@@ -143,6 +144,8 @@ class SearchResult:
             without such a budget.
         trajectory: Networks that the screen saw, in order: every improvement, and of the others a few hundred at even
             distances; empty without a screen.
+        trials: The networks that were trained for a short while to choose the best among them, with what became of
+            each; None where nothing was trained.
     """
 
     best: Candidate
@@ -154,6 +157,7 @@ class SearchResult:
     state: RunState = "done"
     latency: Mapping[str, Any] | None = None
     trajectory: tuple[Screened, ...] = ()
+    trials: Trials | None = None
 
     def __repr__(self) -> str:
         counts = self.counts
@@ -182,6 +186,7 @@ class SearchResult:
             "best": self.best.to_dict(),
             "history": [candidate.to_dict() for candidate in self.history],
             "counts": asdict(self.counts),
+            "trials": self.trials and self.trials.to_dict(),
         }
         return json.dumps(data, indent=indent, allow_nan=False)
 
@@ -205,8 +210,9 @@ class SearchResult:
                 **{name: data[name] for name in ("failures", "seconds", "settings", "state")},
                 latency=data.get("latency"),
                 trajectory=tuple(Screened(*point) for point in data.get("trajectory", ())),
+                trials=Trials.from_dict(data["trials"]) if data.get("trials") else None,
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise FileFormatError(f"not a valid search result: {_reason(error)}") from error
 
 

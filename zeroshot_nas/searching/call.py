@@ -14,6 +14,7 @@ from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.scoring.proxy import PROXIES, Proxy
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.spaces.base import SearchSpace, SpaceCall
+from zeroshot_nas.training.recipe import Recipe
 
 
 def call_of(
@@ -47,7 +48,7 @@ def arguments_of(call: Mapping[str, Any], given: Mapping[str, Any], folder: Path
 
     Args:
         call: What `call_of` gave.
-        given: Objects that a file can't hold: ``space``, ``proxy``, ``settings``, ``device_table``.
+        given: Objects that a file can't hold: ``space``, ``proxy``, ``settings``, ``device_table``, ``data``.
         folder: The run's folder, for messages.
 
     Raises:
@@ -61,9 +62,12 @@ def arguments_of(call: Mapping[str, Any], given: Mapping[str, Any], folder: Path
         "settings": None if call["settings"] is None else SearchSettings(**call["settings"]),
         "backend": call["backend"],
         "device_table": call["device_table"],
+        **_trials(call.get("trials")),
         **given,
     }
-    needed = ("space", "proxy", "settings", *(["device_table"] if call["needs_device_table"] else []))
+    needed = ["space", "proxy", "settings"]
+    needed += ["device_table"] if call["needs_device_table"] else []
+    needed += ["data"] if call.get("trials") else []
     for name in needed:
         if arguments[name] is None:
             raise SettingsChangedError(
@@ -71,6 +75,12 @@ def arguments_of(call: Mapping[str, Any], given: Mapping[str, Any], folder: Path
                 f"again: resume(folder, {name}=...)"
             )
     return arguments
+
+
+def _trials(trials: Mapping[str, Any] | None) -> dict[str, Any]:
+    if trials is None:
+        return {}
+    return {"trials": trials["count"], "data": trials["data"], "recipe": Recipe(**trials["recipe"])}
 
 
 def _made(space: Mapping[str, Any] | None) -> SearchSpace | None:

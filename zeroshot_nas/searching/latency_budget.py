@@ -121,6 +121,19 @@ class LatencyBudget:
                 return candidate
         return None
 
+    def keeps(self, candidate: Candidate) -> bool:
+        """Whether a network keeps to the budget: by its measurement, or on another device by its prediction."""
+        predicted = candidate.costs.latency_ms
+        assert predicted is not None, "a search under a latency budget predicts every network"
+        measurement = next(
+            (each for each in self.measurements if each.architecture == candidate.architecture.key), None
+        )
+        if measurement is None:
+            if predicted > self.limits_ms[-1] or not self.here:
+                return predicted <= self.limits_ms[-1]
+            measurement = self._measure(candidate.architecture, predicted)
+        return measurement.measured_ms <= self.limit_ms
+
     def tighten(self) -> None:
         """Lowers the prediction's limit by the ratio that measurements have to predictions.
 

@@ -20,7 +20,11 @@ from zeroshot_nas.searching.request import Request, request
 from zeroshot_nas.searching.rounds import FILES, RoundPlan, Search, SearchSession
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import restart
+from zeroshot_nas.searching.trial_runs import check_data, remove_replaced_trials, with_trials
+from zeroshot_nas.searching.trials import trial_settings
 from zeroshot_nas.spaces.base import SearchSpace
+from zeroshot_nas.training.base import ImageData
+from zeroshot_nas.training.recipe import Recipe
 
 
 def search(
@@ -34,9 +38,12 @@ def search(
     num_classes: int | None = None,
     backend: str = "onnxruntime",
     device_table: LatencyTable | str | Path | None = None,
+    trials: int = 0,
+    data: str | ImageData | None = None,
+    recipe: Recipe | str | None = None,
     **options: Any,
 ) -> SearchResult:
-    """Searches a space for the network with the best score within a budget; trains nothing.
+    """Searches a space for the network with the best score within a budget; trains nothing unless trials are asked for.
 
     A proxy with a closed form is searched in two tiers: the closed form guides the search and keeps the ``finalists``
     best networks, then the forward pass ranks these, and only that decides. A proxy without one, or without one for
@@ -53,6 +60,12 @@ def search(
     run to run: such a search is a function of its arguments, the table, and what was measured, which the run's store
     keeps.
 
+    With ``trials`` the best finalists and hand-made networks within the budget, no two of them alike, are trained for a
+    short while, by successive halving, and the most accurate on validation images is the best
+    (`zeroshot_nas.searching.trials`). All trials together have at most the epochs of one full training, which the
+    winner can go on to, by `resume` of its folder, ``trials/NAME`` in ``out``. A trial runs on one thread, several at
+    once where the executor has several workers.
+
     Args:
         space: A registered space's name, or a `SearchSpace`.
         proxy: What to rank by: a name, a name with options (``"zen:variant=zennas"``) or a function. The default
@@ -66,9 +79,12 @@ def search(
         backend: Engine whose table of this machine predicts latency, where the budget limits it.
         device_table: Another table, or its file: of more threads, say, or of a device that is not here, where latency
             can only be predicted.
+        trials: Networks to try at most, half of them hand-made; 0 trains none.
+        data: What trials are trained on: a name, with a path where it has one (`load_data`), or images of your own.
+        recipe: Of the full training, or its name; trials are its first epochs. Default: ``"standard"``.
         options: Settings and run options one by one, which win over ``settings`` and ``run``, and options of the
             strategy: ``seed=3, out="runs/a", population_size=64``. A run in ``out`` holds its store, ``result.json``
-            and ``best.json``.
+            and ``best.json``, and trials below ``trials``.
 
     Returns:
         The best candidate, the history, and what became of every proposal. Stopped by Ctrl-C it returns what it has, in
@@ -78,6 +94,10 @@ def search(
         InfeasibleBudgetError: No network of the space fits the budget.
         UnknownNameError: A name that is not registered.
         ProxyError: The proxy is not usable, or failed for every network.
+        ValueError: Trials lack data, or there are data without trials.
+        DataError: The data of trials are not there, or have another number of classes.
+        RecipeError: The recipe holds no validation images out, or has fewer epochs than there are trials.
+        TrainingError: No trial could be trained.
         LatencyError: There is no device table for this machine, or it is another machine's.
         OutputExistsError: ``out`` holds a run, and ``resume`` is not set.
         SettingsChangedError: The run to resume has other settings.
@@ -104,15 +124,20 @@ def search(
         backend=backend,
         device_table=device_table,
         options=options,
+        trials=trial_settings(trials, data, recipe),
     )
+    check_data(asked)
     with ExitStack() as stack:
         session = SearchSession(stack, asked.run, "search", asked.filed_under, FILES, {"call": asked.call})
+        remove_replaced_trials(asked.run)
         executor = stack.enter_context(asked.run.open_executor())
         found = Search(asked.proxy, asked.settings, executor, session, asked.run.progress)
         winner, state = _within_latency(asked, found) if asked.latency else (None, _ranked(asked, found, asked.start))
         result = found.result(asked.filed_under, state)
         if asked.latency and winner:
             result = replace(result, best=winner, latency=asked.latency.outcome(winner))
+        if asked.trials and result.state == "done":
+            result = with_trials(asked, found, result)
         result = result.written_by(asked.space)
         session.finish(result)
     return result

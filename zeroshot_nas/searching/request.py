@@ -20,6 +20,7 @@ from zeroshot_nas.searching.call import call_of
 from zeroshot_nas.searching.latency_budget import LatencyBudget, caveats, latency_budget_of
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import starting_point
+from zeroshot_nas.searching.trials import TrialSettings
 from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
 
 
@@ -36,6 +37,7 @@ class Request:
         start: A network within the budget.
         latency: The limit on latency, with the table that predicts it.
         screened: Whether a closed form guides the search.
+        trials: How its finalists are tried; None where nothing is trained.
         call: The arguments as JSON, as a run keeps them.
     """
 
@@ -47,6 +49,7 @@ class Request:
     start: Architecture
     latency: LatencyBudget | None
     screened: bool
+    trials: TrialSettings | None
     call: Mapping[str, Any]
 
     @property
@@ -62,6 +65,7 @@ class Request:
             "budget": {**self.budget.limits(), **({"structure": structure.limits()} if structure else {})},
             **self.settings.to_dict(self.screened),
             **({"device_table": self.latency.table.digest} if self.latency else {}),
+            **({"trials": self.trials.filed_under} if self.trials else {}),
         }
 
 
@@ -78,6 +82,7 @@ def request(
     device_table: LatencyTable | str | Path | None,
     options: Mapping[str, Any],
     screens: bool = True,
+    trials: TrialSettings | None = None,
 ) -> Request:
     """Looks up what a search is given, with its errors and warnings; ``screens`` lets a closed form guide it."""
     ranked_by = get_proxy(proxy)
@@ -98,7 +103,9 @@ def request(
     for caveat in caveats(latency, space) if latency else ():
         warnings.warn(caveat, LatencyWarning, stacklevel=3)
     call = call_of(space, ranked_by, budget, settings, backend, device_table)
-    return Request(space, ranked_by, budget, settings, run, start, latency, screened, call)
+    if trials is not None:
+        call["trials"] = trials.call
+    return Request(space, ranked_by, budget, settings, run, start, latency, screened, trials, call)
 
 
 def _is_screened(proxy: Proxy, settings: SearchSettings, start: Architecture) -> bool:

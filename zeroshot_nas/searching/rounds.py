@@ -224,6 +224,14 @@ class Search:
         finally:
             self.seconds["measure"] += perf_counter() - start
 
+    def ranked_with(self, others: Sequence[Candidate]) -> list[Candidate]:
+        """The history and behind it other networks, scored and ranked as one pool; the history stays what it is."""
+        pool = Leaderboard(self.proxy)
+        pool.history = list(self.board.history)
+        for candidate, scores in zip(others, self._scores(others, self.settings.at_first), strict=True):
+            pool.add(candidate, scores)
+        return pool.join() if self.proxy.info.parts else pool.history
+
     def separate_leaders(self) -> None:
         """Repeats the scores of the leaders until they are told apart, or as certain as asked."""
         if self.proxy.info.parts or not self.proxy.info.needs_weights or self.settings.repeats < 2:
