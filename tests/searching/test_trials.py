@@ -1,6 +1,7 @@
 """Trials before any is trained: what is refused, which networks are chosen, and what their rounds cost."""
 
 import dataclasses
+import itertools
 import math
 import random
 
@@ -25,7 +26,7 @@ def test_all_rounds_together_cost_at_most_one_training(networks, more):
     assert [each.until for each in rounds] == sorted({each.until for each in rounds})
     assert all(1 <= each.until <= epochs / 2 for each in rounds)
     assert [each.networks for each in rounds[:1]] == [networks] * (networks > 1)
-    for one, after in zip(rounds, rounds[1:], strict=False):
+    for one, after in itertools.pairwise(rounds):
         assert after.networks == math.ceil(one.networks / 2) > 1
     # the epochs are used: what is left is too little for another one of all in the last round
     assert not rounds or epochs - planned_epochs(rounds) < rounds[-1].networks or rounds[-1].networks > 2

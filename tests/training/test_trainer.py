@@ -28,6 +28,7 @@ from zeroshot_nas.errors import (
     UnknownNameError,
 )
 from zeroshot_nas.network.module import build
+from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.runs.resume import resume
 from zeroshot_nas.training import learner, trainer
 from zeroshot_nas.training.base import ImageData
@@ -297,6 +298,43 @@ def test_an_interrupted_run_is_the_beginning_of_the_whole_one(monkeypatch):
     _interrupt_at(monkeypatch, call=7)
     part = _train(recipe=recipe).history
     assert [record.train_loss for record in part] == [record.train_loss for record in whole[:3]]
+
+
+def test_a_training_that_stops_at_an_epoch_of_its_recipe_goes_on_as_one_that_never_did(tmp_path, monkeypatch):
+    unbroken = _train(seed=4, out=tmp_path / "unbroken")
+    run = RunOptions(out=tmp_path / "parts", resume=True)
+    trained, original = [], learner.Learner._train_epoch
+
+    def counted(self, epoch):
+        trained.append(epoch)
+        return original(self, epoch)
+
+    monkeypatch.setattr(learner.Learner, "_train_epoch", counted)
+    with monkeypatch.context() as patches:
+        patches.setattr(trainer, "confusion", None)  # the test images are not looked at
+        accuracies = [trainer.train_until(epoch, TINY, BARS, QUICK, run, seed=4, device=None, threads=None)
+                      for epoch in (1, 1, 2, 1)]  # fmt: skip
+    assert trained == [1, 2], "what is there is not trained again"
+    assert json.loads((tmp_path / "parts" / "train.json").read_text())["state"] == "running"
+    best = [max(record.validation_accuracy for record in unbroken.history[:epoch]) for epoch in (1, 2)]
+    assert accuracies == [best[0], best[0], best[1], best[0]]
+    whole = resume(tmp_path / "parts", data=BARS, progress=False)
+    assert (trained, whole.state, whole.test_accuracy) == ([1, 2, 3], "done", unbroken.test_accuracy)
+    assert _equal(_weights(whole), _weights(unbroken))
+
+
+def test_a_training_up_to_an_epoch_stops_where_it_is_told_to(tmp_path):
+    run = RunOptions(out=tmp_path, resume=True)
+    how = {"seed": 0, "device": None, "threads": 1}
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train_until(3, TINY, BARS, QUICK, run, **how, stops=lambda: True)
+    assert json.loads((tmp_path / "train.json").read_text())["epochs"] == 1
+    patient = dataclasses.replace(QUICK, epochs=40, patience=1, learning_rate_per_256=0.0)
+    out = RunOptions(out=tmp_path / "patient", resume=True)
+    accuracy = trainer.train_until(30, TINY, BARS, patient, out, **how)
+    written = json.loads((tmp_path / "patient" / "train.json").read_text())
+    assert accuracy == max(record["validation_accuracy"] for record in written["history"])
+    assert trainer.train_until(30, TINY, BARS, patient, out, **how) == accuracy
 
 
 def test_ctrl_c_before_the_first_epoch_is_passed_on(monkeypatch, tmp_path):
