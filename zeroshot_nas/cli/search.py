@@ -107,7 +107,10 @@ def search_command(
     folder: Annotated[Path | None, typer.Argument(hidden=True)] = None,
     **_limit_options: str | None,
 ) -> None:
-    """Search a space for the best network within a budget; trains nothing but --trials."""
+    """Search a space for the best network within a budget; trains nothing.
+
+    With --trials the best are trained for a short while on --data, and the most accurate wins.
+    """
     from zeroshot_nas import search
     from zeroshot_nas.execution import get_executor
     from zeroshot_nas.runs.options import RunOptions
