@@ -71,6 +71,7 @@ def test_the_most_accurate_is_the_best_and_the_better_half_goes_on(unbroken):
         dropped = [trial.accuracies[number - 1] for trial in played if trial.dropped == number]
         assert min(gone_on) >= max(dropped)
     assert unbroken.best.architecture == table.winner.architecture
+    assert zs.Architecture.from_string(unbroken.best.string, (1, 8, 8)) == table.winner.architecture
     assert {trial.name.split("-")[0] for trial in table.trials} > {"found"}
     assert not any(BUDGET.violations(trial.costs, trial.architecture) for trial in table.trials)
     assert zs.SearchResult.from_json(unbroken.to_json()) == unbroken

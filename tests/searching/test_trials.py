@@ -18,10 +18,10 @@ from zeroshot_nas.searching.hand_made import hand_made
 from zeroshot_nas.searching.trials import entrants, halving, signature, trial_settings
 
 
-@given(networks=st.integers(1, 60), more=st.integers(0, 1500))
-def test_all_rounds_together_cost_at_most_one_training(networks, more):
+@given(networks=st.integers(1, 60), more=st.integers(0, 1500), warmup=st.floats(0, 2000))
+def test_all_rounds_together_cost_at_most_one_training(networks, more, warmup):
     epochs = networks + more
-    rounds = halving(networks, epochs)
+    rounds = halving(networks, epochs, warmup)
     assert planned_epochs(rounds) <= epochs
     assert [each.until for each in rounds] == sorted({each.until for each in rounds})
     assert all(1 <= each.until <= epochs / 2 for each in rounds)
@@ -39,6 +39,18 @@ def test_a_recipe_too_short_for_an_epoch_each_is_refused(networks, epochs):
         return
     with pytest.raises(RecipeError, match=f"{networks} trials of one epoch each .*give {epochs} trials at most"):
         halving(networks, epochs)
+
+
+@given(networks=st.integers(2, 60), more=st.integers(0, 300), warmup=st.floats(0, 10))
+def test_nothing_is_decided_within_the_warm_up_where_the_epochs_allow_it(networks, more, warmup):
+    epochs = networks + more
+    plain, rounds = halving(networks, epochs), halving(networks, epochs, warmup)
+    assert [each.networks for each in rounds] == [each.networks for each in plain]
+    assert rounds[0].until >= plain[0].until
+    later = sum(each.networks for each in rounds[1:])
+    assert rounds[0].until >= warmup or (rounds[0].until + 1) * networks + later > epochs
+    if warmup <= plain[0].until:
+        assert rounds == plain
 
 
 def test_a_longer_recipe_never_has_fewer_rounds():

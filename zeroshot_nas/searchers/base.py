@@ -36,7 +36,8 @@ class Candidate:
         scores: Its scores by proxy key; the search ranks by the first.
         fitness: What the search maximises: the first score, negated where lower is better; minus infinity where it
             failed.
-        string: The network as its space writes it; empty while a search is under way, and where a space writes none.
+        string: The network as its space writes it, a hand-made one that its space does not have as PlainNet; empty
+            while a search is under way, and where a space writes none.
     """
 
     architecture: Architecture
@@ -56,7 +57,7 @@ class Candidate:
         return Candidate(self.architecture, self.costs, self.scores, fitness, self.string)
 
     def written_by(self, space: SearchSpace) -> Candidate:
-        """The candidate with its string; without one where the space has no notation for it."""
+        """The candidate with its string; as it is where the space has no notation for it."""
         try:
             return replace(self, string=space.to_string(self.architecture))
         except ArchitectureError:  # blocks of a space that writes none: the architecture itself says it all

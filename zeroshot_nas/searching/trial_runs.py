@@ -259,8 +259,9 @@ def _chosen(asked: Request, settings: TrialSettings, search: Search) -> tuple[li
         place = places.get(architecture, 1 + sum(other.fitness > candidate.fitness for other in found))
         name = f"found-{place}" if architecture in places else names[architecture]
         trials.append(Trial(name, architecture, candidate.costs, score.value if score.ok else None, place))
-    epochs, data = settings.recipe.epochs, settings.filed_under["data"]
-    return candidates, Trials(tuple(trials), halving(len(trials), epochs), epochs, data)
+    recipe, data = settings.recipe, settings.filed_under["data"]
+    rounds = halving(len(trials), recipe.epochs, recipe.warmup_epochs)
+    return candidates, Trials(tuple(trials), rounds, recipe.epochs, data)
 
 
 def _hand_made(asked: Request) -> dict[Architecture, str]:
@@ -277,7 +278,7 @@ def _hand_made(asked: Request) -> dict[Architecture, str]:
 
 def _unscored(asked: Request, architecture: Architecture) -> Candidate:
     costs = costs_of(architecture, None if asked.latency is None else asked.latency.table)
-    return Candidate(architecture, costs, {}, -math.inf)
+    return Candidate(architecture, costs, {}, -math.inf, str(architecture))  # a space may write none for it
 
 
 def _images(asked: Request, split: Split | None) -> ImageData:

@@ -68,19 +68,21 @@ def trial_settings(count: int, data: str | ImageData | None, recipe: Recipe | st
     chosen = get_recipe(DEFAULT_RECIPE if recipe is None else recipe)
     if not chosen.validation_fraction:
         raise RecipeError("trials are decided by validation images; give a recipe with a validation_fraction above 0")
-    halving(count, chosen.epochs)
+    halving(count, chosen.epochs, chosen.warmup_epochs)
     return TrialSettings(count, data, chosen)
 
 
-def halving(networks: int, epochs: int) -> tuple[Round, ...]:
+def halving(networks: int, epochs: int, warmup: float = 0.0) -> tuple[Round, ...]:
     """Rounds of successive halving that cost, in epochs, at most one full training (arXiv:1502.07943).
 
     The better half, rounded up, is in the next round, until one is left. Each round gets an equal part of what is left
-    of the epochs. A recipe that is too short for all rounds has fewer: more networks are dropped after the last.
+    of the epochs; the first one more where it would end within the warm-up, which tells little of a deep network. A
+    recipe that is too short for all rounds has fewer: more networks are dropped after the last.
 
     Args:
         networks: How many are in the first round.
         epochs: Epochs of the recipe.
+        warmup: Its warm-up in epochs.
 
     Raises:
         RecipeError: Even one epoch for each is more than one training.
@@ -102,6 +104,8 @@ def halving(networks: int, epochs: int) -> tuple[Round, ...]:
     until = 0
     for place, size in enumerate(sizes):
         step = max(1, epochs // (len(sizes) - place) // size)
+        if not rounds:
+            step = max(step, min(math.ceil(warmup), (epochs - sum(sizes[1:])) // size))
         until, epochs = until + step, epochs - size * step
         rounds.append(Round(size, until))
     return tuple(rounds)
