@@ -15,6 +15,7 @@ from zeroshot_nas.latency.calibration_networks import calibration_networks
 from zeroshot_nas.latency.device_table import DeviceTable
 from zeroshot_nas.searchers.base import Candidate, SearchResult
 from zeroshot_nas.searching import latency_budget as module
+from zeroshot_nas.searching import trial_runs
 from zeroshot_nas.searching.latency_budget import MAX_ROUNDS, MEASURED_A_ROUND
 from zeroshot_nas.searching.loop import search
 from zeroshot_nas.spaces.base import get_space
@@ -64,6 +65,26 @@ def test_the_winner_keeps_its_budget_however_wrong_the_prediction_is(machine, fa
     assert (len(limits) > 1) == (factor > 1.1)
     assert result.seconds["measure"] >= 0
     assert SearchResult.from_json(result.to_json()) == result
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.3])
+def test_trials_are_of_networks_that_were_measured_within_it(machine, monkeypatch, factor):
+    machine.factor = factor
+    tried = []
+
+    def trained(architecture, images, recipe, until, folder, seed, device):
+        tried.append(architecture)
+        return 1 / complexity(architecture).params, ""
+
+    monkeypatch.setattr(trial_runs, "train_trial", trained)
+    result = run(trials=4, data="digits")
+    assert set(tried) == {each.architecture for each in result.trials.trials}
+    measured = {each["architecture"]: each["measured_ms"] for each in result.latency["measurements"]}
+    assert all(measured[each.key] == factor * latency_ms(each) <= 0.8 for each in tried)
+    assert result.best.architecture == min(tried, key=lambda each: complexity(each).params)
+    assert result.latency["measured_ms"] == factor * latency_ms(result.best.architecture)
+    assert result.best.costs.latency_ms == TABLE.latency_ms(result.best.architecture)
+    assert any(not each.name.startswith("found") for each in result.trials.trials)
 
 
 def test_of_those_that_keep_it_the_fittest_wins(machine):

@@ -12,7 +12,7 @@ from tests.searching.test_every_space import SMALL
 from zeroshot_nas import cli
 from zeroshot_nas.errors import SettingsChangedError, TrainingError
 from zeroshot_nas.execution import get_executor
-from zeroshot_nas.searching import trial_runs
+from zeroshot_nas.searching import rounds, trial_runs
 from zeroshot_nas.training import learner, trainer
 from zeroshot_nas.training.base import load_data
 
@@ -148,6 +148,15 @@ def test_ctrl_c_keeps_what_is_done(tmp_path, monkeypatch, unbroken):
     assert by_network[stopped.best.architecture].accuracies[0] == max(first.values())
     assert outcome(zs.resume(tmp_path, progress=False)) == outcome(unbroken)
     assert len(calls) == 9
+
+
+def test_ctrl_c_before_the_first_trial_keeps_the_ranking(tmp_path, monkeypatch, unbroken):
+    with monkeypatch.context() as patches:
+        patches.setattr(rounds.Search, "ranked_with", lambda *_: signal.raise_signal(signal.SIGINT))
+        stopped = search(out=tmp_path)
+    assert (stopped.state, stopped.trials) == ("interrupted", None)
+    assert stopped.best.fitness == max(each.fitness for each in stopped.history)
+    assert outcome(zs.resume(tmp_path, progress=False)) == outcome(unbroken)
 
 
 def test_results_do_not_depend_on_the_executor(tmp_path, unbroken):

@@ -73,7 +73,10 @@ def with_trials(asked: Request, search: Search, result: SearchResult) -> SearchR
     with ExitStack() as stack:
         folder = asked.run.folder
         where = Path(stack.enter_context(tempfile.TemporaryDirectory())) if folder is None else folder / FOLDER
-        tournament = _Tournament(asked, search, where)
+        try:
+            tournament = _Tournament(asked, search, where)
+        except KeyboardInterrupt:  # hand-made networks are scored, and where latency is limited all are measured
+            return replace(result, state="interrupted")
         state = tournament.run()
     if (best := tournament.leader()) is not None:
         # of an aggregate's candidates the pool with hand-made networks has other values
