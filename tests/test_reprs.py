@@ -33,7 +33,7 @@ def test_an_architectures_text_is_read_again():
 
 def test_image_data_says_how_many_and_of_what_shape():
     assert repr(zs.load_data("digits")) == (
-        "ImageData(digits: 1,437 images to train on, 360 to test on, 10 classes, shape (1, 8, 8), torch.float32)"
+        "ImageData(digits: 1,347 images to train on, 450 to test on, 10 classes, shape (1, 8, 8), torch.float32)"
     )
 
 

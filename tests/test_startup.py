@@ -20,7 +20,7 @@ LOADS_TORCH = {
 """Modules that may load torch when they are imported: they hold, change or train networks. No others do."""
 
 LOADED_AT_ONCE = {
-    "scipy": {"nasbench.agreement", "nasbench.report"},
+    "scipy": {"nasbench.agreement", "nasbench.equal_budget", "nasbench.report"},
     "tqdm": {"latency.calibrate", "nasbench.scoring", "searching.rounds", "searching.trial_runs", "training.trainer"},
     **dict.fromkeys(
         ("sklearn", "matplotlib", "pandas", "fvcore", "PIL", "kornia", "mlxtend", "onnx", "onnxruntime", "distributed"),

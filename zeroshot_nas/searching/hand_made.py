@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.architecture.blockspec import BLOCKS
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import Costs
+from zeroshot_nas.errors import ArchitectureError, InfeasibleBudgetError
+from zeroshot_nas.references.base import reference
 
-DEPTHS, STRIDES = (8, 14, 20), ("122", "222")
-"""Of the ResNets for small images (arXiv:1512.03385; ResNet-8 is MLPerf Tiny's, arXiv:2106.07597)."""
+FAMILIES, STRIDES = ("resnet8", "resnet14", "resnet20"), ("122", "222")
+"""ResNets for small images (arXiv:1512.03385; ResNet-8 is MLPerf Tiny's, arXiv:2106.07597)."""
 
 
 def hand_made(
@@ -26,43 +27,10 @@ def hand_made(
         num_classes: Outputs of the classifier.
         costs: Counts their costs.
     """
-    for depth in DEPTHS:
+    for family in FAMILIES:
         for strides in STRIDES:
-
-            def render(width: float, depth: int = depth, strides: str = strides) -> Architecture:
-                return _resnet(depth, strides, width, input_size, num_classes)
-
-            if (network := _widest(render, budget, costs)) is not None:
-                yield f"resnet{depth}-{strides}", network
-
-
-def _resnet(depth: int, strides: str, multiplier: float, input_size: Shape, num_classes: int) -> Architecture:
-    widths = [max(4, round(width * multiplier)) for width in (16, 32, 64)]
-    blocks = [BLOCKS["SuperConvK3BNRELU"](out_channels=widths[0])]
-    for width, stride in zip(widths, map(int, strides), strict=True):
-        blocks.append(
-            BLOCKS["SuperResK3K3"](
-                out_channels=width, stride=stride, bottleneck_channels=width, sub_layers=(depth - 2) // 6
-            )
-        )
-    return Architecture(tuple(blocks), input_size, num_classes)
-
-
-def _widest(
-    render: Callable[[float], Architecture], budget: Budget, costs: Callable[[Architecture], Costs]
-) -> Architecture | None:
-    """The network of the largest multiplier that fits; the published one where no limit depends on widths."""
-
-    def fits(multiplier: float) -> bool:
-        network = render(multiplier)
-        return not budget.violations(costs(network), network)
-
-    low, high = 0.02, 64.0
-    if fits(high):
-        return render(1.0)
-    if not fits(low):
-        return None
-    while high / low > 1.002:
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return render(low)
+            with suppress(InfeasibleBudgetError, ArchitectureError):  # no width fits, or no map is left to halve
+                yield (
+                    f"{family}-{strides}",
+                    reference(f"{family}:strides={strides}", budget, input_size, num_classes, costs=costs),
+                )
