@@ -89,7 +89,7 @@ def halving(networks: int, epochs: int, warmup: float = 0.0) -> tuple[Round, ...
 
     Example:
         >>> halving(8, 30)
-        (Round(networks=8, until=1), Round(networks=4, until=3), Round(networks=2, until=8))
+        (Round(networks=8, until=1), Round(networks=4, until=3), Round(networks=2, until=10))
     """
     if networks > epochs:
         raise RecipeError(
