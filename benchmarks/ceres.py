@@ -34,6 +34,7 @@ import zeroshot_nas as zs
 from zeroshot_nas.closed_form.cet.score import conv_columns, plan_sequence, propagate
 from zeroshot_nas.closed_form.cet.terms import ConvColumns
 from zeroshot_nas.errors import UndefinedScoreError
+from zeroshot_nas.nasbench.equal_budget import kendall_within
 
 Floats = NDArray[np.float64]
 Form = Callable[["Networks"], Floats]
@@ -281,18 +282,9 @@ def read(name: str, folder: Path, cache: Path) -> Networks:
 
 def within(score: Floats, accuracy: Floats, groups: Floats | None = None) -> float:
     """Kendall's tau-b over the pairs of one group; over all pairs where there are no groups."""
-    agreed = ties_score = ties_accuracy = 0.0
+    known = np.isfinite(accuracy)
     groups = np.zeros(len(score)) if groups is None else groups
-    for group in np.unique(groups):
-        members = (groups == group) & np.isfinite(accuracy)
-        one = np.sign(np.round(score[members][:, None] - score[members], 9))
-        two = np.sign(accuracy[members][:, None] - accuracy[members])
-        agreed, ties_score, ties_accuracy = (
-            agreed + (one * two).sum(),
-            ties_score + (one**2).sum(),
-            ties_accuracy + (two**2).sum(),
-        )
-    return agreed / math.sqrt(ties_score * ties_accuracy) if ties_score * ties_accuracy else math.nan
+    return kendall_within(np.round(score[known], 9), accuracy[known], np.unique(groups[known], return_inverse=True)[1])
 
 
 def bins(values: Floats, count: int) -> Floats:

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 import zeroshot_nas as zs
 from tests import golden_nets
 from tests.golden_nets import Golden
+from tests.once import Once
 from zeroshot_nas import Architecture, Batch
 from zeroshot_nas.core.seeding import python_rng, torch_generator
 from zeroshot_nas.errors import ProxyError
@@ -393,19 +394,6 @@ def test_the_jacobian_a_pass_for_each_tensor(kind):
     torch.testing.assert_close(jacobian, plain_jacobian(module, x), rtol=1e-9, atol=1e-12)
     picked = vkdnw._by_tensor(module, x, list(module.parameters()), [7, 2])
     assert torch.equal(picked, jacobian[:, :, [7, 2]])
-
-
-class Once(torch.autograd.Function):
-    """Twice its input; it has no second derivative."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return 2 * x
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        return 2 * gradient
 
 
 class Doubled(nn.Module):

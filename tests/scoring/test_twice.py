@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import zeroshot_nas as zs
+from tests.once import Once
 from zeroshot_nas import Batch
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError
@@ -58,17 +59,6 @@ def test_a_network_of_hardsigmoids_has_the_value_of_their_formula(make, proxy):
     values = [zs.score(network, proxy, batch=batch, init="keep").value for network in networks]
     assert values[0] == pytest.approx(values[1], rel=1e-6)  # torch takes a sixth in single precision
     assert values[0] != 0
-
-
-class Once(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return 2 * x
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        return 2 * gradient
 
 
 class Doubled(nn.Module):

@@ -111,7 +111,8 @@ def test_hand_made_networks_fill_the_budget_and_keep_to_it(params, flops, layers
     for name, network in hand_made(budget, (3, 32, 32), 7, complexity):
         costs = complexity(network)
         assert not budget.violations(costs, network)
-        assert costs.layers == {"resnet8": 4, "resnet14": 7, "resnet20": 10}[name.split("-")[0]]
+        published = zs.reference(name.replace("-", ":strides="), input_size=(3, 32, 32))
+        assert costs.layers == published.layers
         assert (network.num_classes, network.input_size) == (7, (3, 32, 32))
         widths = [block.out_channels for block in network.blocks]
         if min(widths) > 16:
@@ -119,8 +120,11 @@ def test_hand_made_networks_fill_the_budget_and_keep_to_it(params, flops, layers
 
 
 def test_without_a_limit_on_widths_hand_made_networks_have_the_published_ones():
-    for _, network in hand_made(zs.Budget(layers=100), (3, 32, 32), 10, complexity):
-        assert [block.out_channels for block in network.blocks] == [16, 16, 32, 64]
+    networks = dict(hand_made(zs.Budget(layers=100), (3, 32, 32), 10, complexity))
+    assert {name.split("-")[0] for name in networks} == set(zs.list_references())
+    for name, network in networks.items():
+        assert network == zs.reference(name.replace("-", ":strides="))
+    assert [block.out_channels for block in networks["resnet8-122"].blocks] == [16, 16, 32, 64]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.closed_form.cet.chain import Chain, propagate_chain
 from zeroshot_nas.closed_form.cet.score import cet_terms, passed
 from zeroshot_nas.closed_form.cet.terms import PLAIN_DEPTH, CetTerms
+from zeroshot_nas.closed_form.training_length import IMAGES, STEPS
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.score import ScoreValue
@@ -16,13 +17,6 @@ from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 
 BITS_PER_WEIGHT = 2
 """Bits that a trained weight can hold (Allen-Zhu and Li, arXiv:2404.05405)."""
-
-IMAGES = 50_000
-"""Training images unless the caller says otherwise: CIFAR-10's."""
-
-STEPS = 64_000
-"""Training steps unless the caller says otherwise: those of He et al. (arXiv:1512.03385), who find plain networks of
-`PLAIN_DEPTH` layers better than deeper ones."""
 
 DEPTH_POWER = 0.25
 """How the depth that trains grows with the number of steps; chosen, see ``docs/ceres.md``."""

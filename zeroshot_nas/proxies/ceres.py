@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.closed_form.training_length import IMAGES, STEPS
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, ZeroShotNASError
@@ -18,7 +19,7 @@ else:
     nn = LazyModule("torch.nn")
 
 
-def ceres_closed_form(architecture: Architecture, /, *, images: int = 50_000, steps: int = 64_000) -> float:
+def ceres_closed_form(architecture: Architecture, /, *, images: int = IMAGES, steps: int = STEPS) -> float:
     """`zeroshot_nas.closed_form.ceres.ceres`, which is imported, and numpy with it, when there is one to compute."""
     from zeroshot_nas.closed_form.ceres import ceres
 
@@ -26,7 +27,7 @@ def ceres_closed_form(architecture: Architecture, /, *, images: int = 50_000, st
 
 
 def ceres_pool_closed_form(
-    architectures: Sequence[Architecture], /, *, images: int = 50_000, steps: int = 64_000
+    architectures: Sequence[Architecture], /, *, images: int = IMAGES, steps: int = STEPS
 ) -> Sequence[float | ZeroShotNASError]:
     """`zeroshot_nas.closed_form.ceres.ceres_pool`, likewise."""
     from zeroshot_nas.closed_form.ceres import ceres_pool
@@ -47,7 +48,7 @@ def ceres_pool_closed_form(
         exact=True,
     )
 )
-def ceres(network: nn.Module, batch: Batch, /, *, images: int = 50_000, steps: int = 64_000) -> float:
+def ceres(network: nn.Module, batch: Batch, /, *, images: int = IMAGES, steps: int = STEPS) -> float:
     """CERES, for networks that fill the same budget; in closed form for architectures of ours; higher is better.
 
     An architecture, and a module that `zeroshot_nas.build` made of one, has the closed form

@@ -10,10 +10,10 @@ from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.errors import ArchitectureError, InfeasibleBudgetError
-from zeroshot_nas.references.base import reference
+from zeroshot_nas.references.base import REFERENCES, list_references, reference
 
-FAMILIES, STRIDES = ("resnet8", "resnet14", "resnet20"), ("122", "222")
-"""ResNets for small images (arXiv:1512.03385; ResNet-8 is MLPerf Tiny's, arXiv:2106.07597)."""
+STRIDES = ("122", "222")
+"""Of families that leave them open: with a first stage at the stem's resolution, and without."""
 
 
 def hand_made(
@@ -27,10 +27,9 @@ def hand_made(
         num_classes: Outputs of the classifier.
         costs: Counts their costs.
     """
-    for family in FAMILIES:
-        for strides in STRIDES:
+    for family in list_references():
+        options = [f":strides={strides}" for strides in STRIDES] if "strides" in REFERENCES[family].options else [""]
+        for option in options:
             with suppress(InfeasibleBudgetError, ArchitectureError):  # no width fits, or no map is left to halve
-                yield (
-                    f"{family}-{strides}",
-                    reference(f"{family}:strides={strides}", budget, input_size, num_classes, costs=costs),
-                )
+                network = reference(family + option, budget, input_size, num_classes, costs=costs)
+                yield family + option.replace(":strides=", "-"), network
