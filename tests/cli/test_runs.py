@@ -93,6 +93,17 @@ def test_runs_show_best_and_export(run, tmp_path):
     assert run("runs", "export", tmp_path / "run", "--format", "xml")[0] == 2
 
 
+def test_a_finished_search_is_drawn(run, tmp_path):
+    folder, drawing = tmp_path / "run", tmp_path / "drawing.svg"
+    run(*SEARCH, "--proxy", "zen_closed_form", "--out", folder)
+    assert run("runs", "plot", folder)[:2] == (0, f"written to {folder / 'search.png'}\n")
+    assert (folder / "search.png").read_bytes().startswith(b"\x89PNG")
+    assert run("runs", "plot", folder, "--out", drawing)[:2] == (0, f"written to {drawing}\n")
+    assert "<svg" in drawing.read_text()
+    code, _, err = run("runs", "plot", tmp_path)
+    assert (code, err.count("\n")) == (2, 1)
+
+
 def test_a_damaged_run_is_named_and_recovered(run, tmp_path):
     run(*SEARCH, "--out", tmp_path / "run")
     path = tmp_path / "run" / "run.db"

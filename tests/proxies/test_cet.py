@@ -546,3 +546,17 @@ def test_a_stem_counts_as_a_stem():
     found = measure_cet(drawn(nn.Sequential(conv(3, 8), *head(8))), batch())
     assert found.layers.is_stem.tolist() == [1]
     assert found.pieces.W == 0 < found.pieces.U
+
+
+@pytest.mark.parametrize("proxy", ["cet", "ceres"])
+def test_complex_convolutions_are_refused(proxy):
+    class Magnitude(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 3, dtype=torch.complex64), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(self.conv(x.to(torch.complex64)).abs().mean((2, 3)))
+
+    with pytest.raises(ProxyError, match="real numbers, and Magnitude has complex ones"):
+        zs.score(Magnitude(), proxy, input_size=(3, 8, 8), repeats=1)

@@ -116,10 +116,12 @@ def measure_cet(network: nn.Module, batch: Batch) -> Measured:
     images, output = run.inputs, run.forward.output
     if len(images) < 2:
         raise ProxyError(f"cet compares images and needs two or more, got {len(images)}; raise batch_size")
+    calls = [layer.output for layer in run.forward.layers if layer.weight.dim() > 2]
+    if any(call.is_complex() for call in calls):
+        raise ProxyError(f"cet reads convolutions of real numbers, and {type(network).__name__} has complex ones")
     image_variance = _variance(images, "the images")
     logits = _logits(network, output, batch)
     graph = AutogradGraph(logits, images)
-    calls = [layer.output for layer in run.forward.layers if layer.weight.dim() > 2]
     outputs = {call.grad_fn: call for call in calls if call.grad_fn in graph.place}
     if not outputs:
         raise UndefinedScoreError("no convolution lies between the image and the output")
