@@ -23,7 +23,7 @@ from zeroshot_nas.errors import CorruptStoreError, RunInUseError, StoreError
 if TYPE_CHECKING:
     from filelock import FileLock
 
-SCORING_VERSION = 2
+SCORING_VERSION = 3
 """Raised whenever a release changes a proxy's values, so that older scores are not taken for newer ones."""
 
 FILE_NAME = "run.db"
