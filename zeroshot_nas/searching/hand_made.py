@@ -9,7 +9,7 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import Costs
-from zeroshot_nas.errors import ArchitectureError, InfeasibleBudgetError
+from zeroshot_nas.errors import ZeroShotNASError
 from zeroshot_nas.references.base import REFERENCES, list_references, reference
 
 STRIDES = ("122", "222")
@@ -19,7 +19,7 @@ STRIDES = ("122", "222")
 def hand_made(
     budget: Budget, input_size: Shape, num_classes: int, costs: Callable[[Architecture], Costs]
 ) -> Iterator[tuple[str, Architecture]]:
-    """Names and networks: of each kind the widest that fits.
+    """Names and networks: of each kind whose costs can be told the widest that fits.
 
     Args:
         budget: What they may cost.
@@ -30,6 +30,7 @@ def hand_made(
     for family in list_references():
         options = [f":strides={strides}" for strides in STRIDES] if "strides" in REFERENCES[family].options else [""]
         for option in options:
-            with suppress(InfeasibleBudgetError, ArchitectureError):  # no width fits, or no map is left to halve
+            # no width fits, no map is left to halve, or a device table can't predict this family
+            with suppress(ZeroShotNASError):
                 network = reference(family + option, budget, input_size, num_classes, costs=costs)
                 yield family + option.replace(":strides=", "-"), network

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.files import write_text
 from zeroshot_nas.core.state import RunState
-from zeroshot_nas.errors import DataError, TrainingError, ZeroShotNASError
+from zeroshot_nas.errors import DataError, TrainingError
 from zeroshot_nas.execution import Outcome, run_all, worker_failed
 from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.runs.release import SameRelease
@@ -272,10 +272,7 @@ def _hand_made(asked: Request) -> dict[Architecture, str]:
     budget = asked.budget if asked.latency is None else asked.latency.budget(asked.budget)
     size, classes = asked.space.input_size, asked.space.num_classes
     table = None if asked.latency is None else asked.latency.table
-    try:
-        made = list(hand_made(budget, size, classes, lambda architecture: costs_of(architecture, table)))
-    except ZeroShotNASError:
-        made = []  # a table of other networks alone, such as HW-NAS-Bench's, predicts none of them
+    made = hand_made(budget, size, classes, lambda architecture: costs_of(architecture, table))
     return {architecture: name for name, architecture in made}
 
 
