@@ -29,7 +29,7 @@ from zeroshot_nas.latency.base import measure
 from zeroshot_nas.latency.calibrate import calibrate, is_here, table_file
 from zeroshot_nas.latency.calibration_networks import calibration_networks
 from zeroshot_nas.latency.device_table import DeviceTable
-from zeroshot_nas.searchers.base import SearchResult
+from zeroshot_nas.searchers.base import Problem, SearchResult
 from zeroshot_nas.searchers.regularized_evolution import RegularizedEvolution
 from zeroshot_nas.searching.proposer import Proposer
 
@@ -252,7 +252,7 @@ def _predicting(space: str, proposals: int, seed: int, table: DeviceTable) -> tu
         return latency_ms
 
     searcher = RegularizedEvolution(where, python_rng(seed), where.initial())
-    proposer = Proposer(searcher, zs.Budget(layers=LAYERS, latency_ms=3.0), predict)
+    proposer = Proposer(searcher, Problem(zs.Budget(layers=LAYERS, latency_ms=3.0), "zen", latency_ms=predict))
     for candidates in proposer.batches(proposals, 1):
         proposer.tell([each.with_fitness(zen_closed_form(each.architecture)) for each in candidates])
     first, spent = spent, []

@@ -27,13 +27,14 @@ from zeroshot_nas.architecture.blockspec import BLOCKS
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.base import COSTS, list_costs
+from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.costs.cost import cost
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.network.module import build
 from zeroshot_nas.scoring.engine import score
 from zeroshot_nas.scoring.proxy import Batch, Proxy, ProxyFunction, get_proxy
-from zeroshot_nas.searchers.base import Candidate, Counts, Searcher, SearchResult
+from zeroshot_nas.searchers.base import Candidate, Counts, Problem, Searcher, SearchResult
 from zeroshot_nas.spaces.base import SearchSpace
 
 
@@ -165,7 +166,11 @@ def _check_result(space: SearchSpace, products: Sequence[Architecture]) -> None:
 
 
 def check_searcher(searcher: Callable[..., Searcher], space: SearchSpace, *, steps: int = 100, seed: int = 0) -> None:
-    """A searcher proposes as many networks of the space as asked, and its history is a function of the seed."""
+    """A searcher proposes as many networks of the space as asked, and its history is a function of the seed.
+
+    It is told of a problem that is easy to plan for: the most params within limits on layers and FLOPs. Where it has no
+    more to propose it may give fewer, and after that none.
+    """
     histories = [_drive(searcher, space, steps, seed) for _ in range(2)]
     assert histories[0] == histories[1], "the same seed gave two histories"
     assert all(architecture in space for architecture in histories[0]), "a proposal is not in the space"
@@ -200,11 +205,15 @@ def _check_forward(architecture: Architecture) -> nn.Module:
 def _drive(searcher: Callable[..., Searcher], space: SearchSpace, steps: int, seed: int) -> list[Architecture]:
     """Proposals of a searcher that is told a made-up fitness."""
     strategy = searcher(space, python_rng(seed), space.initial())
+    params = get_proxy("params")
+    strategy.begin(Problem(Budget(layers=12, flops=1e6), params.key, params.bound_closed_form(), params.sign))
     history: list[Architecture] = []
+    has_more = True
     for step in range(steps):
         wanted = 1 + step % 3
         proposals = strategy.ask(wanted)
-        assert len(proposals) == wanted, f"asked for {wanted} proposals, got {len(proposals)}"
+        assert len(proposals) <= (wanted if has_more else 0), f"asked for {wanted} proposals, got {len(proposals)}"
+        has_more = len(proposals) == wanted
         history += proposals
         strategy.tell([_with_made_up_score(architecture) for architecture in proposals])
     return history

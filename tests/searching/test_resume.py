@@ -14,7 +14,7 @@ import zeroshot_nas as zs
 from zeroshot_nas.errors import OutputExistsError, RunInUseError, SettingsChangedError
 from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.runs.store import open_run
-from zeroshot_nas.searchers.base import SEARCHERS
+from zeroshot_nas.searchers.base import SEARCHERS, Problem
 from zeroshot_nas.searching import rounds
 from zeroshot_nas.searching.screening import IslandTask, screen_island
 
@@ -89,8 +89,8 @@ def test_an_island_needs_no_torch():
     """What is sent to a worker, and what runs there, loads neither torch nor the proxies."""
     space = zs.get_space("resnet", input_size=(1, 8, 8))
     proxy = zs.get_proxy("zen:variant=zennas")
-    task = IslandTask(space, SEARCHERS["regularized_evolution"], {}, space.initial(), BUDGET,
-                      proxy.bound_closed_form(), None, proxy.sign, 5, 0, 200, 3)  # fmt: skip
+    problem = Problem(BUDGET, proxy.key, proxy.bound_closed_form(), proxy.sign, proposals=200)
+    task = IslandTask(space, SEARCHERS["regularized_evolution"], {}, space.initial(), problem, None, 5, 0, 3)
     code = """
 import pickle, sys
 from zeroshot_nas.searching.screening import screen_island

@@ -8,7 +8,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.checks import check_format
@@ -16,7 +16,8 @@ from zeroshot_nas.core.ranking import pareto_front
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.state import RunState
-from zeroshot_nas.costs.complexity import Costs
+from zeroshot_nas.costs.budget import Budget
+from zeroshot_nas.costs.complexity import Costs, complexity
 from zeroshot_nas.errors import ArchitectureError, FileFormatError, ZeroShotNASError
 from zeroshot_nas.searchers.trial import Trials
 from zeroshot_nas.spaces.base import SearchSpace
@@ -217,25 +218,71 @@ class SearchResult:
             raise FileFormatError(f"not a valid search result: {_reason(error)}") from error
 
 
-class Searcher(ABC):
-    """A strategy: proposes architectures, learns from how they did. It knows no budget, no proxy and no torch.
+@dataclass(frozen=True)
+class Problem:
+    """What a search maximises and under which limits, for strategies that plan ahead.
 
-    The loop tells a searcher of scored candidates only; duplicates and networks over budget never reach it.
+    Attributes:
+        budget: What a network may cost.
+        proxy: Key of what ranks, such as ``"cet"`` or ``"zen:variant=zennas"``.
+        closed_form: Its closed form; None where there is none, or a forward pass scores every network.
+        sign: 1 where a higher score is better, -1 where a lower one is.
+        latency_ms: Predicts latency, where the budget limits it.
+        proposals: Networks that may be proposed; None where the caller decides.
+    """
+
+    budget: Budget
+    proxy: str
+    closed_form: Callable[[Architecture], float] | None = None
+    sign: int = 1
+    latency_ms: Callable[[Architecture], float] | None = None
+    proposals: int | None = None
+
+    def costs(self, architecture: Architecture) -> Costs:
+        """What an architecture costs, latency included where the budget limits it."""
+        costs = complexity(architecture)
+        return costs if self.latency_ms is None else costs.with_latency(self.latency_ms(architecture))
+
+    def fits(self, architecture: Architecture) -> bool:
+        """Whether an architecture keeps to the budget."""
+        return not self.budget.violations(self.costs(architecture), architecture)
+
+
+class Searcher(ABC):
+    """A strategy: proposes architectures, learns from how they did. It loads no torch.
+
+    The loop tells a searcher of scored candidates only; duplicates and networks over budget never reach it. Most
+    strategies need to know nothing else; one that plans ahead learns from `begin` what is searched for.
 
     Args:
         space: Where to search.
         rng: Its only source of randomness.
         start: A network within the budget to start from.
+
+    Attributes:
+        restarts: Whether another seed leads to other proposals. Of a strategy that does not, a search has one island.
     """
+
+    restarts: ClassVar[bool] = True
 
     def __init__(self, space: SearchSpace, rng: random.Random, start: Architecture) -> None:
         self.space = space
         self.rng = rng
         self.start = start
 
+    def begin(self, problem: Problem) -> None:
+        """Takes note of what is searched for, before anything is asked, and again where a limit is tightened.
+
+        Light: work belongs to `ask`.
+
+        Raises:
+            ZeroShotNASError: The strategy can't search for this.
+        """
+        del problem
+
     @abstractmethod
     def ask(self, n: int) -> list[Architecture]:
-        """The next ``n`` proposals."""
+        """The next ``n`` proposals; fewer where the strategy has no more, and none ends the search."""
 
     @abstractmethod
     def tell(self, candidates: Sequence[Candidate]) -> None:

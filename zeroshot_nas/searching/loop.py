@@ -17,7 +17,7 @@ from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.scoring.proxy import DEFAULT_PROXY, Proxy, ProxyFunction
 from zeroshot_nas.searchers.base import Candidate, SearchResult
 from zeroshot_nas.searching.request import Request, request
-from zeroshot_nas.searching.rounds import FILES, RoundPlan, Search, SearchSession
+from zeroshot_nas.searching.rounds import FILES, Search, SearchSession
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import restart
 from zeroshot_nas.searching.trial_runs import check_data, remove_replaced_trials, with_trials
@@ -150,7 +150,7 @@ def _ranked(asked: Request, found: Search, start: Architecture) -> RunState:
         ProxyError: Every score failed.
         InfeasibleBudgetError: Nothing fitted the budget.
     """
-    plan = RoundPlan(asked.space, asked.settings, start, asked.budget, asked.latency)
+    plan = asked.plan(start)
     state = found.screen(plan) if asked.screened else found.score_all(plan)
     found.refuse_if_empty(asked.budget)
     return state

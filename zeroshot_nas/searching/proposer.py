@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from time import perf_counter
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.costs.complexity import Costs, complexity
-from zeroshot_nas.searchers.base import Candidate, Searcher
+from zeroshot_nas.searchers.base import Candidate, Problem, Searcher
 
 REMEMBERED = 500_000
 """How many of the last networks at least are known again; a bound on memory, reached after minutes only."""
@@ -22,27 +22,26 @@ class Proposer:
 
     Args:
         searcher: Proposes.
-        budget: What a proposal must keep to.
-        latency_ms: Predicts latency, where the budget limits it.
+        problem: What it searches for; its budget is what a proposal must keep to.
 
     Attributes:
         proposed: Proposals so far.
+        exhausted: Whether the searcher had nothing more to propose.
         seconds: Wall time spent on proposing and on costs.
     """
 
-    def __init__(
-        self, searcher: Searcher, budget: Budget, latency_ms: Callable[[Architecture], float] | None = None
-    ) -> None:
+    def __init__(self, searcher: Searcher, problem: Problem) -> None:
         self.searcher = searcher
-        self.budget = budget
-        self.latency_ms = latency_ms
+        self.problem = problem
+        self.exhausted = False
         self.proposed = 0
         self.seconds = {"propose": 0.0, "cost": 0.0}
-        self._max_layers = math.inf if budget.layers is None else budget.layers
+        self._max_layers = math.inf if problem.budget.layers is None else problem.budget.layers
         self._over_budget = 0
         self._duplicate = 0
         self._seen: set[int] = set()
         self._seen_before: set[int] = set()
+        searcher.begin(problem)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -50,8 +49,8 @@ class Proposer:
         return {"proposed": self.proposed, "over_budget": self._over_budget, "duplicate": self._duplicate}
 
     def batches(self, proposals: int, size: int) -> Iterator[list[Candidate]]:
-        """New candidates out of each ``size`` proposals, where there are any, until so many are proposed."""
-        while self.proposed < proposals:
+        """New candidates out of each ``size`` proposals, where there are any, until so many or all are proposed."""
+        while self.proposed < proposals and not self.exhausted:
             if candidates := self.ask(min(size, proposals - self.proposed)):
                 yield candidates
 
@@ -60,6 +59,7 @@ class Proposer:
         start = perf_counter()
         asked = self.searcher.ask(n)
         self.seconds["propose"] += perf_counter() - start
+        self.exhausted = not asked
         return self.admit(asked)
 
     def admit(self, architectures: Sequence[Architecture]) -> list[Candidate]:
@@ -71,8 +71,8 @@ class Proposer:
             if architecture.layers > self._max_layers:  # known before any cost
                 self._over_budget += 1
                 continue
-            costs = self.costs(architecture)
-            if self.budget.violations(costs, architecture):
+            costs = self.problem.costs(architecture)
+            if self.problem.budget.violations(costs, architecture):
                 self._over_budget += 1
             elif self._is_new(hash(architecture)):  # 64 bits of numbers alone: no collision in a search
                 candidates.append(Candidate(architecture, costs, {}, -math.inf))
@@ -81,14 +81,10 @@ class Proposer:
         self.seconds["cost"] += perf_counter() - start
         return candidates
 
-    def costs(self, architecture: Architecture) -> Costs:
-        """What an architecture costs, latency included where the budget limits it."""
-        costs = complexity(architecture)
-        return costs if self.latency_ms is None else costs.with_latency(self.latency_ms(architecture))
-
-    def fits(self, architecture: Architecture) -> bool:
-        """Whether an architecture keeps to the budget."""
-        return not self.budget.violations(self.costs(architecture), architecture)
+    def limit(self, budget: Budget) -> None:
+        """Goes on within another budget, which the searcher is told of."""
+        self.problem = replace(self.problem, budget=budget)
+        self.searcher.begin(self.problem)
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         """Passes scored candidates on to the searcher."""

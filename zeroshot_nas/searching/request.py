@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import DepthWarning, LatencyWarning, ZeroShotNASError
 from zeroshot_nas.latency.device_table import LatencyTable
@@ -18,6 +17,7 @@ from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
 from zeroshot_nas.searching.call import call_of
 from zeroshot_nas.searching.latency_budget import LatencyBudget, caveats, latency_budget_of
+from zeroshot_nas.searching.rounds import RoundPlan
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import starting_point
 from zeroshot_nas.searching.trials import TrialSettings
@@ -51,6 +51,10 @@ class Request:
     screened: bool
     trials: TrialSettings | None
     call: Mapping[str, Any]
+
+    def plan(self, start: Architecture) -> RoundPlan:
+        """What a round proposes from, beginning with a network."""
+        return RoundPlan(self.space, self.proxy, self.settings, start, self.budget, self.latency)
 
     @property
     def filed_under(self) -> dict[str, Any]:
@@ -97,15 +101,16 @@ def request(
     screened = screens and _is_screened(ranked_by, settings, start)
     if screens:
         settings = settings.counted(screened)
-    # refuses bad options before anything is written
-    settings.strategy(space, python_rng(settings.seed, 0), start, **settings.searcher_options)
     _warn_of_depth(ranked_by, budget, space)
     for caveat in caveats(latency, space) if latency else ():
         warnings.warn(caveat, LatencyWarning, stacklevel=3)
     call = call_of(space, ranked_by, budget, settings, backend, device_table)
     if trials is not None:
         call["trials"] = trials.call
-    return Request(space, ranked_by, budget, settings, run, start, latency, screened, trials, call)
+    asked = Request(space, ranked_by, budget, settings, run, start, latency, screened, trials, call)
+    plan = asked.plan(start)  # refuses bad options, and what its strategy can't search for, before anything is written
+    plan.searcher().begin(plan.problem(searched_by_closed_form=screened))
+    return asked
 
 
 def _is_screened(proxy: Proxy, settings: SearchSettings, start: Architecture) -> bool:

@@ -7,7 +7,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -26,7 +26,7 @@ from zeroshot_nas.runs.evaluate import Job, evaluate
 from zeroshot_nas.runs.release import SameRelease
 from zeroshot_nas.runs.session import RunSession
 from zeroshot_nas.scoring.proxy import Proxy
-from zeroshot_nas.searchers.base import Candidate, Counts, Screened, SearchResult
+from zeroshot_nas.searchers.base import Candidate, Counts, Problem, Screened, Searcher, SearchResult
 from zeroshot_nas.searching.latency_budget import LatencyBudget
 from zeroshot_nas.searching.leaderboard import Leaderboard
 from zeroshot_nas.searching.proposer import Proposer
@@ -52,6 +52,7 @@ class RoundPlan:
     """What every round of a search proposes from; only a latency budget makes for more than one."""
 
     space: SearchSpace
+    proxy: Proxy
     settings: SearchSettings
     start: Architecture
     whole_budget: Budget
@@ -77,14 +78,32 @@ class RoundPlan:
 
     def proposer(self) -> Proposer:
         """Proposals of a round without a screen."""
+        return Proposer(self.searcher(), self.problem(searched_by_closed_form=False))
+
+    def searcher(self) -> Searcher:
+        """The strategy, as it was made; it is told of the problem by what asks it.
+
+        Raises:
+            ValueError: One of its options is not usable.
+        """
         stream = (self.round,) if self.round else ()
         rng = python_rng(self.settings.seed, 0, *stream)
-        searcher = self.settings.strategy(self.space, rng, self.start, **self.settings.searcher_options)
-        return Proposer(searcher, self.budget, None if self.table is None else self.table.latency_ms)
+        return self.settings.strategy(self.space, rng, self.start, **self.settings.searcher_options)
 
-    def islands(self, proxy: Proxy) -> list[IslandTask]:
+    def problem(self, searched_by_closed_form: bool) -> Problem:
+        """What a strategy is told of this round."""
+        return Problem(
+            self.budget,
+            self.proxy.key,
+            self.proxy.bound_closed_form() if searched_by_closed_form else None,
+            self.proxy.sign,
+            None if self.table is None else self.table.latency_ms,
+            self.settings.proposals,
+        )
+
+    def islands(self) -> list[IslandTask]:
         """Islands of a round with a screen, numbered on from those before."""
-        settings, islands = self.settings, self.settings.islands
+        proxy, settings, islands = self.proxy, self.settings, self.settings.islands
         assert islands is not None, "filled in when the search began"
         return [
             IslandTask(
@@ -92,15 +111,11 @@ class RoundPlan:
                 settings.strategy,
                 dict(settings.searcher_options),
                 self.start,
-                self.budget,
-                proxy.bound_closed_form(),
+                replace(self.problem(searched_by_closed_form=True), proposals=share),
                 proxy.bound_closed_form_pool(),
-                proxy.sign,
                 settings.seed,
                 self.round * islands + index,
-                share,
                 settings.finalists,
-                self.table,
             )
             for index, share in enumerate(share_out(self.proposals, islands))
         ]
@@ -196,7 +211,7 @@ class Search:
 
     def screen(self, plan: RoundPlan) -> RunState:
         """The closed form guides the search, the proxy ranks the finalists."""
-        tasks = plan.islands(self.proxy)
+        tasks = plan.islands()
         screened = self._islands(tasks)
         self.trajectory += join_trajectories(screened, self.counts["proposed"])
         for island in screened:

@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.seeding import python_rng
-from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
-from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.scoring.closed_forms import POOL
-from zeroshot_nas.searchers.base import Screened, Searcher
+from zeroshot_nas.searchers.base import Problem, Screened, Searcher
 from zeroshot_nas.searching.proposer import Proposer
 from zeroshot_nas.spaces.base import SearchSpace
 
@@ -39,28 +37,28 @@ class IslandTask:
     """What one island does; a worker needs nothing else.
 
     Attributes:
+        problem: What it searches for, with the number of its proposals; its closed form needs no torch, so that a
+            worker need not load it.
+        closed_form_pool: The closed form of many architectures side by side, where that is faster.
         index: Its number; the first draws what a search without islands would.
-        closed_form: The score, by a function that needs no torch, so that a worker need not load it.
-        closed_form_pool: The same of many architectures side by side, where that is faster.
-        sign: 1 where a higher score is better, -1 where a lower one is.
-        proposals: Networks to propose.
         finalists: Networks to keep.
-        table: Predicts latency, where the budget limits it.
     """
 
     space: SearchSpace
     searcher: type[Searcher]
     searcher_options: Mapping[str, Any]
     start: Architecture
-    budget: Budget
-    closed_form: Callable[[Architecture], float]
+    problem: Problem
     closed_form_pool: ClosedFormPool | None
-    sign: int
     seed: int
     index: int
-    proposals: int
     finalists: int
-    table: LatencyTable | None = None
+
+    @property
+    def proposals(self) -> int:
+        """Networks to propose."""
+        assert self.problem.proposals is not None, "an island's caller decides"
+        return self.problem.proposals
 
 
 class Island(NamedTuple):
@@ -121,12 +119,12 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
     """
     stream = (task.index,) if task.index else ()
     searcher = task.searcher(task.space, python_rng(task.seed, 0, *stream), task.start, **task.searcher_options)
-    proposer = Proposer(searcher, task.budget, None if task.table is None else task.table.latency_ms)
+    proposer = Proposer(searcher, task.problem)
     kept: list[tuple[float, int, Architecture]] = []  # a heap, the worst first
     counts: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     best, seconds, interrupted = -math.inf, 0.0, False
-    finalists, closed_form, sign = task.finalists, _closed_form(task, proposer), task.sign
+    finalists, closed_form, sign = task.finalists, _closed_form(task), task.problem.sign
     trajectory: list[Screened] = []
     every = math.ceil(task.proposals / TRAJECTORY)
     reported, next_kept = 0, 0
@@ -163,11 +161,12 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
     return Island(ranked, dict(counts), dict(failures), times, interrupted, tuple(trajectory))
 
 
-def _closed_form(task: IslandTask, proposer: Proposer) -> Callable[[Architecture], float]:
+def _closed_form(task: IslandTask) -> Callable[[Architecture], float]:
     """The closed form, of a space that the island will see most of by pools, which cost a fraction of one by one."""
     if task.closed_form_pool is None or task.space.size() > task.proposals:
-        return task.closed_form
-    return _Ahead(task.closed_form_pool, filter(proposer.fits, task.space.architectures()))
+        assert task.problem.closed_form is not None, "an island searches by one"
+        return task.problem.closed_form
+    return _Ahead(task.closed_form_pool, filter(task.problem.fits, task.space.architectures()))
 
 
 class _Ahead:

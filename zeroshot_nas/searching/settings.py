@@ -114,7 +114,7 @@ class SearchSettings:
         """These with the numbers of proposals and islands filled in."""
         default = DEFAULT_SCREENED_PROPOSALS if screened else DEFAULT_PROPOSALS
         proposals = self.proposals if self.proposals is not None else default
-        default_islands = max(1, round(proposals / ISLAND_PROPOSALS)) if screened else 1
+        default_islands = max(1, round(proposals / ISLAND_PROPOSALS)) if screened and self.strategy.restarts else 1
         islands = self.islands if self.islands is not None else default_islands
         return replace(self, proposals=proposals, islands=islands)
 

@@ -23,7 +23,7 @@ from zeroshot_nas.scoring.proxy import DEFAULT_PROXY, Proxy, ProxyFunction
 from zeroshot_nas.scoring.told import TOLD
 from zeroshot_nas.searchers.base import Candidate, Counts, SearchResult
 from zeroshot_nas.searching.request import request
-from zeroshot_nas.searching.rounds import FILES, RoundPlan, Search, SearchSession
+from zeroshot_nas.searching.rounds import FILES, Search, SearchSession
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.spaces.base import SearchSpace
 
@@ -114,7 +114,7 @@ class Study:
             screens=False,
         )
         self._tells = proxy is None
-        self._proposer = RoundPlan(asked.space, asked.settings, asked.start, asked.budget, asked.latency).proposer()
+        self._proposer = asked.plan(asked.start).proposer()
         with ExitStack() as stack:
             call = {**asked.call, "proxy": TOLD.key} if proxy is None else asked.call
             session = SearchSession(stack, asked.run, "study", asked.filed_under, FILES, {"call": call})
@@ -144,7 +144,7 @@ class Study:
     @property
     def budget(self) -> Budget:
         """What candidates keep to."""
-        return self._proposer.budget
+        return self._proposer.problem.budget
 
     @property
     def history(self) -> tuple[Candidate, ...]:
@@ -165,7 +165,7 @@ class Study:
 
     def costs(self, network: Architecture | HasArchitecture | str) -> Costs:
         """What a network costs, latency included where the budget limits it."""
-        return self._proposer.costs(self._architecture(network))
+        return self._proposer.problem.costs(self._architecture(network))
 
     def violations(self, network: Architecture | HasArchitecture | str) -> tuple[Violation, ...]:
         """Every limit of the budget that a network exceeds."""
@@ -176,14 +176,15 @@ class Study:
         """New networks within the budget, proposed by the strategy.
 
         Args:
-            n: How many; fewer come where `PATIENCE` proposals in a row brought none, as in a small space.
+            n: How many; fewer come where `PATIENCE` proposals in a row brought none, as in a small space, or the
+                strategy has no more.
 
         Returns:
             Candidates without a score. One whose fitness an earlier process of this run was told comes with it.
         """
         candidates: list[Candidate] = []
         in_vain = 0
-        while len(candidates) < n and in_vain < PATIENCE:
+        while len(candidates) < n and in_vain < PATIENCE and not self._proposer.exhausted:
             asked = min(n - len(candidates), PATIENCE // 10)
             admitted = self._proposer.ask(asked)
             in_vain = 0 if admitted else in_vain + asked
@@ -271,7 +272,7 @@ class Study:
             if winner is None:
                 error = asked.latency.infeasible_error()
                 asked.latency.tighten()
-                self._proposer.budget = asked.latency.budget(asked.budget)
+                self._proposer.limit(asked.latency.budget(asked.budget))
                 raise error
             result = replace(result, best=winner, latency=asked.latency.outcome(winner))
         result = result.written_by(self.space)
