@@ -54,7 +54,8 @@ class Request:
 
     def plan(self, start: Architecture) -> RoundPlan:
         """What a round proposes from, beginning with a network."""
-        return RoundPlan(self.space, self.proxy, self.settings, start, self.budget, self.latency)
+        has_closed_form = _has_closed_form(self.proxy, self.start)
+        return RoundPlan(self.space, self.proxy, self.settings, start, self.budget, self.latency, has_closed_form)
 
     @property
     def filed_under(self) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def request(
         call["trials"] = trials.call
     asked = Request(space, ranked_by, budget, settings, run, start, latency, screened, trials, call)
     plan = asked.plan(start)  # refuses bad options, and what its strategy can't search for, before anything is written
-    plan.searcher().begin(plan.problem(searched_by_closed_form=screened))
+    plan.searcher().begin(plan.problem)
     return asked
 
 
@@ -120,7 +121,7 @@ def _is_screened(proxy: Proxy, settings: SearchSettings, start: Architecture) ->
 
 def _has_closed_form(proxy: Proxy, start: Architecture) -> bool:
     """Whether the proxy has a closed form for this space's kind of network."""
-    if proxy.info.closed_form is None:
+    if proxy.info.parts or proxy.info.closed_form is None:
         return False
     try:
         proxy.closed_form(start)

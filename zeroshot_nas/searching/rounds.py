@@ -57,6 +57,7 @@ class RoundPlan:
     start: Architecture
     whole_budget: Budget
     latency: LatencyBudget | None
+    has_closed_form: bool
 
     @property
     def proposals(self) -> int:
@@ -78,7 +79,7 @@ class RoundPlan:
 
     def proposer(self) -> Proposer:
         """Proposals of a round without a screen."""
-        return Proposer(self.searcher(), self.problem(searched_by_closed_form=False))
+        return Proposer(self.searcher(), self.problem)
 
     def searcher(self) -> Searcher:
         """The strategy, as it was made; it is told of the problem by what asks it.
@@ -90,12 +91,13 @@ class RoundPlan:
         rng = python_rng(self.settings.seed, 0, *stream)
         return self.settings.strategy(self.space, rng, self.start, **self.settings.searcher_options)
 
-    def problem(self, searched_by_closed_form: bool) -> Problem:
+    @property
+    def problem(self) -> Problem:
         """What a strategy is told of this round."""
         return Problem(
             self.budget,
             self.proxy.key,
-            self.proxy.bound_closed_form() if searched_by_closed_form else None,
+            self.proxy.bound_closed_form() if self.has_closed_form else None,
             self.proxy.sign,
             None if self.table is None else self.table.latency_ms,
             self.settings.proposals,
@@ -111,7 +113,7 @@ class RoundPlan:
                 settings.strategy,
                 dict(settings.searcher_options),
                 self.start,
-                replace(self.problem(searched_by_closed_form=True), proposals=share),
+                replace(self.problem, proposals=share),
                 proxy.bound_closed_form_pool(),
                 settings.seed,
                 self.round * islands + index,

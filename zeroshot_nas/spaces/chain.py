@@ -104,7 +104,7 @@ class ChainSpace(SearchSpace):
     def initial(self) -> Architecture:
         widths = [min(16 * 2**index, 64) for index in range(len(self.body_strides))]
         body = [
-            self._body_block(self.body_types[0], self._round(width), stride, self._round(width // 2))
+            self.body_block(self.body_types[0], self._round(width), stride, self._round(width // 2))
             for width, stride in zip(widths, self.body_strides, strict=True)
         ]
         return self._assemble([self._stem(self._round(8)), *body, self._last(self._round(128))])
@@ -112,7 +112,7 @@ class ChainSpace(SearchSpace):
     def smallest(self, cost: str) -> Architecture:
         body: list[BlockSpec] = []
         for stride in self.body_strides:
-            options = [self._body_block(name, self.width_step, stride, self.width_step) for name in self.body_types]
+            options = [self.body_block(name, self.width_step, stride, self.width_step) for name in self.body_types]
             chains = [self._assemble([self._stem(self.width_step), *body, option]) for option in options]
             prices = [getattr(complexity(chain), cost) for chain in chains]
             body.append(options[prices.index(min(prices))])
@@ -208,9 +208,10 @@ class ChainSpace(SearchSpace):
     def _last(self, width: int) -> BlockSpec:
         return end_block(self.last_type, self.last_width or width, 1)
 
-    def _body_block(
+    def body_block(
         self, type_name: str, width: int, stride: int, bottleneck_channels: int, sub_layers: int = 1
     ) -> BlockSpec:
+        """A block of the body, the same object for the same values."""
         return _body_block(type_name, width, stride, bottleneck_channels, sub_layers, self.squeeze_excite)
 
     def _assemble(self, blocks: Sequence[BlockSpec]) -> Architecture:
@@ -242,7 +243,7 @@ class ChainSpace(SearchSpace):
             bottleneck_channels = self._mutate_width(bottleneck_channels, rng)
         else:
             sub_layers = max(1, sub_layers + pick(LAYER_CHANGES, rng))
-        mutant: Any = self._body_block(type_name, width, block.stride, bottleneck_channels, sub_layers)
+        mutant: Any = self.body_block(type_name, width, block.stride, bottleneck_channels, sub_layers)
         if mutant.sub_layers < SPLIT_AT:
             return [mutant]
         half = SPLIT_AT // 2
