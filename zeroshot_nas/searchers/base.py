@@ -261,9 +261,12 @@ class Searcher(ABC):
 
     Attributes:
         restarts: Whether another seed leads to other proposals. Of a strategy that does not, a search has one island.
+        grid_size: Proposals that a strategy has in all, where they are known beforehand; a search says so where it may
+            propose fewer.
     """
 
     restarts: ClassVar[bool] = True
+    grid_size: int | None = None
 
     def __init__(self, space: SearchSpace, rng: random.Random, start: Architecture) -> None:
         self.space = space
@@ -309,7 +312,7 @@ def list_searchers() -> list[str]:
 
     Example:
         >>> list_searchers()
-        ['evolution', 'random', 'regularized_evolution']
+        ['evolution', 'grid', 'random', 'regularized_evolution']
     """
     return list(SEARCHERS)
 

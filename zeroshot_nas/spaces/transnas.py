@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -163,6 +164,9 @@ class TransNASMacro(GenotypeSpace[Digits]):
     def smallest(self, cost: str) -> Architecture:
         """The cheapest of all, by enumeration."""
         return self.network(min(_macros(), key=lambda modules: getattr(complexity(self.network(modules)), cost)))
+
+    def architectures(self) -> Iterator[Architecture]:
+        return map(self.network, _macros())
 
     def size(self, max_layers: int | None = None) -> float:
         """The number of strings, in all 3,256; a block is a layer, and so is each of the two first convolutions."""

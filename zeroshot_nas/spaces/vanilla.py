@@ -14,14 +14,7 @@ from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.spaces.base import register_space
-from zeroshot_nas.spaces.chain import SPLIT_AT, ChainSpace, end_block, pick, stride_steps
-
-KINDS = {
-    "basic": [f"SuperResK{k}K{k}" for k in (3, 5, 7)],
-    "bottleneck": [f"SuperResK1K{k}K1" for k in (3, 5, 7)],
-    "inverted": [f"SuperResIDWE{expansion}K{k}" for k in (3, 5, 7) for expansion in (1, 2, 4, 6)],
-}
-"""Block types by kind."""
+from zeroshot_nas.spaces.chain import KINDS, SPLIT_AT, ChainSpace, end_block, pick, stride_steps
 
 STEMS = tuple(f"SuperConvK{k}BNRELU" for k in (3, 5, 7))
 
