@@ -60,6 +60,10 @@ class SearcherError(ZeroShotNASError, ValueError):
     """A strategy can't search such a space, or not for what is asked."""
 
 
+class NothingFitsError(SearcherError):
+    """A network that is being written leaves no room within the budget for its next token; it is begun again."""
+
+
 class UndefinedScoreError(ZeroShotNASError, ArithmeticError):
     """A proxy is undefined for a network's numbers (a dead layer, a NaN weight); ``score`` makes a state of it."""
 

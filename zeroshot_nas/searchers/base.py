@@ -312,7 +312,7 @@ def list_searchers() -> list[str]:
 
     Example:
         >>> list_searchers()
-        ['evolution', 'grid', 'random', 'regularized_evolution']
+        ['evolution', 'grid', 'random', 'regularized_evolution', 'reinforce']
     """
     return list(SEARCHERS)
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from zeroshot_nas.architecture.architecture import MAX_LAYERS, Architecture
 from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec
@@ -112,10 +112,32 @@ class ChainSpace(SearchSpace):
     def initial(self) -> Architecture:
         widths = [min(16 * 2**index, 64) for index in range(len(self.body_strides))]
         body = [
-            self._body_block(self.body_types[0], self._round(width), stride, self._round(width // 2))
+            self.body_block(self.body_types[0], self._round(width), stride, self._round(width // 2))
             for width, stride in zip(widths, self.body_strides, strict=True)
         ]
         return self._assemble([self._stem(self._round(8)), *body, self._last(self._round(128))])
+
+    @property
+    def stems(self) -> tuple[tuple[str, int], ...]:
+        """Types and strides that a stem may have."""
+        return ((self.stem_type, self.stem_stride),)
+
+    last_is_optional: ClassVar[bool] = False
+    """Whether a network may do without its last convolution."""
+
+    def next_strides(self, stem_stride: int, strides: Sequence[int]) -> tuple[int, ...]:
+        """Strides that the next body block may have behind others; 0 stands for no further block.
+
+        Example:
+            >>> from zeroshot_nas.spaces.base import get_space
+            >>> space = get_space("resnet")  # its body has strides 1, 2, 2, 2, and any of 1 after each
+            >>> space.next_strides(1, ()), space.next_strides(1, (1, 2)), space.next_strides(1, (1, 2, 2, 1, 2))
+            ((1,), (1, 2), (1, 0))
+        """
+        if not strides:
+            return self.body_strides[:1]
+        started = 1 + sum(stride != 1 for stride in strides[1:])
+        return (1, 2) if started < len(self.body_strides) else (1, 0)
 
     def scaled(self, width: float, depth: int, body_type: str) -> Architecture:
         """The initial network at another size.
@@ -152,13 +174,13 @@ class ChainSpace(SearchSpace):
         widths = self._round(width * block.out_channels), self._round(width * block.bottleneck_channels)
         while sub_layers > 0:
             part = min(sub_layers, SPLIT_AT - 1)
-            yield self._body_block(body_type, widths[0], stride, widths[1], part)
+            yield self.body_block(body_type, widths[0], stride, widths[1], part)
             sub_layers, stride = sub_layers - part, 1
 
     def smallest(self, cost: str) -> Architecture:
         body: list[BlockSpec] = []
         for stride in self.body_strides:
-            options = [self._body_block(name, self.width_step, stride, self.width_step) for name in self.body_types]
+            options = [self.body_block(name, self.width_step, stride, self.width_step) for name in self.body_types]
             chains = [self._assemble([self._stem(self.width_step), *body, option]) for option in options]
             prices = [getattr(complexity(chain), cost) for chain in chains]
             body.append(options[prices.index(min(prices))])
@@ -254,7 +276,7 @@ class ChainSpace(SearchSpace):
     def _last(self, width: int) -> BlockSpec:
         return end_block(self.last_type, self.last_width or width, 1)
 
-    def _body_block(
+    def body_block(
         self, type_name: str, width: int, stride: int, bottleneck_channels: int, sub_layers: int = 1
     ) -> BlockSpec:
         return _body_block(type_name, width, stride, bottleneck_channels, sub_layers, self.squeeze_excite)
@@ -288,7 +310,7 @@ class ChainSpace(SearchSpace):
             bottleneck_channels = self._mutate_width(bottleneck_channels, rng)
         else:
             sub_layers = max(1, sub_layers + pick(LAYER_CHANGES, rng))
-        mutant: Any = self._body_block(type_name, width, block.stride, bottleneck_channels, sub_layers)
+        mutant: Any = self.body_block(type_name, width, block.stride, bottleneck_channels, sub_layers)
         if mutant.sub_layers < SPLIT_AT:
             return [mutant]
         half = SPLIT_AT // 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -72,17 +73,27 @@ class VanillaSpace(ChainSpace):
         """Strides of 2 that a network has at most, the stem's among them."""
         return stride_steps(self.input_size) + 1
 
+    last_is_optional = True
+
+    @property
+    def stems(self) -> tuple[tuple[str, int], ...]:
+        return tuple((name, stride) for name in STEMS for stride in (1, 2))
+
+    def next_strides(self, stem_stride: int, strides: Sequence[int]) -> tuple[int, ...]:
+        halvings = (stem_stride, *strides).count(2)
+        return (1, *((2,) if halvings < self.max_halvings else ()), *((0,) if strides else ()))
+
     def initial(self) -> Architecture:
         body, strides = [], [stride for stride in self.body_strides if stride == 2] or [1]
         for index, stride in enumerate(strides):
             width = self._round(min(8 * 2**index, 64))
-            body.append(self._body_block(self.body_types[0], width, stride, width))
+            body.append(self.body_block(self.body_types[0], width, stride, width))
         return self._assemble([self._stem(self._round(8)), *body])
 
     def smallest(self, cost: str) -> Architecture:
         step = self.width_step
         chains = [
-            self._assemble([end_block(STEMS[0], step, stem_stride), self._body_block(name, step, stride, step)])
+            self._assemble([end_block(STEMS[0], step, stem_stride), self.body_block(name, step, stride, step)])
             for name in self.body_types
             for stem_stride in (1, 2)
             for stride in (1, 2)
@@ -203,7 +214,7 @@ class VanillaSpace(ChainSpace):
             del chain[index]
             return
         block: Any = chain[index]
-        chain.insert(index + 1, self._body_block(block.type_name, block.out_channels, 1, block.bottleneck_channels))
+        chain.insert(index + 1, self.body_block(block.type_name, block.out_channels, 1, block.bottleneck_channels))
 
 
 def _parts(architecture: Architecture) -> tuple[list[BlockSpec], list[BlockSpec]]:
