@@ -56,6 +56,14 @@ class ProxyError(ZeroShotNASError, ValueError):
     """A proxy can't be computed for this kind of module, input or setting."""
 
 
+class SearcherError(ZeroShotNASError, ValueError):
+    """A strategy can't search such a space, or not for what is asked."""
+
+
+class NothingFitsError(SearcherError):
+    """A network that is being written leaves no room within the budget for its next token; it is begun again."""
+
+
 class UndefinedScoreError(ZeroShotNASError, ArithmeticError):
     """A proxy is undefined for a network's numbers (a dead layer, a NaN weight); ``score`` makes a state of it."""
 
@@ -175,6 +183,10 @@ class MissingExtraError(ZeroShotNASError, ImportError):
 
 class DepthWarning(UserWarning):
     """A search by a score that grows with depth has no limit on depth."""
+
+
+class ProposalsWarning(UserWarning):
+    """A strategy has more to propose than a search may."""
 
 
 class LatencyWarning(UserWarning):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import zeroshot_nas as zs
 from tests.latency.device import a_table
 from zeroshot_nas.core.seeding import python_rng
-from zeroshot_nas.errors import ArchitectureError, ProxyError
+from zeroshot_nas.errors import SearcherError
 from zeroshot_nas.searchers import gradient
 from zeroshot_nas.searchers.base import Problem
 from zeroshot_nas.spaces.chain import ChainSpace
@@ -106,12 +106,12 @@ def test_a_direction_never_leads_over_a_limit():
 
 @pytest.mark.parametrize("name", [name for name in zs.list_spaces() if name not in CHAINS])
 def test_a_space_without_widths_is_refused(name):
-    with pytest.raises(ArchitectureError, match=f"gradient needs a chain of blocks with widths, and '{name}' is none"):
+    with pytest.raises(SearcherError, match=f"gradient needs a chain of blocks with widths, and '{name}' is none"):
         zs.search(name, "cet", searcher="gradient", progress=False)
 
 
 def test_a_proxy_without_a_closed_form_is_refused():
-    with pytest.raises(ProxyError, match="naswot has none for 'resnet'; take regularized_evolution"):
+    with pytest.raises(SearcherError, match="naswot has none for 'resnet'; take regularized_evolution"):
         zs.search("resnet", "naswot", zs.Budget(layers=9), searcher="gradient", progress=False)
 
 

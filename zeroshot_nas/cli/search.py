@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,12 +38,14 @@ from zeroshot_nas.cli.base import (
     stored_call,
     with_cost_limits,
 )
+from zeroshot_nas.core.options import parsed_option
 from zeroshot_nas.costs.base import COSTS
 
 if TYPE_CHECKING:
     from zeroshot_nas.nasbench.hardware import DeviceCosts
-    from zeroshot_nas.searchers.base import SearchResult
+    from zeroshot_nas.searchers.base import Searcher, SearchResult
     from zeroshot_nas.searchers.trial import Trials
+    from zeroshot_nas.searching.settings import SearchSettings
 
 
 @app.command("search")
@@ -74,6 +76,9 @@ def search_command(
     arch_column: Annotated[str | None, typer.Option(help="That table's column of architectures, if a CSV.")] = None,
     accuracy_column: Annotated[str | None, typer.Option(help="That table's column of accuracies, if a CSV.")] = None,
     searcher: Annotated[str, typer.Option(help="Search strategy; see `list`.")] = "regularized_evolution",
+    searcher_option: Annotated[
+        list[str] | None, typer.Option(help="Option of the strategy, name=value, e.g. widths=0.5,1,2 for grid.")
+    ] = None,
     proposals: Annotated[
         int | None, typer.Option(help="Networks to propose; 100,000 with a screen, 2,000 without.")
     ] = None,
@@ -171,7 +176,7 @@ def _arguments_again(
         arguments["proxy"] = get_proxy(given["proxy"])
     if limits := _limits({**dict.fromkeys(options), **given}):
         arguments["budget"] = replace(arguments["budget"], **limits)
-    if settings := _settings(given):
+    if settings := _settings(given, arguments["settings"]):
         arguments["settings"] = replace(arguments["settings"], **settings)
     if given.keys() & _OF_SPACE:
         made, asked = arguments["space"].made_by, space_of(options).made_by
@@ -204,11 +209,33 @@ def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**limits, "structure": structure} if structure.limits() else limits
 
 
-def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that options set, as `SearchSettings` takes them."""
+def _settings(options: Mapping[str, Any], known: SearchSettings | None = None) -> dict[str, Any]:
+    """The settings that options set, as `SearchSettings` takes them; ``known`` are a run's."""
     names = ("searcher", "proposals", "finalists", "islands", "seed", "batch_size", "repeats", "device")
     settings = {name: options[name] for name in names if name in options}
+    if texts := options.get("searcher_option"):
+        own = _searcher_options(texts, options["searcher"] if known is None else known.searcher)
+        settings["searcher_options"] = {**(known.searcher_options if known else {}), **own}
     return {**settings, "screen": not options["no_screen"]} if "no_screen" in options else settings
+
+
+def _searcher_options(texts: Sequence[str], searcher: str | type[Searcher]) -> dict[str, Any]:
+    """The options of a strategy, each in the type that it is annotated with."""
+    from zeroshot_nas import SearchSettings
+
+    settings = SearchSettings(searcher=searcher)
+    types = settings.option_types
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--searcher-option is name=value, e.g. population_size=64; got {text!r}")
+        options[name] = parsed_option(value, types.get(name, Any))
+    try:
+        replace(settings, searcher_options=options).refuse_unknown_options()
+    except TypeError as error:
+        raise typer.BadParameter(str(error)) from None
+    return options
 
 
 def _trials(options: Mapping[str, Any]) -> dict[str, Any]:

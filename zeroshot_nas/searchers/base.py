@@ -261,9 +261,12 @@ class Searcher(ABC):
 
     Attributes:
         restarts: Whether another seed leads to other proposals. Of a strategy that does not, a search has one island.
+        grid_size: Proposals that a strategy has in all, where they are known beforehand; a search says so where it may
+            propose fewer.
     """
 
     restarts: ClassVar[bool] = True
+    grid_size: int | None = None
 
     def __init__(self, space: SearchSpace, rng: random.Random, start: Architecture) -> None:
         self.space = space
@@ -308,8 +311,8 @@ def list_searchers() -> list[str]:
     """Names of the registered searchers.
 
     Example:
-        >>> list_searchers()[:3]
-        ['evolution', 'gradient', 'random']
+        >>> list_searchers()
+        ['evolution', 'gradient', 'grid', 'random', 'regularized_evolution', 'reinforce']
     """
     return list(SEARCHERS)
 

@@ -14,7 +14,7 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BlockSpec
 from zeroshot_nas.blocks.base import round_width
 from zeroshot_nas.core.checks import check_counts
-from zeroshot_nas.errors import ArchitectureError, ProxyError, UndefinedScoreError
+from zeroshot_nas.errors import SearcherError, UndefinedScoreError
 from zeroshot_nas.searchers.base import Candidate, Problem, Searcher, register_searcher
 from zeroshot_nas.spaces.base import SearchSpace
 from zeroshot_nas.spaces.chain import SPLIT_AT, ChainSpace, end_block
@@ -161,7 +161,7 @@ class GradientAscent(Searcher):
         steps: Steps of each.
 
     Raises:
-        ArchitectureError: The space is no such chain.
+        SearcherError: The space is no such chain.
         ValueError: A number is no whole number of 1 or more.
     """
 
@@ -171,7 +171,7 @@ class GradientAscent(Searcher):
         super().__init__(space, rng, start)
         check_counts(starts=starts, steps=steps)
         if not isinstance(space, ChainSpace):
-            raise ArchitectureError(
+            raise SearcherError(
                 f"gradient needs a chain of blocks with widths, and {space.name!r} is none; take regularized_evolution"
             )
         self.chain_space = space
@@ -180,7 +180,7 @@ class GradientAscent(Searcher):
 
     def begin(self, problem: Problem) -> None:
         if problem.closed_form is None:
-            raise ProxyError(
+            raise SearcherError(
                 f"gradient climbs a closed form, and {problem.proxy} has none for {self.space.name!r}; take "
                 "regularized_evolution"
             )

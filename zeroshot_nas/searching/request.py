@@ -11,7 +11,7 @@ from typing import Any
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.errors import DepthWarning, LatencyWarning, ZeroShotNASError
+from zeroshot_nas.errors import DepthWarning, LatencyWarning, ProposalsWarning, ZeroShotNASError
 from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
@@ -110,7 +110,9 @@ def request(
         call["trials"] = trials.call
     asked = Request(space, ranked_by, budget, settings, run, start, latency, screened, trials, call)
     plan = asked.plan(start)  # refuses bad options, and what its strategy can't search for, before anything is written
-    plan.searcher().begin(plan.problem)
+    searcher = plan.searcher()
+    searcher.begin(plan.problem)
+    _warn_of_size(searcher.grid_size, settings)
     return asked
 
 
@@ -137,6 +139,16 @@ def _warn_of_depth(proxy: Proxy, budget: Budget, space: SearchSpace) -> None:
             f"{proxy.key} grows without limit in depth, and the budget bounds neither layers nor structure: "
             "the winner will be as deep and thin as the other limits allow",
             DepthWarning,
+            stacklevel=4,
+        )
+
+
+def _warn_of_size(grid_size: int | None, settings: SearchSettings) -> None:
+    if grid_size is not None and settings.proposals is not None and grid_size > settings.proposals:
+        warnings.warn(
+            f"the grid has {grid_size:,} networks, and {settings.proposals:,} proposals are its coarsest part alone; "
+            f"set proposals={grid_size} for all of it, or give fewer values",
+            ProposalsWarning,
             stacklevel=4,
         )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from zeroshot_nas.core.checks import check_counts
+from zeroshot_nas.core.options import checked_option, keyword_types
 from zeroshot_nas.errors import did_you_mean
 from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.searchers.base import SEARCHERS, Searcher
@@ -86,6 +87,7 @@ class SearchSettings:
 
         Raises:
             TypeError: An option is neither a setting nor the strategy's.
+            ValueError: An option of the strategy is of another type than it takes.
         """
         own = {name: value for name, value in options.items() if name in _NAMES}
         rest = {name: value for name, value in options.items() if name not in own}
@@ -93,14 +95,24 @@ class SearchSettings:
         if rest:
             settings = replace(settings, searcher_options={**settings.searcher_options, **rest})
         settings.refuse_unknown_options()
-        return settings
+        checked = {
+            name: checked_option(name, value, settings.option_types.get(name, Any))
+            for name, value in settings.searcher_options.items()
+        }
+        return replace(settings, searcher_options=checked) if checked else settings
+
+    @property
+    def option_types(self) -> dict[str, Any]:
+        """The strategy's options and their types, as `zeroshot_nas.core.options.option_types` has them."""
+        given = ("space", "rng", "start")  # by the search
+        return {name: kind for name, kind in keyword_types(self.strategy).items() if name not in given}
 
     def refuse_unknown_options(self) -> None:
         """Raises `TypeError` where the strategy has no such option."""
         parameters = inspect.signature(self.strategy).parameters
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             return
-        known = [name for name in parameters if name not in ("space", "rng", "start")]
+        known = list(self.option_types)
         name = self.searcher if isinstance(self.searcher, str) else self.searcher.__name__
         for option in self.searcher_options:
             if option not in known:
@@ -122,7 +134,10 @@ class SearchSettings:
         """JSON-ready; what a run is filed under, so without the device."""
         return {
             "searcher": self.searcher if isinstance(self.searcher, str) else self.searcher.__name__,
-            "searcher_options": dict(self.searcher_options),
+            "searcher_options": {
+                name: list(value) if isinstance(value, tuple) else value  # as JSON has it
+                for name, value in self.searcher_options.items()
+            },
             "proposals": self.proposals,
             "screen": "closed_form" if screened else None,
             "finalists": self.finalists if screened else None,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.architecture import MAX_LAYERS, Architecture
 from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.base import round_width
@@ -28,6 +28,14 @@ LAYER_CHANGES = (-2, -1, 0, 1, 2)
 
 SPLIT_AT = 6
 """Sub-layers from which a block is split in two, so that its parts can differ (Zen-NAS)."""
+
+
+KINDS = {
+    "basic": [f"SuperResK{k}K{k}" for k in (3, 5, 7)],
+    "bottleneck": [f"SuperResK1K{k}K1" for k in (3, 5, 7)],
+    "inverted": [f"SuperResIDWE{expansion}K{k}" for k in (3, 5, 7) for expansion in (1, 2, 4, 6)],
+}
+"""Block types by kind."""
 
 
 def stride_steps(input_size: Shape) -> int:
@@ -108,6 +116,66 @@ class ChainSpace(SearchSpace):
             for width, stride in zip(widths, self.body_strides, strict=True)
         ]
         return self._assemble([self._stem(self._round(8)), *body, self._last(self._round(128))])
+
+    @property
+    def stems(self) -> tuple[tuple[str, int], ...]:
+        """Types and strides that a stem may have."""
+        return ((self.stem_type, self.stem_stride),)
+
+    last_is_optional: ClassVar[bool] = False
+    """Whether a network may do without its last convolution."""
+
+    def next_strides(self, stem_stride: int, strides: Sequence[int]) -> tuple[int, ...]:
+        """Strides that the next body block may have behind others; 0 stands for no further block.
+
+        Example:
+            >>> from zeroshot_nas.spaces.base import get_space
+            >>> space = get_space("resnet")  # its body has strides 1, 2, 2, 2, and any of 1 after each
+            >>> space.next_strides(1, ()), space.next_strides(1, (1, 2)), space.next_strides(1, (1, 2, 2, 1, 2))
+            ((1,), (1, 2), (1, 0))
+        """
+        if not strides:
+            return self.body_strides[:1]
+        started = 1 + sum(stride != 1 for stride in strides[1:])
+        return (1, 2) if started < len(self.body_strides) else (1, 0)
+
+    def scaled(self, width: float, depth: int, body_type: str) -> Architecture:
+        """The initial network at another size.
+
+        Args:
+            width: What every width is multiplied with, rounded to the space's step.
+            depth: What every body block's sub-layers are multiplied with; a block of too many is split.
+            body_type: Of all body blocks.
+
+        Raises:
+            ArchitectureError: It has more than `zeroshot_nas.architecture.architecture.MAX_LAYERS` layers.
+
+        Example:
+            >>> from zeroshot_nas.spaces.base import get_space
+            >>> get_space("resnet", input_size=(1, 8, 8)).scaled(0.5, 7, "SuperResK5K5").to_string()[:85]
+            'SuperConvK3BNRELU(1,8,1,1)SuperResK5K5(8,8,1,8,5)SuperResK5K5(8,8,1,8,2)SuperResK5K5('
+        """
+        blocks: list[BlockSpec] = []
+        for block in self.initial().blocks:
+            if block.type_name in self.body_types:
+                blocks += self._scaled_block(block, width, depth, body_type)
+            elif block.type_name == self.last_type:
+                blocks.append(self._last(self._round(width * block.out_channels)))
+            else:
+                blocks.append(replace(block, out_channels=self._round(width * block.out_channels)))
+        return self._assemble(blocks)
+
+    def _scaled_block(self, block: Any, width: float, depth: int, body_type: str) -> Iterator[BlockSpec]:
+        sub_layers, stride = depth * block.sub_layers, block.stride
+        if sub_layers > MAX_LAYERS:  # before a million blocks are made
+            raise ArchitectureError(
+                f"a block of {sub_layers:,} sub-layers is too deep; the limit is {MAX_LAYERS:,} layers"
+            )
+        widths = self._round(width * block.out_channels), self._round(width * block.bottleneck_channels)
+        while sub_layers > 0:
+            part = min(sub_layers, SPLIT_AT - 1)
+            yield self.body_block(body_type, widths[0], stride, widths[1], part)
+            sub_layers, stride = sub_layers - part, 1
 
     def smallest(self, cost: str) -> Architecture:
         body: list[BlockSpec] = []
@@ -220,7 +288,7 @@ class ChainSpace(SearchSpace):
     def _mutate_width(self, width: int, rng: random.Random) -> int:
         return pick(_mutated_widths(width, self.width_step, self.max_width), rng)
 
-    def _round(self, width: int) -> int:
+    def _round(self, width: float) -> int:
         return _rounded(width, self.width_step, self.max_width)
 
     def _mutate_end(self, block: BlockSpec, index: int, rng: random.Random) -> BlockSpec:

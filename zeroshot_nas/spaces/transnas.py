@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -162,7 +163,10 @@ class TransNASMacro(GenotypeSpace[Digits]):
 
     def smallest(self, cost: str) -> Architecture:
         """The cheapest of all, by enumeration."""
-        return self.network(min(_macros(), key=lambda modules: getattr(complexity(self.network(modules)), cost)))
+        return _cheapest_macro(self, cost)
+
+    def architectures(self) -> Iterator[Architecture]:
+        return map(self.network, _macros())
 
     def size(self, max_layers: int | None = None) -> float:
         """The number of strings, in all 3,256; a block is a layer, and so is each of the two first convolutions."""
@@ -287,6 +291,11 @@ def _macros() -> tuple[Digits, ...]:
     """Every genotype of the macro space."""
     lists = (itertools.product((1, 2, 3, 4), repeat=length) for length in MACRO_LENGTHS)
     return tuple(modules for modules in itertools.chain.from_iterable(lists) if _fault(modules) is None)
+
+
+@lru_cache(maxsize=64)
+def _cheapest_macro(space: TransNASMacro, cost: str) -> Architecture:
+    return min(space.architectures(), key=lambda architecture: float(getattr(complexity(architecture), cost)))
 
 
 @lru_cache(maxsize=4_096)

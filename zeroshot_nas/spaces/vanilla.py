@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -14,14 +15,7 @@ from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.spaces.base import register_space
-from zeroshot_nas.spaces.chain import SPLIT_AT, ChainSpace, end_block, pick, stride_steps
-
-KINDS = {
-    "basic": [f"SuperResK{k}K{k}" for k in (3, 5, 7)],
-    "bottleneck": [f"SuperResK1K{k}K1" for k in (3, 5, 7)],
-    "inverted": [f"SuperResIDWE{expansion}K{k}" for k in (3, 5, 7) for expansion in (1, 2, 4, 6)],
-}
-"""Block types by kind."""
+from zeroshot_nas.spaces.chain import KINDS, SPLIT_AT, ChainSpace, end_block, pick, stride_steps
 
 STEMS = tuple(f"SuperConvK{k}BNRELU" for k in (3, 5, 7))
 
@@ -78,6 +72,16 @@ class VanillaSpace(ChainSpace):
     def max_halvings(self) -> int:
         """Strides of 2 that a network has at most, the stem's among them."""
         return stride_steps(self.input_size) + 1
+
+    last_is_optional = True
+
+    @property
+    def stems(self) -> tuple[tuple[str, int], ...]:
+        return tuple((name, stride) for name in STEMS for stride in (1, 2))
+
+    def next_strides(self, stem_stride: int, strides: Sequence[int]) -> tuple[int, ...]:
+        halvings = (stem_stride, *strides).count(2)
+        return (1, *((2,) if halvings < self.max_halvings else ()), *((0,) if strides else ()))
 
     def initial(self) -> Architecture:
         body, strides = [], [stride for stride in self.body_strides if stride == 2] or [1]
