@@ -39,6 +39,7 @@ from zeroshot_nas.cli.base import (
     with_cost_limits,
 )
 from zeroshot_nas.costs.base import COSTS
+from zeroshot_nas.costs.reward import as_reward
 
 if TYPE_CHECKING:
     from zeroshot_nas.nasbench.hardware import DeviceCosts
@@ -51,7 +52,23 @@ if TYPE_CHECKING:
 def search_command(
     ctx: typer.Context,
     space: Annotated[str, typer.Option(help="Search space; see `list`.")] = "resnet",
-    proxy: Annotated[str, typer.Option(help="What to rank by, e.g. cet, zen or zen:variant=zennas.")] = "cet",
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            help="What to rank by, e.g. cet, zen or zen:variant=zennas; default: the proxy of --objectives, else cet."
+        ),
+    ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(help="Search for a front: a proxy and costs, e.g. cet,flops,latency_ms; see `list costs`."),
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="Soft target of a cost in place of a limit: flops:target=100M:exponent=-0.07 multiplies the score by "
+            "(FLOPs / 100M)^-0.07; form=sum for scores that may be negative, such as cet's, form=log for log(cost)."
+        ),
+    ] = None,
     image: Input = "3x32x32",
     classes: Classes = 10,
     backend: Backend = "onnxruntime",
@@ -73,7 +90,10 @@ def search_command(
     dataset: Annotated[str | None, typer.Option(help="Data set of that table; sets --input and --classes.")] = None,
     arch_column: Annotated[str | None, typer.Option(help="That table's column of architectures, if a CSV.")] = None,
     accuracy_column: Annotated[str | None, typer.Option(help="That table's column of accuracies, if a CSV.")] = None,
-    searcher: Annotated[str, typer.Option(help="Search strategy; see `list`.")] = "regularized_evolution",
+    searcher: Annotated[
+        str | None,
+        typer.Option(help="Search strategy; see `list`; default: regularized_evolution, nsga2 with --objectives."),
+    ] = None,
     proposals: Annotated[
         int | None, typer.Option(help="Networks to propose; 100,000 with a screen, 2,000 without.")
     ] = None,
@@ -144,17 +164,21 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ZeroShotNASError: The space, the proxy or the budget is not usable.
     """
-    from zeroshot_nas import Budget, SearchSettings, get_proxy
+    from zeroshot_nas import Budget, SearchSettings
+    from zeroshot_nas.searching.objectives import check_reward, ranking, reads_latency
     from zeroshot_nas.searching.start import starting_point
 
     space, budget, settings = space_of(options), Budget(**_limits(options)), SearchSettings(**_settings(options))
+    proxy, objectives = ranking(options["proxy"], settings.objectives)
+    check_reward(settings.reward, proxy, objectives)
     latency: dict[str, Any] = {}
-    if options["device_table"] is not None or budget.latency_ms is not None:
+    predicts = budget.latency_ms is not None or reads_latency(objectives, settings.reward)
+    if options["device_table"] is not None or predicts:
         table = _device_table(options["device_table"], options["dataset"])
         latency = {"backend": options["backend"], "device_table": table}
     else:
         starting_point(space, budget, None)
-    asked = {"space": space, "proxy": get_proxy(options["proxy"]), "budget": budget, "settings": settings}
+    asked = {"space": space, "proxy": proxy, "budget": budget, "settings": settings}
     return {**asked, **latency, **_trials(options)}
 
 
@@ -206,7 +230,8 @@ def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that options set, as `SearchSettings` takes them."""
-    names = ("searcher", "proposals", "finalists", "islands", "seed", "batch_size", "repeats", "device")
+    scores = ("seed", "batch_size", "repeats", "device")
+    names = ("searcher", "proposals", "finalists", "islands", *scores, "objectives", "reward")
     settings = {name: options[name] for name in names if name in options}
     return {**settings, "screen": not options["no_screen"]} if "no_screen" in options else settings
 
@@ -234,6 +259,7 @@ def print_search(result: SearchResult, out: Path | None) -> None:
         *cost_rows(result.best.costs),
         *(_latency_rows(result.latency) if result.latency else ()),
         *(("score", str(score)) for score in result.best.scores.values()),
+        *_reward_rows(result),
         (
             "proposals",
             f"{counts.proposed:,}: {counts.over_budget:,} over budget, {counts.duplicate:,} duplicate, "
@@ -248,11 +274,40 @@ def print_search(result: SearchResult, out: Path | None) -> None:
         ),
         *((f"failed {count} times", reason) for reason, count in result.failures.items()),
     ]
+    rows += front_rows(result)
     if result.trials is not None:
         rows += trial_rows(result.trials, out)
     if result.state == "interrupted":
         rows.append(("state", "interrupted; this is the best so far"))
     print_rows([*rows, ("written to", str(out))] if out else rows)
+
+
+def _reward_rows(result: SearchResult) -> list[tuple[str, str]]:
+    """What the search made of score and cost, where it was asked to."""
+    reward = as_reward(result.settings.get("reward"))
+    return [] if reward is None else [("reward", f"{result.best.fitness:.6g}, by {reward}")]
+
+
+SHOWN = 8
+"""Networks of a front that are printed."""
+
+
+def front_rows(result: SearchResult) -> list[tuple[str, str]]:
+    """The front of a search that was asked for one: its size, hypervolume, and some networks, the best score first."""
+    if "objectives" not in result.settings:
+        return []
+    front = result.front
+    size = f"{len(front)} networks" if len(front) > 1 else "1 network: it is as good as any other in every objective"
+    few = sorted(front(SHOWN), key=lambda candidate: -candidate.fitness)
+    rows = [("front", size), ("hypervolume", str(front.hypervolume()))]
+    for candidate in few:
+        values = (f"{each.name} {_short(each.value(candidate))}" for each in front.objectives)
+        rows.append(("", ", ".join(values)))
+    return rows
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
 
 
 def trial_rows(trials: Trials, out: Path | None) -> list[tuple[str, str]]:
