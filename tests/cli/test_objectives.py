@@ -33,6 +33,13 @@ def test_a_front_is_searched_for_shown_drawn_and_gone_on_with(run, tmp_path):
     assert "objectives" in error
 
 
+def test_a_volume_of_many_objectives_is_left_to_who_wants_to_wait(run, monkeypatch):
+    monkeypatch.setattr("zeroshot_nas.cli.search.MEASURED", 1)
+    code, printed, _ = run(*SEARCH, "--objectives", "cet,flops")
+    assert code == 0
+    assert "hypervolume            takes minutes of so many objectives; result.hypervolume() has it" in printed
+
+
 def test_a_reward_is_maximised_and_shown(run, tmp_path):
     asked = ("--reward", "flops:target=200k:exponent=-3:form=sum", "--finalists", 5, "--out", tmp_path / "run")
     code, printed, _ = run(*SEARCH, *asked)

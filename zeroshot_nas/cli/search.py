@@ -291,6 +291,9 @@ def _reward_rows(result: SearchResult) -> list[tuple[str, str]]:
 SHOWN = 8
 """Networks of a front that are printed."""
 
+MEASURED = 5
+"""Objectives up to which a front's hypervolume is printed; beyond it takes long."""
+
 
 def front_rows(result: SearchResult) -> list[tuple[str, str]]:
     """The front of a search that was asked for one: its size, hypervolume, and some networks, the best score first."""
@@ -299,7 +302,9 @@ def front_rows(result: SearchResult) -> list[tuple[str, str]]:
     front = result.front
     size = f"{len(front)} networks" if len(front) > 1 else "1 network: it is as good as any other in every objective"
     few = sorted(front(SHOWN), key=lambda candidate: -candidate.fitness)
-    rows = [("front", size), ("hypervolume", str(front.hypervolume()))]
+    quick = len(front.objectives) <= MEASURED
+    volume = str(front.hypervolume()) if quick else "takes minutes of so many objectives; result.hypervolume() has it"
+    rows = [("front", size), ("hypervolume", volume)]
     for candidate in few:
         values = (f"{each.name} {_short(each.value(candidate))}" for each in front.objectives)
         rows.append(("", ", ".join(values)))
