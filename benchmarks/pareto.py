@@ -152,7 +152,7 @@ def theirs(evaluations: int, seed: int, start: str) -> dict[str, float]:
 
 def compare(quick: bool) -> Part:
     """Ours, pymoo's and two baselines, seed by seed; pymoo's has at least as many evaluations as ours."""
-    proposals = 400 if quick else 20_000
+    proposals = 400 if quick else 10_000
     runs: dict[str, list[dict[str, float]]] = {}
     starts = ("random", "grown") if find_spec("pymoo") else ()
     for seed in SEEDS[:1] if quick else SEEDS:
