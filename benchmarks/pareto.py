@@ -1,6 +1,6 @@
 """Fronts: our NSGA-II against pymoo's at the same evaluations, and how many evaluations it makes a minute.
 
-    python benchmarks/pareto.py            # some ten minutes of one core
+    python benchmarks/pareto.py            # some four minutes of one core
     python benchmarks/pareto.py --quick    # small sizes: shows that it runs
 
 Needs the extra ``pareto`` (pymoo); without it random search alone stands beside. All strategies search the space
@@ -35,7 +35,7 @@ BUDGET = zs.Budget(params=1e6, flops=160e6, layers=18)
 OBJECTIVES = ("cet", "flops", "params")
 IDEAL, REFERENCE = np.array((-30.0, 0.0, 0.0)), np.array((0.0, 160e6, 1e6))
 NETWORKS = 100
-SEEDS = range(5)
+SEEDS = range(3)
 TRIES = 100
 
 Point = tuple[float, float, float]
@@ -181,7 +181,7 @@ def compare(quick: bool) -> Part:
 
 def speed(quick: bool) -> Part:
     """Evaluations a minute of one core's time, everything counted; regularized evolution beside it."""
-    proposals = 2_000 if quick else 120_000
+    proposals = 2_000 if quick else 60_000
     runs: dict[str, list[float]] = {}
     for name in ("nsga2", "regularized_evolution"):
         for seed in SEEDS[:1] if quick else SEEDS[:2]:
