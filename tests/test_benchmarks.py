@@ -59,6 +59,20 @@ def test_cet(tmp_path):
     assert all(figure["figure"] > 0 for part in results.values() for figure in part["figures"])
 
 
+def test_pareto(tmp_path):
+    out = tmp_path / "results.json"
+    printed = run("pareto.py", "--quick", "--only", "compare", "--out", out)
+    part = json.loads(out.read_text())["compare"]
+    runs = part["details"]["runs"]
+    assert {"nsga2", "random", "regularized_evolution"} <= set(runs)
+    for rows in runs.values():
+        assert all(0 < row["front"] <= row["all"] < 1 and row["evaluations"] > 0 for row in rows)
+    rival = runs[part["details"]["rival"]]
+    ratio = next(figure for figure in part["figures"] if "over that of" in figure["what"])
+    assert ratio["runs"] == [pytest.approx(runs["nsga2"][0]["front"] / rival[0]["front"], rel=1e-4)]
+    assert ratio["what"] in printed
+
+
 def test_found_vs_hand_goes_on_where_it_was_stopped(tmp_path):
     runs, out = tmp_path / "runs.jsonl", tmp_path / "results.json"
     command = ["found_vs_hand.py", "--quick", "--only", "cet", "resnet8", "--runs", runs, "--out", out, "--workers", 1]

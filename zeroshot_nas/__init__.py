@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.costs.budget import Budget as Budget
     from zeroshot_nas.costs.complexity import Costs as Costs
     from zeroshot_nas.costs.cost import cost as cost
+    from zeroshot_nas.costs.reward import Reward as Reward
     from zeroshot_nas.costs.structure import ShapeBounds as ShapeBounds
     from zeroshot_nas.costs.structure import StructureBounds as StructureBounds
     from zeroshot_nas.execution.base import get_executor as get_executor
@@ -94,6 +95,7 @@ _HOMES = {
     "list_costs": "costs.base",
     "register_cost": "costs.base",
     "cost": "costs.cost",
+    "Reward": "costs.reward",
     "Budget": "costs.budget",
     "Costs": "costs.complexity",
     "ShapeBounds": "costs.structure",

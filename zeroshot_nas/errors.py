@@ -48,6 +48,10 @@ class BudgetError(ZeroShotNASError, ValueError):
     """A budget that is malformed."""
 
 
+class ObjectiveError(ZeroShotNASError, ValueError):
+    """Objectives, or a reward, that a search can't be asked for."""
+
+
 class InfeasibleBudgetError(BudgetError):
     """No network of the search space fits the budget."""
 
@@ -191,6 +195,10 @@ class ProposalsWarning(UserWarning):
 
 class LatencyWarning(UserWarning):
     """What a latency budget rests on is weaker than it should be."""
+
+
+class HypervolumeWarning(UserWarning):
+    """A reference point that no network of a front dominates, so that the hypervolume is 0."""
 
 
 class UncountedOperatorWarning(UserWarning):

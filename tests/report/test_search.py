@@ -34,6 +34,35 @@ def test_a_resumed_search_has_the_same_way(tmp_path):
     assert zs.resume(tmp_path, progress=False).trajectory == first.trajectory != ()
 
 
+@pytest.mark.parametrize(
+    ("proxy", "options", "xlabel", "ylabel"),
+    [
+        ("cet", {"objectives": ("activations",)}, "activations (thousands)", "cet"),
+        ("zen", {"objectives": ("zen", "layers", "flops")}, "layers", "zen in closed form"),
+        ("naswot", {"objectives": ("params",), "proposals": 9}, "parameters (thousands)", "naswot"),
+        ("zen", {"reward": "params:exponent=-9:form=sum"}, "parameters (thousands)", "rewarded by -9 log(params)"),
+        (
+            "layers",
+            {"reward": "params:target=9k"},
+            "parameters (thousands)",
+            "rewarded by (params / 9000)^-0.07",
+        ),
+    ],
+)
+def test_fronts_and_rewards_are_drawn(tmp_path, proxy, options, xlabel, ylabel):
+    how = {"proposals": 60, **HOW, **options}
+    result = zs.search("resnet", proxy, zs.Budget(params=3e4, layers=9), out=tmp_path, **how)
+    assert write_search_plot(tmp_path).read_bytes().startswith(b"\x89PNG")
+    left, right = plot_search(result).axes
+    assert left.get_xlabel() == xlabel
+    assert left.get_ylabel().endswith(ylabel)
+    assert right.get_ylabel() == left.get_ylabel()
+    if "reward" in options and result.trajectory:  # the finalists lie among what the screen saw, on its scale
+        seen, finalists = (points.get_offsets()[:, 1] for points in left.collections[:2])
+        assert max(finalists) == pytest.approx(max(point.fitness for point in result.trajectory))
+        assert max(seen) <= max(finalists) + 1e-9
+
+
 @pytest.mark.parametrize(("space", "proxy"), [*((space, "cet") for space in zs.list_spaces()), ("resnet", "naswot")])
 def test_every_search_is_drawn(tmp_path, space, proxy):
     where = zs.get_space(space, input_size=(1, 16, 16), num_classes=3, **SMALL.get(space, {}))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from zeroshot_nas.cli.base import AsJson, Commands, app, cost_rows, print_json, print_rows
-from zeroshot_nas.cli.search import trial_rows
+from zeroshot_nas.cli.search import front_rows, trial_rows
 from zeroshot_nas.errors import StoreError
 
 runs_app = typer.Typer(cls=Commands, help="Look into the folders of runs.", rich_markup_mode=None)
@@ -74,7 +74,8 @@ def _outcome(folder: Path) -> list[tuple[str, str]]:
     best = result.best
     scores = [(key, f"{score.value:.6g}") for key, score in best.scores.items()]
     tried = [] if result.trials is None else trial_rows(result.trials, folder)
-    return [("winner", best.string or str(best.architecture)), *cost_rows(best.costs), *scores, *tried]
+    winner = ("winner", best.string or str(best.architecture))
+    return [winner, *cost_rows(best.costs), *scores, *front_rows(result), *tried]
 
 
 def _compact(value: Any) -> str:

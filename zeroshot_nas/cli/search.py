@@ -40,10 +40,11 @@ from zeroshot_nas.cli.base import (
 )
 from zeroshot_nas.core.options import parsed_option
 from zeroshot_nas.costs.base import COSTS
+from zeroshot_nas.costs.reward import as_reward
 
 if TYPE_CHECKING:
     from zeroshot_nas.nasbench.hardware import DeviceCosts
-    from zeroshot_nas.searchers.base import Searcher, SearchResult
+    from zeroshot_nas.searchers.base import SearchResult
     from zeroshot_nas.searchers.trial import Trials
     from zeroshot_nas.searching.settings import SearchSettings
 
@@ -53,7 +54,23 @@ if TYPE_CHECKING:
 def search_command(
     ctx: typer.Context,
     space: Annotated[str, typer.Option(help="Search space; see `list`.")] = "resnet",
-    proxy: Annotated[str, typer.Option(help="What to rank by, e.g. cet, zen or zen:variant=zennas.")] = "cet",
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            help="What to rank by, e.g. cet, zen or zen:variant=zennas; default: the proxy of --objectives, else cet."
+        ),
+    ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(help="Search for a front: a proxy and costs, e.g. cet,flops,latency_ms; see `list costs`."),
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="Soft target of a cost in place of a limit: flops:target=100M:exponent=-0.07 multiplies the score by "
+            "(FLOPs / 100M)^-0.07; form=sum for scores that may be negative, such as cet's, form=log for log(cost)."
+        ),
+    ] = None,
     image: Input = "3x32x32",
     classes: Classes = 10,
     backend: Backend = "onnxruntime",
@@ -75,7 +92,10 @@ def search_command(
     dataset: Annotated[str | None, typer.Option(help="Data set of that table; sets --input and --classes.")] = None,
     arch_column: Annotated[str | None, typer.Option(help="That table's column of architectures, if a CSV.")] = None,
     accuracy_column: Annotated[str | None, typer.Option(help="That table's column of accuracies, if a CSV.")] = None,
-    searcher: Annotated[str, typer.Option(help="Search strategy; see `list`.")] = "regularized_evolution",
+    searcher: Annotated[
+        str | None,
+        typer.Option(help="Search strategy; see `list`; default: regularized_evolution, nsga2 with --objectives."),
+    ] = None,
     searcher_option: Annotated[
         list[str] | None, typer.Option(help="Option of the strategy, name=value, e.g. widths=0.5,1,2 for grid.")
     ] = None,
@@ -149,17 +169,21 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ZeroShotNASError: The space, the proxy or the budget is not usable.
     """
-    from zeroshot_nas import Budget, SearchSettings, get_proxy
+    from zeroshot_nas import Budget, SearchSettings
+    from zeroshot_nas.searching.objectives import check_reward, ranking, reads_latency
     from zeroshot_nas.searching.start import starting_point
 
     space, budget, settings = space_of(options), Budget(**_limits(options)), SearchSettings(**_settings(options))
+    proxy, objectives = ranking(options["proxy"], settings.objectives)
+    check_reward(settings.reward, proxy, objectives)
     latency: dict[str, Any] = {}
-    if options["device_table"] is not None or budget.latency_ms is not None:
+    predicts = budget.latency_ms is not None or reads_latency(objectives, settings.reward)
+    if options["device_table"] is not None or predicts:
         table = _device_table(options["device_table"], options["dataset"])
         latency = {"backend": options["backend"], "device_table": table}
     else:
         starting_point(space, budget, None)
-    asked = {"space": space, "proxy": get_proxy(options["proxy"]), "budget": budget, "settings": settings}
+    asked = {"space": space, "proxy": proxy, "budget": budget, "settings": settings}
     return {**asked, **latency, **_trials(options)}
 
 
@@ -211,19 +235,23 @@ def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(options: Mapping[str, Any], known: SearchSettings | None = None) -> dict[str, Any]:
     """The settings that options set, as `SearchSettings` takes them; ``known`` are a run's."""
-    names = ("searcher", "proposals", "finalists", "islands", "seed", "batch_size", "repeats", "device")
+    scores = ("seed", "batch_size", "repeats", "device")
+    names = ("searcher", "proposals", "finalists", "islands", *scores, "objectives", "reward")
     settings = {name: options[name] for name in names if name in options}
     if texts := options.get("searcher_option"):
-        own = _searcher_options(texts, options["searcher"] if known is None else known.searcher)
+        own = _searcher_options(texts, known or _as_settings(settings))
         settings["searcher_options"] = {**(known.searcher_options if known else {}), **own}
     return {**settings, "screen": not options["no_screen"]} if "no_screen" in options else settings
 
 
-def _searcher_options(texts: Sequence[str], searcher: str | type[Searcher]) -> dict[str, Any]:
-    """The options of a strategy, each in the type that it is annotated with."""
+def _as_settings(options: Mapping[str, Any]) -> SearchSettings:
     from zeroshot_nas import SearchSettings
 
-    settings = SearchSettings(searcher=searcher)
+    return SearchSettings(**options)
+
+
+def _searcher_options(texts: Sequence[str], settings: SearchSettings) -> dict[str, Any]:
+    """The options of a strategy, each in the type that it is annotated with."""
     types = settings.option_types
     options: dict[str, Any] = {}
     for text in texts:
@@ -261,6 +289,7 @@ def print_search(result: SearchResult, out: Path | None) -> None:
         *cost_rows(result.best.costs),
         *(_latency_rows(result.latency) if result.latency else ()),
         *(("score", str(score)) for score in result.best.scores.values()),
+        *_reward_rows(result),
         (
             "proposals",
             f"{counts.proposed:,}: {counts.over_budget:,} over budget, {counts.duplicate:,} duplicate, "
@@ -275,11 +304,45 @@ def print_search(result: SearchResult, out: Path | None) -> None:
         ),
         *((f"failed {count} times", reason) for reason, count in result.failures.items()),
     ]
+    rows += front_rows(result)
     if result.trials is not None:
         rows += trial_rows(result.trials, out)
     if result.state == "interrupted":
         rows.append(("state", "interrupted; this is the best so far"))
     print_rows([*rows, ("written to", str(out))] if out else rows)
+
+
+def _reward_rows(result: SearchResult) -> list[tuple[str, str]]:
+    """What the search made of score and cost, where it was asked to."""
+    reward = as_reward(result.settings.get("reward"))
+    return [] if reward is None else [("reward", f"{result.best.fitness:.6g}, by {reward}")]
+
+
+SHOWN = 8
+"""Networks of a front that are printed."""
+
+MEASURED = 5
+"""Objectives up to which a front's hypervolume is printed; beyond it takes long."""
+
+
+def front_rows(result: SearchResult) -> list[tuple[str, str]]:
+    """The front of a search that was asked for one: its size, hypervolume, and some networks, the best score first."""
+    if "objectives" not in result.settings:
+        return []
+    front = result.front
+    size = f"{len(front)} networks" if len(front) > 1 else "1 network: it is as good as any other in every objective"
+    few = sorted(front(SHOWN), key=lambda candidate: -candidate.fitness)
+    quick = len(front.objectives) <= MEASURED
+    volume = str(front.hypervolume()) if quick else "takes minutes of so many objectives; result.hypervolume() has it"
+    rows = [("front", size), ("hypervolume", volume)]
+    for candidate in few:
+        values = (f"{each.name} {_short(each.value(candidate))}" for each in front.objectives)
+        rows.append(("", ", ".join(values)))
+    return rows
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
 
 
 def trial_rows(trials: Trials, out: Path | None) -> list[tuple[str, str]]:

@@ -12,5 +12,12 @@ for _name, _closed_form, _source in (
     ("nn_mass", nn_mass, "arXiv:1910.00780"),
     ("nn_degree", nn_degree, "arXiv:2108.00568"),
 ):
-    _info = ProxyInfo(_name, closed_form=_closed_form, source=_source, cost="graph", grows_with_depth=True)
+    _info = ProxyInfo(
+        _name,
+        closed_form=_closed_form,
+        source=_source,
+        cost="graph",
+        grows_with_depth=True,
+        never_negative=_name.startswith("nn_"),  # counts; the others are logarithms
+    )
     PROXIES.add(_name, _info)

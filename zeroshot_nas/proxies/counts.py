@@ -50,7 +50,15 @@ def module_flops(network: nn.Module, batch: Batch, name: str) -> int:
 
 
 @register_proxy(
-    ProxyInfo("params", reads=(), source="baseline", cost="graph", closed_form=architecture_params, exact=True)
+    ProxyInfo(
+        "params",
+        never_negative=True,
+        reads=(),
+        source="baseline",
+        cost="graph",
+        closed_form=architecture_params,
+        exact=True,
+    )
 )
 def params(network: nn.Module, _: Batch, /) -> int:
     """How many values are trained: weights, biases, two a batch-norm channel; higher is better.
@@ -70,7 +78,15 @@ def params(network: nn.Module, _: Batch, /) -> int:
 
 
 @register_proxy(
-    ProxyInfo("flops", reads=(), source="baseline", cost="graph", closed_form=architecture_flops, exact=True)
+    ProxyInfo(
+        "flops",
+        never_negative=True,
+        reads=(),
+        source="baseline",
+        cost="graph",
+        closed_form=architecture_flops,
+        exact=True,
+    )
 )
 def flops(network: nn.Module, batch: Batch, /) -> int:
     """FLOPs (multiply-adds) of convolutions and linear layers on one image; higher is better.
@@ -96,6 +112,7 @@ def flops(network: nn.Module, batch: Batch, /) -> int:
 @register_proxy(
     ProxyInfo(
         "layers",
+        never_negative=True,
         reads=(),
         source="baseline",
         cost="graph",
@@ -127,7 +144,13 @@ def layers(network: nn.Module, _: Batch, /) -> int:
 
 @register_proxy(
     ProxyInfo(
-        "az_complexity", reads=(), source="arXiv:2403.19232", cost="graph", closed_form=architecture_flops, exact=True
+        "az_complexity",
+        never_negative=True,
+        reads=(),
+        source="arXiv:2403.19232",
+        cost="graph",
+        closed_form=architecture_flops,
+        exact=True,
     )
 )
 def az_complexity(network: nn.Module, batch: Batch, /) -> int:

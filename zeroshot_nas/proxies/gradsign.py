@@ -20,6 +20,7 @@ else:
 @register_proxy(
     ProxyInfo(
         "gradsign",
+        never_negative=True,
         reads=("weight_gradients",),
         source="arXiv:2110.08616",
         needs_gradients=True,

@@ -69,6 +69,7 @@ def jacob_cov(network: nn.Module, batch: Batch, /) -> float:
 @register_proxy(
     ProxyInfo(
         "epe_nas",
+        never_negative=True,
         reads=(),
         source="arXiv:2102.08099",
         needs_gradients=True,

@@ -31,6 +31,7 @@ GradNormVariant: TypeAlias = Literal["layers", "global"]
 @register_proxy(
     ProxyInfo(
         "snip",
+        never_negative=True,
         reads=("weight_gradients",),
         source="arXiv:1810.02340",
         needs_gradients=True,
@@ -115,6 +116,7 @@ def plain(network: nn.Module, batch: Batch, /) -> float:
 @register_proxy(
     ProxyInfo(
         "grad_norm",
+        never_negative=True,
         reads=("weight_gradients", "parameter_gradients"),
         source="arXiv:2101.08134",
         needs_gradients=True,
@@ -158,6 +160,7 @@ def grad_norm(network: nn.Module, batch: Batch, /, *, variant: GradNormVariant =
 @register_proxy(
     ProxyInfo(
         "fisher",
+        never_negative=True,
         reads=("layers",),
         source="arXiv:1906.04113",
         needs_gradients=True,
@@ -269,7 +272,11 @@ def grasp(network: nn.Module, batch: Batch, /) -> float:
     return -_total(terms, "grasp")
 
 
-@register_proxy(ProxyInfo("l2_norm", reads=(), source="arXiv:2101.08134", cost="weights", grows_with_depth=True))
+@register_proxy(
+    ProxyInfo(
+        "l2_norm", never_negative=True, reads=(), source="arXiv:2101.08134", cost="weights", grows_with_depth=True
+    )
+)
 @no_grad()
 def l2_norm(network: nn.Module, batch: Batch, /) -> float:  # noqa: ARG001  a proxy takes both
     r"""Size of the weights (Abdelfattah et al., ICLR 2021, arXiv:2101.08134); higher is better.

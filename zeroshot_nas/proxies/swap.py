@@ -21,7 +21,9 @@ DEFAULT_MU = 1000.0
 """Thousands of parameters that `swap_reg` favours unless the caller says otherwise."""
 
 
-@register_proxy(ProxyInfo("swap", reads=("relus",), source="arXiv:2403.04161", grows_with_depth=True))
+@register_proxy(
+    ProxyInfo("swap", never_negative=True, reads=("relus",), source="arXiv:2403.04161", grows_with_depth=True)
+)
 @no_grad()
 def swap(network: nn.Module, batch: Batch, /) -> float:
     r"""SWAP-Score (Peng et al., "SWAP-NAS", ICLR 2024, arXiv:2403.04161); higher is better.
@@ -51,7 +53,7 @@ def swap(network: nn.Module, batch: Batch, /) -> float:
     return float(_patterns(network, batch))
 
 
-@register_proxy(ProxyInfo("swap_reg", reads=("relus",), source="arXiv:2403.04161"))
+@register_proxy(ProxyInfo("swap_reg", never_negative=True, reads=("relus",), source="arXiv:2403.04161"))
 @no_grad()
 def swap_reg(network: nn.Module, batch: Batch, /, *, mu: float = DEFAULT_MU, sigma: float | None = None) -> float:
     r"""Regularised SWAP-Score (Peng et al., "SWAP-NAS", ICLR 2024, arXiv:2403.04161); higher is better.
@@ -95,7 +97,9 @@ def swap_reg(network: nn.Module, batch: Batch, /, *, mu: float = DEFAULT_MU, sig
     return _patterns(network, batch) * factor
 
 
-@register_proxy(ProxyInfo("linear_regions", reads=("relus",), source="arXiv:2102.11535", batch_size=64))
+@register_proxy(
+    ProxyInfo("linear_regions", never_negative=True, reads=("relus",), source="arXiv:2102.11535", batch_size=64)
+)
 @no_grad()
 def linear_regions(network: nn.Module, batch: Batch, /) -> float:
     """Linear regions (Chen et al., "TE-NAS", ICLR 2021, arXiv:2102.11535); higher is better.

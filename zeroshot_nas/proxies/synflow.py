@@ -85,7 +85,13 @@ def synflow(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper") 
 
 @register_proxy(
     ProxyInfo(
-        "logsynflow", reads=(), source="arXiv:2207.05135", needs_gradients=True, cost="backward", grows_with_depth=True
+        "logsynflow",
+        never_negative=True,
+        reads=(),
+        source="arXiv:2207.05135",
+        needs_gradients=True,
+        cost="backward",
+        grows_with_depth=True,
     )
 )
 def logsynflow(network: nn.Module, batch: Batch, /) -> float:

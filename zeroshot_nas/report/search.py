@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zeroshot_nas.core.ranking import pareto_front
+from zeroshot_nas.costs.reward import as_reward
 from zeroshot_nas.errors import ReportError
 from zeroshot_nas.report.base import KINDS, figure_class, save_plot
 from zeroshot_nas.searchers.base import Candidate, SearchResult
@@ -38,9 +39,9 @@ def plot_search(result: SearchResult) -> Figure:
     """Two pictures of a search.
 
     On the left the networks that it saw by cost and score, with the budget's limit, their front and the winner; the
-    cost is that of the first limit among latency, FLOPs and parameters. On the right the best score over the proposals.
-    Where a closed form screened, both show that closed form, of the networks in `SearchResult.trajectory`; else the
-    proxy, of every network.
+    cost is the first of the objectives, or else that of the first limit among latency, FLOPs and parameters. On the
+    right the best score over the proposals. Where a closed form screened, both show that closed form, of the networks
+    in `SearchResult.trajectory`; else the proxy, of every network. Of a reward both show the reward.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -52,7 +53,7 @@ def plot_search(result: SearchResult) -> Figure:
     seen, sign = _seen(result, cost), _sign(result)
     finalists = [each for each in result.history if math.isfinite(each.fitness)]
     at = [_value(each.costs, cost) / scale for each in finalists]
-    scores = [_shown(each, sign) for each in finalists]
+    scores = [_shown(result, each) for each in finalists]
 
     left.scatter([value / scale for value in seen.costs], seen.scores, s=6, color="0.75", linewidths=0, label="seen")
     if result.trajectory:
@@ -62,7 +63,12 @@ def plot_search(result: SearchResult) -> Figure:
     front = sorted((every_x[place], every_y[place]) for place in best_at)
     left.step(*zip(*front, strict=True), where="post", color="#3d8b56", lw=1.4, label="front")
     left.plot(
-        _value(result.best.costs, cost) / scale, _shown(result.best, sign), "*", ms=12, color="#c0392b", label="winner"
+        _value(result.best.costs, cost) / scale,
+        _shown(result, result.best),
+        "*",
+        ms=12,
+        color="#c0392b",
+        label="winner",
     )
     if (limit := _limit(result, cost)) is not None:
         left.axvline(limit / scale, color="0.3", ls="--", lw=1, label="budget")
@@ -104,6 +110,9 @@ def write_search_plot(folder: Path | str, out: Path | str | None = None) -> Path
 
 def _cost(result: SearchResult) -> str:
     limits = result.settings.get("budget") or {}
+    for objective in result.objectives if "objectives" in result.settings else ():
+        if objective.kind == "cost":
+            return objective.name
     return next((name for name in _AXIS if name in limits), "flops")
 
 
@@ -117,7 +126,9 @@ def _value(costs: Any, cost: str) -> float:
 
 
 def _sign(result: SearchResult) -> int:
-    """1 where higher scores are better, -1 where lower are, as the winner's fitness says."""
+    """1 where higher scores are better, -1 where lower are, as the winner's fitness says; of rewards higher are."""
+    if "reward" in result.settings:
+        return 1
     score = next(iter(result.best.scores.values()), None)
     return -1 if score is not None and score.value * result.best.fitness < 0 else 1
 
@@ -127,13 +138,18 @@ def _screen_key(result: SearchResult) -> str:
 
 
 def _name(result: SearchResult) -> str:
-    return _screen_key(result) if _screen_key(result) in result.best.scores else str(result.settings.get("proxy"))
+    name = _screen_key(result) if _screen_key(result) in result.best.scores else str(result.settings.get("proxy"))
+    reward = as_reward(result.settings.get("reward"))
+    return name if reward is None else f"{name}, rewarded by {reward}"
 
 
-def _shown(candidate: Candidate, sign: int) -> float:
-    """A candidate's score on the scale of the screen, where there was one."""
+def _shown(result: SearchResult, candidate: Candidate) -> float:
+    """A candidate's score, or reward, on the scale of the screen, where there was one."""
     closed = [score.value for key, score in candidate.scores.items() if key.endswith(" in closed form")]
-    return closed[0] if closed else sign * candidate.fitness
+    if not closed:
+        return _sign(result) * candidate.fitness
+    reward = as_reward(result.settings.get("reward"))
+    return closed[0] if reward is None else reward.of_costs(closed[0], candidate.costs)
 
 
 def _seen(result: SearchResult, cost: str) -> _Points:

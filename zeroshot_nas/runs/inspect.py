@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.text import quoted, read_json
+from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.costs.reward import as_reward
 from zeroshot_nas.errors import ArchitectureError, FileFormatError, StoreError, ZeroShotNASError
 from zeroshot_nas.runs.store import FILE_NAME, Store
 
@@ -90,10 +92,11 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
 
     That is the best by the run's own proxy; scores of another one in the store, such as the closed form of a part, say
     nothing of it. An aggregate is joined among all networks whose parts are all there. Of several scores of a network
-    the one of most repeats counts, as for the leaders of a search.
+    the one of most repeats counts, as for the leaders of a search. Where the search maximises a reward, so does this.
 
     Raises:
-        StoreError: The run has no such score yet, or is none that looks for a best network.
+        StoreError: The run has no such score yet, or is none that looks for a best network, or rewards latency, which
+            only the search itself can predict.
         UnknownNameError: The run's proxy is not registered here.
     """
     if is_training(folder):
@@ -112,7 +115,20 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
         alive = {key: score for key, score in scores.items() if score.ok}
         if not alive:
             raise StoreError(f"{folder} has no score by {proxy.key} yet")
-        key = max(alive, key=lambda key: proxy.sign * alive[key].value)
+        reward = as_reward(settings.get("reward"))
+
+        def fitness(key: str) -> float:
+            value = proxy.sign * alive[key].value
+            architecture = None if reward is None else store.architecture(key)
+            if reward is None or architecture is None:
+                return value
+            return reward.of_costs(value, complexity(architecture))
+
+        if reward is not None and reward.cost == "latency_ms":
+            raise StoreError(
+                f"{folder} rewards latency, which its search predicts; go on: zeroshot-nas resume {folder}"
+            )
+        key = max(alive, key=fitness)
         architecture = store.architecture(key)
         return {"architecture": architecture.to_dict() if architecture else key, "score": alive[key].to_dict()}
 

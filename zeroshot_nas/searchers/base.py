@@ -12,13 +12,13 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.checks import check_format
-from zeroshot_nas.core.ranking import pareto_front
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import Costs, complexity
 from zeroshot_nas.errors import ArchitectureError, FileFormatError, ZeroShotNASError
+from zeroshot_nas.searchers.front import DEFAULT_OBJECTIVES, Front, Hypervolume, Objective, point_of
 from zeroshot_nas.searchers.trial import Trials
 from zeroshot_nas.spaces.base import SearchSpace
 
@@ -35,8 +35,8 @@ class Candidate:
         architecture: The network.
         costs: Its costs.
         scores: Its scores by proxy key; the search ranks by the first.
-        fitness: What the search maximises: the first score, negated where lower is better; minus infinity where it
-            failed.
+        fitness: What the search maximises: the first score, negated where lower is better, or the reward that is made
+            of it; minus infinity where it failed.
         string: The network as its space writes it, a hand-made one that its space does not have as PlainNet; empty
             while a search is under way, and where a space writes none.
     """
@@ -132,7 +132,8 @@ class SearchResult:
     """What a search found.
 
     Attributes:
-        best: The fittest candidate; the first of equals. After trials their winner, which may be a hand-made network.
+        best: The fittest candidate; the first of equals, with objectives the first of them on the front. After trials
+            their winner, which may be a hand-made network.
         history: Every candidate that the proxy itself scored, in order, failed ones included: the finalists of a
             screen, best closed form first, or all without one.
         counts: What became of the proposals.
@@ -168,11 +169,32 @@ class SearchResult:
         return f"SearchResult({self.state}, {became}{total}, best {self.best!r})"
 
     @property
-    def front(self) -> tuple[Candidate, ...]:
-        """Candidates that no other beats in fitness, params and FLOPs at once."""
-        alive = [candidate for candidate in self.history if math.isfinite(candidate.fitness)]
-        points = [(-each.fitness, each.costs.params, each.costs.flops) for each in alive]
-        return tuple(alive[index] for index in pareto_front(points))
+    def objectives(self) -> tuple[Objective, ...]:
+        """What the front is of: the search's objectives, or fitness, params and FLOPs where it was asked for none."""
+        return tuple(Objective(*each) for each in self.settings.get("objectives", ())) or DEFAULT_OBJECTIVES
+
+    @property
+    def front(self) -> Front:
+        """Candidates that no other beats or equals in every objective, as a tuple; ``front(8)`` picks eight of them.
+
+        Latency is what the device table predicts.
+        """
+        return Front((each for each in self.history if math.isfinite(each.fitness)), self.objectives)
+
+    def hypervolume(self, reference: Mapping[str, float] | Sequence[float] | None = None) -> Hypervolume:
+        """The volume between the front and a reference point, which the result states; see `Front.hypervolume`.
+
+        Args:
+            reference: The point, by objective (``{"cet": 60, "flops": 160e6}``) or in the order of the objectives;
+                default: a tenth of the front's range beyond its worst values (`Front.reference`).
+
+        Raises:
+            ValueError: The point has other objectives, or is not of finite numbers.
+
+        Warns:
+            HypervolumeWarning: No network is better than the point in every objective: the volume is 0.
+        """
+        return self.front.hypervolume(reference)
 
     def written_by(self, space: SearchSpace) -> SearchResult:
         """The result with each candidate's string, as files have them."""
@@ -224,11 +246,13 @@ class Problem:
 
     Attributes:
         budget: What a network may cost.
-        proxy: Key of what ranks, such as ``"cet"`` or ``"zen:variant=zennas"``.
-        closed_form: Its closed form; None where it has none for these networks.
+        proxy: Key of what ranks, such as ``"cet"`` or ``"zen:variant=zennas"``; with a reward behind it, where one is
+            made of it.
+        closed_form: Its closed form, reward included; None where it has none for these networks.
         sign: 1 where a higher score is better, -1 where a lower one is.
-        latency_ms: Predicts latency, where the budget limits it.
+        latency_ms: Predicts latency, where the budget limits it, or it is an objective or rewarded.
         proposals: Networks that may be proposed; None where the caller decides.
+        objectives: What the front is of; none where the fittest network alone is searched for.
     """
 
     budget: Budget
@@ -237,9 +261,14 @@ class Problem:
     sign: int = 1
     latency_ms: Callable[[Architecture], float] | None = None
     proposals: int | None = None
+    objectives: tuple[Objective, ...] = ()
+
+    def point(self, candidate: Candidate) -> tuple[float, ...]:
+        """A candidate's place by the objectives, or by fitness, params and FLOPs; smaller is better on every axis."""
+        return point_of(candidate, self.objectives or DEFAULT_OBJECTIVES)
 
     def costs(self, architecture: Architecture) -> Costs:
-        """What an architecture costs, latency included where the budget limits it."""
+        """What an architecture costs, latency included where it is predicted."""
         costs = complexity(architecture)
         return costs if self.latency_ms is None else costs.with_latency(self.latency_ms(architecture))
 
@@ -312,7 +341,7 @@ def list_searchers() -> list[str]:
 
     Example:
         >>> list_searchers()
-        ['evolution', 'gradient', 'grid', 'random', 'regularized_evolution', 'reinforce']
+        ['evolution', 'gradient', 'grid', 'nsga2', 'random', 'regularized_evolution', 'reinforce']
     """
     return list(SEARCHERS)
 

@@ -31,7 +31,7 @@ def call_of(
         table = str(Path(device_table).resolve())
     elif device_table is not None:
         table = getattr(device_table, "spec", None)
-    by_name = isinstance(settings.searcher, str)
+    by_name = not isinstance(settings.searcher, type)
     return {
         "space": None if space.made_by is None else asdict(space.made_by),
         "proxy": proxy.key if proxy.info.name in PROXIES and PROXIES[proxy.info.name] is proxy.info else None,

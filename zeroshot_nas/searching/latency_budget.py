@@ -193,38 +193,46 @@ class LatencyBudget:
         return measurement
 
 
-def latency_budget_of(
-    budget: Budget, space: SearchSpace, table: LatencyTable | str | Path | None, backend: str
-) -> LatencyBudget | None:
-    """The latency budget that a budget's limit makes; None where it has none.
+def latency_table(
+    needed: bool, space: SearchSpace, table: LatencyTable | str | Path | None, backend: str
+) -> LatencyTable | None:
+    """What predicts a search's latencies; None where it has no use for them.
 
     Args:
-        budget: The budget.
+        needed: Whether a limit, an objective or a reward reads latency.
         space: Where to search.
         table: A device table or its file; None looks for this machine's.
         backend: Which of this machine's tables.
 
     Raises:
-        BudgetError: A table is given, but no limit on latency.
+        BudgetError: A table is given, but nothing reads latency.
         LatencyError: There is no table for this machine, or it is another machine's.
         FileFormatError: The table's file can't be read.
     """
-    if budget.latency_ms is None:
+    if not needed:
         if table is not None:
-            raise BudgetError("a device table needs a limit on latency: Budget(latency_ms=...), or --max-latency")
+            raise BudgetError(
+                "a device table needs a limit on latency: Budget(latency_ms=...), or --max-latency; or latency_ms "
+                "among the objectives, or rewarded"
+            )
         return None
     if table is None:
-        table = find_table(space, backend)
-    elif isinstance(table, str | Path):
-        table = DeviceTable.load(table)
+        return find_table(space, backend)
+    return DeviceTable.load(table) if isinstance(table, str | Path) else table
+
+
+def latency_budget_of(budget: Budget, table: LatencyTable | None) -> LatencyBudget | None:
+    """The latency budget that a budget's limit makes; None where it has none."""
+    if budget.latency_ms is None:
+        return None
+    assert table is not None, "found where there is a limit"
     return LatencyBudget(budget.latency_ms, table, here=is_here(table.fingerprint))
 
 
-def caveats(budget: LatencyBudget, space: SearchSpace) -> list[str]:
-    """What a user should know of the table before trusting it."""
-    table = budget.table
+def caveats(table: LatencyTable, space: SearchSpace, limit_ms: float | None) -> list[str]:
+    """What a user should know of a table before trusting it."""
     texts = []
-    if not budget.here:
+    if not is_here(table.fingerprint):
         texts.append(
             f"the device table is of {table.fingerprint.device} with {table.fingerprint.backend} "
             f"{table.fingerprint.backend_version}, not of this machine: the winner's latency is predicted, not measured"
@@ -234,9 +242,9 @@ def caveats(budget: LatencyBudget, space: SearchSpace) -> list[str]:
             f"the device table was measured on networks of {table.space} for {table.input_size}, not of {space.name} "
             f"for {space.input_size}; predictions may be off"
         )
-    if budget.limit_ms > table.largest_ms:
+    if limit_ms is not None and limit_ms > table.largest_ms:
         texts.append(
             f"the slowest network of the device table took {table.largest_ms:.3g} ms, so predictions up to "
-            f"{budget.limit_ms:g} ms are extrapolated; calibrate with a larger --max-flops"
+            f"{limit_ms:g} ms are extrapolated; calibrate with a larger --max-flops"
         )
     return texts

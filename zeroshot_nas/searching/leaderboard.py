@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from zeroshot_nas.core.score import Score
+from zeroshot_nas.costs.reward import Reward
+from zeroshot_nas.errors import UndefinedScoreError
 from zeroshot_nas.scoring.pool import aggregate_scores
 from zeroshot_nas.scoring.proxy import Proxy, get_proxy
 from zeroshot_nas.searchers.base import Candidate
@@ -21,6 +23,7 @@ class Leaderboard:
 
     Args:
         proxy: What to rank by.
+        reward: What fitness is made of the score by; None takes the score.
 
     Attributes:
         parts: What is scored: the parts of an aggregate, or the proxy itself.
@@ -29,8 +32,9 @@ class Leaderboard:
         failures: Reasons of failed scores, with how often each came.
     """
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: Proxy, reward: Reward | None = None) -> None:
         self.proxy = proxy
+        self.reward = reward
         self.parts = tuple(get_proxy(part) for part in proxy.info.parts) or (proxy,)
         self.history: list[Candidate] = []
         self.ranked = 0
@@ -62,12 +66,13 @@ class Leaderboard:
         joined = aggregate_scores(self.proxy, [candidate.scores for candidate in self.history])
         for place, (candidate, score) in enumerate(zip(self.history, joined, strict=True)):
             others = {name: value for name, value in candidate.scores.items() if name != key}
-            self.history[place] = replace(candidate, scores={key: score, **others}, fitness=self._fitness(score))
+            fitness = self._fitness(score, candidate)
+            self.history[place] = replace(candidate, scores={key: score, **others}, fitness=fitness)
         return self.history
 
     def leaders(self) -> list[int]:
         """Places of the fittest candidates that a standard error does not tell from the best, the fittest first."""
-        errors = [candidate.scores[self.proxy.key].standard_error or 0.0 for candidate in self.history]
+        errors = [self._standard_error(candidate) for candidate in self.history]
         # of few repeats each alone says little
         pooled = math.sqrt(sum(error**2 for error in errors) / max(1, len(errors)))
         order = sorted(range(len(self.history)), key=lambda place: self.history[place].fitness, reverse=True)
@@ -77,8 +82,24 @@ class Leaderboard:
     def _scored(self, candidate: Candidate, scores: Mapping[str, Score]) -> Candidate:
         self.failures.update(score.reason for score in scores.values() if not score.ok)
         others = {key: score for key, score in candidate.scores.items() if key not in scores}
-        fitness = -math.inf if self.proxy.info.parts else self._fitness(scores[self.proxy.key])
+        fitness = -math.inf if self.proxy.info.parts else self._fitness(scores[self.proxy.key], candidate)
         return replace(candidate, scores={**scores, **others}, fitness=fitness)
 
-    def _fitness(self, score: Score) -> float:
-        return self.proxy.sign * score.value if score.ok else -math.inf
+    def _fitness(self, score: Score, candidate: Candidate) -> float:
+        if not score.ok:
+            return -math.inf
+        fitness = self.proxy.sign * score.value
+        if self.reward is None:
+            return fitness
+        try:
+            return self.reward.of_costs(fitness, candidate.costs)
+        except UndefinedScoreError as error:
+            self.failures[str(error)] += 1
+            return -math.inf
+
+    def _standard_error(self, candidate: Candidate) -> float:
+        """Of a candidate's fitness; 0 where it is unknown."""
+        error = candidate.scores[self.proxy.key].standard_error or 0.0
+        if self.reward is None or not self.reward.scales or not math.isfinite(candidate.fitness):
+            return error
+        return self.reward.of_costs(error, candidate.costs)  # which is linear in the score

@@ -14,7 +14,7 @@ from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import InfeasibleBudgetError
 from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.runs.options import RunOptions
-from zeroshot_nas.scoring.proxy import DEFAULT_PROXY, Proxy, ProxyFunction
+from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction
 from zeroshot_nas.searchers.base import Candidate, SearchResult
 from zeroshot_nas.searching.request import Request, request
 from zeroshot_nas.searching.rounds import FILES, Search, SearchSession
@@ -29,7 +29,7 @@ from zeroshot_nas.training.recipe import Recipe
 
 def search(
     space: str | SearchSpace,
-    proxy: str | Proxy | ProxyFunction = DEFAULT_PROXY,
+    proxy: str | Proxy | ProxyFunction | None = None,
     budget: Budget | None = None,
     settings: SearchSettings | None = None,
     run: RunOptions | None = None,
@@ -60,6 +60,14 @@ def search(
     run to run: such a search is a function of its arguments, the table, and what was measured, which the run's store
     keeps.
 
+    With ``objectives``, the proxy and costs, a front is searched for (by ``"nsga2"`` unless another strategy is named):
+    networks of which none is beaten by another in every objective. The screen then keeps such networks, spread along
+    the front where they are more than ``finalists``; `SearchResult.front` is the front of those that the proxy itself
+    scored, and the best its fittest. A latency among the objectives is the device table's prediction.
+
+    With ``reward`` every strategy maximises a score and a cost as one number, a soft target in place of a limit; see
+    `zeroshot_nas.Reward`.
+
     With ``trials`` the best finalists and hand-made networks within the budget, no two of them alike, are trained for a
     short while, by successive halving, and the most accurate on validation images is the best
     (`zeroshot_nas.searching.trials`). All trials together have at most the epochs of one full training, which the
@@ -68,9 +76,9 @@ def search(
 
     Args:
         space: A registered space's name, or a `SearchSpace`.
-        proxy: What to rank by: a name, a name with options (``"zen:variant=zennas"``) or a function. The default
-            needs no limit on depth, and its winners train at least as well as those of ``"zen"`` and run faster
-            (``benchmarks/found_vs_hand.py``).
+        proxy: What to rank by: a name, a name with options (``"zen:variant=zennas"``) or a function. Default: the one
+            that the objectives name, or else ``"cet"``, which needs no limit on depth, and whose winners train at least
+            as well as those of ``"zen"`` and run faster (``benchmarks/found_vs_hand.py``).
         budget: Upper limits on costs and structure; None sets none.
         settings: How to search: strategy, proposals, seed, repeats and so on; see `SearchSettings`.
         run: Where the run is written and by what it is computed; see `RunOptions`.
@@ -94,6 +102,7 @@ def search(
         InfeasibleBudgetError: No network of the space fits the budget.
         UnknownNameError: A name that is not registered.
         ProxyError: The proxy is not usable, or failed for every network.
+        ObjectiveError: Objectives name two proxies, or a reward does not suit the proxy.
         ValueError: Trials lack data, or there are data without trials.
         DataError: The data of trials are not there, or have another number of classes.
         RecipeError: The recipe holds no validation images out, or has fewer epochs than there are trials.
@@ -112,6 +121,10 @@ def search(
         ...                 progress=False)
         >>> result.counts.proposed, result.counts.ranked, result.best.costs.params <= 1e5
         (300, 5, True)
+        >>> result = search("resnet", budget=Budget(params=1e5), input_size=(1, 8, 8), proposals=300,
+        ...                 objectives=("cet", "flops"), progress=False)
+        >>> [each.name for each in result.objectives], result.best in result.front, result.hypervolume() > 0
+        (['cet', 'flops'], True, True)
     """
     asked = request(
         space,

@@ -14,9 +14,11 @@ from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import DepthWarning, LatencyWarning, ProposalsWarning, ZeroShotNASError
 from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.runs.options import RunOptions
-from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction, get_proxy
+from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction
+from zeroshot_nas.searchers.front import Objective
 from zeroshot_nas.searching.call import call_of
-from zeroshot_nas.searching.latency_budget import LatencyBudget, caveats, latency_budget_of
+from zeroshot_nas.searching.latency_budget import LatencyBudget, caveats, latency_budget_of, latency_table
+from zeroshot_nas.searching.objectives import check_reward, ranking, reads_latency
 from zeroshot_nas.searching.rounds import RoundPlan
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import starting_point
@@ -31,11 +33,13 @@ class Request:
     Attributes:
         space: Where.
         proxy: What ranks.
+        objectives: What the front is of; none where the fittest network alone is searched for.
         budget: What a network may cost.
         settings: How, with the numbers of proposals and islands filled in where a closed form may guide.
         run: Where it is written and by what it is computed.
         start: A network within the budget.
-        latency: The limit on latency, with the table that predicts it.
+        table: Predicts latency, where a limit, an objective or the reward reads it.
+        latency: The limit on latency.
         screened: Whether a closed form guides the search.
         trials: How its finalists are tried; None where nothing is trained.
         call: The arguments as JSON, as a run keeps them.
@@ -43,10 +47,12 @@ class Request:
 
     space: SearchSpace
     proxy: Proxy
+    objectives: tuple[Objective, ...]
     budget: Budget
     settings: SearchSettings
     run: RunOptions
     start: Architecture
+    table: LatencyTable | None
     latency: LatencyBudget | None
     screened: bool
     trials: TrialSettings | None
@@ -54,8 +60,17 @@ class Request:
 
     def plan(self, start: Architecture) -> RoundPlan:
         """What a round proposes from, beginning with a network."""
-        has_closed_form = _has_closed_form(self.proxy, self.start)
-        return RoundPlan(self.space, self.proxy, self.settings, start, self.budget, self.latency, has_closed_form)
+        return RoundPlan(
+            self.space,
+            self.proxy,
+            self.objectives,
+            self.settings,
+            start,
+            self.budget,
+            self.table,
+            self.latency,
+            _has_closed_form(self.proxy, self.start),
+        )
 
     @property
     def filed_under(self) -> dict[str, Any]:
@@ -69,14 +84,15 @@ class Request:
             "proxy": self.proxy.key,
             "budget": {**self.budget.limits(), **({"structure": structure.limits()} if structure else {})},
             **self.settings.to_dict(self.screened),
-            **({"device_table": self.latency.table.digest} if self.latency else {}),
+            **({"objectives": [list(each) for each in self.objectives]} if self.objectives else {}),
+            **({"device_table": self.table.digest} if self.table else {}),
             **({"trials": self.trials.filed_under} if self.trials else {}),
         }
 
 
 def request(
     space: str | SearchSpace,
-    proxy: str | Proxy | ProxyFunction,
+    proxy: str | Proxy | ProxyFunction | None,
     budget: Budget | None,
     settings: SearchSettings | None,
     run: RunOptions | None,
@@ -90,25 +106,28 @@ def request(
     trials: TrialSettings | None = None,
 ) -> Request:
     """Looks up what a search is given, with its errors and warnings; ``screens`` lets a closed form guide it."""
-    ranked_by = get_proxy(proxy)
     if not isinstance(budget, Budget | None):
         raise TypeError(f"budget must be a Budget, such as Budget(params=1e5), got {type(budget).__name__}")
     budget = budget or Budget()
     run, rest = (run or RunOptions()).updated(options)
     settings = (settings or SearchSettings()).updated(rest)
+    ranked_by, objectives = ranking(proxy, settings.objectives)
+    check_reward(settings.reward, ranked_by, objectives)
     space = _space(space, input_size, num_classes)
-    latency = latency_budget_of(budget, space, device_table, backend)
+    needed = budget.latency_ms is not None or reads_latency(objectives, settings.reward)
+    table = latency_table(needed, space, device_table, backend)
+    latency = latency_budget_of(budget, table)
     start = starting_point(space, budget, latency)
     screened = screens and _is_screened(ranked_by, settings, start)
     if screens:
         settings = settings.counted(screened)
     _warn_of_depth(ranked_by, budget, space)
-    for caveat in caveats(latency, space) if latency else ():
+    for caveat in caveats(table, space, budget.latency_ms) if table else ():
         warnings.warn(caveat, LatencyWarning, stacklevel=3)
     call = call_of(space, ranked_by, budget, settings, backend, device_table)
     if trials is not None:
         call["trials"] = trials.call
-    asked = Request(space, ranked_by, budget, settings, run, start, latency, screened, trials, call)
+    asked = Request(space, ranked_by, objectives, budget, settings, run, start, table, latency, screened, trials, call)
     plan = asked.plan(start)  # refuses bad options, and what its strategy can't search for, before anything is written
     searcher = plan.searcher()
     searcher.begin(plan.problem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -19,6 +19,7 @@ from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.budget import Budget
+from zeroshot_nas.costs.reward import RewardedForm
 from zeroshot_nas.errors import InfeasibleBudgetError, ProxyError
 from zeroshot_nas.execution import is_serial, run_all, worker_failed
 from zeroshot_nas.latency.device_table import LatencyTable
@@ -27,6 +28,7 @@ from zeroshot_nas.runs.release import SameRelease
 from zeroshot_nas.runs.session import RunSession
 from zeroshot_nas.scoring.proxy import Proxy
 from zeroshot_nas.searchers.base import Candidate, Counts, Problem, Screened, Searcher, SearchResult
+from zeroshot_nas.searchers.front import Objective
 from zeroshot_nas.searching.latency_budget import LatencyBudget
 from zeroshot_nas.searching.leaderboard import Leaderboard
 from zeroshot_nas.searching.proposer import Proposer
@@ -53,9 +55,11 @@ class RoundPlan:
 
     space: SearchSpace
     proxy: Proxy
+    objectives: tuple[Objective, ...]
     settings: SearchSettings
     start: Architecture
     whole_budget: Budget
+    table: LatencyTable | None
     latency: LatencyBudget | None
     has_closed_form: bool
 
@@ -72,10 +76,6 @@ class RoundPlan:
     def budget(self) -> Budget:
         """What this round's proposals must keep to."""
         return self.whole_budget if self.latency is None else self.latency.budget(self.whole_budget)
-
-    @property
-    def table(self) -> LatencyTable | None:
-        return None if self.latency is None else self.latency.table
 
     def proposer(self) -> Proposer:
         """Proposals of a round without a screen."""
@@ -94,14 +94,16 @@ class RoundPlan:
     @property
     def problem(self) -> Problem:
         """What a strategy is told of this round."""
-        return Problem(
-            self.budget,
-            self.proxy.key,
-            self.proxy.bound_closed_form() if self.has_closed_form else None,
-            self.proxy.sign,
-            None if self.table is None else self.table.latency_ms,
-            self.settings.proposals,
-        )
+        reward, proxy = self.settings.reward, self.proxy
+        latency_ms = None if self.table is None else self.table.latency_ms
+        closed_form: Callable[[Architecture], float] | None = None
+        if self.has_closed_form:
+            closed_form = proxy.bound_closed_form()
+            if reward is not None:
+                closed_form = RewardedForm(closed_form, proxy.sign, reward, latency_ms)
+        key, sign = (proxy.key, proxy.sign) if reward is None else (f"{proxy.key} rewarded by {reward}", 1)
+        proposals, objectives = self.settings.proposals, self.objectives
+        return Problem(self.budget, key, closed_form, sign, latency_ms, proposals, objectives)
 
     def islands(self) -> list[IslandTask]:
         """Islands of a round with a screen, numbered on from those before."""
@@ -114,7 +116,7 @@ class RoundPlan:
                 dict(settings.searcher_options),
                 self.start,
                 replace(self.problem, proposals=share),
-                proxy.bound_closed_form_pool(),
+                None if settings.reward else proxy.bound_closed_form_pool(),
                 settings.seed,
                 self.round * islands + index,
                 settings.finalists,
@@ -173,7 +175,7 @@ class Search:
         self.executor = executor
         self.session = session
         self.progress = progress
-        self.board = Leaderboard(proxy)
+        self.board = Leaderboard(proxy, settings.reward)
         self.counts: Counter[str] = Counter()
         self.trajectory: list[Screened] = []
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -222,8 +224,10 @@ class Search:
             self._add_seconds(island.seconds)
         ranked_before = {candidate.architecture for candidate in self.board.history}
         candidates = [
-            Candidate(architecture, costs_of(architecture, plan.table), self._closed_form(fitness), fitness)
-            for fitness, architecture in merge(screened, self.settings.finalists)
+            Candidate(
+                architecture, costs_of(architecture, plan.table), self._closed_form(architecture, fitness), fitness
+            )
+            for fitness, architecture in merge(screened, self.settings.finalists, tasks[0].problem)
             if architecture not in ranked_before
         ]
         if any(island.interrupted for island in screened) or len(screened) < len(tasks):
@@ -243,7 +247,7 @@ class Search:
 
     def ranked_with(self, others: Sequence[Candidate]) -> list[Candidate]:
         """The history and behind it other networks, scored and ranked as one pool; the history stays what it is."""
-        pool = Leaderboard(self.proxy)
+        pool = Leaderboard(self.proxy, self.settings.reward)
         pool.history = list(self.board.history)
         for candidate, scores in zip(others, self._scores(others, self.settings.at_first), strict=True):
             pool.add(candidate, scores)
@@ -283,7 +287,7 @@ class Search:
         names = ("propose", "cost", "screen", "rank", *(name for name in ("measure",) if name in self.seconds))
         seconds = {name: self.seconds[name] for name in names}
         board = self.board
-        return SearchResult(
+        result = SearchResult(
             best=board.best,
             history=tuple(board.history),
             counts=Counts(**self.counts, ranked=board.ranked, failed=board.failures.total()),
@@ -293,6 +297,9 @@ class Search:
             state=state,
             trajectory=tuple(self.trajectory),
         )
+        if "objectives" not in settings:
+            return result
+        return replace(result, best=max(result.front, key=lambda candidate: candidate.fitness))
 
     def _islands(self, tasks: Sequence[IslandTask]) -> list[Island]:
         """The islands, in order; those up to an interruption."""
@@ -353,12 +360,14 @@ class Search:
             yield scores
             start = perf_counter()
 
-    def _closed_form(self, fitness: float) -> dict[str, Score]:
+    def _closed_form(self, architecture: Architecture, fitness: float) -> dict[str, Score]:
         """The closed form among a finalist's scores."""
         if not self.proxy.info.needs_weights:
             return {}
+        rewarded = self.settings.reward is not None
+        value = self.proxy.closed_form(architecture) if rewarded else self.proxy.sign * fitness
         key = f"{self.proxy.key} in closed form"
-        return {key: Score(key, self.proxy.sign * fitness, 0.0, 1, 0.0)}
+        return {key: Score(key, value, 0.0, 1, 0.0)}
 
     def _add_seconds(self, seconds: Mapping[str, float]) -> None:
         for name, value in seconds.items():

@@ -12,19 +12,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.garbage import paused_garbage_collection
+from zeroshot_nas.core.pareto import Archive
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
 from zeroshot_nas.scoring.closed_forms import POOL
-from zeroshot_nas.searchers.base import Problem, Screened, Searcher
+from zeroshot_nas.searchers.base import Candidate, Problem, Screened, Searcher
 from zeroshot_nas.searching.proposer import Proposer
 from zeroshot_nas.spaces.base import SearchSpace
 
 if TYPE_CHECKING:
     from zeroshot_nas.scoring.proxy import ClosedFormPool
+
+Ranked: TypeAlias = tuple[tuple[float, Architecture], ...]
+"""Networks with their fitness, the fittest first."""
 
 _REPORT_EVERY = 256
 
@@ -65,7 +69,7 @@ class Island(NamedTuple):
     """What an island found.
 
     Attributes:
-        kept: Its best networks by the closed form, each with its fitness, best first.
+        kept: Its best networks by the closed form, or its front with objectives, each with its fitness, fittest first.
         counts: What became of its proposals.
         failures: Reasons of failed scores.
         seconds: Wall time by what it went into.
@@ -73,7 +77,7 @@ class Island(NamedTuple):
         trajectory: Its way: every improvement, and some of the rest.
     """
 
-    kept: tuple[tuple[float, Architecture], ...]
+    kept: Ranked
     counts: Mapping[str, int]
     failures: Mapping[str, int]
     seconds: Mapping[str, float]
@@ -120,11 +124,11 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
     stream = (task.index,) if task.index else ()
     searcher = task.searcher(task.space, python_rng(task.seed, 0, *stream), task.start, **task.searcher_options)
     proposer = Proposer(searcher, task.problem)
-    kept: list[tuple[float, int, Architecture]] = []  # a heap, the worst first
+    kept = _kept(task)
     counts: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     best, seconds, interrupted = -math.inf, 0.0, False
-    finalists, closed_form, sign = task.finalists, _closed_form(task), task.problem.sign
+    closed_form, sign = _closed_form(task), task.problem.sign
     trajectory: list[Screened] = []
     every = math.ceil(task.proposals / TRAJECTORY)
     reported, next_kept = 0, 0
@@ -138,27 +142,63 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
                     failures[str(error)] += 1
                     continue
                 counts["screened"] += 1
-                entry = (fitness, -counts["screened"], candidate.architecture)
-                (heapq.heappush if len(kept) < finalists else heapq.heappushpop)(kept, entry)
+                scored = candidate.with_fitness(fitness)
+                kept.add(scored)
                 if fitness > best or proposer.proposed >= next_kept:
                     trajectory.append(Screened(proposer.proposed, fitness, candidate.costs.to_dict()))
                     next_kept = every * (proposer.proposed // every + 1)
                 best = max(best, fitness)
                 seconds += perf_counter() - start
-                proposer.tell([candidate.with_fitness(fitness)])
+                proposer.tell([scored])
                 if report is not None and proposer.proposed - reported >= _REPORT_EVERY:
                     report(proposer.proposed - reported, best)
                     reported = proposer.proposed
     except KeyboardInterrupt:
-        if not kept:
+        if not counts["screened"]:
             raise
         interrupted = True
     if report is not None:
         report(proposer.proposed - reported, best)
     counts.update({**proposer.counts, "failed": sum(failures.values())})
     times = {**proposer.seconds, "screen": seconds}
-    ranked = tuple((fitness, architecture) for fitness, _, architecture in sorted(kept, reverse=True))
-    return Island(ranked, dict(counts), dict(failures), times, interrupted, tuple(trajectory))
+    return Island(kept.ranked(), dict(counts), dict(failures), times, interrupted, tuple(trajectory))
+
+
+class _Fittest:
+    """The fittest networks of an island, of equals the first."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._heap: list[tuple[float, int, Architecture]] = []  # the worst first
+        self._added = 0
+
+    def add(self, candidate: Candidate) -> None:
+        self._added += 1
+        entry = (candidate.fitness, -self._added, candidate.architecture)
+        (heapq.heappush if len(self._heap) < self.count else heapq.heappushpop)(self._heap, entry)
+
+    def ranked(self) -> Ranked:
+        return tuple((fitness, architecture) for fitness, _, architecture in sorted(self._heap, reverse=True))
+
+
+class _Leading:
+    """The networks of an island that no other is better than by the problem's objectives, spread along their front."""
+
+    def __init__(self, count: int, problem: Problem) -> None:
+        self.problem = problem
+        self._archive: Archive[Candidate] = Archive(count)
+
+    def add(self, candidate: Candidate) -> None:
+        self._archive.add(self.problem.point(candidate), candidate)
+
+    def ranked(self) -> Ranked:
+        self._archive.thin()
+        best_first = sorted(self._archive.items, key=lambda candidate: -candidate.fitness)
+        return tuple((candidate.fitness, candidate.architecture) for candidate in best_first)
+
+
+def _kept(task: IslandTask) -> _Fittest | _Leading:
+    return _Leading(task.finalists, task.problem) if task.problem.objectives else _Fittest(task.finalists)
 
 
 def _closed_form(task: IslandTask) -> Callable[[Architecture], float]:
@@ -202,8 +242,14 @@ def join_trajectories(islands: Sequence[Island], before: int = 0) -> list[Screen
     return joined
 
 
-def merge(islands: list[Island], finalists: int) -> list[tuple[float, Architecture]]:
+def merge(islands: Sequence[Island], finalists: int, problem: Problem) -> Ranked:
     """The best distinct networks of all islands, best first; of equals the first island's."""
+    if problem.objectives:
+        leading = _Leading(finalists, problem)
+        for island in islands:
+            for fitness, architecture in island.kept:
+                leading.add(Candidate(architecture, problem.costs(architecture), {}, fitness))
+        return leading.ranked()
     entries = [
         (-fitness, index, place, each)
         for index, island in enumerate(islands)
@@ -216,4 +262,4 @@ def merge(islands: list[Island], finalists: int) -> list[tuple[float, Architectu
         if architecture not in seen and len(merged) < finalists:
             seen.add(architecture)
             merged.append((-negative, architecture))
-    return merged
+    return tuple(merged)

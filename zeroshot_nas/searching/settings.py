@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.options import checked_option, keyword_types
-from zeroshot_nas.errors import did_you_mean
+from zeroshot_nas.costs.reward import Reward, as_reward
+from zeroshot_nas.errors import ObjectiveError, did_you_mean
 from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.searchers.base import SEARCHERS, Searcher
 
@@ -22,6 +23,9 @@ DEFAULT_SCREENED_PROPOSALS = 100_000
 ISLAND_PROPOSALS = 160_000
 """Proposals of one island unless their number is given."""
 
+DEFAULT_SEARCHER, DEFAULT_OBJECTIVE_SEARCHER = "regularized_evolution", "nsga2"
+"""Strategies of a search for the fittest network, and of one for a front."""
+
 LEADER_REPEATS = 8
 """Repeats that a leader gets at least: the standard error of fewer is itself a guess."""
 
@@ -31,13 +35,15 @@ class SearchSettings:
     """How a search searches; `zeroshot_nas.search` takes each as a keyword too.
 
     Args:
-        searcher: A registered strategy's name, or a `Searcher` class.
+        searcher: A registered strategy's name, or a `Searcher` class. Default: `DEFAULT_SEARCHER`, with objectives
+            `DEFAULT_OBJECTIVE_SEARCHER`.
         searcher_options: Options of the strategy, e.g. ``{"population_size": 64}``.
         proposals: Networks to propose; duplicates and networks over budget count, so a search always ends. Default:
             `DEFAULT_SCREENED_PROPOSALS` where a closed form screens, else `DEFAULT_PROPOSALS`.
         screen: Whether the closed form screens where the proxy has one; else every network is scored by the proxy
             itself.
-        finalists: Networks that pass the screen.
+        finalists: Networks that pass the screen: the fittest, or with objectives those that no other is better than,
+            thinned to so many where they are crowded.
         islands: Searches by closed form that share the proposals, each for itself; several workers run several at
             once. Default: one for each `ISLAND_PROPOSALS`.
         seed: Seed of the search and of every score in it: ``score`` with this seed and a history entry's repeats gives
@@ -48,16 +54,21 @@ class SearchSettings:
             are those within two standard errors of the best, `zeroshot_nas.searching.leaderboard.LEADERS` at most.
         max_repeats: Where that stops at the latest.
         device: Where to score.
+        objectives: Names of the proxy and of costs (``("cet", "flops", "latency_ms")``, or as one text with commas)
+            whose front is searched for; costs alone stand beside the search's proxy. None searches for the fittest.
+        reward: A `zeroshot_nas.Reward`, or its text (``"flops:target=100M"``), that takes the score's place as fitness.
 
     Raises:
         ValueError: A count is no whole number of 1 or more, or there are more islands than proposals.
+        ObjectiveError: Objectives or reward are none.
+        UnknownNameError: The reward's cost is not registered.
 
     Example:
         >>> SearchSettings(proposals=500).updated({"seed": 3}).seed
         3
     """
 
-    searcher: str | type[Searcher] = "regularized_evolution"
+    searcher: str | type[Searcher] | None = None
     searcher_options: Mapping[str, Any] = field(default_factory=dict)
     proposals: int | None = None
     screen: bool | Literal["closed_form"] | None = True  # the text and None are what older releases took
@@ -69,6 +80,8 @@ class SearchSettings:
     standard_error: float = 0.15
     max_repeats: int = 64
     device: str | None = None
+    objectives: tuple[str, ...] | None = None
+    reward: Reward | None = None
 
     def __post_init__(self) -> None:
         counts = {name: getattr(self, name) for name in ("proposals", "finalists", "islands")}
@@ -76,11 +89,20 @@ class SearchSettings:
         if self.proposals is not None and self.islands is not None and self.islands > self.proposals:
             raise ValueError(f"islands must be at most the proposals, {self.proposals:,}, got {self.islands:,}")
         object.__setattr__(self, "screen", bool(self.screen))
+        object.__setattr__(self, "objectives", _names_of(self.objectives))
+        object.__setattr__(self, "reward", as_reward(self.reward))
+
+    @property
+    def searcher_name(self) -> str:
+        """The strategy's registered name, or its class's."""
+        if self.searcher is None:
+            return DEFAULT_SEARCHER if self.objectives is None else DEFAULT_OBJECTIVE_SEARCHER
+        return self.searcher if isinstance(self.searcher, str) else self.searcher.__name__
 
     @property
     def strategy(self) -> type[Searcher]:
         """The searcher's class."""
-        return SEARCHERS[self.searcher] if isinstance(self.searcher, str) else self.searcher
+        return self.searcher if isinstance(self.searcher, type) else SEARCHERS[self.searcher_name]
 
     def updated(self, options: Mapping[str, Any]) -> SearchSettings:
         """These with other settings or options of the strategy.
@@ -113,13 +135,12 @@ class SearchSettings:
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             return
         known = list(self.option_types)
-        name = self.searcher if isinstance(self.searcher, str) else self.searcher.__name__
         for option in self.searcher_options:
             if option not in known:
                 everything = [*_NAMES, *(each.name for each in fields(RunOptions)), *known]
                 raise TypeError(
                     f"search takes no option {option!r}.{did_you_mean(option, everything)} Settings: "
-                    f"{', '.join(_NAMES)}; options of {name}: {', '.join(known) or 'none'}"
+                    f"{', '.join(_NAMES)}; options of {self.searcher_name}: {', '.join(known) or 'none'}"
                 )
 
     def counted(self, screened: bool) -> SearchSettings:
@@ -133,7 +154,7 @@ class SearchSettings:
     def to_dict(self, screened: bool) -> dict[str, Any]:
         """JSON-ready; what a run is filed under, so without the device."""
         return {
-            "searcher": self.searcher if isinstance(self.searcher, str) else self.searcher.__name__,
+            "searcher": self.searcher_name,
             "searcher_options": {
                 name: list(value) if isinstance(value, tuple) else value  # as JSON has it
                 for name, value in self.searcher_options.items()
@@ -147,6 +168,7 @@ class SearchSettings:
             "repeats": self.repeats,
             "standard_error": self.standard_error,
             "max_repeats": self.max_repeats,
+            **({"reward": self.reward.to_dict()} if self.reward else {}),
         }
 
     @property
@@ -163,6 +185,17 @@ class SearchSettings:
     def _of_scores(self) -> dict[str, Any]:
         names = ("batch_size", "repeats", "standard_error", "max_repeats", "device")
         return {name: getattr(self, name) for name in names}
+
+
+def _names_of(objectives: Any) -> tuple[str, ...] | None:
+    """Names as callers, texts with commas and files give them."""
+    if objectives is None:
+        return None
+    if isinstance(objectives, str):
+        return tuple(name.strip() for name in objectives.split(","))
+    if not isinstance(objectives, Sequence):
+        raise ObjectiveError(f'objectives are names, such as ("cet", "flops"), got {objectives!r:.80}')
+    return tuple(objectives)
 
 
 _NAMES = tuple(each.name for each in fields(SearchSettings))

@@ -15,7 +15,7 @@ from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.costs.budget import Budget, Violation
 from zeroshot_nas.costs.complexity import Costs
-from zeroshot_nas.errors import ArchitectureError, ProxyError
+from zeroshot_nas.errors import ArchitectureError, ObjectiveError, ProxyError
 from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.runs.store import ScoreKey, canonical
@@ -55,7 +55,8 @@ class Study:
         num_classes: Outputs of the classifier, for a space given by name; default 10.
         backend: Engine whose table of this machine predicts latency, where the budget limits it.
         device_table: Another table, or its file.
-        options: Settings, run options and options of the strategy one by one, as in `zeroshot_nas.search`.
+        options: Settings, run options and options of the strategy one by one, as in `zeroshot_nas.search`. Objectives
+            name costs, and the proxy where they like; ``result().front`` is of them.
 
     Raises:
         InfeasibleBudgetError: No network of the space fits the budget.
@@ -114,6 +115,8 @@ class Study:
             screens=False,
         )
         self._tells = proxy is None
+        if self._tells and asked.settings.reward is not None:
+            raise ObjectiveError("a reward is made of a proxy's score; of a fitness of your own tell the reward itself")
         self._proposer = asked.plan(asked.start).proposer()
         with ExitStack() as stack:
             call = {**asked.call, "proxy": TOLD.key} if proxy is None else asked.call

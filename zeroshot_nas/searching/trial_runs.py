@@ -271,13 +271,12 @@ def _hand_made(asked: Request) -> dict[Architecture, str]:
     """The hand-made networks within the budget, with their names."""
     budget = asked.budget if asked.latency is None else asked.latency.budget(asked.budget)
     size, classes = asked.space.input_size, asked.space.num_classes
-    table = None if asked.latency is None else asked.latency.table
-    made = hand_made(budget, size, classes, lambda architecture: costs_of(architecture, table))
+    made = hand_made(budget, size, classes, lambda architecture: costs_of(architecture, asked.table))
     return {architecture: name for name, architecture in made}
 
 
 def _unscored(asked: Request, architecture: Architecture) -> Candidate:
-    costs = costs_of(architecture, None if asked.latency is None else asked.latency.table)
+    costs = costs_of(architecture, asked.table)
     return Candidate(architecture, costs, {}, -math.inf, str(architecture))  # a space may write none for it
 
 
