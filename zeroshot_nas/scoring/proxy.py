@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.closed_form.block_sum import BlockSum
 from zeroshot_nas.core.options import checked_option, option_types, parsed_option
 from zeroshot_nas.core.ranking import Aggregation
 from zeroshot_nas.core.registry import Registry
@@ -113,6 +114,7 @@ class ProxyInfo:
             anything; a search screens by it.
         closed_form_pool: The closed form of many architectures at once, where that is faster; bit-identical to one by
             one.
+        block_sum: The closed form as a sum over blocks, where it is one; ``exact`` searches by it.
         exact: Whether the closed form is the very number that the function gives, and stands in for it.
         of_architecture: A faster way to the same score for architectures of ours: ``(architecture, batch, weights,
             **options) -> float`` with weights from N(0, 1).
@@ -137,6 +139,7 @@ class ProxyInfo:
     function: ProxyFunction | None = None
     closed_form: ClosedForm | None = None
     closed_form_pool: ClosedFormPool | None = None
+    block_sum: BlockSum | None = None
     exact: bool = False
     of_architecture: ArchitectureForm | None = None
     parts: tuple[str, ...] = ()
@@ -270,6 +273,20 @@ class Proxy:
         if self.info.closed_form is None:
             raise ProxyError(f"{self.info.name} has no closed form")
         return partial(self.info.closed_form, **self.options) if self.options else self.info.closed_form
+
+    def bound_block_sum(self) -> BlockSum:
+        """The closed form as a sum over blocks, with its options set.
+
+        Raises:
+            ProxyError: It is none; the message names those that are.
+        """
+        if self.info.block_sum is None:
+            sums = ", ".join(name for name in PROXIES if PROXIES[name].block_sum)
+            raise ProxyError(
+                f"{self.info.name} is no sum over blocks, so its optimum can't be worked out; those that are: {sums}. "
+                "Take one of them, or another strategy, as regularized_evolution"
+            )
+        return replace(self.info.block_sum, options=self.options)
 
 
 PROXIES: Registry[ProxyInfo] = Registry("proxy", package="zeroshot_nas.proxies")
