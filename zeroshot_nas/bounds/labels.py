@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +16,14 @@ SLACK = 1e-9
 
 _CHUNK = 200_000
 """Extensions that are made at once."""
+
+
+def beyond(best: float) -> float:
+    """What must be reached to be better than the best so far, which may be minus infinity: a finite number."""
+    return max(_LEAST, best + SLACK * max(1.0, abs(best))) if best > _LEAST else _LEAST
+
+
+_LEAST = -1e300
 
 
 class Edges(NamedTuple):
@@ -101,10 +109,12 @@ def _edges(
             places = np.nonzero((gains + allowed + most[start : start + step, None, :]).ravel() >= 0)[0]
             i, b, o = i[places], b[places], o[places]
             kept.append((np.full(len(i), kind), i, b, o, forms[times - 1].rows(i, b, o, w)))
-    kinds, i, b, o = (np.concatenate([each[column] for each in kept] or [[]]).astype(np.intp) for column in range(4))
-    rows = np.concatenate([each[4] for each in kept], axis=1) if kept else np.zeros((len(tables.stem), 0))
+    kept = kept or [(before[:0], before[:0], before[:0], before[:0], tables.stem[:, :0])]
+    kinds, i, b, o = (np.concatenate([part[column] for part in kept]) for column in range(4))
+    rows = np.concatenate([part[4] for part in kept], axis=1)
     order = np.argsort(i, kind="stable")
-    return Edges(spot, times, kinds[order], i[order], b[order], o[order], rows[:, order])
+    kinds, i, b, o = kinds[order], i[order], b[order], o[order]
+    return Edges(spot, times, kinds, i, b, o, rows[:, order])
 
 
 class Labels(NamedTuple):
@@ -128,7 +138,10 @@ class Labels(NamedTuple):
 
     def at(self, places: Index) -> Labels:
         """Some of them."""
-        return Labels(*(each[..., places] for each in self))
+        return Labels(
+            *(self.node[places], self.rows[:, places], self.bound[places]),
+            *(self.parent[places], self.edges[places], self.place[places]),
+        )
 
 
 @dataclass
@@ -143,10 +156,11 @@ class Enumeration:
         best: The best score so far.
         dominates: Whether a beginning is dropped for another that scores as much and costs no more.
         beam: Beginnings that are kept of a stage and number of layers; None keeps all, which is a proof.
+        nodes: Beginnings that are made at most.
 
     Attributes:
-        expanded: Beginnings that were extended.
-        open_bound: The most that chains score whose beginnings were not extended yet.
+        made: Beginnings that were made.
+        open_bound: The most that chains score whose beginnings were not extended yet; minus infinity where all were.
     """
 
     relaxation: Relaxation
@@ -156,7 +170,8 @@ class Enumeration:
     best: float
     dominates: bool = True
     beam: int | None = None
-    expanded: int = 0
+    nodes: float = np.inf
+    made: int = 0
     open_bound: float = np.inf
     _store: list[Labels] = field(default_factory=list)
     _offsets: list[int] = field(default_factory=list)
@@ -165,7 +180,7 @@ class Enumeration:
     @property
     def threshold(self) -> float:
         """What a chain must reach to be better."""
-        return self.best + SLACK * max(1.0, abs(self.best))
+        return beyond(self.best)
 
     def chains(self) -> Iterator[tuple[float, Chain] | None]:
         """Chains that come within the tables' limits and beat the best so far; None now and then.
@@ -183,19 +198,22 @@ class Enumeration:
                 if labels is None:
                     continue
                 first = self._keep(labels)
-                self.expanded += len(labels.node)
                 if stage == tables.stages - 1:
                     yield from self._closed(labels, first)
                 groups = [(stage + 1, numbered[stage + 1])] if stage + 1 < tables.stages else []
                 groups += [(stage, numbered[tables.stages + stage])] if stage >= 0 else []
                 for behind, group in groups:
                     for number, edges in group:
-                        if so_far + edges.times < layers:
-                            longer = list(self._extended(labels, first, number, edges, so_far, behind))
-                            waiting.setdefault((so_far + edges.times, behind), []).extend(longer)
+                        if so_far + edges.times >= layers:
+                            continue
+                        for longer in self._extended(labels, first, number, edges, so_far, behind):
+                            waiting.setdefault((so_far + edges.times, behind), []).append(longer)
+                            self.made += len(longer.node)
+                        if self.made > self.nodes:
+                            return  # what was open before these labels were extended still is
                 self.open_bound = max(
                     [float(each.bound.max()) for several in waiting.values() for each in several if len(each.bound)],
-                    default=-np.inf,
+                    default=NOTHING,
                 )
                 yield None
 
@@ -245,7 +263,15 @@ class Enumeration:
                 yield longer
 
     def _cut(
-        self, labels: Labels, which: Index, first: int, number: int, edges: Edges, place: Index, so_far: int, behind: int
+        self,
+        labels: Labels,
+        which: Index,
+        first: int,
+        number: int,
+        edges: Edges,
+        place: Index,
+        so_far: int,
+        behind: int,
     ) -> Labels | None:
         """Beginnings longer by one block that can still beat the best."""
         bound = np.full(len(which), np.inf)
@@ -301,9 +327,7 @@ def _undominated(labels: Labels) -> Index:
     order = np.lexsort((*costs, -labels.rows[0], count, labels.node))
     keys = np.stack([labels.node[order], count[order]])
     bounds = np.nonzero(np.any(keys[:, 1:] != keys[:, :-1], axis=0))[0] + 1
-    kept: list[Index] = []
-    for group in np.split(order, bounds):
-        kept.append(group[_front(costs[:, group])])
+    kept = [group[_front(costs[:, group])] for group in np.split(order, bounds)]
     return np.sort(np.concatenate(kept))
 
 
@@ -316,7 +340,7 @@ def _front(costs: Array) -> Index:
     survivors = np.zeros((len(costs), 0))
     for start in range(0, size, block):
         part = costs[:, start : start + block]
-        alive = ~(survivors[:, :, None] <= part[:, None, :]).all(axis=0).any(axis=0)
+        alive = np.logical_not((survivors[:, :, None] <= part[:, None, :]).all(axis=0).any(axis=0))
         for place in np.nonzero(alive)[0]:
             if alive[place]:
                 later = (part[:, place, None] <= part[:, place + 1 :]).all(axis=0)

@@ -1,4 +1,4 @@
-"""Prices of costs that make a relaxation's bound small: Kelley's cutting planes, drawn towards the best prices so far."""
+"""Prices of costs that make a relaxation's bound small: Kelley's cutting planes."""
 
 from __future__ import annotations
 

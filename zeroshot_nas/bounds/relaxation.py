@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-
 from numpy.typing import NDArray
 
 from zeroshot_nas.bounds.tables import COSTS_FROM, Array, ChainTables, Form, Index, Spot
@@ -243,7 +242,7 @@ class Relaxation:
             value, move = max(options, key=lambda option: option[0], default=(NOTHING, None))
             if stage == tables.stages - 1 and closing[here].max() >= value:
                 return Chain(stem, tuple(moves), int(closing[here].argmax()))
-            assert move is not None and value > NOTHING, "a chain without an end has no potential"
+            assert move is not None, "a chain without an end has no potential"
             moves.append(move)
             stage, so_far, here = move.spot.stage, so_far + move.times, move.o
 
@@ -268,10 +267,10 @@ class Relaxation:
     def rows(self, chain: Chain) -> Array:
         """The functions of a chain, summed (K,); the score without its end."""
         tables = self.tables
-        total = tables.stem[:, chain.stem].copy()
+        total: Array = tables.stem[:, chain.stem].copy()
         for move in chain.moves:
-            place = (np.array([each], np.intp) for each in (move.i, move.b, move.o))
-            total += tables.forms[move.spot][move.kind][move.times - 1].rows(*place, tables.widths)[:, 0]
+            i, b, o = np.array([[move.i], [move.b], [move.o]], np.intp)
+            total += tables.forms[move.spot][move.kind][move.times - 1].rows(i, b, o, tables.widths)[:, 0]
         here = chain.moves[-1].o
         total += tables.last[:, here, chain.last]
         return total

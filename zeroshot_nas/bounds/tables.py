@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,9 @@ class Form:
         """The functions of given blocks (K, N)."""
         (a, inner, d, e), (k1, k2, k3) = self.lines, self.products[:, :, None]
         wi, wb, wo = widths[i], widths[b], widths[o]
-        values: Array = a[:, i] + inner[:, b] + d[:, o] + e[:, o] * (b == o) + k1 * wi * wb + k2 * wb * wo + k3 * wi * wo
+        values: Array = (
+            a[:, i] + inner[:, b] + d[:, o] + e[:, o] * (b == o) + k1 * wi * wb + k2 * wb * wo + k3 * wi * wo
+        )
         return values if self.dense is None else values + self.dense[:, i, b, o]
 
 
@@ -139,7 +141,10 @@ class ChainTables:
             [self._row(space._stem(int(w)), channels, (sides[0], sides[1]), 0, True) for w in self.widths]
         ).T
         self._last()
-        self.forms = {spot: [self._forms(spot, kind) for kind in range(len(space.body_types))] for spot in {*self.first, *self.more}}
+        self.forms = {
+            spot: [self._forms(spot, kind) for kind in range(len(space.body_types))]
+            for spot in {*self.first, *self.more}
+        }
 
     @property
     def layers_of_ends(self) -> int:
@@ -169,7 +174,7 @@ class ChainTables:
             for of_type in forms
             for form in [each * (1 / times) for times, each in enumerate(of_type, start=1)]
         )
-        return int(round(self.stem[_COUNT].max() + self.last[_COUNT].max() + a_layer * layers))
+        return round(float(self.stem[_COUNT].max() + self.last[_COUNT].max()) + a_layer * layers)
 
     def last_width(self, o: int) -> int:
         return self.space._last(int(self.widths[o])).out_channels
@@ -238,8 +243,9 @@ def fit(evaluate: Evaluate, widths: Array, name: str) -> Form:
         return form
     if count**3 > _DENSE:
         raise ProxyError(
-            f"the score's term of {name} is no product or function of single widths, and {count**3:,} blocks are too "
-            f"many to ask for each; raise the space's width_step or lower its max_width to {int(_DENSE ** (1 / 3))} widths"
+            f"what {name} adds to the score or a cost is no sum of products and functions of single widths, and "
+            f"{count**3:,} blocks are too many to ask each; raise the space's width_step or lower its max_width, to "
+            f"{int(_DENSE ** (1 / 3))} widths"
         )
     numbers = range(count)
     dense = np.array([[[evaluate(i, b, o) for o in numbers] for b in numbers] for i in numbers])
@@ -263,7 +269,8 @@ def _lines(evaluate: Evaluate, widths: Array) -> Form:
 
     def rest(i: int, b: int, o: int) -> Array:
         """What the products do not give."""
-        return at(i, b, o) - k1 * w[i] * w[b] - k2 * w[b] * w[o] - k3 * w[i] * w[o]
+        value: Array = at(i, b, o) - k1 * w[i] * w[b] - k2 * w[b] * w[o] - k3 * w[i] * w[o]
+        return value
 
     of_i = line(lambda i: rest(i, b0, o0), w)
     of_b = line(lambda b: rest(i0, b, o1) - rest(i0, b0, o1) if b == o0 else rest(i0, b, o0) - of_i[i0], w)

@@ -280,13 +280,20 @@ class Proxy:
         Raises:
             ProxyError: It is none; the message names those that are.
         """
-        if self.info.block_sum is None:
-            sums = ", ".join(name for name in PROXIES if PROXIES[name].block_sum)
-            raise ProxyError(
-                f"{self.info.name} is no sum over blocks, so its optimum can't be worked out; those that are: {sums}. "
-                "Take one of them, or another strategy, as regularized_evolution"
-            )
-        return replace(self.info.block_sum, options=self.options)
+        found = self.block_sum_or_error()
+        if isinstance(found, ProxyError):
+            raise found
+        return found
+
+    def block_sum_or_error(self) -> BlockSum | ProxyError:
+        """`bound_block_sum`, or in its place the error that it raises."""
+        if self.info.block_sum is not None:
+            return replace(self.info.block_sum, options=self.options)
+        sums = ", ".join(name for name in PROXIES if PROXIES[name].block_sum)
+        return ProxyError(
+            f"{self.info.name} is no sum over blocks, so its optimum can't be worked out; those that are: {sums}. "
+            "Take one of them, or another strategy, as regularized_evolution"
+        )
 
 
 PROXIES: Registry[ProxyInfo] = Registry("proxy", package="zeroshot_nas.proxies")

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.closed_form.block_sum import BlockSum
 from zeroshot_nas.core.checks import check_format
 from zeroshot_nas.core.ranking import pareto_front
 from zeroshot_nas.core.registry import Registry
@@ -18,7 +19,7 @@ from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import Costs, complexity
-from zeroshot_nas.errors import ArchitectureError, FileFormatError, ZeroShotNASError
+from zeroshot_nas.errors import ArchitectureError, FileFormatError, ProxyError, ZeroShotNASError
 from zeroshot_nas.searchers.trial import Trials
 from zeroshot_nas.spaces.base import SearchSpace
 
@@ -148,6 +149,10 @@ class SearchResult:
             distances; empty without a screen.
         trials: The networks that were trained for a short while to choose the best among them, with what became of
             each; None where nothing was trained.
+        certificate: What no network within the budget exceeds: ``bound``, the ``best`` that was found and the ``gap``
+            between, by the ``proxy``'s closed form; ``by`` what it was proved, ``finished`` where the best is the
+            optimum, ``enumerated``: what ``exact`` went through, ``checked_whole``: limits that the bound leaves out.
+            None where nothing is proved.
     """
 
     best: Candidate
@@ -160,6 +165,7 @@ class SearchResult:
     latency: Mapping[str, Any] | None = None
     trajectory: tuple[Screened, ...] = ()
     trials: Trials | None = None
+    certificate: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         counts = self.counts
@@ -213,6 +219,7 @@ class SearchResult:
                 latency=data.get("latency"),
                 trajectory=tuple(Screened(*point) for point in data.get("trajectory", ())),
                 trials=Trials.from_dict(data["trials"]) if data.get("trials") else None,
+                certificate=data.get("certificate"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise FileFormatError(f"not a valid search result: {_reason(error)}") from error
@@ -229,6 +236,8 @@ class Problem:
         sign: 1 where a higher score is better, -1 where a lower one is.
         latency_ms: Predicts latency, where the budget limits it.
         proposals: Networks that may be proposed; None where the caller decides.
+        block_sum: The closed form as a sum over blocks; the error that says so where it is none, and None where no
+            closed form is searched by.
     """
 
     budget: Budget
@@ -237,6 +246,7 @@ class Problem:
     sign: int = 1
     latency_ms: Callable[[Architecture], float] | None = None
     proposals: int | None = None
+    block_sum: BlockSum | ProxyError | None = None
 
     def costs(self, architecture: Architecture) -> Costs:
         """What an architecture costs, latency included where the budget limits it."""
@@ -283,6 +293,11 @@ class Searcher(ABC):
         """
         del problem
 
+    @property
+    def certificate(self) -> Mapping[str, Any] | None:
+        """What the strategy has proved so far, as `SearchResult.certificate`; None where it proves nothing."""
+        return None
+
     @abstractmethod
     def ask(self, n: int) -> list[Architecture]:
         """The next ``n`` proposals; fewer where the strategy has no more, and none ends the search."""
@@ -312,7 +327,7 @@ def list_searchers() -> list[str]:
 
     Example:
         >>> list_searchers()
-        ['evolution', 'gradient', 'grid', 'random', 'regularized_evolution', 'reinforce']
+        ['evolution', 'exact', 'gradient', 'grid', 'random', 'regularized_evolution', 'reinforce']
     """
     return list(SEARCHERS)
 

@@ -101,6 +101,7 @@ class RoundPlan:
             self.proxy.sign,
             None if self.table is None else self.table.latency_ms,
             self.settings.proposals,
+            self.proxy.block_sum_or_error() if searched_by_closed_form else None,
         )
 
     def islands(self) -> list[IslandTask]:
@@ -157,6 +158,7 @@ class Search:
         board: What has been scored.
         counts: What became of the proposals.
         trajectory: The way of the screen.
+        certificate: What the strategy proved.
         seconds: Wall time by what it went into.
     """
 
@@ -176,6 +178,7 @@ class Search:
         self.board = Leaderboard(proxy)
         self.counts: Counter[str] = Counter()
         self.trajectory: list[Screened] = []
+        self.certificate: Mapping[str, Any] | None = None
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Candidate]:
@@ -217,6 +220,7 @@ class Search:
         screened = self._islands(tasks)
         self.trajectory += join_trajectories(screened, self.counts["proposed"])
         for island in screened:
+            self.certificate = island.certificate or self.certificate
             self.counts.update({name: count for name, count in island.counts.items() if name != "failed"})
             self.board.failures.update(island.failures)
             self._add_seconds(island.seconds)
@@ -292,6 +296,7 @@ class Search:
             settings=settings,
             state=state,
             trajectory=tuple(self.trajectory),
+            certificate=self.certificate,
         )
 
     def _islands(self, tasks: Sequence[IslandTask]) -> list[Island]:

@@ -71,6 +71,7 @@ class Island(NamedTuple):
         seconds: Wall time by what it went into.
         interrupted: Whether it was stopped by the keyboard.
         trajectory: Its way: every improvement, and some of the rest.
+        certificate: What its strategy proved.
     """
 
     kept: tuple[tuple[float, Architecture], ...]
@@ -79,6 +80,7 @@ class Island(NamedTuple):
     seconds: Mapping[str, float]
     interrupted: bool = False
     trajectory: tuple[Screened, ...] = ()
+    certificate: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back."""
@@ -95,7 +97,9 @@ class Island(NamedTuple):
             kept = tuple((float(fitness), Architecture.from_dict(each)) for fitness, each in data["kept"])
             names = ("counts", "failures", "seconds", "interrupted")
             trajectory = tuple(Screened(*point) for point in data.get("trajectory", ()))  # none of earlier releases
-            return cls(kept, *(data[name] for name in names))._replace(trajectory=trajectory)
+            return cls(kept, *(data[name] for name in names))._replace(
+                trajectory=trajectory, certificate=data.get("certificate")
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"not a valid island: {type(error).__name__}: {error}") from error
 
@@ -158,7 +162,7 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
     counts.update({**proposer.counts, "failed": sum(failures.values())})
     times = {**proposer.seconds, "screen": seconds}
     ranked = tuple((fitness, architecture) for fitness, _, architecture in sorted(kept, reverse=True))
-    return Island(ranked, dict(counts), dict(failures), times, interrupted, tuple(trajectory))
+    return Island(ranked, dict(counts), dict(failures), times, interrupted, tuple(trajectory), searcher.certificate)
 
 
 def _closed_form(task: IslandTask) -> Callable[[Architecture], float]:
