@@ -139,7 +139,7 @@ class ChainTables:
         self.end_resolution = resolution
         self.stem = np.array(
             [self._row(space._stem(int(w)), channels, (sides[0], sides[1]), 0, True) for w in self.widths]
-        ).T
+        ).T.astype(float)
         self._last()
         self.forms = {
             spot: [self._forms(spot, kind) for kind in range(len(space.body_types))]

@@ -20,7 +20,9 @@ from zeroshot_nas.network.init import Init
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from zeroshot_nas.costs.budget import Budget
     from zeroshot_nas.scoring.passes import Passes, SharedPasses
+    from zeroshot_nas.spaces.base import SearchSpace
 
 DEFAULT_PROXY = "cet"
 """What `score` computes and `search` ranks by unless told otherwise."""
@@ -115,6 +117,8 @@ class ProxyInfo:
         closed_form_pool: The closed form of many architectures at once, where that is faster; bit-identical to one by
             one.
         block_sum: The closed form as a sum over blocks, where it is one; ``exact`` searches by it.
+        upper_bound: A function ``(space, budget, **options) -> float | None``: what the closed form of no network of
+            the space within the budget exceeds, quickly worked out; None where nothing is proved of that space.
         exact: Whether the closed form is the very number that the function gives, and stands in for it.
         of_architecture: A faster way to the same score for architectures of ours: ``(architecture, batch, weights,
             **options) -> float`` with weights from N(0, 1).
@@ -140,6 +144,7 @@ class ProxyInfo:
     closed_form: ClosedForm | None = None
     closed_form_pool: ClosedFormPool | None = None
     block_sum: BlockSum | None = None
+    upper_bound: Callable[..., float | None] | None = None
     exact: bool = False
     of_architecture: ArchitectureForm | None = None
     parts: tuple[str, ...] = ()
@@ -284,6 +289,11 @@ class Proxy:
         if isinstance(found, ProxyError):
             raise found
         return found
+
+    def upper_bound(self, space: SearchSpace, budget: Budget) -> float | None:
+        """What the closed form of no network of a space within a budget exceeds; None where nothing is proved."""
+        bound = self.info.upper_bound
+        return None if bound is None else bound(space, budget, **self.options)
 
     def block_sum_or_error(self) -> BlockSum | ProxyError:
         """`bound_block_sum`, or in its place the error that it raises."""
