@@ -5,8 +5,8 @@ tensor's effective channels c / (1 + e) are at most c, for an excess is never be
 most all. The patch rank of an input is at most n: it is (channels read) / (1 + e) times k^2 / m with m >= 1, or the
 latter alone where the convolution is depthwise. So for the N convolutions of a chain:
 
-- Uses of weights and effective weights: :math:`U \le \sum c n L^2 \le F` and :math:`A \le \sum c n \le P` for limits F on
-  FLOPs and P on params, which count these and more. With the first convolution's :math:`L_0^2` positions, of which
+- Uses of weights and effective weights: :math:`U \le \sum c n L^2 \le F` and :math:`A \le \sum c n \le P` for limits F
+  on FLOPs and P on params, which count these and more. With the first convolution's :math:`L_0^2` positions, of which
   later ones have no more, :math:`F \le L_0^2 P` as well.
 - Outputs :math:`O = \sum c L^2` are at most F / n for the least n of any convolution, and a limit on activations.
 - The logarithm is concave, so :math:`S \le \sum \log(1 + c L^2) \le N \log(1 + O / N)`; the root is, so
@@ -15,9 +15,10 @@ latter alone where the convolution is depthwise. So for the N convolutions of a 
 - An entropy of shares by resolution is at most the logarithm of the number of resolutions.
 - Depth: a ReLU leaves the share s = 0.25 / 0.341 of what is linear in the image, which is one layer of a plain chain. A
   convolution with batch norm leaves that part's share as it is, at energy 1. Where a residual unit adds a body with j
-  ReLUs to a link of energy e, the share is multiplied by :math:`(s^j + e) / (1 + e)`, and e is at most 1: it is 1 behind
-  a projection, and behind a unit's ReLU at most 0.341 (1 + 1). So where each block type has at least d such layers for
-  each of its convolutions, :math:`D_f \ge d N - 1`, and what D_f takes off is known for N. D_b takes off 0 at least.
+  ReLUs to a link of energy e, the share is multiplied by :math:`(s^j + e) / (1 + e)`, and e is at most 1: it is 1
+  behind a projection, and behind a unit's ReLU at most 0.341 (1 + 1). So where each block type has at least d such
+  layers for each of its convolutions, :math:`D_f \ge d N - 1`, and what D_f takes off is known for N. D_b takes off 0
+  at least.
 
 The bound is the maximum of what this leaves over N. It is looked for as far as more convolutions can add more than
 their depth costs: each logarithm grows by at most 1/N, since what it is of is concave in N and 0 at 0.

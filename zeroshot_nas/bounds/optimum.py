@@ -118,6 +118,10 @@ class Optimum:
         numbers = np.unique(np.round(np.geomspace(1, count, min(COARSE, count))).astype(np.intp)) - 1
         coarse, domain = Domain.all_of(tables, numbers), Domain.all_of(tables, np.arange(count))
         prices = self._first_prices(relaxation, coarse)
+        if prices is None:  # so few layers make no chain
+            self._lower(-np.inf)
+            self.finished = True
+            return
         cuts = yield from self._priced(relaxation, coarse, prices)
         found = relaxation.potentials(cuts[0].prices, coarse, both_ways=True)
         yield from self._beam(relaxation, coarse, edges_of(relaxation, found, coarse, self.threshold), [found])
@@ -156,10 +160,12 @@ class Optimum:
             "checked_whole": self.task.checked_whole,
         }
 
-    def _first_prices(self, relaxation: Relaxation, domain: Domain) -> Array:
-        """Where to begin: costs at their limits take half of what is gained without limits."""
+    def _first_prices(self, relaxation: Relaxation, domain: Domain) -> Array | None:
+        """Where to begin: costs at their limits take half of what is gained without limits; None without any chain."""
         free = np.zeros(1 + len(self.task.summed))
         most = abs(relaxation.potentials(free, domain).bound)
+        if np.isinf(most):
+            return None
         free[1:] = 0.5 * most / (relaxation.limits.costs * max(1, len(self.task.summed)))
         return free
 

@@ -112,9 +112,11 @@ class Exact(Searcher):
                 if is_better:
                     yield network
         if optimum.finished and math.isinf(optimum.best):
-            limits = ", ".join(f"{name} {limit:g}" for name, limit in problem.budget.limits().items())
+            structure = problem.budget.structure
+            limits = problem.budget.limits() | (structure.limits() if structure else {})
+            text = ", ".join(f"{name} {limit:g}" for name, limit in limits.items())
             raise InfeasibleBudgetError(
-                f"no network of the space {space.name!r} keeps to {limits} at once, which is proved; raise a limit"
+                f"no network of the space {space.name!r} keeps to {text} at once, which is proved; raise a limit"
             )
 
     def _fitness(self, network: Architecture) -> float:
