@@ -27,7 +27,7 @@ def test_the_result_carries_a_proof_that_no_other_strategy_beats(tmp_path):
     assert zs.SearchResult.from_json(found.to_json()) == found
     assert find(out=tmp_path / "run", resume=True).certificate == proof
     assert find(seed=1).best.architecture == found.best.architecture
-    assert find(executor=zs.get_executor("processes", workers=2)).certificate == proof
+    assert find(executor=zs.get_executor("process", workers=2)).certificate == proof
 
 
 def test_fewer_nodes_leave_a_gap_and_a_true_bound():
