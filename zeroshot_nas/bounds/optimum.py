@@ -127,9 +127,10 @@ class Optimum:
         yield from self._beam(relaxation, coarse, edges_of(relaxation, found, coarse, self.threshold), [found])
         found = relaxation.potentials(cuts[0].prices, domain, both_ways=True)
         self._lower(found.bound)
-        yield from self._offered(relaxation, [(found, relaxation.best_chain(found, domain))])
-        cuts = [found]
-        for _ in range(ROUNDS):
+        if len(numbers) < count:
+            cuts = [found]  # prices of few widths bound no chain of others
+            yield from self._offered(relaxation, [(found, relaxation.best_chain(found, domain))])
+        for _ in range(ROUNDS if len(numbers) < count else 0):
             if self.bound <= self.threshold:
                 break
             domain = narrowed(found, domain, self.threshold)
