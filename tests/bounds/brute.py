@@ -22,7 +22,7 @@ def chains(space: ChainSpace, max_layers: int) -> Iterator[Architecture]:
         for (stride, rest), name, width, inner, times in itertools.product(
             options, space.body_types, widths, widths, range(1, min(SPLIT_AT - 1, layers) + 1)
         ):
-            block = space._body_block(name, width, stride, inner, times)
+            block = space.body_block(name, width, stride, inner, times)
             for behind in bodies(layers - times, rest, False):
                 yield [block, *behind]
 

@@ -82,9 +82,16 @@ def test_what_has_no_bound_on_depth_is_refused():
         find(budget=zs.Budget(params=1e5), proxy="params")
 
 
-def test_a_proxy_that_scores_every_network_itself_is_refused():
-    with pytest.raises(ProxyError, match="exact searches by closed forms"):
-        find(proxy="zen", screen=False)
+def test_a_proxy_without_a_closed_form_is_refused():
+    with pytest.raises(ProxyError, match="exact searches by closed forms, and naswot has none"):
+        find(proxy="naswot")
+
+
+@pytest.mark.parametrize("screen", [True, False])
+def test_a_score_of_the_forward_pass_is_searched_by_its_closed_form(screen):
+    found = find(proxy="zen", screen=screen, repeats=1)
+    assert found.certificate["best"] == pytest.approx(find().best.fitness)
+    assert found.best.scores["zen"].value != found.certificate["best"]
 
 
 def test_too_many_widths_are_refused():

@@ -144,7 +144,7 @@ def _shape(space: ChainSpace, name: str) -> tuple[int, float, int, int] | None:
     step, largest = space.width_step, space.max_width
     depths: list[float] = []
     counts: list[int] = []
-    block: Any = space._body_block(name, 3 * step, 1, 2 * step)
+    block: Any = space.body_block(name, 3 * step, 1, 2 * step)
     if not isinstance(block, ResidualBlock):
         return None
     for is_first in (True, False):
@@ -154,7 +154,7 @@ def _shape(space: ChainSpace, name: str) -> tuple[int, float, int, int] | None:
             return None
         depths.append(depth)
         counts.append(len(layer.convolutions))
-    widest = sub_layer(space._body_block(name, largest, 1, largest), (largest, 8, 8), True).convolutions
+    widest = sub_layer(space.body_block(name, largest, 1, largest), (largest, 8, 8), True).convolutions
     weights = max(conv.out_channels * conv.fan_in for conv in widest)
     return max(counts), min(depths), weights, max(conv.out_channels for conv in widest)
 

@@ -216,6 +216,7 @@ class Enumeration:
                     default=NOTHING,
                 )
                 yield None
+        self.open_bound = NOTHING
 
     def _stems(self) -> Labels:
         stem = self.domain.stem

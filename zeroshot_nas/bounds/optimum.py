@@ -115,7 +115,8 @@ class Optimum:
         self.blocks = tables.evaluated
         relaxation = Relaxation(tables, self.task.limits)
         count = len(tables.widths)
-        numbers = np.unique(np.round(np.geomspace(1, count, min(COARSE, count))).astype(np.intp)) - 1
+        spread = np.geomspace(1, count, COARSE) if count > COARSE else np.arange(1, count + 1)
+        numbers = np.unique(np.round(spread).astype(np.intp)) - 1
         coarse, domain = Domain.all_of(tables, numbers), Domain.all_of(tables, np.arange(count))
         prices = self._first_prices(relaxation, coarse)
         if prices is None:  # so few layers make no chain

@@ -133,7 +133,7 @@ class ChainTables:
         for stage, stride in enumerate(space.body_strides):
             score_stage += stride > 1
             self.first.append(Spot(stage, stride, resolution, score_stage))
-            block = space._body_block(space.body_types[0], space.width_step, stride, space.width_step)
+            block = space.body_block(space.body_types[0], space.width_step, stride, space.width_step)
             resolution = block_steps(block, space.width_step, resolution).resolution
             self.more.append(Spot(stage, 1, resolution, score_stage))
         self.end_resolution = resolution
@@ -154,7 +154,7 @@ class ChainTables:
     def block(self, spot: Spot, kind: int, times: int, b: int, o: int) -> BlockSpec:
         """A body block by the numbers of its type and widths."""
         width, inner = int(self.widths[o]), int(self.widths[b])
-        return self.space._body_block(self.space.body_types[kind], width, spot.stride, inner, times)
+        return self.space.body_block(self.space.body_types[kind], width, spot.stride, inner, times)
 
     def network(self, stem: int, body: Sequence[BlockSpec], last: int) -> Architecture:
         """The network with a stem and a last convolution of the widths of those numbers."""

@@ -66,7 +66,10 @@ class Exact(Searcher):
                 "Take one of these, or another strategy, as regularized_evolution"
             )
         if problem.closed_form is None:
-            raise ProxyError(f"exact searches by closed forms, and {problem.proxy} is to score every network itself")
+            raise ProxyError(
+                f"exact searches by closed forms, and {problem.proxy} has none here; take another score, as "
+                "zen_closed_form, or another strategy, as regularized_evolution"
+            )
         if isinstance(problem.block_sum, ProxyError):
             raise problem.block_sum
         if problem.budget.layers is None:

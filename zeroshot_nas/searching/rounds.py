@@ -101,7 +101,7 @@ class RoundPlan:
             self.proxy.sign,
             None if self.table is None else self.table.latency_ms,
             self.settings.proposals,
-            self.proxy.block_sum_or_error() if searched_by_closed_form else None,
+            self.proxy.block_sum_or_error() if self.has_closed_form else None,
         )
 
     def islands(self) -> list[IslandTask]:
@@ -212,6 +212,7 @@ class Search:
                 state = "interrupted"
         self.counts.update(proposer.counts)
         self._add_seconds(proposer.seconds)
+        self.certificate = proposer.searcher.certificate or self.certificate
         return state
 
     def screen(self, plan: RoundPlan) -> RunState:
