@@ -21,7 +21,7 @@ BOUNDS = {"cet": (cet_bound, cet), "ceres": (ceres_bound, ceres)}
 CHAINS = ("resnet", "mobilenet", "vanilla")
 BUDGETS = (
     zs.Budget(params=1e5, flops=5e6, layers=10),
-    zs.Budget(flops=3e5),
+    zs.Budget(flops=1e6),
     zs.Budget(params=2e4),
     zs.Budget(activations=3e4, layers=6),
 )
