@@ -5,7 +5,6 @@ import pytest
 import zeroshot_nas as zs
 from zeroshot_nas.errors import InfeasibleBudgetError, ProxyError, ZeroShotNASError
 from zeroshot_nas.searchers.exact import Exact
-from zeroshot_nas.testing import check_searcher
 
 SPACE = zs.get_space("resnet", input_size=(3, 8, 8), max_width=24)
 BUDGET = zs.Budget(params=2e4, flops=1e6, layers=6)
@@ -112,7 +111,3 @@ def test_limits_that_can_not_be_met_together_are_said_to_be_so():
 def test_nodes_must_be_a_number_of_them():
     with pytest.raises(ValueError, match="nodes must be 1 or more, got 0"):
         find(nodes=0)
-
-
-def test_it_keeps_the_contract_of_a_searcher():
-    check_searcher(Exact, zs.get_space("resnet", input_size=(3, 8, 8), max_width=24), steps=20)
