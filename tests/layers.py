@@ -25,6 +25,7 @@ FLOORS = (
     ("architecture", "execution"),
     ("blocks", "costs", "closed_form"),
     ("network", "spaces"),
+    ("bounds",),
     ("scoring", "searchers", "references"),
     ("proxies", "runs", "report"),
     ("latency", "training"),

@@ -206,7 +206,15 @@ def _drive(searcher: Callable[..., Searcher], space: SearchSpace, steps: int, se
     """Proposals of a searcher that is told a made-up fitness."""
     strategy = searcher(space, python_rng(seed), space.initial())
     params = get_proxy("params")
-    strategy.begin(Problem(Budget(layers=12, flops=1e6), params.key, params.bound_closed_form(), params.sign))
+    strategy.begin(
+        Problem(
+            Budget(layers=12, flops=1e6),
+            params.key,
+            params.bound_closed_form(),
+            params.sign,
+            block_sum=params.bound_block_sum(),
+        )
+    )
     history: list[Architecture] = []
     has_more = True
     for step in range(steps):

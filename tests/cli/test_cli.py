@@ -497,3 +497,24 @@ def test_predictions_of_a_folder_and_class_names_that_a_terminal_would_obey(run,
     assert (code, err) == (2, f"error: {tmp_path / 'gone.png'} is not there; expected an image file\n")
     code, _, err = run("export", tmp_path / "nowhere")
     assert (code, "[Errno" in err) == (2, False)
+
+
+def test_search_prints_what_is_proved(run):
+    small = (
+        "--input",
+        "3x8x8",
+        "--space-option",
+        "max_width=16",
+        "--max-params",
+        "20k",
+        "--max-layers",
+        "4",
+        "--quiet",
+    )
+    code, out, _ = run("search", "--searcher", "exact", "--proxy", "zen_closed_form", *small)
+    assert code == 0
+    assert "is the optimum of zen_closed_form within the budget, gap 0" in out
+    assert "blocks evaluated" in out
+    code, out, _ = run("search", "--proposals", "50", "--finalists", "2", *small)
+    assert code == 0
+    assert "no network within the budget has cet beyond" in out

@@ -23,8 +23,9 @@ SMALL = {
     "nasbench301": {"num_cells": 3, "channels": 4},
     "transnas_macro": {"channels": 4},
     "transnas_micro": {"channels": 4},
+    **{name: {"max_width": 32} for name in ("resnet", "mobilenet", "vanilla")},
 }
-"""Options that make a space's networks quick to build."""
+"""Options that make a space's networks quick to build, and to enumerate."""
 
 STRATEGIES = zs.list_searchers()
 

@@ -307,6 +307,7 @@ def print_search(result: SearchResult, out: Path | None) -> None:
             + (f", {seconds['measure']:.1f} measuring" if "measure" in seconds else "")
             + (f", {seconds['trials']:.1f} in trials" if "trials" in seconds else ""),
         ),
+        *(_certificate_rows(result.certificate) if result.certificate else ()),
         *((f"failed {count} times", reason) for reason, count in result.failures.items()),
     ]
     rows += front_rows(result)
@@ -348,6 +349,25 @@ def front_rows(result: SearchResult) -> list[tuple[str, str]]:
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
+
+
+def _certificate_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is proved of the search, in words."""
+    if found["bound"] is None or found["best"] is None:
+        return [("certificate", f"{found['proxy']}: stopped before a bound was proved")]
+    if found["finished"]:
+        text = f"{found['best']:.6g} is the optimum of {found['proxy']} within the budget, gap 0"
+    else:
+        text = f"no network within the budget has {found['proxy']} beyond {found['bound']:.6g}: gap {found['gap']:.3g}"
+    if left_out := ", ".join(found["checked_whole"]):
+        text += f"; the bound leaves {left_out} out"
+    enumerated = found["enumerated"]
+    rows = [("certificate", text)]
+    if enumerated:
+        what = f"{enumerated['blocks']:,} blocks evaluated, {enumerated['chains']:,} beginnings of chains extended"
+        left = enumerated["blocks_left"]
+        rows.append(("enumerated", what + (f" from the {left:,} blocks that bounds left" if left is not None else "")))
+    return rows
 
 
 def trial_rows(trials: Trials, out: Path | None) -> list[tuple[str, str]]:

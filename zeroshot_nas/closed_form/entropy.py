@@ -10,6 +10,7 @@ from typing import NamedTuple
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BlockSpec, block_steps
 from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, GlobalPool, Graph, Pool, Resolution, Zero
+from zeroshot_nas.closed_form.block_sum import BlockSum, End, PlacedBlock
 from zeroshot_nas.errors import ArchitectureError, ProxyError
 
 _FREE = (BatchNorm, Activation, Pool, GlobalPool, Zero)
@@ -68,6 +69,24 @@ def entropy_maedet(architecture: Architecture, *, stage_weights: Sequence[float]
     return sum(
         weight * (math.log(stage.channels) + stage.entropy) for weight, stage in zip(weights, stages, strict=True)
     )
+
+
+def _maedet_term(placed: PlacedBlock, *, stage_weights: Sequence[float] = (0, 0, 1, 1, 6)) -> float:
+    """Its convolutions count in its stage and in all later ones; where it ends a stage, so do that stage's channels."""
+    weights = _aligned(stage_weights, placed.stages)
+    widths = block_log_widths(placed.block, placed.in_channels, placed.resolution)
+    entropy = sum(weights[placed.stage :]) * 0.5 * (widths.channels + widths.kernels)
+    if placed.is_first or placed.block.stride == 1:
+        return entropy
+    return entropy + weights[placed.stage - 1] * math.log(placed.in_channels)
+
+
+def _maedet_end(end: End, *, stage_weights: Sequence[float] = (0, 0, 1, 1, 6)) -> float:
+    return stage_weights[-1] * math.log(end.channels)
+
+
+MAEDET = BlockSum(_maedet_term, _maedet_end)
+"""`entropy_maedet` as a sum over blocks; `entropy_deepmad` multiplies entropies by widths of later blocks."""
 
 
 def entropy_deepmad(

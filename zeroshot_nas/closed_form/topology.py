@@ -24,6 +24,7 @@ from zeroshot_nas.architecture.ops import (
     Zero,
     walk,
 )
+from zeroshot_nas.closed_form.block_sum import BlockSum, PlacedBlock
 from zeroshot_nas.errors import UndefinedScoreError
 
 _OUTSIDE = (Conv, BatchNorm, Activation, Pool, GlobalPool, Zero, Gate)
@@ -96,6 +97,18 @@ def nn_degree(architecture: Architecture) -> float:
         16.5
     """
     return sum(block.degree for block in _blocks(architecture, "nn_degree"))
+
+
+def _mass(placed: PlacedBlock) -> float:
+    return block_topology(placed.block, placed.in_channels, placed.resolution).mass
+
+
+def _degree(placed: PlacedBlock) -> float:
+    return block_topology(placed.block, placed.in_channels, placed.resolution).degree
+
+
+NN_MASS, NN_DEGREE = BlockSum(_mass), BlockSum(_degree)
+"""`nn_mass` and `nn_degree` as sums over blocks."""
 
 
 @lru_cache(maxsize=65_536)

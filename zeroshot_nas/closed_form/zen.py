@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer, sub_layer_steps
 from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Resolution
+from zeroshot_nas.closed_form.block_sum import BlockSum, End, PlacedBlock
 from zeroshot_nas.errors import ArchitectureError
 
 Variant: TypeAlias = Literal["paper", "l1", "zennas"]
@@ -79,6 +80,29 @@ def zen_closed_form(architecture: Architecture, *, variant: Variant = "paper", a
         raise ArchitectureError("zen_closed_form needs a chain with ReLUs, and this architecture has none")
     positions = channels * resolution[0] * resolution[1]
     return deviations + _log_distance(rectifiers, positions, alpha, variant == "paper")
+
+
+def _placed_term(placed: PlacedBlock, *, variant: Variant = "paper", alpha: float = 0.01) -> float:
+    del alpha  # the end's
+    term = _term_of(placed)
+    return term.running_log_deviations if variant == "zennas" else term.log_deviations
+
+
+def _term_of(placed: PlacedBlock) -> BlockTerm:
+    return block_term(placed.block, placed.in_channels, placed.resolution, not placed.is_first)
+
+
+def _rectifiers(placed: PlacedBlock) -> int:
+    return _term_of(placed).rectifiers
+
+
+def _end(end: End, *, variant: Variant = "paper", alpha: float = 0.01) -> float:
+    positions = end.channels * end.resolution[0] * end.resolution[1]
+    return _log_distance(end.counted, positions, alpha, variant == "paper")
+
+
+ZEN = BlockSum(_placed_term, _end, _rectifiers)
+"""`zen_closed_form` as a sum over blocks."""
 
 
 @lru_cache(maxsize=131_072)

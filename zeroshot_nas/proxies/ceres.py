@@ -15,6 +15,9 @@ from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from zeroshot_nas.costs.budget import Budget
+    from zeroshot_nas.spaces.base import SearchSpace
 else:
     nn = LazyModule("torch.nn")
 
@@ -35,6 +38,13 @@ def ceres_pool_closed_form(
     return ceres_pool(architectures, images=images, steps=steps)
 
 
+def ceres_upper_bound(space: SearchSpace, budget: Budget, *, images: int = IMAGES, steps: int = STEPS) -> float | None:
+    """`zeroshot_nas.bounds.convolutional.ceres_bound`, likewise."""
+    from zeroshot_nas.bounds.convolutional import ceres_bound
+
+    return ceres_bound(space, budget, images=images, steps=steps)
+
+
 @register_proxy(
     ProxyInfo(
         "ceres",
@@ -43,6 +53,7 @@ def ceres_pool_closed_form(
         needs_gradients=True,
         reads=("layers",),
         cost="backward",
+        upper_bound=ceres_upper_bound,
         closed_form=ceres_closed_form,
         closed_form_pool=ceres_pool_closed_form,
         exact=True,

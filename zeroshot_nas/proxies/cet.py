@@ -14,6 +14,9 @@ from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from zeroshot_nas.costs.budget import Budget
+    from zeroshot_nas.spaces.base import SearchSpace
 else:
     nn = LazyModule("torch.nn")
 
@@ -34,6 +37,13 @@ def cet_pool_closed_form(
     return cet_pool(architectures, variant=variant)
 
 
+def cet_upper_bound(space: SearchSpace, budget: Budget, *, variant: Variant = "u") -> float | None:
+    """`zeroshot_nas.bounds.convolutional.cet_bound`, likewise."""
+    from zeroshot_nas.bounds.convolutional import cet_bound
+
+    return cet_bound(space, budget, variant=variant)
+
+
 @register_proxy(
     ProxyInfo(
         "cet",
@@ -42,6 +52,7 @@ def cet_pool_closed_form(
         needs_gradients=True,
         reads=("layers",),
         cost="backward",
+        upper_bound=cet_upper_bound,
         closed_form=cet_closed_form,
         closed_form_pool=cet_pool_closed_form,
         exact=True,

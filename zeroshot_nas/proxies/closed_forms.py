@@ -1,20 +1,21 @@
 """Scores that are read off an architecture: nothing is built, drawn or run."""
 
-from zeroshot_nas.closed_form.entropy import entropy_deepmad, entropy_maedet
-from zeroshot_nas.closed_form.topology import nn_degree, nn_mass
-from zeroshot_nas.closed_form.zen import zen_closed_form
+from zeroshot_nas.closed_form.entropy import MAEDET, entropy_deepmad, entropy_maedet
+from zeroshot_nas.closed_form.topology import NN_DEGREE, NN_MASS, nn_degree, nn_mass
+from zeroshot_nas.closed_form.zen import ZEN, zen_closed_form
 from zeroshot_nas.scoring.proxy import PROXIES, ProxyInfo
 
-for _name, _closed_form, _source in (
-    ("zen_closed_form", zen_closed_form, "arXiv:2102.01063"),
-    ("entropy_maedet", entropy_maedet, "arXiv:2111.13336"),
-    ("entropy_deepmad", entropy_deepmad, "arXiv:2303.02165"),
-    ("nn_mass", nn_mass, "arXiv:1910.00780"),
-    ("nn_degree", nn_degree, "arXiv:2108.00568"),
+for _name, _closed_form, _block_sum, _source in (
+    ("zen_closed_form", zen_closed_form, ZEN, "arXiv:2102.01063"),
+    ("entropy_maedet", entropy_maedet, MAEDET, "arXiv:2111.13336"),
+    ("entropy_deepmad", entropy_deepmad, None, "arXiv:2303.02165"),
+    ("nn_mass", nn_mass, NN_MASS, "arXiv:1910.00780"),
+    ("nn_degree", nn_degree, NN_DEGREE, "arXiv:2108.00568"),
 ):
     _info = ProxyInfo(
         _name,
         closed_form=_closed_form,
+        block_sum=_block_sum,
         source=_source,
         cost="graph",
         grows_with_depth=True,

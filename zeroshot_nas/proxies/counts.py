@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.closed_form.block_sum import BlockSum, End, PlacedBlock
 from zeroshot_nas.core.lazy import LazyModule
+from zeroshot_nas.costs.base import summed_costs
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.costs.cost import cost
 from zeroshot_nas.errors import ArchitectureError, ProxyError
@@ -30,6 +33,24 @@ def architecture_flops(architecture: Architecture) -> int:
 def architecture_layers(architecture: Architecture) -> int:
     """`layers` of an architecture: ``Architecture.layers``."""
     return architecture.layers
+
+
+def _summed(placed: PlacedBlock, name: str) -> float:
+    costs = summed_costs()
+    return costs.block_sums(placed.block, placed.in_channels, placed.resolution).row[costs.names.index(name)]
+
+
+def _of_head(end: End, name: str) -> float:
+    costs = summed_costs()
+    return costs.head_row(end.channels, end.resolution, end.num_classes)[costs.names.index(name)]
+
+
+def _sub_layers(placed: PlacedBlock) -> int:
+    return placed.block.sub_layers
+
+
+PARAMS, FLOPS = (BlockSum(partial(_summed, name=name), partial(_of_head, name=name)) for name in ("params", "flops"))
+LAYERS = BlockSum(_sub_layers)
 
 
 def module_flops(network: nn.Module, batch: Batch, name: str) -> int:
@@ -57,6 +78,7 @@ def module_flops(network: nn.Module, batch: Batch, name: str) -> int:
         source="baseline",
         cost="graph",
         closed_form=architecture_params,
+        block_sum=PARAMS,
         exact=True,
     )
 )
@@ -85,6 +107,7 @@ def params(network: nn.Module, _: Batch, /) -> int:
         source="baseline",
         cost="graph",
         closed_form=architecture_flops,
+        block_sum=FLOPS,
         exact=True,
     )
 )
@@ -118,6 +141,7 @@ def flops(network: nn.Module, batch: Batch, /) -> int:
         cost="graph",
         grows_with_depth=True,
         closed_form=architecture_layers,
+        block_sum=LAYERS,
         exact=True,
     )
 )
@@ -150,6 +174,7 @@ def layers(network: nn.Module, _: Batch, /) -> int:
         source="arXiv:2403.19232",
         cost="graph",
         closed_form=architecture_flops,
+        block_sum=FLOPS,
         exact=True,
     )
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.closed_form.zen import zen_closed_form
+from zeroshot_nas.closed_form.zen import ZEN, zen_closed_form
 from zeroshot_nas.core.lazy import no_grad
 from zeroshot_nas.errors import ProxyError
 from zeroshot_nas.scoring.batch_norm import BatchNormVariances
@@ -52,6 +52,7 @@ def zen_of_architecture(
         needs_batch_norm=True,
         grows_with_depth=True,
         closed_form=zen_closed_form,
+        block_sum=ZEN,
         of_architecture=zen_of_architecture,
     )
 )

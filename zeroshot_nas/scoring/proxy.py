@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.closed_form.block_sum import BlockSum
 from zeroshot_nas.core.options import checked_option, option_types, parsed_option
 from zeroshot_nas.core.ranking import Aggregation
 from zeroshot_nas.core.registry import Registry
@@ -19,7 +20,9 @@ from zeroshot_nas.network.init import Init
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from zeroshot_nas.costs.budget import Budget
     from zeroshot_nas.scoring.passes import Passes, SharedPasses
+    from zeroshot_nas.spaces.base import SearchSpace
 
 DEFAULT_PROXY = "cet"
 """What `score` computes and `search` ranks by unless told otherwise."""
@@ -113,6 +116,9 @@ class ProxyInfo:
             anything; a search screens by it.
         closed_form_pool: The closed form of many architectures at once, where that is faster; bit-identical to one by
             one.
+        block_sum: The closed form as a sum over blocks, where it is one; ``exact`` searches by it.
+        upper_bound: A function ``(space, budget, **options) -> float | None``: what the closed form of no network of
+            the space within the budget exceeds, quickly worked out; None where nothing is proved of that space.
         exact: Whether the closed form is the very number that the function gives, and stands in for it.
         of_architecture: A faster way to the same score for architectures of ours: ``(architecture, batch, weights,
             **options) -> float`` with weights from N(0, 1).
@@ -138,6 +144,8 @@ class ProxyInfo:
     function: ProxyFunction | None = None
     closed_form: ClosedForm | None = None
     closed_form_pool: ClosedFormPool | None = None
+    block_sum: BlockSum | None = None
+    upper_bound: Callable[..., float | None] | None = None
     exact: bool = False
     of_architecture: ArchitectureForm | None = None
     parts: tuple[str, ...] = ()
@@ -272,6 +280,32 @@ class Proxy:
         if self.info.closed_form is None:
             raise ProxyError(f"{self.info.name} has no closed form")
         return partial(self.info.closed_form, **self.options) if self.options else self.info.closed_form
+
+    def bound_block_sum(self) -> BlockSum:
+        """The closed form as a sum over blocks, with its options set.
+
+        Raises:
+            ProxyError: It is none; the message names those that are.
+        """
+        found = self.block_sum_or_error()
+        if isinstance(found, ProxyError):
+            raise found
+        return found
+
+    def upper_bound(self, space: SearchSpace, budget: Budget) -> float | None:
+        """What the closed form of no network of a space within a budget exceeds; None where nothing is proved."""
+        bound = self.info.upper_bound
+        return None if bound is None else bound(space, budget, **self.options)
+
+    def block_sum_or_error(self) -> BlockSum | ProxyError:
+        """`bound_block_sum`, or in its place the error that it raises."""
+        if self.info.block_sum is not None:
+            return replace(self.info.block_sum, options=self.options)
+        sums = ", ".join(name for name in PROXIES if PROXIES[name].block_sum)
+        return ProxyError(
+            f"{self.info.name} is no sum over blocks, so its optimum can't be worked out; those that are: {sums}. "
+            "Take one of them, or another strategy, as regularized_evolution"
+        )
 
 
 PROXIES: Registry[ProxyInfo] = Registry("proxy", package="zeroshot_nas.proxies")

@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.closed_form.block_sum import BlockSum
 from zeroshot_nas.core.checks import check_format
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import Costs, complexity
-from zeroshot_nas.errors import ArchitectureError, FileFormatError, ZeroShotNASError
+from zeroshot_nas.errors import ArchitectureError, FileFormatError, ProxyError, ZeroShotNASError
 from zeroshot_nas.searchers.front import DEFAULT_OBJECTIVES, Front, Hypervolume, Objective, point_of
 from zeroshot_nas.searchers.trial import Trials
 from zeroshot_nas.spaces.base import SearchSpace
@@ -149,6 +150,10 @@ class SearchResult:
             distances; empty without a screen.
         trials: The networks that were trained for a short while to choose the best among them, with what became of
             each; None where nothing was trained.
+        certificate: What no network within the budget exceeds: ``bound``, the ``best`` that was found and the ``gap``
+            between, by the ``proxy``'s closed form; ``by`` what it was proved, ``finished`` where the best is the
+            optimum, ``enumerated``: what ``exact`` went through, ``checked_whole``: limits that the bound leaves out.
+            None where nothing is proved.
     """
 
     best: Candidate
@@ -161,6 +166,7 @@ class SearchResult:
     latency: Mapping[str, Any] | None = None
     trajectory: tuple[Screened, ...] = ()
     trials: Trials | None = None
+    certificate: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         counts = self.counts
@@ -235,6 +241,7 @@ class SearchResult:
                 latency=data.get("latency"),
                 trajectory=tuple(Screened(*point) for point in data.get("trajectory", ())),
                 trials=Trials.from_dict(data["trials"]) if data.get("trials") else None,
+                certificate=data.get("certificate"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise FileFormatError(f"not a valid search result: {_reason(error)}") from error
@@ -253,6 +260,8 @@ class Problem:
         latency_ms: Predicts latency, where the budget limits it, or it is an objective or rewarded.
         proposals: Networks that may be proposed; None where the caller decides.
         objectives: What the front is of; none where the fittest network alone is searched for.
+        block_sum: The closed form as a sum over blocks; the error that says so where it is none, and None where no
+            closed form is searched by.
     """
 
     budget: Budget
@@ -262,6 +271,7 @@ class Problem:
     latency_ms: Callable[[Architecture], float] | None = None
     proposals: int | None = None
     objectives: tuple[Objective, ...] = ()
+    block_sum: BlockSum | ProxyError | None = None
 
     def point(self, candidate: Candidate) -> tuple[float, ...]:
         """A candidate's place by the objectives, or by fitness, params and FLOPs; smaller is better on every axis."""
@@ -312,6 +322,11 @@ class Searcher(ABC):
         """
         del problem
 
+    @property
+    def certificate(self) -> Mapping[str, Any] | None:
+        """What the strategy has proved so far, as `SearchResult.certificate`; None where it proves nothing."""
+        return None
+
     @abstractmethod
     def ask(self, n: int) -> list[Architecture]:
         """The next ``n`` proposals; fewer where the strategy has no more, and none ends the search."""
@@ -341,7 +356,7 @@ def list_searchers() -> list[str]:
 
     Example:
         >>> list_searchers()
-        ['evolution', 'gradient', 'grid', 'nsga2', 'random', 'regularized_evolution', 'reinforce']
+        ['evolution', 'exact', 'gradient', 'grid', 'nsga2', 'random', 'regularized_evolution', 'reinforce']
     """
     return list(SEARCHERS)
 

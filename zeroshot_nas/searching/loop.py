@@ -16,6 +16,7 @@ from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction
 from zeroshot_nas.searchers.base import Candidate, SearchResult
+from zeroshot_nas.searching.certificate import certified
 from zeroshot_nas.searching.request import Request, request
 from zeroshot_nas.searching.rounds import FILES, Search, SearchSession
 from zeroshot_nas.searching.settings import SearchSettings
@@ -149,6 +150,7 @@ def search(
         result = found.result(asked.filed_under, state)
         if asked.latency and winner:
             result = replace(result, best=winner, latency=asked.latency.outcome(winner))
+        result = certified(asked, result)
         if asked.trials and result.state == "done":
             result = with_trials(asked, found, result)
         result = result.written_by(asked.space)

@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.closed_form.block_sum import BlockSum
 from zeroshot_nas.core.files import write_text
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import python_rng
@@ -103,7 +104,17 @@ class RoundPlan:
                 closed_form = RewardedForm(closed_form, proxy.sign, reward, latency_ms)
         key, sign = (proxy.key, proxy.sign) if reward is None else (f"{proxy.key} rewarded by {reward}", 1)
         proposals, objectives = self.settings.proposals, self.objectives
-        return Problem(self.budget, key, closed_form, sign, latency_ms, proposals, objectives)
+        return Problem(self.budget, key, closed_form, sign, latency_ms, proposals, objectives, self._block_sum())
+
+    def _block_sum(self) -> BlockSum | ProxyError | None:
+        if not self.has_closed_form:
+            return None
+        if self.settings.reward is not None:
+            return ProxyError(
+                f"{self.proxy.key} rewarded by {self.settings.reward} is no sum over blocks; set a budget in place of "
+                "the reward, or take another strategy, as regularized_evolution"
+            )
+        return self.proxy.block_sum_or_error()
 
     def islands(self) -> list[IslandTask]:
         """Islands of a round with a screen, numbered on from those before."""
@@ -159,6 +170,7 @@ class Search:
         board: What has been scored.
         counts: What became of the proposals.
         trajectory: The way of the screen.
+        certificate: What the strategy proved.
         seconds: Wall time by what it went into.
     """
 
@@ -178,6 +190,7 @@ class Search:
         self.board = Leaderboard(proxy, settings.reward)
         self.counts: Counter[str] = Counter()
         self.trajectory: list[Screened] = []
+        self.certificate: Mapping[str, Any] | None = None
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Candidate]:
@@ -211,6 +224,7 @@ class Search:
                 state = "interrupted"
         self.counts.update(proposer.counts)
         self._add_seconds(proposer.seconds)
+        self.certificate = proposer.searcher.certificate or self.certificate
         return state
 
     def screen(self, plan: RoundPlan) -> RunState:
@@ -219,6 +233,7 @@ class Search:
         screened = self._islands(tasks)
         self.trajectory += join_trajectories(screened, self.counts["proposed"])
         for island in screened:
+            self.certificate = island.certificate or self.certificate
             self.counts.update({name: count for name, count in island.counts.items() if name != "failed"})
             self.board.failures.update(island.failures)
             self._add_seconds(island.seconds)
@@ -296,6 +311,7 @@ class Search:
             settings=settings,
             state=state,
             trajectory=tuple(self.trajectory),
+            certificate=self.certificate,
         )
         if "objectives" not in settings:
             return result

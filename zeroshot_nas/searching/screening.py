@@ -75,6 +75,7 @@ class Island(NamedTuple):
         seconds: Wall time by what it went into.
         interrupted: Whether it was stopped by the keyboard.
         trajectory: Its way: every improvement, and some of the rest.
+        certificate: What its strategy proved.
     """
 
     kept: Ranked
@@ -83,6 +84,7 @@ class Island(NamedTuple):
     seconds: Mapping[str, float]
     interrupted: bool = False
     trajectory: tuple[Screened, ...] = ()
+    certificate: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back."""
@@ -99,7 +101,9 @@ class Island(NamedTuple):
             kept = tuple((float(fitness), Architecture.from_dict(each)) for fitness, each in data["kept"])
             names = ("counts", "failures", "seconds", "interrupted")
             trajectory = tuple(Screened(*point) for point in data.get("trajectory", ()))  # none of earlier releases
-            return cls(kept, *(data[name] for name in names))._replace(trajectory=trajectory)
+            return cls(kept, *(data[name] for name in names))._replace(
+                trajectory=trajectory, certificate=data.get("certificate")
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"not a valid island: {type(error).__name__}: {error}") from error
 
@@ -161,7 +165,8 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
         report(proposer.proposed - reported, best)
     counts.update({**proposer.counts, "failed": sum(failures.values())})
     times = {**proposer.seconds, "screen": seconds}
-    return Island(kept.ranked(), dict(counts), dict(failures), times, interrupted, tuple(trajectory))
+    found, way = kept.ranked(), tuple(trajectory)
+    return Island(found, dict(counts), dict(failures), times, interrupted, way, searcher.certificate)
 
 
 class _Fittest:
