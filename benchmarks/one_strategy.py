@@ -50,7 +50,8 @@ def run(
     counting = Counting(proxy)
     start = process_time()
     strategy = SEARCHERS[searcher](where, python_rng(seed, 0), starting_point(where, limits, None), **(options or {}))
-    problem = Problem(limits, scored_by.key, counting, scored_by.sign, proposals=proposals)
+    block_sum = scored_by.block_sum_or_error()
+    problem = Problem(limits, scored_by.key, counting, scored_by.sign, proposals=proposals, block_sum=block_sum)
     proposer = Proposer(strategy, problem)
     way: list[tuple[int, float, float]] = []
     best = None
