@@ -29,7 +29,7 @@ def test_what_is_a_sum_says_so():
     assert {"resnet", "mobilenet", "vanilla"} <= set(CHAINS)
 
 
-@pytest.mark.parametrize("proxy", [*SUMS, *WITH_OPTIONS], ids=str)
+@pytest.mark.parametrize("proxy", [*SUMS, *WITH_OPTIONS], ids=lambda proxy: getattr(proxy, "key", proxy))
 @pytest.mark.parametrize("space", CHAINS)
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**32), side=st.integers(4, 70), squeeze_excite=st.booleans())
