@@ -40,7 +40,8 @@ class Request:
         start: A network within the budget.
         table: Predicts latency, where a limit, an objective or the reward reads it.
         latency: The limit on latency.
-        screened: Whether a closed form guides the search.
+        has_closed_form: Whether the proxy has a closed form for this space's networks.
+        screened: Whether it guides the search.
         trials: How its finalists are tried; None where nothing is trained.
         call: The arguments as JSON, as a run keeps them.
     """
@@ -54,6 +55,7 @@ class Request:
     start: Architecture
     table: LatencyTable | None
     latency: LatencyBudget | None
+    has_closed_form: bool
     screened: bool
     trials: TrialSettings | None
     call: Mapping[str, Any]
@@ -69,7 +71,7 @@ class Request:
             self.budget,
             self.table,
             self.latency,
-            _has_closed_form(self.proxy, self.start),
+            self.has_closed_form,
         )
 
     @property
@@ -118,7 +120,9 @@ def request(
     table = latency_table(needed, space, device_table, backend)
     latency = latency_budget_of(budget, table)
     start = starting_point(space, budget, latency)
-    screened = screens and _is_screened(ranked_by, settings, start)
+    is_closed_form = not ranked_by.info.parts and not ranked_by.info.needs_weights
+    has_closed_form = is_closed_form or _has_closed_form(ranked_by, start)
+    screened = screens and (is_closed_form or (bool(settings.screen) and has_closed_form))
     if screens:
         settings = settings.counted(screened)
     _warn_of_depth(ranked_by, budget, space)
@@ -127,17 +131,26 @@ def request(
     call = call_of(space, ranked_by, budget, settings, backend, device_table)
     if trials is not None:
         call["trials"] = trials.call
-    asked = Request(space, ranked_by, objectives, budget, settings, run, start, table, latency, screened, trials, call)
+    asked = Request(
+        space,
+        ranked_by,
+        objectives,
+        budget,
+        settings,
+        run,
+        start,
+        table,
+        latency,
+        has_closed_form,
+        screened,
+        trials,
+        call,
+    )
     plan = asked.plan(start)  # refuses bad options, and what its strategy can't search for, before anything is written
     searcher = plan.searcher()
     searcher.begin(plan.problem)
     _warn_of_size(searcher.grid_size, settings)
     return asked
-
-
-def _is_screened(proxy: Proxy, settings: SearchSettings, start: Architecture) -> bool:
-    closed_form_only = not proxy.info.parts and not proxy.info.needs_weights
-    return closed_form_only or (bool(settings.screen) and _has_closed_form(proxy, start))
 
 
 def _has_closed_form(proxy: Proxy, start: Architecture) -> bool:
