@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture.architecture import Architecture
@@ -35,21 +35,33 @@ def architecture_layers(architecture: Architecture) -> int:
     return architecture.layers
 
 
-def _summed(placed: PlacedBlock, name: str) -> float:
-    costs = summed_costs()
-    return costs.block_sums(placed.block, placed.in_channels, placed.resolution).row[costs.names.index(name)]
+@dataclass(frozen=True)
+class _CostOfBlock:
+    """A block's part of a cost; two of one name are equal, wherever they were pickled."""
+
+    name: str
+
+    def __call__(self, placed: PlacedBlock) -> float:
+        costs = summed_costs()
+        return costs.block_sums(placed.block, placed.in_channels, placed.resolution).row[costs.names.index(self.name)]
 
 
-def _of_head(end: End, name: str) -> float:
-    costs = summed_costs()
-    return costs.head_row(end.channels, end.resolution, end.num_classes)[costs.names.index(name)]
+@dataclass(frozen=True)
+class _CostOfHead:
+    """The pooling's and the classifier's part of a cost."""
+
+    name: str
+
+    def __call__(self, end: End) -> float:
+        costs = summed_costs()
+        return costs.head_row(end.channels, end.resolution, end.num_classes)[costs.names.index(self.name)]
 
 
 def _sub_layers(placed: PlacedBlock) -> int:
     return placed.block.sub_layers
 
 
-PARAMS, FLOPS = (BlockSum(partial(_summed, name=name), partial(_of_head, name=name)) for name in ("params", "flops"))
+PARAMS, FLOPS = (BlockSum(_CostOfBlock(name), _CostOfHead(name)) for name in ("params", "flops"))
 LAYERS = BlockSum(_sub_layers)
 
 
