@@ -7,6 +7,7 @@ import warnings
 import pytest
 
 import zeroshot_nas as zs
+from tests.searching.test_every_space import SMALL as SMALL_CELLS
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ProposalsWarning, SearcherError
@@ -17,14 +18,7 @@ from zeroshot_nas.searching import rounds
 
 pytestmark = pytest.mark.filterwarnings("ignore::zeroshot_nas.errors.ProposalsWarning")
 
-SMALL = {
-    "nasbench101": {"num_cells": 1, "channels": 8},
-    "nasbench201": {"num_cells": 1, "channels": 4},
-    "nasbench301": {"num_cells": 3, "channels": 4},
-    "transnas_macro": {"channels": 4},
-    "transnas_micro": {"channels": 4},
-    **{name: {"max_width": 32} for name in ("resnet", "mobilenet", "vanilla")},
-}
+SMALL = {**SMALL_CELLS, **{name: {"max_width": 32} for name in ("resnet", "mobilenet", "vanilla")}}
 """Options that make a space's networks quick to build, and to enumerate."""
 
 STRATEGIES = zs.list_searchers()
