@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import zeroshot_nas as zs
 from tests.latency.device import a_table
 from zeroshot_nas.core.seeding import python_rng
-from zeroshot_nas.errors import SearcherError
+from zeroshot_nas.errors import ProxyError, SearcherError
 from zeroshot_nas.searchers import gradient
 from zeroshot_nas.searchers.base import Problem
 from zeroshot_nas.spaces.chain import ChainSpace
@@ -79,6 +79,18 @@ def test_few_proposals_find_nearly_what_many_of_evolution_do(name, proxy):
     assert climbed.counts.over_budget <= 1
     best = [max(point.fitness for point in result.trajectory) for result in (climbed, evolved)]
     assert best[0] > 0.95 * best[1]
+
+
+def test_networks_without_a_score_are_passed_by():
+    def moody(network):
+        if network.blocks[1].out_channels % 16:
+            raise ProxyError("not this one")
+        return float(network.blocks[1].out_channels)
+
+    space = zs.get_space("resnet", input_size=SIZE)
+    found = proposals(space, Problem(zs.Budget(params=1e6, layers=12), "made up", moody), starts=2, steps=5)
+    assert len(found) > 2
+    assert not any(each.blocks[1].out_channels % 16 for each in found)
 
 
 def test_slopes_are_the_closed_forms_own():

@@ -14,7 +14,7 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BlockSpec
 from zeroshot_nas.blocks.base import round_width
 from zeroshot_nas.core.checks import check_counts
-from zeroshot_nas.errors import SearcherError, UndefinedScoreError
+from zeroshot_nas.errors import SearcherError, ZeroShotNASError
 from zeroshot_nas.searchers.base import Candidate, Problem, Searcher, register_searcher
 from zeroshot_nas.spaces.base import SearchSpace
 from zeroshot_nas.spaces.chain import SPLIT_AT, ChainSpace, end_block
@@ -148,7 +148,7 @@ class GradientAscent(Searcher):
     is projected along limits that are reached, and after every step widths and depths shrink until the rounded network
     fits: no proposal is ever over the budget. Differentiable NAS holds all choices of all layers in one supernet
     (DARTS, arXiv:1806.09055), ProxylessNAS two paths at a time (arXiv:1812.00332); here nothing is held but numbers:
-    memory is that of one network's description, O(1) in the number of choices.
+    one network's description, O(1) in the number of choices, and the scores of the networks that one ascent has met.
 
     It ends by itself after ``starts`` ascents of ``steps`` steps at most, each of which leads to a better network;
     where no step along the slopes does, one or two whole differences are exchanged; where none helps, it is over.
@@ -196,6 +196,7 @@ class GradientAscent(Searcher):
         yield self.start
         best = self.start
         for number in range(self.starts):
+            landscape.forget()
             for network in self._ascent(landscape, self._origin(number, best)):
                 if landscape.fitness_of(network) > landscape.fitness_of(best):
                     best = network
@@ -248,6 +249,10 @@ class _Landscape:
         self.limits = problem.budget.limits()
         self._widest = space.max_width // space.width_step * space.width_step
         self._known: dict[Architecture, list[float] | None] = {}
+
+    def forget(self) -> None:
+        """Drops what is known of networks, so that memory stays that of one ascent."""
+        self._known.clear()
 
     def network(self, chain: Chain) -> Architecture:
         """The most likely network: numbers rounded, the likeliest kind of block."""
@@ -361,7 +366,7 @@ class _Landscape:
         if network in self._known:
             return self._known[network]
         values: list[float] | None = None
-        with suppress(UndefinedScoreError):
+        with suppress(ZeroShotNASError):  # as the search itself counts it: a network without a score
             fitness = self.problem.sign * float(self.problem.closed_form(network))
             costs = self.problem.costs(network)
             values = [fitness, *(math.log(max(getattr(costs, name), 1e-9)) for name in self.limits)]
