@@ -18,7 +18,7 @@ def test_the_start_comes_first_and_the_worst_leaves():
     assert searcher.ask(1) == [SPACE.initial()]
     for fitness in (5.0, 1.0, 4.0, 3.0, 0.5):
         searcher.tell([candidate(searcher.ask(1)[0], fitness)])
-    assert [fitness for fitness, _ in searcher.population] == [5.0, 4.0, 3.0]
+    assert [member.fitness for member in searcher.members] == [3.0, 4.0, 5.0]
 
 
 def test_parents_are_drawn_evenly_from_the_population():

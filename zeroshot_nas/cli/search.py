@@ -109,6 +109,7 @@ def search_command(
     seed: Seed = 0,
     device: Device = None,
     islands: Annotated[int | None, typer.Option(help="Searches by closed form that share the proposals.")] = None,
+    exchanges: Annotated[int | None, typer.Option(help="How often islands pass their elites on; 0: never.")] = None,
     trials: Annotated[
         int,
         typer.Option(
@@ -241,7 +242,7 @@ def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
 def _settings(options: Mapping[str, Any], known: SearchSettings | None = None) -> dict[str, Any]:
     """The settings that options set, as `SearchSettings` takes them; ``known`` are a run's."""
     scores = ("seed", "batch_size", "repeats", "device")
-    names = ("searcher", "proposals", "finalists", "islands", *scores, "objectives", "reward")
+    names = ("searcher", "proposals", "finalists", "islands", "exchanges", *scores, "objectives", "reward")
     settings = {name: options[name] for name in names if name in options}
     if texts := options.get("searcher_option"):
         own = _searcher_options(texts, known or _as_settings(settings))

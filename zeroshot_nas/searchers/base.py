@@ -323,6 +323,19 @@ class Searcher(ABC):
         del problem
 
     @property
+    def members(self) -> Sequence[Candidate]:
+        """The population: told to a new strategy of this kind before it is asked, it is all that this one has learnt.
+
+        Islands of a strategy that has it exchange their elites now and then.
+        """
+        return ()
+
+    @classmethod
+    def has_members(cls) -> bool:
+        """Whether it is a strategy with a population."""
+        return cls.members is not Searcher.members
+
+    @property
     def certificate(self) -> Mapping[str, Any] | None:
         """What the strategy has proved so far, as `SearchResult.certificate`; None where it proves nothing."""
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Sequence
+from operator import itemgetter
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.searchers.base import Candidate, Searcher, register_searcher
@@ -40,21 +41,21 @@ class Evolution(Searcher):
             raise ValueError(f"population_size must be 1 or more, got {population_size}")
         self.population_size = population_size
         self.few = few
-        self._heap: list[tuple[float, int, Architecture]] = []  # the worst member first
+        self._heap: list[tuple[float, int, Candidate]] = []  # the worst member first
         self._born = 0
         self._started = False
 
     @property
-    def population(self) -> list[tuple[float, Architecture]]:
-        """Members with their fitness, the best first."""
-        return [(fitness, member) for fitness, _, member in sorted(self._heap, reverse=True)]
+    def members(self) -> list[Candidate]:
+        """The population, the worst first."""
+        return [member for _, _, member in sorted(self._heap, key=itemgetter(0, 1))]
 
     def ask(self, n: int) -> list[Architecture]:
         return [self._propose() for _ in range(n)]
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         for candidate in candidates:
-            member = (candidate.fitness, self._born, candidate.architecture)
+            member = (candidate.fitness, self._born, candidate)
             self._born += 1
             if len(self._heap) < self.population_size:
                 heapq.heappush(self._heap, member)
@@ -69,4 +70,4 @@ class Evolution(Searcher):
         if not members:
             return self.space.mutate(self.start, self.rng)
         parent = self._heap[int(self.rng.random() * members)][2]
-        return self.space.mutate(parent, self.rng, 1 if members <= self.few else 2)
+        return self.space.mutate(parent.architecture, self.rng, 1 if members <= self.few else 2)

@@ -52,6 +52,10 @@ class NSGA2(Searcher):
     def begin(self, problem: Problem) -> None:
         self._problem = problem
 
+    @property
+    def members(self) -> list[Candidate]:
+        return self.population + self._children
+
     def ask(self, n: int) -> list[Architecture]:
         return [self._propose() for _ in range(n)]
 

@@ -44,6 +44,10 @@ class RegularizedEvolution(Searcher):
         self.population: deque[Candidate] = deque(maxlen=population_size)
         self._started = False
 
+    @property
+    def members(self) -> list[Candidate]:
+        return list(self.population)
+
     def ask(self, n: int) -> list[Architecture]:
         return [self._propose() for _ in range(n)]
 

@@ -81,6 +81,12 @@ class Proposer:
         self.seconds["cost"] += perf_counter() - start
         return candidates
 
+    def know(self, candidates: Sequence[Candidate]) -> None:
+        """Tells the searcher of networks that others scored; proposed again they are duplicates."""
+        for candidate in candidates:
+            self._is_new(hash(candidate.architecture))
+        self.tell(candidates)
+
     def limit(self, budget: Budget) -> None:
         """Goes on within another budget, which the searcher is told of."""
         self.problem = replace(self.problem, budget=budget)

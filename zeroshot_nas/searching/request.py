@@ -124,7 +124,7 @@ def request(
     has_closed_form = is_closed_form or _has_closed_form(ranked_by, start)
     screened = screens and (is_closed_form or (bool(settings.screen) and has_closed_form))
     if screens:
-        settings = settings.counted(screened)
+        settings = settings.counted(screened, space.size())
     _warn_of_depth(ranked_by, budget, space)
     for caveat in caveats(table, space, budget.latency_ms) if table else ():
         warnings.warn(caveat, LatencyWarning, stacklevel=3)

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from itertools import chain
 from time import perf_counter
 from typing import Any
 
@@ -33,7 +34,15 @@ from zeroshot_nas.searchers.front import Objective
 from zeroshot_nas.searching.latency_budget import LatencyBudget
 from zeroshot_nas.searching.leaderboard import Leaderboard
 from zeroshot_nas.searching.proposer import Proposer
-from zeroshot_nas.searching.screening import Island, IslandTask, join_trajectories, merge, screen_island, share_out
+from zeroshot_nas.searching.screening import (
+    Island,
+    IslandTask,
+    join_trajectories,
+    merge,
+    populations,
+    screen_island,
+    share_out,
+)
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import costs_of, limits_text
 from zeroshot_nas.spaces.base import SearchSpace
@@ -116,23 +125,32 @@ class RoundPlan:
             )
         return self.proxy.block_sum_or_error()
 
-    def islands(self) -> list[IslandTask]:
-        """Islands of a round with a screen, numbered on from those before."""
+    @property
+    def legs(self) -> int:
+        """Legs of each island, between which elites travel."""
+        return 1 + (self.settings.exchanges or 0)
+
+    def leg(self, before: Sequence[Sequence[Island]]) -> list[IslandTask]:
+        """What the islands do next, after the legs before; numbered on from those, and from earlier rounds."""
         proxy, settings, islands = self.proxy, self.settings, self.settings.islands
         assert islands is not None, "filled in when the search began"
+        problem, begun = self.problem, populations(before, self.problem)
+        shares = [share_out(share, self.legs)[len(before)] for share in share_out(self.proposals, islands)]
         return [
             IslandTask(
                 self.space,
                 settings.strategy,
                 dict(settings.searcher_options),
                 self.start,
-                replace(self.problem, proposals=share),
+                replace(problem, proposals=share),
                 None if settings.reward else proxy.bound_closed_form_pool(),
                 settings.seed,
-                self.round * islands + index,
+                (self.round * self.legs + len(before)) * islands + index,
                 settings.finalists,
+                self.legs,
+                begun[index] if begun else (),
             )
-            for index, share in enumerate(share_out(self.proposals, islands))
+            for index, share in enumerate(shares)
         ]
 
 
@@ -140,11 +158,11 @@ class SearchSession(RunSession):
     """A search's stores."""
 
     def islands(self) -> dict[int, Island]:
-        """Islands that were finished before."""
+        """Legs of islands that were finished before, by their numbers."""
         return {body["index"]: Island.from_dict(body["island"]) for body in self.journal("island")}
 
     def keep_island(self, index: int, island: Island) -> None:
-        """Notes that an island is finished."""
+        """Notes that an island's leg is finished."""
         self.log("island", {"index": index, "island": island.to_dict()})
 
     def finish(self, result: SearchResult) -> None:
@@ -229,8 +247,7 @@ class Search:
 
     def screen(self, plan: RoundPlan) -> RunState:
         """The closed form guides the search, the proxy ranks the finalists."""
-        tasks = plan.islands()
-        screened = self._islands(tasks)
+        screened, finished = self._islands(plan)
         self.trajectory += join_trajectories(screened, self.counts["proposed"])
         for island in screened:
             self.certificate = island.certificate or self.certificate
@@ -242,10 +259,10 @@ class Search:
             Candidate(
                 architecture, costs_of(architecture, plan.table), self._closed_form(architecture, fitness), fitness
             )
-            for fitness, architecture in merge(screened, self.settings.finalists, tasks[0].problem)
+            for fitness, architecture in merge(screened, self.settings.finalists, plan.problem)
             if architecture not in ranked_before
         ]
-        if any(island.interrupted for island in screened) or len(screened) < len(tasks):
+        if not finished:
             self.board.history += candidates
             return "interrupted"
         return self._rank(candidates)
@@ -317,23 +334,28 @@ class Search:
             return result
         return replace(result, best=max(result.front, key=lambda candidate: candidate.fitness))
 
-    def _islands(self, tasks: Sequence[IslandTask]) -> list[Island]:
-        """The islands, in order; those up to an interruption."""
+    def _islands(self, plan: RoundPlan) -> tuple[list[Island], bool]:
+        """The legs of all islands, in order, and whether all are there; those up to an interruption."""
         kept = self.session.islands()
-        islands = {task.index: kept[task.index] for task in tasks if task.index in kept}
-        missing = [task for task in tasks if task.index not in islands]
-        with self._bar("screening", sum(task.proposals for task in tasks)) as bar:
-            bar.update(sum(task.proposals for task in tasks if task.index in islands))
-            try:
-                for task, island in self._screened(missing, bar):
-                    islands[task.index] = island
-                    if island.interrupted:
-                        break
-                    self.session.keep_island(task.index, island)
-            except KeyboardInterrupt:
-                if not islands:
-                    raise
-        return [islands[index] for index in sorted(islands)]
+        legs: list[list[Island]] = []
+        interrupted = False
+        with self._bar("screening", plan.proposals) as bar:
+            while len(legs) < plan.legs and not interrupted:
+                tasks = plan.leg(legs)
+                done = {task.index: kept[task.index] for task in tasks if task.index in kept}
+                bar.update(sum(task.proposals for task in tasks if task.index in done))
+                try:
+                    for task, island in self._screened([task for task in tasks if task.index not in done], bar):
+                        done[task.index] = island
+                        if interrupted := island.interrupted:
+                            break
+                        self.session.keep_island(task.index, island)
+                except KeyboardInterrupt:
+                    if not done and not legs:
+                        raise
+                    interrupted = True
+                legs.append([done[index] for index in sorted(done)])
+        return list(chain.from_iterable(legs)), not interrupted
 
     def _screened(self, tasks: Sequence[IslandTask], bar: Any) -> Iterator[tuple[IslandTask, Island]]:
         if is_serial(self.executor):  # here the bar can move within an island

@@ -1,6 +1,7 @@
 """The first tier of a search: islands that evolve by the closed form.
 
-Each evolves for itself, so that any number of workers gives the same finalists.
+Each evolves for itself, a leg at a time; between legs the elites of one go to the next. All legs end before any elite
+travels, so that any number of workers gives the same finalists.
 """
 
 from __future__ import annotations
@@ -35,10 +36,13 @@ _REPORT_EVERY = 256
 TRAJECTORY = 400
 """Networks of an island's way that are kept beside its improvements."""
 
+ELITES = 8
+"""Of its best networks those that an island passes on to the next one."""
+
 
 @dataclass(frozen=True)
 class IslandTask:
-    """What one island does; a worker needs nothing else.
+    """What one island does in one leg; a worker needs nothing else.
 
     Attributes:
         problem: What it searches for, with the number of its proposals; its closed form needs no torch, so that a
@@ -46,6 +50,8 @@ class IslandTask:
         closed_form_pool: The closed form of many architectures side by side, where that is faster.
         index: Its number; the first draws what a search without islands would.
         finalists: Networks to keep.
+        legs: Legs that an island has in all.
+        population: What the strategy is told of before it proposes.
     """
 
     space: SearchSpace
@@ -57,6 +63,13 @@ class IslandTask:
     seed: int
     index: int
     finalists: int
+    legs: int = 1
+    population: Ranked = ()
+
+    @property
+    def kept(self) -> int:
+        """Networks that a leg keeps: the finalists, and what it passes on."""
+        return self.finalists if self.legs == 1 else max(self.finalists, ELITES)
 
     @property
     def proposals(self) -> int:
@@ -76,6 +89,7 @@ class Island(NamedTuple):
         interrupted: Whether it was stopped by the keyboard.
         trajectory: Its way: every improvement, and some of the rest.
         certificate: What its strategy proved.
+        members: Its population, where it has another leg.
     """
 
     kept: Ranked
@@ -85,10 +99,11 @@ class Island(NamedTuple):
     interrupted: bool = False
     trajectory: tuple[Screened, ...] = ()
     certificate: Mapping[str, Any] | None = None
+    members: Ranked = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back."""
-        return {**self._asdict(), "kept": [[fitness, each.to_dict()] for fitness, each in self.kept]}
+        return {**self._asdict(), "kept": _to_list(self.kept), "members": _to_list(self.members)}
 
     @classmethod
     def from_dict(cls, data: Any) -> Island:
@@ -98,14 +113,23 @@ class Island(NamedTuple):
             FileFormatError: The data is not an island's.
         """
         try:
-            kept = tuple((float(fitness), Architecture.from_dict(each)) for fitness, each in data["kept"])
             names = ("counts", "failures", "seconds", "interrupted")
             trajectory = tuple(Screened(*point) for point in data.get("trajectory", ()))  # none of earlier releases
-            return cls(kept, *(data[name] for name in names))._replace(
-                trajectory=trajectory, certificate=data.get("certificate")
+            return cls(_from_list(data["kept"]), *(data[name] for name in names))._replace(
+                trajectory=trajectory,
+                certificate=data.get("certificate"),
+                members=_from_list(data.get("members", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"not a valid island: {type(error).__name__}: {error}") from error
+
+
+def _to_list(networks: Ranked) -> list[list[Any]]:
+    return [[fitness, each.to_dict()] for fitness, each in networks]
+
+
+def _from_list(data: Any) -> Ranked:
+    return tuple((float(fitness), Architecture.from_dict(each)) for fitness, each in data)
 
 
 def share_out(proposals: int, islands: int) -> list[int]:
@@ -128,13 +152,15 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
     stream = (task.index,) if task.index else ()
     searcher = task.searcher(task.space, python_rng(task.seed, 0, *stream), task.start, **task.searcher_options)
     proposer = Proposer(searcher, task.problem)
+    costs = task.problem.costs
+    proposer.know([Candidate(network, costs(network), {}, fitness) for fitness, network in task.population])
     kept = _kept(task)
     counts: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     best, seconds, interrupted = -math.inf, 0.0, False
     closed_form, sign = _closed_form(task), task.problem.sign
     trajectory: list[Screened] = []
-    every = math.ceil(task.proposals / TRAJECTORY)
+    every = math.ceil(task.proposals * task.legs / TRAJECTORY)
     reported, next_kept = 0, 0
     try:
         with paused_garbage_collection():
@@ -166,7 +192,8 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
     counts.update({**proposer.counts, "failed": sum(failures.values())})
     times = {**proposer.seconds, "screen": seconds}
     found, way = kept.ranked(), tuple(trajectory)
-    return Island(found, dict(counts), dict(failures), times, interrupted, way, searcher.certificate)
+    members = tuple((each.fitness, each.architecture) for each in searcher.members) if task.legs > 1 else ()
+    return Island(found, dict(counts), dict(failures), times, interrupted, way, searcher.certificate, members)
 
 
 class _Fittest:
@@ -203,7 +230,7 @@ class _Leading:
 
 
 def _kept(task: IslandTask) -> _Fittest | _Leading:
-    return _Leading(task.finalists, task.problem) if task.problem.objectives else _Fittest(task.finalists)
+    return _Leading(task.kept, task.problem) if task.problem.objectives else _Fittest(task.kept)
 
 
 def _closed_form(task: IslandTask) -> Callable[[Architecture], float]:
@@ -236,6 +263,23 @@ class _Ahead:
         if isinstance(value, ZeroShotNASError):
             raise value
         return value
+
+
+def populations(legs: Sequence[Sequence[Island]], problem: Problem) -> list[Ranked]:
+    """What each island begins its next leg with: its members, and after them the elites of the island before it.
+
+    Args:
+        legs: Of each leg so far its islands.
+        problem: What they search for.
+    """
+    if not legs:
+        return []
+    elites = [merge(island, ELITES, problem) for island in zip(*legs, strict=True)]
+    begun = []
+    for index, island in enumerate(legs[-1]):
+        known = {network for _, network in island.members}
+        begun.append((*island.members, *(each for each in elites[index - 1] if each[1] not in known)))
+    return begun
 
 
 def join_trajectories(islands: Sequence[Island], before: int = 0) -> list[Screened]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
@@ -20,8 +21,17 @@ DEFAULT_PROPOSALS = 2_000
 DEFAULT_SCREENED_PROPOSALS = 100_000
 """Networks that a search proposes where a closed form screens them."""
 
-ISLAND_PROPOSALS = 160_000
-"""Proposals of one island unless their number is given."""
+ISLANDS = 4
+"""Islands that exchange elites, of a search by closed form."""
+
+LEAST_ISLAND_PROPOSALS, MOST_ISLAND_PROPOSALS = 10_000, 160_000
+"""Proposals of one island, unless the number of islands is given."""
+
+EXCHANGES = 19
+"""How often islands exchange elites, unless that is given."""
+
+LEG_PROPOSALS = 1_000
+"""Proposals of an island between two exchanges at least, unless their number is given."""
 
 DEFAULT_SEARCHER, DEFAULT_OBJECTIVE_SEARCHER = "regularized_evolution", "nsga2"
 """Strategies of a search for the fittest network, and of one for a front."""
@@ -44,8 +54,13 @@ class SearchSettings:
             itself.
         finalists: Networks that pass the screen: the fittest, or with objectives those that no other is better than,
             thinned to so many where they are crowded.
-        islands: Searches by closed form that share the proposals, each for itself; several workers run several at
-            once. Default: one for each `ISLAND_PROPOSALS`.
+        islands: Searches by closed form that share the proposals; several workers run several at once. Default:
+            one for each `MOST_ISLAND_PROPOSALS`; of a strategy with a population (`zeroshot_nas.Searcher`) at least
+            `ISLANDS`, as far as each has `LEAST_ISLAND_PROPOSALS`. One where the proposals are enough for all networks
+            of the space, or another seed changes nothing.
+        exchanges: How often islands stop, each passes its elites on to the next, and all go on from their best. Default
+            of several islands of a strategy with a population: `EXCHANGES`, as far as `LEG_PROPOSALS` of an island lie
+            between them; else 0.
         seed: Seed of the search and of every score in it: ``score`` with this seed and a history entry's repeats gives
             its value.
         batch_size: Gaussian images a repeat, as in `zeroshot_nas.score`.
@@ -74,6 +89,7 @@ class SearchSettings:
     screen: bool | Literal["closed_form"] | None = True  # the text and None are what older releases took
     finalists: int = 200
     islands: int | None = None
+    exchanges: int | None = None
     seed: int = 0
     batch_size: int | None = None
     repeats: int = 2
@@ -88,6 +104,8 @@ class SearchSettings:
         check_counts(**{name: count for name, count in counts.items() if count is not None})
         if self.proposals is not None and self.islands is not None and self.islands > self.proposals:
             raise ValueError(f"islands must be at most the proposals, {self.proposals:,}, got {self.islands:,}")
+        if self.exchanges is not None:
+            check_counts(0, exchanges=self.exchanges)
         object.__setattr__(self, "screen", bool(self.screen))
         object.__setattr__(self, "objectives", _names_of(self.objectives))
         object.__setattr__(self, "reward", as_reward(self.reward))
@@ -143,13 +161,37 @@ class SearchSettings:
                     f"{', '.join(_NAMES)}; options of {self.searcher_name}: {', '.join(known) or 'none'}"
                 )
 
-    def counted(self, screened: bool) -> SearchSettings:
-        """These with the numbers of proposals and islands filled in."""
+    def counted(self, screened: bool, networks: float = math.inf) -> SearchSettings:
+        """These with the numbers of proposals, islands and exchanges filled in.
+
+        Args:
+            screened: Whether a closed form guides the search.
+            networks: Networks of the space, infinity where depth has no bound.
+
+        Raises:
+            ValueError: Islands are to exchange elites more often than they propose, or have no populations.
+        """
         default = DEFAULT_SCREENED_PROPOSALS if screened else DEFAULT_PROPOSALS
         proposals = self.proposals if self.proposals is not None else default
-        default_islands = max(1, round(proposals / ISLAND_PROPOSALS)) if screened and self.strategy.restarts else 1
-        islands = self.islands if self.islands is not None else default_islands
-        return replace(self, proposals=proposals, islands=islands)
+        islands = self.islands
+        if islands is None:
+            islands = self._default_islands(proposals) if screened and networks > proposals else 1
+        share = proposals // islands
+        exchanges = self.exchanges
+        if exchanges is None:
+            speak = screened and islands > 1 and self.strategy.has_members()
+            exchanges = min(EXCHANGES, max(0, share // LEG_PROPOSALS - 1)) if speak else 0
+        elif exchanges and screened and not self.strategy.has_members():
+            raise ValueError(f"{self.searcher_name} has no population that elites could join: exchanges must be 0")
+        elif exchanges >= share:
+            raise ValueError(f"exchanges must be below the proposals of an island, {share:,}, got {exchanges:,}")
+        return replace(self, proposals=proposals, islands=islands, exchanges=exchanges)
+
+    def _default_islands(self, proposals: int) -> int:
+        if not self.strategy.restarts:
+            return 1
+        speaking = min(ISLANDS, proposals // LEAST_ISLAND_PROPOSALS) if self.strategy.has_members() else 1
+        return max(1, speaking, round(proposals / MOST_ISLAND_PROPOSALS))
 
     def to_dict(self, screened: bool) -> dict[str, Any]:
         """JSON-ready; what a run is filed under, so without the device."""
@@ -163,6 +205,7 @@ class SearchSettings:
             "screen": "closed_form" if screened else None,
             "finalists": self.finalists if screened else None,
             "islands": self.islands if screened else None,
+            **({"exchanges": self.exchanges} if screened and self.exchanges else {}),
             "seed": self.seed,
             "batch_size": self.batch_size,
             "repeats": self.repeats,

@@ -30,7 +30,7 @@ from zeroshot_nas.spaces.base import SearchSpace
 PATIENCE = 10_000
 """Proposals in a row that bring nothing new before `Study.ask` gives what it has."""
 
-_OF_SEARCHES = ("proposals", "screen", "finalists", "islands")
+_OF_SEARCHES = ("proposals", "screen", "finalists", "islands", "exchanges")
 """Settings that a study has no use for: its caller decides how many networks there are."""
 
 
