@@ -164,6 +164,17 @@ def main(name: str, parts: Mapping[str, Callable[[bool], Part]], description: st
     print_table(figures)
 
 
+def read_runs(file: Path) -> list[dict[str, Any]]:
+    """The objects of a file of one JSON object a line; a last line that was cut short is taken off the file, too."""
+    if not file.exists():
+        return []
+    text = file.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        file.write_text(whole, encoding="utf-8")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
 def print_table(figures: Sequence[Figure]) -> None:
     """A Markdown table: what, measured, target."""
     print("| what | measured | runs | target | met |\n|---|---|---|---|---|")

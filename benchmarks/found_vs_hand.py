@@ -25,7 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, Figure, Part, merge, print_table
+from common import RESULTS, Figure, Part, merge, print_table, read_runs
 from scipy.stats import ttest_ind
 
 import zeroshot_nas as zs
@@ -244,17 +244,14 @@ class Task:
 
 
 class Runs:
-    """The file of runs: one JSON object a line, of which a last one that was cut short is left out."""
+    """The file of runs: one JSON object a line."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.done: dict[Task, dict[str, Any]] = {}
         names = [each.name for each in fields(Task)]
-        if file.exists():
-            whole = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-            file.write_text("".join(whole), encoding="utf-8")
-            for line in map(json.loads, whole):
-                self.done[Task(**{name: line[name] for name in names})] = line
+        for line in read_runs(file):
+            self.done[Task(**{name: line[name] for name in names})] = line
 
     def add(self, task: Task, line: dict[str, Any]) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)

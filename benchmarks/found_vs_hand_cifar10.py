@@ -20,11 +20,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, Figure, Part, circumstances, merge, print_table
+from common import RESULTS, Figure, Part, circumstances, merge, print_table, read_runs
 from found_vs_hand import compare, describe, deviation, print_rows, sample
 from vcn_bench import BUDGETS, CLASSES, INPUT, MAX_LAYERS, PROTOCOLS, Images, architecture, filled, train
 
@@ -128,7 +129,7 @@ def tasks(pairs: Sequence[tuple[str, str]], protocol: str) -> Iterator[Task]:
 
 
 class Runs:
-    """The file of runs and VCN-Bench's; a last line that was cut short is left out.
+    """The file of runs, and VCN-Bench's.
 
     Attributes:
         found: PlainNet strings by row, budget, seed and protocol.
@@ -139,13 +140,8 @@ class Runs:
         self.file = file
         self.found: dict[Task, str] = {}
         self.trained: dict[tuple[str, int, str], float] = {}
-        for each in (*others, file):
-            lines = each.read_text(encoding="utf-8").splitlines() if each.exists() else []
-            for line in lines:
-                try:
-                    self._note(json.loads(line))
-                except json.JSONDecodeError:
-                    continue
+        for line in chain.from_iterable(map(read_runs, (*others, file))):
+            self._note(line)
 
     def add(self, line: dict[str, Any]) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)

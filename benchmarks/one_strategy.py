@@ -44,9 +44,10 @@ def run(
     seed: int,
     proposals: int,
     options: dict[str, Any] | None = None,
+    space_options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The best score, what it took, and the way there: evaluations and best score at every improvement."""
-    where, limits, scored_by = get_space(space), Budget(**budget), get_proxy(proxy)
+    where, limits, scored_by = get_space(space, **(space_options or {})), Budget(**budget), get_proxy(proxy)
     counting = Counting(proxy)
     start = process_time()
     strategy = SEARCHERS[searcher](where, python_rng(seed, 0), starting_point(where, limits, None), **(options or {}))

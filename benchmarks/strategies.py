@@ -18,11 +18,11 @@ import os
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, Figure, Part, merge, print_table, run_process
+from common import RESULTS, Figure, Part, merge, print_table, read_runs, run_process
 from nasbench201 import COLUMNS, accuracies
 
 import zeroshot_nas as zs
@@ -62,10 +62,26 @@ class Task:
     seed: int
     proposals: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    space_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(
+            {name: value for name, value in asdict(self).items() if value or name != "space_options"}, sort_keys=True
+        )
+
+
+QUICK = {"max_width": 32}
+"""Options of the space that ``--quick`` searches."""
+
+
+def quick_tasks(proposals: int) -> Iterator[Task]:
+    """One seed in a small space, under the smallest budget."""
+    for task in tasks(1, proposals, CELLS[:1]):
+        if task.space == "nasbench201":
+            yield task
+        elif task.space == SPACES[0] and task.budget == next(iter(BUDGETS.values())):
+            yield replace(task, space_options=QUICK)
 
 
 def tasks(seeds: int, proposals: int, cells: Sequence[int]) -> Iterator[Task]:
@@ -91,18 +107,11 @@ def settings() -> Iterator[tuple[str, str, str]]:
 
 
 class Runs:
-    """The file of runs; a line that was cut short is left out."""
+    """The file of runs."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        self.done: dict[str, dict[str, Any]] = {}
-        for line in lines:
-            try:
-                run = json.loads(line)
-            except ValueError:
-                continue
-            self.done[run["key"]] = run
+        self.done = {run["key"]: run for run in read_runs(file)}
 
     def work(self, wanted: Sequence[Task]) -> None:
         missing = [task for task in wanted if task.key not in self.done]
@@ -200,6 +209,8 @@ def plot(runs: Runs, file: Path) -> None:
     panels = figure.subplots(len(SPACES), len(BUDGETS), squeeze=False)
     for row, space in zip(panels, SPACES, strict=True):
         for axes, budget in zip(row, BUDGETS, strict=True):
+            if not any(runs.of(space, "cet", BUDGETS[budget], searcher) for searcher in STRATEGIES):
+                continue
             limit, said_by = bound(space, "cet", budget, runs)
             for searcher in STRATEGIES:
                 each = runs.of(space, "cet", BUDGETS[budget], searcher)
@@ -249,8 +260,8 @@ def main() -> None:
     out = arguments.out or (None if arguments.quick else RESULTS / "strategies.json")
     runs = Runs(arguments.runs)
     if not arguments.summary:
-        seeds, proposals = (1, 200) if arguments.quick else (arguments.seeds, PROPOSALS)
-        runs.work(list(tasks(seeds, proposals, CELLS[:1] if arguments.quick else CELLS)))
+        seeds, proposals = arguments.seeds, 200 if arguments.quick else PROPOSALS
+        runs.work(list(quick_tasks(proposals) if arguments.quick else tasks(seeds, proposals, CELLS)))
     parts = {"chains": chains(runs)}
     print_rows(parts["chains"])
     if arguments.tables:

@@ -36,7 +36,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import RESULTS, circumstances
+from common import RESULTS, circumstances, read_runs
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch.utils.cpp_extension import load
@@ -581,17 +581,13 @@ class Task:
 
 
 class Runs:
-    """The file of runs: one JSON object a line, of which a last one that was cut short is left out."""
+    """The file of runs: one JSON object a line."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.done: dict[Task, dict[str, Any]] = {}
-        if file.exists():
-            whole = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-            for line in map(json.loads, whole):
-                self.done[Task(line["name"], line["seed"], line["protocol"])] = line
-            if whole != file.read_text(encoding="utf-8").splitlines(keepends=True):
-                file.write_text("".join(whole), encoding="utf-8")
+        for line in read_runs(file):
+            self.done[Task(line["name"], line["seed"], line["protocol"])] = line
 
     def add(self, task: Task, line: dict[str, Any]) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)

@@ -39,6 +39,46 @@ def test_closed_form(tmp_path):
     assert len(results["search_480k"]["details"]["cProfile, 12 by own time"]) == 12
 
 
+def test_strategies_go_on_where_they_were_stopped(tmp_path):
+    runs, out, picture = tmp_path / "runs.jsonl", tmp_path / "results.json", tmp_path / "strategies.png"
+    how = ["--quick", "--runs", runs, "--out", out]
+    printed = run("strategies.py", *how, "--plot", picture)
+    lines = runs.read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    strategies = {"grid", "random", "evolution", "regularized_evolution", "reinforce", "gradient", "exact"}
+    assert {each["searcher"] for each in found if each["proxy"] == "zen"} == strategies
+    assert {each["searcher"] for each in found if each["space"] == "nasbench201"} == strategies - {"gradient", "exact"}
+    assert all(each["way"][-1][1] == each["best"] for each in found)
+    (proof,) = (each for each in found if each["searcher"] == "exact")
+    assert proof["certificate"]["finished"]
+    assert all(each["best"] <= proof["best"] * (1 + 1e-9) for each in found if each["proxy"] == "zen")
+    assert "| resnet | zen | 100k params | exact | 100.00 | exact |" in printed
+    assert picture.stat().st_size > 10_000
+    runs.write_text("\n".join([*lines[:-2], lines[-2][:40]]))  # two lines are lost, one of them cut short
+    run("strategies.py", *how)
+    again = [json.loads(line) for line in runs.read_text().splitlines()]
+    assert [each["key"] for each in again] == [each["key"] for each in found]
+    assert len(json.loads(out.read_text())["chains"]["details"]["medians"]) == 13
+
+
+def test_found_vs_hand_on_cifar10_takes_the_trainings_of_vcn_bench(tmp_path):
+    runs, out = tmp_path / "runs.jsonl", tmp_path / "results.json"
+    made = "SuperConvK3BNRELU(3,16,1,1)SuperResK3K3(16,16,2,16,1)SuperResK3K3(16,32,2,32,1)"
+    where = {"budget": "A", "protocol": "short"}
+    by_hand = (
+        "SuperConvK3BNRELU(3,17,1,1)SuperResK3K3(17,17,2,17,1)SuperResK3K3(17,34,2,34,1)SuperResK3K3(34,69,2,69,1)"
+    )
+    found = [{"row": "ceres", "seed": seed, "architecture": made.replace("32", f"3{seed}")} for seed in (1, 2)]
+    trained = [{**each, "training_seed": 0, "test_accuracy": 0.7 + each["seed"] / 100} for each in found]
+    rows = [*found, *trained, {"row": "resnet8-222", "seed": 0, "architecture": by_hand}]
+    runs.write_text("".join(json.dumps({**where, **each}) + "\n" for each in rows))
+    printed = run("found_vs_hand_cifar10.py", "--summary", "--only", "A", "--runs", runs, "--out", out)
+    accuracy = {name: about["mean"] for name, about in json.loads(out.read_text())["A"]["details"]["rows"].items()}
+    assert accuracy["ceres"] == pytest.approx(71.5)
+    assert 70 < accuracy["resnet8-222"] < 80, "trained by VCN-Bench, whose file of runs is shipped"
+    assert "ceres - resnet8-222: " in printed
+
+
 def test_startup(tmp_path):
     out = tmp_path / "results.json"
     printed = run("startup.py", "--quick", "--out", out)
