@@ -25,6 +25,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import RESULTS, circumstances, rounded
@@ -92,22 +93,29 @@ def capacity(networks: Networks) -> Floats:
     return -np.log1p(needed / networks.total(networks.columns.directions))
 
 
-def trainable(networks: Networks, law: float | str = 0.25, relative: bool = True) -> Floats:
-    """Minus the depths beyond what the steps train, which grows by a power of them or by their logarithm."""
-    share = networks.steps / 64_000
-    limit = 20 + math.log(share) / math.log(math.pi / (math.pi - 1)) if law == "log" else 20 * share ** float(law)
-    return -np.maximum(0, networks.depths - limit).sum(0) / (limit if relative else 20)
+def beyond(networks: Networks, power: float = 0.25) -> Floats:
+    """Minus the depths beyond what the steps train, which grows by a power of them; of the form before."""
+    limit = 20 * (networks.steps / 64_000) ** power
+    return -np.maximum(0, networks.depths - limit).sum(0) / limit
 
 
-def ceres(networks: Networks, *, power: float = 0.5, head: bool = True, k: float = 2, h: float = 1, m: float = 1,
-          law: float | str = 0.25, relative: bool = True) -> Floats:  # fmt: skip
+def narrowness(networks: Networks, width: str = "in_channels") -> Floats:
+    """Mean of 1 over the width of a network's convolutions; without those that read the image, or of all."""
+    columns = networks.columns
+    inner = np.ones_like(columns.is_stem) if width == "out_channels" else (columns.is_stem == 0).astype(float)
+    return networks.total(inner / getattr(columns, width)) / np.maximum(networks.total(inner), 1)
+
+
+def trainable(networks: Networks, power: float = 0.5, start: float = 64_000, width: str = "in_channels") -> Floats:
+    """Minus the logarithm of 1 + depth over width, against the steps there are to make up for it."""
+    ratio = np.maximum(networks.depths.sum(0) / 2, 0) * narrowness(networks, width)
+    return -np.log1p((start / networks.steps) ** power * ratio)
+
+
+def ceres(networks: Networks, *, uses: float = 0.5, head: bool = True, k: float = 2, d: float = 2, m: float = 1,
+          **law: Any) -> Floats:  # fmt: skip
     """CERES, and with other arguments the forms around it."""
-    return (
-        logs(networks, power, head)
-        + m * layers(networks)
-        + k * capacity(networks)
-        + h * trainable(networks, law, relative)
-    )
+    return logs(networks, uses, head) + m * layers(networks) + k * capacity(networks) + d * trainable(networks, **law)
 
 
 def cet(networks: Networks) -> Floats:
@@ -127,16 +135,23 @@ FORMS: dict[str, Form] = {
     "flops": lambda networks: networks.flops,
     "layers": lambda networks: networks.layers,
     "ceres, classifier not a resolution": lambda networks: ceres(networks, head=False),
-    "ceres, uses added up, not amplitudes": lambda networks: ceres(networks, power=1),
+    "ceres, uses added up, not amplitudes": lambda networks: ceres(networks, uses=1),
     "ceres, capacity once": lambda networks: ceres(networks, k=1),
     "ceres, capacity three times": lambda networks: ceres(networks, k=3),
     "ceres, no capacity": lambda networks: ceres(networks, k=0),
     "ceres, no layers": lambda networks: ceres(networks, m=0),
     "ceres, layers twice": lambda networks: ceres(networks, m=2),
-    "ceres, depth not charged": lambda networks: ceres(networks, h=0),
-    "ceres, depth twice": lambda networks: ceres(networks, h=2),
-    "ceres, depth by the logarithm of steps": lambda networks: ceres(networks, law="log"),
-    "ceres, depth over 20": lambda networks: ceres(networks, relative=False),
+    "ceres, depth not charged": lambda networks: ceres(networks, d=0),
+    "ceres, depth over width once": lambda networks: ceres(networks, d=1),
+    "ceres, depth over width three times": lambda networks: ceres(networks, d=3),
+    "ceres, by the fourth root of steps": lambda networks: ceres(networks, power=0.25),
+    "ceres, by steps": lambda networks: ceres(networks, power=1),
+    "ceres, against 16,000 steps": lambda networks: ceres(networks, start=16_000),
+    "ceres, against 256,000 steps": lambda networks: ceres(networks, start=256_000),
+    "ceres, whatever the steps": lambda networks: ceres(networks, power=0),
+    "ceres, of output channels": lambda networks: ceres(networks, width="out_channels"),
+    "the form before: depth beyond a limit": lambda networks: ceres(networks, d=0) + beyond(networks),
+    "both": lambda networks: ceres(networks) + beyond(networks),
 }
 
 

@@ -19,9 +19,12 @@ latter alone where the convolution is depthwise. So for the N convolutions of a 
   behind a projection, and behind a unit's ReLU at most 0.341 (1 + 1). So where each block type has at least d such
   layers for each of its convolutions, :math:`D_f \ge d N - 1`, and what D_f takes off is known for N. D_b takes off 0
   at least.
+- The mean of 1 / c over N - 1 convolutions that read c channels is at least (N - 1) / P, since means compare and each
+  has c weights or more, and at least 1 over the widest.
 
-The bound is the maximum of what this leaves over N. It is looked for as far as more convolutions can add more than
-their depth costs: each logarithm grows by at most 1/N, since what it is of is concave in N and 0 at 0.
+The bound is the maximum of what this leaves over N. It is looked for as far as the budget goes, or, of CET, as more
+convolutions can add more than their depth costs: each logarithm grows by at most 1/N, since what it is of is concave in
+N and 0 at 0.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zeroshot_nas.blocks.base import ResidualBlock
-from zeroshot_nas.closed_form.ceres import BITS_PER_WEIGHT, DEPTH_POWER
+from zeroshot_nas.closed_form.ceres import BITS_PER_WEIGHT
 from zeroshot_nas.closed_form.cet.chain import Fork, Steps, sub_layer
 from zeroshot_nas.closed_form.cet.propagation import LINEAR_SHARE
 from zeroshot_nas.closed_form.cet.terms import LINEAR_LOSS, PLAIN_DEPTH
@@ -39,6 +42,9 @@ from zeroshot_nas.closed_form.training_length import IMAGES, STEPS
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.spaces.base import SearchSpace
 from zeroshot_nas.spaces.chain import ChainSpace
+
+_STEP = 1.02
+"""Numbers of convolutions that are within this factor of each other are bounded together."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Sizes:
         weights: Weights of all.
         outputs: Outputs of all.
         outputs_each: Outputs of one.
+        widest: Channels that one reads.
         resolutions: How many different ones.
     """
 
@@ -63,6 +70,7 @@ class Sizes:
     weights: float
     outputs: float
     outputs_each: float
+    widest: float
     resolutions: int
 
 
@@ -93,16 +101,30 @@ def ceres_bound(space: SearchSpace, budget: Budget, *, images: int = IMAGES, ste
     if sizes is None:
         return None
     classes = max(space.num_classes, 2)
-    depth = PLAIN_DEPTH * (steps / STEPS) ** DEPTH_POWER
     labels = 2 * math.log1p(images * math.log2(classes) / BITS_PER_WEIGHT / sizes.weights)
-    best = -math.inf
-    for count in range(1, _most(sizes, 3, depth) + 1):
+    most = min(sizes.convolutions, sizes.uses, sizes.outputs)  # each has one
+    if math.isinf(most):
+        return None
+
+    def gained(count: int) -> float:
+        """What so many convolutions add at most; more of them no less."""
         uses, outputs = _of(count, sizes)
         width = max(
             (2 * math.log(classes) + n * math.log(count * uses / n**2)) / (n + 1)
             for n in range(1, sizes.resolutions + 1)
         )
-        best = max(best, width + math.log(0.5 + math.sqrt(count * outputs)) - _beyond(count, sizes, depth))
+        return width + math.log(0.5 + math.sqrt(count * outputs))
+
+    def lost(count: int) -> float:
+        """What depth over width takes off at least."""
+        narrowness = max(1 / sizes.widest, (count - 1) / sizes.weights)
+        return 2 * math.log1p(math.sqrt(STEPS / steps) * max(0.0, sizes.depth * count - 1) / 2 * narrowness)
+
+    best, count = -math.inf, 1
+    while count <= most:
+        following = max(count + 1, math.floor(count * _STEP))
+        best = max(best, gained(min(following - 1, int(most))) - lost(count))
+        count = following
     return best - labels
 
 
@@ -135,6 +157,7 @@ def sizes_of(space: SearchSpace, budget: Budget) -> Sizes | None:
         weights=weights,
         outputs=min(limits.get("activations", math.inf), uses / least),
         outputs_each=float(outputs_each),
+        widest=outputs_each / positions,
         resolutions=resolutions,
     )
 

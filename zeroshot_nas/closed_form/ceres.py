@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.closed_form.cet.chain import Chain, propagate_chain
 from zeroshot_nas.closed_form.cet.score import cet_terms, passed
-from zeroshot_nas.closed_form.cet.terms import PLAIN_DEPTH, CetTerms
+from zeroshot_nas.closed_form.cet.terms import OF_CERES, CetTerms
 from zeroshot_nas.closed_form.training_length import IMAGES, STEPS
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.garbage import paused_garbage_collection
@@ -18,15 +18,12 @@ from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 BITS_PER_WEIGHT = 2
 """Bits that a trained weight can hold (Allen-Zhu and Li, arXiv:2404.05405)."""
 
-DEPTH_POWER = 0.25
-"""How the depth that trains grows with the number of steps; chosen, see ``docs/ceres.md``."""
-
 
 def ceres(architecture: Architecture, *, images: int = IMAGES, steps: int = STEPS) -> ScoreValue:
     r"""Capacity and expressivity by resolution, in closed form; higher is better. A score of this project's own.
 
     .. math:: \frac{2 \log K + \sum_r R_r}{n + 1} + \log(\tfrac12 + Z) - 2 \log(1 + B/A)
-        - \frac{(D_f - D)_+ + (D_b - D)_+}{D}
+        - 2 \log\left(1 + \sqrt{T_0/T}\, \rho\right)
 
     For a convolution with n weights, of which a are effective (independent inputs times independent outputs, without
     what a larger parallel one repeats), and an output of L^2 positions, through which f independent channels get:
@@ -36,8 +33,11 @@ def ceres(architecture: Architecture, *, images: int = IMAGES, steps: int = STEP
     - :math:`Z = \sum L \sqrt{f a / n}`, layers, as far as their weights and channels are independent: expressivity;
     - :math:`A = \sum a` against :math:`B = \tfrac12 N \log_2 K` for N images of K classes: how many weights of two
       bits hold all labels. More are of little use, fewer are the limit;
-    - D_f and D_b, as in `zeroshot_nas.closed_form.cet.score.cet`: how many layers of a plain chain lose as much linear
-      signal, and let the gradient grow as much, against the depth :math:`D = 20 (T / 64000)^{1/4}` that T steps train.
+    - :math:`\rho = \tfrac12 (D_f + D_b) \overline{1/c}`, depth over width: D_f and D_b as in
+      `zeroshot_nas.closed_form.cet.score.cet`, how many layers of a plain chain lose as much linear signal, and let the
+      gradient grow as much; :math:`\overline{1/c}`, the mean of 1 over the input channels of all convolutions behind
+      the image. What one draw of weights makes of signals and gradients varies with this ratio (Hanin and Rolnick,
+      arXiv:1803.01719), and T training steps against :math:`T_0 = 64000` have to make up for it.
 
     Sums run over the convolutions that an input path reaches and a gradient leaves. ``docs/ceres.md`` tells where the
     terms come from, what was chosen on which data, and where it fails.
@@ -48,7 +48,8 @@ def ceres(architecture: Architecture, *, images: int = IMAGES, steps: int = STEP
         steps: Training steps T.
 
     Returns:
-        The score, with A, R (the sum over resolutions), their number, Z, D_f and D_b as its ``.details``.
+        The score, with A, R (the sum over resolutions), their number, Z, the narrowness (mean of 1/c), D_f and D_b as
+        its ``.details``.
 
     Raises:
         UndefinedScoreError: No path leads from the input to the output, or an operation has no rule.
@@ -95,12 +96,11 @@ def score_of(terms: Chain | CetTerms, num_classes: int, images: int, steps: int)
     if isinstance(terms, Chain):
         sums, depths = terms.effective_sums(), (terms.depth_forward, terms.depth_backward)
     else:
-        sums, depths = (terms.A, terms.R, terms.resolutions, terms.Z), (terms.D_f, terms.D_b)
-    weights, logs, resolutions, layers = sums
+        sums, depths = (terms.A, terms.R, terms.resolutions, terms.Z, terms.narrowness), (terms.D_f, terms.D_b)
+    weights, logs, resolutions, layers, narrowness = sums
     classes = max(num_classes, 2)
     width = (2 * math.log(classes) + logs) / (resolutions + 1)
     needed = images * math.log2(classes) / BITS_PER_WEIGHT
-    limit = PLAIN_DEPTH * (steps / STEPS) ** DEPTH_POWER
-    beyond = sum([max(0.0, depth - limit) for depth in depths]) / limit
-    value = width + math.log(0.5 + layers) - 2 * math.log1p(needed / weights) - beyond
-    return ScoreValue(value, dict(zip(("A", "R", "resolutions", "Z", "D_f", "D_b"), (*sums, *depths), strict=True)))
+    ratio = math.sqrt(STEPS / steps) * max(0.0, sum(depths) / 2) * narrowness
+    value = width + math.log(0.5 + layers) - 2 * math.log1p(needed / weights) - 2 * math.log1p(ratio)
+    return ScoreValue(value, dict(zip((*OF_CERES, "D_f", "D_b"), (*sums, *depths), strict=True)))

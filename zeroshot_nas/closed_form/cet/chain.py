@@ -239,9 +239,10 @@ class Chain(NamedTuple):
         (u, h_u), (s, h_s) = sum_and_entropy(uses.values()), sum_and_entropy(transmissions.values())
         return score_u(u, h_u, s, h_s, self.depth_forward, self.depth_backward)
 
-    def effective_sums(self) -> tuple[float, float, float, float]:
-        """A, R, resolutions and Z of `CetTerms`."""
+    def effective_sums(self) -> tuple[float, float, float, float, float]:
+        """A, R, resolutions, Z and the narrowness of `CetTerms`."""
         by_resolution, directions, layers = dict[int, float](), 0.0, 0.0
+        narrow, inner = 0.0, 0
         for block, x, y in zip(self.back, self.entering, self.arriving, strict=True):
             for positions, rows in block.runs:
                 total = 0.0
@@ -252,9 +253,13 @@ class Chain(NamedTuple):
                     directions += used / positions
                     total += math.sqrt(used)
                     layers += math.sqrt(through * used / (conv.out_channels * conv.fan_in * positions))
+                    narrow += 1 / conv.in_channels
+                    inner += 1
                 by_resolution[positions] = by_resolution.get(positions, 0.0) + total
         logs = [math.log(total) for total in by_resolution.values()]
-        return directions, 2 * sum(logs), len(logs), layers
+        stem = [conv for conv in self.blocks[0].sub_layers[0].convolutions if conv.reads_entering]
+        narrow, inner = narrow - sum(1 / conv.in_channels for conv in stem), inner - len(stem)
+        return directions, 2 * sum(logs), len(logs), layers, narrow / max(inner, 1)
 
     def value(self, variant: Variant = "u") -> ScoreValue:
         """The score, with the terms as its details.

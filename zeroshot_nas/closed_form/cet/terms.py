@@ -28,7 +28,7 @@ LINEAR_LOSS = -math.log(LINEAR_SHARE)
 GRADIENT_GAIN = math.log(math.pi / (math.pi - 1))
 """Gain a layer of a plain chain, in the logarithm of the gradient's energy."""
 
-OF_CERES = ("A", "R", "resolutions", "Z")
+OF_CERES = ("A", "R", "resolutions", "Z", "narrowness")
 """Terms of `zeroshot_nas.closed_form.ceres.ceres` alone."""
 
 _NO_CONVOLUTION = "no convolution lies on a path from the input to the output"
@@ -145,6 +145,7 @@ class CetTerms:
         R: Sum over resolutions of 2 log of the sum of L sqrt(a), of convolutions with sides L and a effective weights.
         resolutions: Number of resolutions.
         Z: Sum of L sqrt(f a / n): f is how many independent channels get through, n the number of weights.
+        narrowness: Mean of 1 over the input channels, of all but those that read the image.
     """
 
     U: float
@@ -163,6 +164,7 @@ class CetTerms:
     R: float
     resolutions: float
     Z: float
+    narrowness: float
 
     @classmethod
     def of(cls, columns: ConvColumns, depth_forward: float, depth_backward: float) -> CetTerms:
@@ -246,6 +248,7 @@ def network_terms(
         "A": _totals(nets, columns.directions, size),
         **_logs(nets, np.sqrt(columns.directions * columns.positions), columns.positions, size),
         "Z": _totals(nets, np.sqrt(columns.positions * columns.throughput * columns.efficiency), size),
+        "narrowness": _totals(nets, inner / columns.in_channels, size) / np.maximum(_totals(nets, inner, size), 1),
     }
     counts = np.bincount(nets, minlength=size).tolist()
     rows = zip(*(column.tolist() for column in terms.values()), strict=True)
