@@ -9,7 +9,8 @@ are worked out once and kept in ``--cache``. Each form that is tried is a line o
 ``benchmarks/results/ceres_tried.jsonl``: name and Kendall's taus. ``T`` is over all networks, ``F`` and ``P`` within
 bins of FLOPs and params, ``=`` among networks of exactly the same params; ``vcn`` by the short protocol.
 
-`DEVELOPMENT` are the networks of VCN-Bench that forms may be chosen on. The others are for one look at the end.
+`DEVELOPMENT` are the networks of VCN-Bench that forms were chosen on: ``vcn``. The others, ``vcn A``, ``vcn B`` and
+``vcn C``, were trained after the form was frozen, and judge it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS, circumstances, rounded
+from common import RESULTS, circumstances, read_runs, rounded
 from numpy.typing import NDArray
 
 import zeroshot_nas as zs
@@ -94,7 +95,7 @@ def capacity(networks: Networks) -> Floats:
 
 
 def beyond(networks: Networks, power: float = 0.25) -> Floats:
-    """Minus the depths beyond what the steps train, which grows by a power of them; of the form before."""
+    """Minus the depths beyond what the steps train, which grows by a power of them."""
     limit = 20 * (networks.steps / 64_000) ** power
     return -np.maximum(0, networks.depths - limit).sum(0) / limit
 
@@ -106,16 +107,17 @@ def narrowness(networks: Networks, width: str = "in_channels") -> Floats:
     return networks.total(inner / getattr(columns, width)) / np.maximum(networks.total(inner), 1)
 
 
-def trainable(networks: Networks, power: float = 0.5, start: float = 64_000, width: str = "in_channels") -> Floats:
+def slender(networks: Networks, power: float = 0.5, start: float = 64_000, width: str = "in_channels") -> Floats:
     """Minus the logarithm of 1 + depth over width, against the steps there are to make up for it."""
     ratio = np.maximum(networks.depths.sum(0) / 2, 0) * narrowness(networks, width)
     return -np.log1p((start / networks.steps) ** power * ratio)
 
 
-def ceres(networks: Networks, *, uses: float = 0.5, head: bool = True, k: float = 2, d: float = 2, m: float = 1,
-          **law: Any) -> Floats:  # fmt: skip
+def ceres(networks: Networks, *, uses: float = 0.5, head: bool = True, k: float = 2, d: float = 1, h: float = 1,
+          m: float = 1, limit: float = 0.25, **law: Any) -> Floats:  # fmt: skip
     """CERES, and with other arguments the forms around it."""
-    return logs(networks, uses, head) + m * layers(networks) + k * capacity(networks) + d * trainable(networks, **law)
+    charged = d * slender(networks, **law) + h * beyond(networks, limit)
+    return logs(networks, uses, head) + m * layers(networks) + k * capacity(networks) + charged
 
 
 def cet(networks: Networks) -> Floats:
@@ -141,17 +143,18 @@ FORMS: dict[str, Form] = {
     "ceres, no capacity": lambda networks: ceres(networks, k=0),
     "ceres, no layers": lambda networks: ceres(networks, m=0),
     "ceres, layers twice": lambda networks: ceres(networks, m=2),
-    "ceres, depth not charged": lambda networks: ceres(networks, d=0),
-    "ceres, depth over width once": lambda networks: ceres(networks, d=1),
-    "ceres, depth over width three times": lambda networks: ceres(networks, d=3),
+    "ceres, depth over width not charged": lambda networks: ceres(networks, d=0),
+    "ceres, depth over width twice": lambda networks: ceres(networks, d=2),
+    "ceres, depth beyond a limit not charged": lambda networks: ceres(networks, h=0),
+    "ceres, depth beyond a limit twice": lambda networks: ceres(networks, h=2),
+    "ceres, the limit by the square root of steps": lambda networks: ceres(networks, limit=0.5),
+    "ceres, depth over width twice in place of a limit": lambda networks: ceres(networks, d=2, h=0),
     "ceres, by the fourth root of steps": lambda networks: ceres(networks, power=0.25),
     "ceres, by steps": lambda networks: ceres(networks, power=1),
     "ceres, against 16,000 steps": lambda networks: ceres(networks, start=16_000),
     "ceres, against 256,000 steps": lambda networks: ceres(networks, start=256_000),
     "ceres, whatever the steps": lambda networks: ceres(networks, power=0),
     "ceres, of output channels": lambda networks: ceres(networks, width="out_channels"),
-    "the form before: depth beyond a limit": lambda networks: ceres(networks, d=0) + beyond(networks),
-    "both": lambda networks: ceres(networks) + beyond(networks),
 }
 
 
@@ -213,11 +216,11 @@ def transnas(folder: Path, kind: str) -> Table:
     return networks, [[row.get(task, math.nan) for task in TASKS] for row in results.values()]
 
 
-def vcn(_: Path) -> Table:
-    """Networks of budget A that were trained by the short protocol and may be looked at."""
+def vcn(_: Path, budget: str = "A", held_out: bool = False) -> Table:
+    """Networks of a budget that were trained by the short protocol: those of `DEVELOPMENT`, or the others."""
     runs: dict[str, list[float]] = defaultdict(list)
-    for line in map(json.loads, (RESULTS / "vcn_bench.jsonl").read_text(encoding="utf-8").splitlines()):
-        if line["protocol"] == "short" and line["budget"] == "A" and line["name"] in DEVELOPMENT:
+    for line in read_runs(RESULTS / "vcn_bench.jsonl"):
+        if line["protocol"] == "short" and line["budget"] == budget and (line["name"] not in DEVELOPMENT) == held_out:
             runs[line["architecture"]].append(100 * line["test_accuracy"])
     networks = [zs.Architecture.from_string(text, (3, 32, 32), 10) for text in runs]
     return networks, [[statistics.mean(values)] for values in runs.values()]
@@ -241,7 +244,12 @@ SEEN = {
 """Networks that were trained, and whose accuracy was known, when the split was made."""
 
 with (Path(__file__).with_name("vcn_plan.csv")).open(encoding="utf-8", newline="") as _stream:
-    DEVELOPMENT = development([row["name"] for row in csv.DictReader(_stream) if row["budget"] == "A"])
+    DEVELOPMENT = development([row["name"] for row in csv.DictReader(_stream) if row["budget"] == "A"]) | {
+        *("A-cet-basic-1", "A-cet-fine-0", "A-random-basic-08", "A-random-fine-04", "A-random-fine-07"),
+        *(f"A-random-free-{number:02}" for number in (5, 8, 9, 10, 11, 12)),
+        *("A-random-mobilenet-02", "A-random-mobilenet-04"),
+    }
+    """That half, and what of the other was trained when today's form was chosen, on 30 November, with all of these."""
 
 TABLES: dict[str, tuple[Callable[[Path], Table], int, int]] = {
     "nb201": (nasbench201, 50_000, 39_000),
@@ -252,6 +260,9 @@ TABLES: dict[str, tuple[Callable[[Path], Table], int, int]] = {
     "micro": (lambda folder: transnas(folder, "micro"), 120_000, 15_600),
     "trans": (lambda folder: transnas(folder, "macro"), 120_000, 15_600),
     "vcn": (vcn, 20_000, 3_750),
+    "vcn A": (lambda folder: vcn(folder, held_out=True), 20_000, 3_750),
+    "vcn B": (lambda folder: vcn(folder, "B", held_out=True), 20_000, 3_750),
+    "vcn C": (lambda folder: vcn(folder, "C", held_out=True), 20_000, 3_750),
 }
 """By name: networks with accuracies, training images, and training steps as the papers have them, roughly."""
 
@@ -281,13 +292,21 @@ def numbers_of(networks: Sequence[zs.Architecture], accuracy: Sequence[Sequence[
     }
 
 
-def read(name: str, folder: Path, cache: Path) -> Networks:
+FEW = 10
+"""Networks below which nothing can be said of a table."""
+
+
+def read(name: str, folder: Path, cache: Path) -> Networks | None:
+    """A table's networks; None of one that has too few yet."""
     make, images, steps = TABLES[name]
     file = cache / f"{name}.npz"
-    if name == "vcn" or not file.exists():
+    if name.startswith("vcn") or not file.exists():
         print(f"{name}: works out the convolutions", file=sys.stderr)
         cache.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(file, **numbers_of(*make(folder)))
+        networks, accuracy = make(folder)
+        if len(networks) < FEW:
+            return None
+        np.savez_compressed(file, **numbers_of(networks, accuracy))
     with np.load(file) as numbers:
         return Networks(dict(numbers), images, steps)
 
@@ -333,15 +352,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="VCN-Bench alone, which needs no tables; writes nothing")
     parser.add_argument("--out", type=Path, help="default benchmarks/results/ceres.json")
     given = parser.parse_args()
-    tables = {name: read(name, given.tables, given.cache) for name in (["vcn"] if given.quick else given.only)}
+    found = {name: read(name, given.tables, given.cache) for name in (["vcn"] if given.quick else given.only)}
+    tables = {name: networks for name, networks in found.items() if networks is not None}
     results = {
         title: {key: value for name, each in tables.items() for key, value in taus(name, each, form).items()}
         for title, form in FORMS.items()
     }
     names = list(results["ceres"])
     print("| tau | " + " | ".join(names) + " |\n|---" * (1) + "|---:" * len(names) + "|")
-    for title, found in results.items():
-        print(f"| {title} | " + " | ".join(f"{found[name]:.3f}" for name in names) + " |")
+    for title, values in results.items():
+        print(f"| {title} | " + " | ".join(f"{values[name]:.3f}" for name in names) + " |")
     if given.quick:
         return
     about = {"networks": {name: each.size for name, each in tables.items()}, **circumstances()}

@@ -22,9 +22,8 @@ latter alone where the convolution is depthwise. So for the N convolutions of a 
 - The mean of 1 / c over N - 1 convolutions that read c channels is at least (N - 1) / P, since means compare and each
   has c weights or more, and at least 1 over the widest.
 
-The bound is the maximum of what this leaves over N. It is looked for as far as the budget goes, or, of CET, as more
-convolutions can add more than their depth costs: each logarithm grows by at most 1/N, since what it is of is concave in
-N and 0 at 0.
+The bound is the maximum of what this leaves over N. It is looked for as far as more convolutions can add more than
+their depth costs: each logarithm grows by at most 1/N, since what it is of is concave in N and 0 at 0.
 """
 
 from __future__ import annotations
@@ -34,17 +33,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from zeroshot_nas.blocks.base import ResidualBlock
-from zeroshot_nas.closed_form.ceres import BITS_PER_WEIGHT
+from zeroshot_nas.closed_form.ceres import BITS_PER_WEIGHT, DEPTH_POWER
 from zeroshot_nas.closed_form.cet.chain import Fork, Steps, sub_layer
 from zeroshot_nas.closed_form.cet.propagation import LINEAR_SHARE
 from zeroshot_nas.closed_form.cet.terms import LINEAR_LOSS, PLAIN_DEPTH
-from zeroshot_nas.closed_form.training_length import IMAGES, STEPS
+from zeroshot_nas.closed_form.training_length import IMAGES, LONG_STEPS, STEPS
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.spaces.base import SearchSpace
 from zeroshot_nas.spaces.chain import ChainSpace
-
-_STEP = 1.02
-"""Numbers of convolutions that are within this factor of each other are bounded together."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Sizes:
         weights: Weights of all.
         outputs: Outputs of all.
         outputs_each: Outputs of one.
-        widest: Channels that one reads.
+        widest: Channels that one reads at most.
         resolutions: How many different ones.
     """
 
@@ -101,30 +97,19 @@ def ceres_bound(space: SearchSpace, budget: Budget, *, images: int = IMAGES, ste
     if sizes is None:
         return None
     classes = max(space.num_classes, 2)
+    depth = PLAIN_DEPTH * (steps / LONG_STEPS) ** DEPTH_POWER
     labels = 2 * math.log1p(images * math.log2(classes) / BITS_PER_WEIGHT / sizes.weights)
-    most = min(sizes.convolutions, sizes.uses, sizes.outputs)  # each has one
-    if math.isinf(most):
-        return None
-
-    def gained(count: int) -> float:
-        """What so many convolutions add at most; more of them no less."""
+    best = -math.inf
+    for count in range(1, _most(sizes, 3, depth) + 1):
         uses, outputs = _of(count, sizes)
         width = max(
             (2 * math.log(classes) + n * math.log(count * uses / n**2)) / (n + 1)
             for n in range(1, sizes.resolutions + 1)
         )
-        return width + math.log(0.5 + math.sqrt(count * outputs))
-
-    def lost(count: int) -> float:
-        """What depth over width takes off at least."""
         narrowness = max(1 / sizes.widest, (count - 1) / sizes.weights)
-        return 2 * math.log1p(math.sqrt(STEPS / steps) * max(0.0, sizes.depth * count - 1) / 2 * narrowness)
-
-    best, count = -math.inf, 1
-    while count <= most:
-        following = max(count + 1, math.floor(count * _STEP))
-        best = max(best, gained(min(following - 1, int(most))) - lost(count))
-        count = following
+        ratio = math.sqrt(LONG_STEPS / steps) * max(0.0, sizes.depth * count - 1) / 2 * narrowness
+        lost = math.log1p(ratio) + _beyond(count, sizes, depth)
+        best = max(best, width + math.log(0.5 + math.sqrt(count * outputs)) - lost)
     return best - labels
 
 

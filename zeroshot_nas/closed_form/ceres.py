@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.closed_form.cet.chain import Chain, propagate_chain
 from zeroshot_nas.closed_form.cet.score import cet_terms, passed
-from zeroshot_nas.closed_form.cet.terms import OF_CERES, CetTerms
-from zeroshot_nas.closed_form.training_length import IMAGES, STEPS
+from zeroshot_nas.closed_form.cet.terms import OF_CERES, PLAIN_DEPTH, CetTerms
+from zeroshot_nas.closed_form.training_length import IMAGES, LONG_STEPS, STEPS
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.score import ScoreValue
@@ -18,12 +18,15 @@ from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 BITS_PER_WEIGHT = 2
 """Bits that a trained weight can hold (Allen-Zhu and Li, arXiv:2404.05405)."""
 
+DEPTH_POWER = 0.25
+"""How the depth that trains grows with the number of steps; chosen, see ``docs/ceres.md``."""
+
 
 def ceres(architecture: Architecture, *, images: int = IMAGES, steps: int = STEPS) -> ScoreValue:
     r"""Capacity and expressivity by resolution, in closed form; higher is better. A score of this project's own.
 
     .. math:: \frac{2 \log K + \sum_r R_r}{n + 1} + \log(\tfrac12 + Z) - 2 \log(1 + B/A)
-        - 2 \log\left(1 + \sqrt{T_0/T}\, \rho\right)
+        - \log\left(1 + \sqrt{T_0/T}\, \rho\right) - \frac{(D_f - D)_+ + (D_b - D)_+}{D}
 
     For a convolution with n weights, of which a are effective (independent inputs times independent outputs, without
     what a larger parallel one repeats), and an output of L^2 positions, through which f independent channels get:
@@ -37,7 +40,8 @@ def ceres(architecture: Architecture, *, images: int = IMAGES, steps: int = STEP
       `zeroshot_nas.closed_form.cet.score.cet`, how many layers of a plain chain lose as much linear signal, and let the
       gradient grow as much; :math:`\overline{1/c}`, the mean of 1 over the input channels of all convolutions behind
       the image. What one draw of weights makes of signals and gradients varies with this ratio (Hanin and Rolnick,
-      arXiv:1803.01719), and T training steps against :math:`T_0 = 64000` have to make up for it.
+      arXiv:1803.01719), and T training steps against :math:`T_0 = 64000` have to make up for it;
+    - D_f and D_b against the depth :math:`D = 20 (T / T_0)^{1/4}` that T steps train.
 
     Sums run over the convolutions that an input path reaches and a gradient leaves. ``docs/ceres.md`` tells where the
     terms come from, what was chosen on which data, and where it fails.
@@ -101,6 +105,8 @@ def score_of(terms: Chain | CetTerms, num_classes: int, images: int, steps: int)
     classes = max(num_classes, 2)
     width = (2 * math.log(classes) + logs) / (resolutions + 1)
     needed = images * math.log2(classes) / BITS_PER_WEIGHT
-    ratio = math.sqrt(STEPS / steps) * max(0.0, sum(depths) / 2) * narrowness
-    value = width + math.log(0.5 + layers) - 2 * math.log1p(needed / weights) - 2 * math.log1p(ratio)
+    ratio = math.sqrt(LONG_STEPS / steps) * max(0.0, sum(depths) / 2) * narrowness
+    limit = PLAIN_DEPTH * (steps / LONG_STEPS) ** DEPTH_POWER
+    beyond = sum([max(0.0, depth - limit) for depth in depths]) / limit
+    value = width + math.log(0.5 + layers) - 2 * math.log1p(needed / weights) - math.log1p(ratio) - beyond
     return ScoreValue(value, dict(zip((*OF_CERES, "D_f", "D_b"), (*sums, *depths), strict=True)))
