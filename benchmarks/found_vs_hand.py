@@ -199,6 +199,7 @@ class Row:
 
 ROWS: dict[str, Row] = {
     "zen": Row(searched("zen"), "searched", "zen"),
+    "ceres": Row(searched("ceres"), "searched", "ceres"),
     "cet": Row(searched("cet"), "searched", "cet"),
     "cet_monotone": Row(searched("cet", zs.StructureBounds(monotone_widths=True)), "searched", "cet"),
     "cet_basic": Row(searched("cet", zs.StructureBounds(monotone_widths=True), blocks="basic"), "searched", "cet"),

@@ -17,7 +17,7 @@ BUDGET = zs.Budget(params=100e3, flops=5e6, layers=10)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--proxy", default="cet", help="what to rank by, cet or zen, say")
+    parser.add_argument("--proxy", default="ceres", help="what to rank by, ceres, cet or zen, say")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--proposals", type=int, default=100_000)
     parser.add_argument("--epochs", type=int, default=30)

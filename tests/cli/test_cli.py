@@ -127,13 +127,13 @@ def test_a_search_without_a_limit_on_depth_warns_on_one_line(run):
     assert err.count("\n") == 1
 
 
-def test_a_search_ranks_by_cet_unless_told_otherwise_and_needs_no_limit_on_depth(run, tmp_path):
+def test_a_search_ranks_by_ceres_unless_told_otherwise_and_needs_no_limit_on_depth(run, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         options = ("--input", "1x8x8", "--max-params", "20k", "--proposals", 20, "--quiet", "--out", tmp_path / "run")
         assert run("search", *options)[0] == 0
     result = zs.SearchResult.from_json((tmp_path / "run" / "result.json").read_text())
-    assert list(result.best.scores) == ["cet"]
+    assert list(result.best.scores) == ["ceres"]
 
 
 def test_list_names_what_is_registered(run):
@@ -517,4 +517,4 @@ def test_search_prints_what_is_proved(run):
     assert "blocks evaluated" in out
     code, out, _ = run("search", "--proposals", "50", "--finalists", "2", *small)
     assert code == 0
-    assert "no network within the budget has cet beyond" in out
+    assert "no network within the budget has ceres beyond" in out

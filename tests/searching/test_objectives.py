@@ -53,7 +53,7 @@ def outcome(result):
     [
         (None, ("cet", "flops"), "cet flops"),
         (None, ("flops", "zen", "params"), "flops zen params"),
-        (None, ("flops", "params"), "cet flops params"),
+        (None, ("flops", "params"), "ceres flops params"),
         ("zen", ("flops",), "zen flops"),
         ("zen", ("flops", "zen"), "flops zen"),
         ("zen:variant=zennas", ("flops", "zen:variant=zennas"), "flops zen:variant=zennas"),
@@ -71,7 +71,7 @@ def test_one_objective_is_the_proxys_and_the_others_are_costs(proxy, names, expe
 
 def test_a_score_has_its_proxys_direction():
     assert [each.direction for each in ranking(None, ("ntk_cond", "flops"))[1]] == ["lower", "lower"]
-    assert ranking(None, None) == (get_proxy("cet"), ())
+    assert ranking(None, None) == (get_proxy("ceres"), ())
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def search_command(
     proxy: Annotated[
         str | None,
         typer.Option(
-            help="What to rank by, e.g. cet, zen or zen:variant=zennas; default: the proxy of --objectives, else cet."
+            help="What to rank by, e.g. cet, zen or zen:variant=zennas; default: the proxy of --objectives, else ceres."
         ),
     ] = None,
     objectives: Annotated[

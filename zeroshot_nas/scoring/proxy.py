@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from zeroshot_nas.spaces.base import SearchSpace
 
 DEFAULT_PROXY = "cet"
-"""What `score` computes and `search` ranks by unless told otherwise."""
+"""What `score` computes unless told otherwise: a score for networks of any size."""
+
+DEFAULT_SEARCH_PROXY = "ceres"
+"""What `search` ranks by unless told otherwise: a score for networks that fill the same budget."""
 
 Direction: TypeAlias = Literal["higher", "lower"]
 

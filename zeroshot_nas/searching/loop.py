@@ -78,8 +78,8 @@ def search(
     Args:
         space: A registered space's name, or a `SearchSpace`.
         proxy: What to rank by: a name, a name with options (``"zen:variant=zennas"``) or a function. Default: the one
-            that the objectives name, or else ``"cet"``, which needs no limit on depth, and whose winners train at least
-            as well as those of ``"zen"`` and run faster (``benchmarks/found_vs_hand.py``).
+            that the objectives name, or else ``"ceres"``, which is made for networks of one budget and needs no limit
+            on depth; tell it how long the winner will be trained, ``"ceres:images=20000:steps=3750"``.
         budget: Upper limits on costs and structure; None sets none.
         settings: How to search: strategy, proposals, seed, repeats and so on; see `SearchSettings`.
         run: Where the run is written and by what it is computed; see `RunOptions`.

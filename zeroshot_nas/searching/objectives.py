@@ -9,7 +9,7 @@ from zeroshot_nas.costs.base import COSTS
 from zeroshot_nas.costs.reward import Reward
 from zeroshot_nas.costs.structure import StructureBounds
 from zeroshot_nas.errors import ObjectiveError, UnknownNameError
-from zeroshot_nas.scoring.proxy import DEFAULT_PROXY, PROXIES, Proxy, ProxyFunction, get_proxy
+from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY, PROXIES, Proxy, ProxyFunction, get_proxy
 from zeroshot_nas.searchers.front import Objective
 
 _BOUNDS = tuple(each.name for each in fields(StructureBounds))
@@ -25,7 +25,7 @@ def ranking(
     ``proxy="params", objectives=("params", "flops")`` asks for many params of few FLOPs.
 
     Args:
-        proxy: What ranks; None for the one that the objectives name, or `DEFAULT_PROXY`.
+        proxy: What ranks; None for the one that the objectives name, or `DEFAULT_SEARCH_PROXY`.
         names: A proxy and costs, or costs alone.
 
     Raises:
@@ -40,7 +40,7 @@ def ranking(
     """
     given = None if proxy is None else get_proxy(proxy)
     if names is None:
-        return given or get_proxy(DEFAULT_PROXY), ()
+        return given or get_proxy(DEFAULT_SEARCH_PROXY), ()
     named = {name: _named(name, given) for name in names}
     proxies = {each.key: each for each in named.values() if each is not None}
     if given is not None and proxies.keys() - {given.key}:
@@ -53,7 +53,7 @@ def ranking(
             f"objectives are one proxy and costs, and {' and '.join(proxies)} are proxies; leave out one, or search by "
             "each for itself"
         )
-    ranks = given or next(iter(proxies.values()), None) or get_proxy(DEFAULT_PROXY)
+    ranks = given or next(iter(proxies.values()), None) or get_proxy(DEFAULT_SEARCH_PROXY)
     score = Objective(ranks.key, "score", ranks.info.direction)
     objectives = [Objective(name) if each is None else score for name, each in named.items()]
     objectives = objectives if proxies else [score, *objectives]

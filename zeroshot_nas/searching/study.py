@@ -19,7 +19,7 @@ from zeroshot_nas.errors import ArchitectureError, ObjectiveError, ProxyError
 from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.runs.store import ScoreKey, canonical
-from zeroshot_nas.scoring.proxy import DEFAULT_PROXY, Proxy, ProxyFunction
+from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY, Proxy, ProxyFunction
 from zeroshot_nas.scoring.told import TOLD
 from zeroshot_nas.searchers.base import Candidate, Counts, SearchResult
 from zeroshot_nas.searching.request import request
@@ -89,7 +89,7 @@ class Study:
     def __init__(
         self,
         space: str | SearchSpace,
-        proxy: str | Proxy | ProxyFunction | None = DEFAULT_PROXY,
+        proxy: str | Proxy | ProxyFunction | None = DEFAULT_SEARCH_PROXY,
         budget: Budget | None = None,
         settings: SearchSettings | None = None,
         run: RunOptions | None = None,
