@@ -113,8 +113,8 @@ def slender(networks: Networks, power: float = 0.5, start: float = 64_000, width
     return -np.log1p((start / networks.steps) ** power * ratio)
 
 
-def ceres(networks: Networks, *, uses: float = 0.5, head: bool = True, k: float = 2, d: float = 1, h: float = 1,
-          m: float = 1, limit: float = 0.25, **law: Any) -> Floats:  # fmt: skip
+def ceres(networks: Networks, *, uses: float = 0.5, head: bool = True, k: float = 2, d: float = 2, h: float = 1,
+          m: float = 2, limit: float = 0.25, **law: Any) -> Floats:  # fmt: skip
     """CERES, and with other arguments the forms around it."""
     charged = d * slender(networks, **law) + h * beyond(networks, limit)
     return logs(networks, uses, head) + m * layers(networks) + k * capacity(networks) + charged
@@ -142,13 +142,14 @@ FORMS: dict[str, Form] = {
     "ceres, capacity three times": lambda networks: ceres(networks, k=3),
     "ceres, no capacity": lambda networks: ceres(networks, k=0),
     "ceres, no layers": lambda networks: ceres(networks, m=0),
-    "ceres, layers twice": lambda networks: ceres(networks, m=2),
+    "ceres, layers once": lambda networks: ceres(networks, m=1),
+    "ceres, layers three times": lambda networks: ceres(networks, m=3),
     "ceres, depth over width not charged": lambda networks: ceres(networks, d=0),
-    "ceres, depth over width twice": lambda networks: ceres(networks, d=2),
+    "ceres, depth over width once": lambda networks: ceres(networks, d=1),
+    "ceres, depth over width three times": lambda networks: ceres(networks, d=3),
     "ceres, depth beyond a limit not charged": lambda networks: ceres(networks, h=0),
     "ceres, depth beyond a limit twice": lambda networks: ceres(networks, h=2),
     "ceres, the limit by the square root of steps": lambda networks: ceres(networks, limit=0.5),
-    "ceres, depth over width twice in place of a limit": lambda networks: ceres(networks, d=2, h=0),
     "ceres, by the fourth root of steps": lambda networks: ceres(networks, power=0.25),
     "ceres, by steps": lambda networks: ceres(networks, power=1),
     "ceres, against 16,000 steps": lambda networks: ceres(networks, start=16_000),

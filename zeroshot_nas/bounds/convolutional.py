@@ -100,7 +100,7 @@ def ceres_bound(space: SearchSpace, budget: Budget, *, images: int = IMAGES, ste
     depth = PLAIN_DEPTH * (steps / LONG_STEPS) ** DEPTH_POWER
     labels = 2 * math.log1p(images * math.log2(classes) / BITS_PER_WEIGHT / sizes.weights)
     best = -math.inf
-    for count in range(1, _most(sizes, 3, depth) + 1):
+    for count in range(1, _most(sizes, 4, depth) + 1):
         uses, outputs = _of(count, sizes)
         width = max(
             (2 * math.log(classes) + n * math.log(count * uses / n**2)) / (n + 1)
@@ -108,8 +108,8 @@ def ceres_bound(space: SearchSpace, budget: Budget, *, images: int = IMAGES, ste
         )
         narrowness = max(1 / sizes.widest, (count - 1) / sizes.weights)
         ratio = math.sqrt(LONG_STEPS / steps) * max(0.0, sizes.depth * count - 1) / 2 * narrowness
-        lost = math.log1p(ratio) + _beyond(count, sizes, depth)
-        best = max(best, width + math.log(0.5 + math.sqrt(count * outputs)) - lost)
+        lost = 2 * math.log1p(ratio) + _beyond(count, sizes, depth)
+        best = max(best, width + 2 * math.log(0.5 + math.sqrt(count * outputs)) - lost)
     return best - labels
 
 

@@ -25,8 +25,8 @@ DEPTH_POWER = 0.25
 def ceres(architecture: Architecture, *, images: int = IMAGES, steps: int = STEPS) -> ScoreValue:
     r"""Capacity and expressivity by resolution, in closed form; higher is better. A score of this project's own.
 
-    .. math:: \frac{2 \log K + \sum_r R_r}{n + 1} + \log(\tfrac12 + Z) - 2 \log(1 + B/A)
-        - \log\left(1 + \sqrt{T_0/T}\, \rho\right) - \frac{(D_f - D)_+ + (D_b - D)_+}{D}
+    .. math:: \frac{2 \log K + \sum_r R_r}{n + 1} + 2 \log(\tfrac12 + Z) - 2 \log(1 + B/A)
+        - 2 \log\left(1 + \sqrt{T_0/T}\, \rho\right) - \frac{(D_f - D)_+ + (D_b - D)_+}{D}
 
     For a convolution with n weights, of which a are effective (independent inputs times independent outputs, without
     what a larger parallel one repeats), and an output of L^2 positions, through which f independent channels get:
@@ -63,7 +63,7 @@ def ceres(architecture: Architecture, *, images: int = IMAGES, steps: int = STEP
         >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperResK3K3(16,32,2,16,1)", (3, 16, 16))
         >>> score = ceres(net)
         >>> round(score, 3), round(score.details["A"]), ceres(net, images=1_000) > score
-        (8.594, 5347, True)
+        (12.751, 5347, True)
     """
     check_counts(1, ProxyError, images=images, steps=steps)
     chain = propagate_chain(architecture)
@@ -108,5 +108,5 @@ def score_of(terms: Chain | CetTerms, num_classes: int, images: int, steps: int)
     ratio = math.sqrt(LONG_STEPS / steps) * max(0.0, sum(depths) / 2) * narrowness
     limit = PLAIN_DEPTH * (steps / LONG_STEPS) ** DEPTH_POWER
     beyond = sum([max(0.0, depth - limit) for depth in depths]) / limit
-    value = width + math.log(0.5 + layers) - 2 * math.log1p(needed / weights) - math.log1p(ratio) - beyond
+    value = width + 2 * math.log(0.5 + layers) - 2 * math.log1p(needed / weights) - 2 * math.log1p(ratio) - beyond
     return ScoreValue(value, dict(zip((*OF_CERES, "D_f", "D_b"), (*sums, *depths), strict=True)))
