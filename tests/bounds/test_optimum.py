@@ -114,9 +114,8 @@ def test_a_bound_is_true_wherever_the_search_stops(name, nodes):
 @pytest.mark.parametrize("proxy", SUMS)
 @pytest.mark.parametrize("name", ["resnet", "mobilenet"])
 def test_tables_hold_what_networks_have(name, proxy):
-    space = get_space(name, max_width=128, squeeze_excite=proxy == "zen")
-    if proxy == "nn_degree" or (proxy, name) == ("nn_mass", "resnet"):
-        space = get_space(name, max_width=56)  # terms of three widths: every block is evaluated
+    # terms of three widths: every block is evaluated
+    space = get_space(name, max_width=24 if proxy in ("nn_degree", "nn_mass") else 72, squeeze_excite=proxy == "zen")
     score = get_proxy(proxy).bound_block_sum()
     tables = ChainTables(space, score, ["params", "flops", "activations"])
     rng = random.Random(0)
