@@ -28,6 +28,14 @@ def table(tmp_path):
     return path
 
 
+def test_legs_of_islands_are_one_event_of_a_run(run, tmp_path):
+    run(*SEARCH, "--islands", 2, "--exchanges", 3, "--proxy", "cet", "--out", tmp_path)
+    (islands,) = (line.split() for line in run("runs", "show", tmp_path)[1].splitlines() if "island," in line)
+    assert islands[1:5] == ["island,", "8", "times", "until"]
+    shown = json.loads(run("runs", "show", tmp_path, "--json")[1])
+    assert [kind for _, kind in shown["journal"]].count("island") == 8
+
+
 def test_a_run_that_died_is_resumed_by_its_folder_alone(run, tmp_path, monkeypatch):
     run(*SEARCH, "--proxy", "zen", "--out", tmp_path / "whole")
     calls = []

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,12 +59,21 @@ def runs_show_command(folder: RunFolder, as_json: AsJson = False) -> None:
     rows = []
     for name, value in about.items():
         if name == "journal":
-            rows += [(time, kind) for time, kind in value]
+            rows += _events(value)
         elif isinstance(value, dict):
             rows += [(str(inner), _compact(entry)) for inner, entry in value.items()]
         else:
             rows.append((name, _compact(value)))
     print_rows([*rows, *_outcome(folder)])
+
+
+def _events(journal: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """A journal's entries, those of one kind that follow each other as one."""
+    rows = []
+    for kind, entries in groupby(journal, key=itemgetter(1)):
+        times = [time for time, _ in entries]
+        rows.append((times[0], kind if len(times) == 1 else f"{kind}, {len(times)} times until {times[-1]}"))
+    return rows
 
 
 def _outcome(folder: Path) -> list[tuple[str, str]]:

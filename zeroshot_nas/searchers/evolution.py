@@ -23,7 +23,7 @@ class Evolution(Searcher):
     Args:
         space: Where to search.
         rng: Its only source of randomness.
-        start: The first proposal, and the parent while the population is empty.
+        start: The first proposal unless it is told of networks before, and the parent while the population is empty.
         population_size: Members kept.
         few: Population up to which one block is mutated.
     """
@@ -65,7 +65,8 @@ class Evolution(Searcher):
     def _propose(self) -> Architecture:
         if not self._started:
             self._started = True
-            return self.start
+            if not self._heap:
+                return self.start
         members = len(self._heap)
         if not members:
             return self.space.mutate(self.start, self.rng)

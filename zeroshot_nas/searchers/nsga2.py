@@ -23,7 +23,7 @@ class NSGA2(Searcher):
     Args:
         space: Where to search.
         rng: Its only source of randomness.
-        start: The first proposal.
+        start: The first proposal, unless it is told of networks before.
         population_size: Members kept.
         crossover_rate: Share of the children that have two parents.
     """
@@ -68,7 +68,8 @@ class NSGA2(Searcher):
     def _propose(self) -> Architecture:
         if not self._started:
             self._started = True
-            return self.start
+            if not self.members:
+                return self.start
         space, rng = self.space, self.rng
         parent = self._parent()
         if self.population and rng.random() < self.crossover_rate:

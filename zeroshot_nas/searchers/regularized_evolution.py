@@ -22,7 +22,7 @@ class RegularizedEvolution(Searcher):
     Args:
         space: Where to search.
         rng: Its only source of randomness.
-        start: The first proposal, and the parent while the population is empty.
+        start: The first proposal unless it is told of networks before, and the parent while the population is empty.
         population_size: Members kept.
         tournament_size: Members that compete to be the parent.
     """
@@ -57,7 +57,8 @@ class RegularizedEvolution(Searcher):
     def _propose(self) -> Architecture:
         if not self._started:
             self._started = True
-            return self.start
+            if not self.population:
+                return self.start
         members, draw = self.population, self.rng.random
         if not members:
             return self.space.mutate(self.start, self.rng)
