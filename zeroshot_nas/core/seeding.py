@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 from zeroshot_nas.core.lazy import LazyModule
@@ -99,7 +100,15 @@ def seed_global_rng(seed: int) -> None:
 
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    # for each kind of device that is not here torch's own notes the whole call stack, and keeps it
+    (torch.manual_seed if _has_accelerator() else torch.default_generator.manual_seed)(seed)
+
+
+@cache
+def _has_accelerator() -> bool:
+    import torch
+
+    return any(kind.is_available() for kind in (torch.cuda, torch.backends.mps, torch.xpu, torch.mtia))
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -121,7 +120,7 @@ class ModuleState:
         parts = list(network.modules())
         self._attributes = [(part, dict(vars(part))) for part in parts]
         collections = (value for part in parts for value in vars(part).values() if type(value) in _COLLECTIONS)
-        self._collections = [(value, copy.copy(value)) for value in collections]
+        self._collections = [(value, value.copy()) for value in collections]
         self._buffers = [(each, each._version, each.clone()) for each in network.buffers()]
 
     def restore(self) -> None:
@@ -130,8 +129,9 @@ class ModuleState:
             vars(part).clear()
             vars(part).update(kept)
         for collection, members in self._collections:  # in place: a handle of a hook knows the dict that it is in
-            collection.clear()
-            collection.extend(members) if isinstance(collection, list) else collection.update(members)
+            if collection or members:
+                collection.clear()
+                collection.extend(members) if isinstance(collection, list) else collection.update(members)
         with torch.no_grad():
             for buffer, version, values in self._buffers:
                 if buffer._version != version:
