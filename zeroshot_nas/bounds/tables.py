@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -211,19 +212,21 @@ class ChainTables:
         name = self.space.body_types[kind]
 
         def evaluator(times: int) -> Evaluate:
+            @lru_cache(maxsize=4_096)  # lines and probes ask for the same blocks
             def evaluate(i: int, b: int, o: int) -> list[float]:
                 block = self.block(spot, kind, times, b, o)
                 return self._row(block, int(self.widths[i]), spot.resolution, spot.score_stage, False)
 
             return evaluate
 
-        one = fit(evaluator(1), self.widths, name)
-        following = fit(evaluator(2), self.widths, name) + one * -1
-        forms = [one + following * (times - 1) for times in range(1, SPLIT_AT)]
+        evaluators = [evaluator(times) for times in range(1, SPLIT_AT)]
+        one = fit(evaluators[0], self.widths, name)
+        following = fit(evaluators[1], self.widths, name) + one * -1
         # of a sum over operations each further sub-layer adds the same
+        forms = [one + following * more for more in range(len(evaluators))]
         return [
-            form if follows(form, evaluator(times), self.widths) else fit(evaluator(times), self.widths, name)
-            for times, form in enumerate(forms, start=1)
+            form if follows(form, evaluate, self.widths) else fit(evaluate, self.widths, name)
+            for form, evaluate in zip(forms, evaluators, strict=True)
         ]
 
 
@@ -314,7 +317,7 @@ def follows(form: Form, evaluate: Evaluate, widths: Array) -> bool:
     equal = [(i, i, o) for i, _, o in numbers[:6]] + [(i, b, i) for i, b, _ in numbers[6:12]]
     equal += [(i, b, b) for i, b, _ in numbers[12:18]] + [(i, i, i) for i, _, _ in numbers[18:24]]
     corners = [(i, b, o) for i in (0, end) for b in (0, end) for o in (0, end)]
-    probes = [*numbers, *equal, *corners]
+    probes = list(dict.fromkeys([*numbers, *equal, *corners]))
     i, b, o = np.array(probes, np.intp).T
     values = np.array([evaluate(*probe) for probe in probes], float).T
     return bool(np.allclose(form.rows(i, b, o, widths), values, rtol=1e-9, atol=1e-9))
