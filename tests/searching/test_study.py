@@ -66,11 +66,12 @@ def test_a_random_loop_of_ones_own_is_the_random_search(space, proxy):
 @pytest.mark.parametrize("searcher", zs.list_searchers())
 def test_asking_for_generations_is_the_search(searcher):
     """A strategy that learns is told of the same networks in the same order."""
-    how = {"searcher": searcher, **SPACE, **SCORES}
+    how = {"searcher": searcher, **SCORES}
+    space = zs.get_space("resnet", max_width=64, **SPACE)
     if searcher == "reinforce":
         how["entropy_bonus"] = 0.0  # it falls until the last proposal, whose number a study does not know
-    searched = zs.search("resnet", "zen", BUDGET, proposals=64, screen=False, progress=False, **how)
-    with zs.Study("resnet", "zen", BUDGET, **how) as study:
+    searched = zs.search(space, "zen", BUDGET, proposals=64, screen=False, progress=False, **how)
+    with zs.Study(space, "zen", BUDGET, **how) as study:
         while study.counts.proposed < 64 and not study._proposer.exhausted:
             study.evaluate(study._proposer.ask(8))
         assert outcome(study.result()) == outcome(searched)
