@@ -77,7 +77,7 @@ QUICK = replace(
     search_seeds=2,
     training_seeds=2,
     random_networks=2,
-    proposals=300,
+    proposals=60,
 )
 
 

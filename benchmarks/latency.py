@@ -54,7 +54,7 @@ class Sizes:
 
 
 FULL = Sizes(networks=160, unseen=60, seconds=0.6, proposals=20_000, searches=20, seeds=10, steps=6, repeats=3)
-QUICK = Sizes(networks=8, unseen=4, seconds=0.02, proposals=500, searches=2, seeds=1, steps=1, repeats=2)
+QUICK = Sizes(networks=8, unseen=4, seconds=0.005, proposals=500, searches=2, seeds=1, steps=1, repeats=2)
 
 
 def sizes(quick: bool) -> Sizes:

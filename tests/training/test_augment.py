@@ -17,14 +17,15 @@ def _images(count, channels, height, width):
 
 def _shifted(image, down, right):
     """One image moved by whole pixels, zeros moving in."""
-    out = torch.zeros_like(image)
-    channels, height, width = image.shape
-    for channel in range(channels):
-        for row in range(height):
-            for column in range(width):
-                if 0 <= row - down < height and 0 <= column - right < width:
-                    out[channel, row, column] = image[channel, row - down, column - right]
-    return out
+    _, height, width = image.shape
+
+    def pixel(channel, row, column):
+        inside = 0 <= row - down < height and 0 <= column - right < width
+        return channel[row - down][column - right] if inside else 0.0
+
+    return torch.tensor(
+        [[[pixel(each, row, column) for column in range(width)] for row in range(height)] for each in image.tolist()]
+    )
 
 
 @given(
