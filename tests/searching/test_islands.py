@@ -162,10 +162,10 @@ def test_a_population_is_all_that_a_strategy_has_learnt(strategy):
 @pytest.mark.parametrize(
     ("searcher", "proposals", "networks", "islands", "exchanges"),
     [
-        ("regularized_evolution", 100_000, float("inf"), 4, 19),
+        ("regularized_evolution", 100_000, float("inf"), 4, 9),
         ("regularized_evolution", 20_000, float("inf"), 2, 9),
         ("regularized_evolution", 19_999, float("inf"), 1, 0),
-        ("regularized_evolution", 1_600_000, float("inf"), 10, 19),
+        ("regularized_evolution", 1_600_000, float("inf"), 10, 9),
         ("regularized_evolution", 100_000, 15_625, 1, 0),
         ("random", 100_000, float("inf"), 1, 0),
         ("reinforce", 480_000, float("inf"), 3, 0),

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.closed_form.block_sum import BlockSum
 from zeroshot_nas.core.files import write_text
+from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.core.state import RunState
@@ -339,7 +340,7 @@ class Search:
         kept = self.session.islands()
         legs: list[list[Island]] = []
         interrupted = False
-        with self._bar("screening", plan.proposals) as bar:
+        with paused_garbage_collection(), self._bar("screening", plan.proposals) as bar:  # once for all legs
             while len(legs) < plan.legs and not interrupted:
                 tasks = plan.leg(legs)
                 done = {task.index: kept[task.index] for task in tasks if task.index in kept}

@@ -27,7 +27,7 @@ ISLANDS = 4
 LEAST_ISLAND_PROPOSALS, MOST_ISLAND_PROPOSALS = 10_000, 160_000
 """Proposals of one island, unless the number of islands is given."""
 
-EXCHANGES = 19
+EXCHANGES = 9
 """How often islands exchange elites, unless that is given."""
 
 LEG_PROPOSALS = 1_000
