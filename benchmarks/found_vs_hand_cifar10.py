@@ -197,13 +197,13 @@ def work(wanted: Sequence[Task], runs: Runs, data: Path | None, trainings: int, 
 
 
 def accuracies(row: str, budget: str, protocol: str, runs: Runs) -> list[tuple[zs.Architecture, list[float]]]:
-    """Every architecture of a row with its test accuracies, in percent, as far as they are there."""
-    found = []
+    """Every network of a row with its test accuracies, in percent, as far as they are there; one found twice is one."""
+    found: dict[str, list[float]] = {}
     for task in tasks([(row, budget)], protocol):
         each = [runs.accuracy(replace(task, training_seed=seed)) for seed in range(TRAININGS)]
         if values := [100 * value for value in each if value is not None]:
-            found.append((architecture(runs.found[task]), values))
-    return found
+            found[runs.found[task]] = values
+    return [(architecture(text), values) for text, values in found.items()]
 
 
 def summarize(budget: str, protocol: str, runs: Runs) -> Part:
