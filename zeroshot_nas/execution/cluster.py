@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.errors import ClusterError, ClusterWarning, MissingExtraError, WorkerDiedError
 from zeroshot_nas.execution.base import call_packed, check_workers, packed, register_executor, unpack
 
@@ -71,7 +72,8 @@ class DaskExecutor(Executor):
         if scheduler is not None and scheduler.split("://")[0] not in _SCHEMES:
             raise ValueError(f"a scheduler's address looks like 'tcp://10.0.0.1:8786', got {scheduler!r}")
         count = check_workers(workers)
-        with ExitStack() as resources:
+        # a client that failed before is closed when it is collected: within the lock of this one's start, for ever
+        with paused_garbage_collection(), ExitStack() as resources:
             try:
                 target = scheduler or resources.enter_context(_local_cluster(distributed, count))
                 client = distributed.Client(target, timeout=CONNECT_SECONDS, set_as_default=False)
