@@ -114,10 +114,21 @@ import zeroshot_nas as zs
 zs.search("resnet", "zen", zs.Budget(params=50_000, layers=8), input_size=(1, 8, 8), progress=False, seed=5,
           out={str(tmp_path)!r}, resume=True, **{SCREENED!r})
 """
+
+    def written():
+        """When the store was last written to."""
+        try:
+            return [file.stat().st_mtime_ns for file in sorted(tmp_path.glob("run.db*"))]
+        except FileNotFoundError:  # one was removed meanwhile
+            return []
+
     rng, kills = random.Random(0), 0
     for _ in range(6):
+        before = written()
         process = subprocess.Popen([sys.executable, "-c", code])
-        time.sleep(rng.uniform(0.5, 2.2))
+        while process.poll() is None and written() == before:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.4))
         kills += process.poll() is None
         process.kill()
         process.wait()
