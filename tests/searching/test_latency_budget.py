@@ -161,15 +161,16 @@ def test_an_impossible_budget_is_told_before_anything_is_proposed(machine):
 
 
 @pytest.mark.parametrize("stop_at", [0, 3, 8])
-def test_a_killed_search_goes_on_with_what_was_measured(machine, tmp_path, stop_at):
+@pytest.mark.parametrize("islands", [{}, {"islands": 2, "exchanges": 2}], ids=["one island", "legs"])
+def test_a_killed_search_goes_on_with_what_was_measured(machine, tmp_path, stop_at, islands):
     machine.factor = 1.5
-    whole = run(out=tmp_path / "whole")
+    whole = run(out=tmp_path / "whole", **islands)
     asked, machine.asked = machine.asked, 0
     machine.stop_at = stop_at
     with pytest.raises(InfeasibleBudgetError, match="stopped before any network was measured within"):
-        run(out=tmp_path / "cut")
+        run(out=tmp_path / "cut", **islands)
     machine.stop_at = None
-    resumed = run(out=tmp_path / "cut", resume=True)
+    resumed = run(out=tmp_path / "cut", resume=True, **islands)
     assert machine.asked == asked
     assert found(resumed) == found(whole)
     assert (resumed.latency, resumed.counts) == (whole.latency, whole.counts)

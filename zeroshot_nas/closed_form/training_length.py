@@ -6,8 +6,8 @@ IMAGES = 50_000
 """Training images: CIFAR-10's."""
 
 STEPS = 7_800
-"""Training steps: ten epochs of so many images in batches of 64. A short training is assumed since a network that suits
-it lacks little in a long one, which the other way round is not so."""
+"""Training steps: ten epochs of so many images in batches of 64. A short training is assumed since what suits it has
+nearly the best score for a long one too, and not the other way round (``docs/ceres.md``)."""
 
 LONG_STEPS = 64_000
 """Training steps of He et al. (arXiv:1512.03385), who find plain networks of
