@@ -7,7 +7,7 @@
 
 Networks are trained as those of ``vcn_bench.py`` are, by its short protocol, and what that file of runs holds is not
 trained again. Every search and every training is one line of a file of runs, written as it ends. The images tested on
-chose nothing here: a search looks at no image.
+chose nothing here: a search looks at no image, and trials at a tenth of the training images, held out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from common import RESULTS, Figure, Part, circumstances, merge, print_table, read_runs
@@ -31,11 +31,22 @@ from vcn_bench import BUDGETS, CLASSES, INPUT, MAX_LAYERS, PROTOCOLS, Images, ar
 
 import zeroshot_nas as zs
 from zeroshot_nas.core.seeding import python_rng
+from zeroshot_nas.training.base import ImageData
 
 SEARCHES, TRAININGS = 5, 3
 
 LENGTH = "images=20000:steps=3750"
 """Of the short protocol, for a score that asks for it."""
+
+HELD_OUT = 0.1
+"""Fraction of the training images that trials decide by; nothing else holds any out."""
+
+
+class TrialData(NamedTuple):
+    """What trials train on; test images are not among what they decide by."""
+
+    images: ImageData
+    recipe: zs.Recipe
 
 
 @dataclass(frozen=True)
@@ -43,34 +54,39 @@ class Row:
     """A kind of network.
 
     Attributes:
-        make: ``(budget, seed, proposals) -> architecture``.
+        make: ``(budget, seed, proposals, data) -> architecture``.
         kind: ``"searched"``, ``"hand-made"`` (one architecture) or ``"random"``.
+        needs_data: Whether it looks at training images.
     """
 
-    make: Callable[[zs.Budget, int, int | None], zs.Architecture]
+    make: Callable[[zs.Budget, int, int | None, TrialData | None], zs.Architecture]
     kind: str
+    needs_data: bool = False
 
     @property
     def seeds(self) -> range:
         return range(1 if self.kind == "hand-made" else SEARCHES)
 
 
-def searched(proxy: str, space: str = "resnet", **options: Any) -> Row:
-    """Winners of default searches, 20 layers deep at most."""
+def searched(proxy: str, space: str = "resnet", trials: int = 0, **options: Any) -> Row:
+    """Winners of default searches, 20 layers deep at most, or of their trials."""
 
-    def find(budget: zs.Budget, seed: int, proposals: int | None) -> zs.Architecture:
+    def find(budget: zs.Budget, seed: int, proposals: int | None, data: TrialData | None) -> zs.Architecture:
         where = zs.get_space(space, input_size=INPUT, num_classes=CLASSES, **options)
         limits = replace(budget, layers=MAX_LAYERS)
         count = 1_500 if proxy == "az_nas" and proposals is None else proposals  # it runs every network
-        return zs.search(where, proxy, limits, proposals=count, seed=seed, progress=False).best.architecture
+        how: dict[str, Any] = {"proposals": count, "seed": seed, "progress": False}
+        if trials and data is not None:
+            how |= {"trials": trials, "data": data.images, "recipe": data.recipe}
+        return zs.search(where, proxy, limits, **how).best.architecture
 
-    return Row(find, "searched")
+    return Row(find, "searched", needs_data=trials > 0)
 
 
 def random_walk(steps: int = 500) -> Row:
     """Ends of random walks within the budget, the first networks after so many steps that fill it to 80 %."""
 
-    def walk(budget: zs.Budget, seed: int, _proposals: int | None) -> zs.Architecture:
+    def walk(budget: zs.Budget, seed: int, _proposals: int | None, _data: TrialData | None) -> zs.Architecture:
         space, rng = zs.get_space("resnet", input_size=INPUT, num_classes=CLASSES), python_rng(seed, 1)
         limits, network, done = replace(budget, layers=MAX_LAYERS), space.initial(), 0
         while done < steps or filled(zs.cost(network), budget) < 0.8:
@@ -86,7 +102,7 @@ def random_walk(steps: int = 500) -> Row:
 
 def by_hand(name: str, **options: Any) -> Row:
     """The widest network of a family that fits."""
-    return Row(lambda budget, _seed, _proposals: zs.reference(name, budget, INPUT, CLASSES, **options), "hand-made")
+    return Row(lambda budget, *_: zs.reference(name, budget, INPUT, CLASSES, **options), "hand-made")
 
 
 RESNETS = {
@@ -98,6 +114,7 @@ RESNETS = {
 
 ROWS: dict[str, Row] = {
     "ceres": searched("ceres"),
+    "ceres, with trials": searched("ceres", trials=8),
     "ceres, length of training given": searched(f"ceres:{LENGTH}"),
     "ceres, vanilla": searched("ceres", "vanilla"),
     "cet": searched("cet"),
@@ -168,21 +185,30 @@ class Runs:
 def work(wanted: Sequence[Task], runs: Runs, data: Path | None, trainings: int, proposals: int | None) -> None:
     """Does what is missing: the searches, then every network once, before any a second time."""
     about = {name: circumstances()[name] for name in ("commit", "versions", "machine")}
-    for task in wanted:
-        if task not in runs.found:
-            start = time.perf_counter()
-            text = ROWS[task.row].make(BUDGETS[task.budget], task.seed, proposals).to_string()
-            where = {"row": task.row, "budget": task.budget, "seed": task.seed, "protocol": task.protocol}
-            runs.add({**where, "architecture": text, "seconds": round(time.perf_counter() - start, 1), **about})
-            print(f"{task.row} {task.budget} {task.seed}: {text}", file=sys.stderr, flush=True)
 
     @cache
-    def images(protocol: str) -> Images:
+    def read(protocol: str) -> ImageData:
         if data is None:
             sys.exit("training needs a folder of images, see --help")
         found, count = zs.load_data(f"cifar10:{data}"), PROTOCOLS[protocol].images
         parts = ("train_images", "train_labels") + (("test_images", "test_labels") if protocol == "quick" else ())
-        return Images.of(replace(found, **{part: getattr(found, part)[:count] for part in parts}), PROTOCOLS[protocol])
+        return replace(found, **{part: getattr(found, part)[:count] for part in parts})
+
+    @cache
+    def images(protocol: str) -> Images:
+        return Images.of(read(protocol), PROTOCOLS[protocol])
+
+    for task in wanted:
+        if task not in runs.found:
+            row, recipe = ROWS[task.row], PROTOCOLS[task.protocol].recipe
+            if task.protocol == "quick":
+                recipe = replace(recipe, epochs=8)  # of one epoch there are no trials
+            shown = TrialData(read(task.protocol), replace(recipe, validation_fraction=HELD_OUT))
+            start = time.perf_counter()
+            text = row.make(BUDGETS[task.budget], task.seed, proposals, shown if row.needs_data else None).to_string()
+            where = {"row": task.row, "budget": task.budget, "seed": task.seed, "protocol": task.protocol}
+            runs.add({**where, "architecture": text, "seconds": round(time.perf_counter() - start, 1), **about})
+            print(f"{task.row} {task.budget} {task.seed}: {text}", file=sys.stderr, flush=True)
 
     for training_seed in range(trainings):
         for task in wanted:

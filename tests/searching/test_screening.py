@@ -3,12 +3,16 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import zeroshot_nas as zs
 from tests.scoring.pooled import pooled_proxy
 from zeroshot_nas.scoring import closed_forms
 from zeroshot_nas.scoring.proxy import PROXIES
+from zeroshot_nas.searchers.base import Problem
 from zeroshot_nas.searching import screening
+from zeroshot_nas.searching.signature import signature
 
 SPACE = zs.get_space("nasbench_macro", input_size=(3, 8, 8))
 SIZE = 6_561
@@ -68,3 +72,32 @@ def test_what_is_asked_for_is_computed_once():
     assert [ahead(net) for net in reversed(nets)] == [float(zs.cost(net).params) for net in reversed(nets)]
     computed = [net for call in calls for net in call]
     assert sorted(net.key for net in computed) == sorted(net.key for net in nets)
+
+
+TEXTS = st.builds(
+    "SuperConvK3BNRELU(3,8,1,1){}(8,{},{},8,{})".format,
+    st.sampled_from(["SuperResK3K3", "SuperResK5K5", "SuperResIDWE2K3"]),
+    st.sampled_from([8, 16, 24]),
+    st.sampled_from([1, 2]),
+    st.integers(1, 4),
+)
+NETWORKS = st.dictionaries(TEXTS.map(zs.Architecture.from_string), st.integers(0, 9).map(float), max_size=40)
+
+
+@given(fitness_of=NETWORKS, count=st.integers(1, 9), kinds=st.integers(0, 9), islands=st.integers(1, 3))
+def test_the_fittest_are_kept_and_the_best_of_each_of_the_fittest_kinds(fitness_of, count, kinds, islands):
+    networks = [(fitness, network) for network, fitness in fitness_of.items()]
+    kept = screening._Fittest(count, kinds)
+    for fitness, network in networks:
+        kept.add(fitness, network)
+    order = sorted(networks, key=lambda each: -each[0])  # of equals the first
+    first_of = {signature(network): (fitness, network) for fitness, network in reversed(order)}
+    best_of = sorted(first_of.values(), key=order.index)
+    assert list(kept.ranked()) == [each for each in order if each in order[:count] or each in best_of[:kinds]]
+    # islands that hold parts of them, merged, keep the same
+    parts = [screening._Fittest(count, kinds) for _ in range(islands)]
+    for place, (fitness, network) in enumerate(networks):
+        parts[place * islands // len(networks)].add(fitness, network)
+    each = [screening.Island(part.ranked(), {}, {}, {}) for part in parts]
+    problem = Problem(zs.Budget(), "any", None, 1)
+    assert screening.merge(each, count, problem, kinds) == kept.ranked()

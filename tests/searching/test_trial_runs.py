@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from zeroshot_nas import cli
 from zeroshot_nas.errors import SettingsChangedError, TrainingError
 from zeroshot_nas.execution import get_executor
 from zeroshot_nas.searching import rounds, trial_runs
+from zeroshot_nas.searching.signature import signature
 from zeroshot_nas.training import learner, trainer
 from zeroshot_nas.training.base import load_data
 
@@ -23,9 +25,8 @@ TIGHT = {"nasbench_macro": 400_000}
 
 
 def search(data="digits", recipe=RECIPE, space="resnet", **how):
-    how = {"input_size": (1, 8, 8), "trials": 4, "proxy": "cet", "seed": 3, **how}
-    return zs.search(space, how.pop("proxy"), BUDGET, proposals=400, finalists=30, data=data, recipe=recipe,
-                     progress=False, **how)  # fmt: skip
+    how = {"input_size": (1, 8, 8), "trials": 4, "finalists": 30, "proposals": 400, "proxy": "cet", **how}
+    return zs.search(space, how.pop("proxy"), BUDGET, seed=3, data=data, recipe=recipe, progress=False, **how)
 
 
 def outcome(result):
@@ -83,10 +84,8 @@ def test_score_and_place_are_those_of_the_search_without_trials(unbroken):
     plain = zs.search("resnet", "cet", BUDGET, proposals=400, finalists=30, input_size=(1, 8, 8), seed=3,
                       progress=False)  # fmt: skip
     assert plain.trials is None
-    assert plain.history == unbroken.history or [each.fitness for each in plain.history] == [
-        each.fitness for each in unbroken.history
-    ]
-    ranked = sorted(plain.history, key=lambda each: -each.fitness)
+    assert [each.fitness for each in unbroken.history[:30]] == [each.fitness for each in plain.history]
+    ranked = sorted(unbroken.history, key=lambda each: -each.fitness)
     for trial in unbroken.trials.trials:
         assert trial.score == zs.score(trial.architecture, "cet").value
         fitter = sum(each.fitness > trial.score for each in ranked)
@@ -96,6 +95,18 @@ def test_score_and_place_are_those_of_the_search_without_trials(unbroken):
         else:
             assert trial.place == fitter + 1
     assert unbroken.trials.trials[0].architecture == plain.best.architecture
+
+
+def test_beside_the_finalists_those_stay_that_are_the_best_of_their_kind_of_all_that_were_screened():
+    how = {"trials": 2, "recipe": replace(RECIPE, epochs=2), "space": "vanilla", "proposals": 1_000}
+    few, everything = (search(finalists=count, **how) for count in (3, 1_000))
+    best_of = {}
+    for each in everything.history:  # fittest first
+        best_of.setdefault(signature(each.architecture), each.fitness)
+    fittest = [each.fitness for each in everything.history]
+    expected = {*fittest[:3], *list(best_of.values())[:8]}
+    assert len(best_of) >= 8
+    assert [each.fitness for each in few.history] == sorted(expected, reverse=True)
 
 
 def test_the_winner_goes_on_to_the_training_that_it_would_have_had_alone(finished, unbroken, tmp_path):

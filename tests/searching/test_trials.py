@@ -15,7 +15,8 @@ from zeroshot_nas.errors import DataError, RecipeError, UnknownNameError
 from zeroshot_nas.searchers.base import Candidate
 from zeroshot_nas.searchers.trial import Round, Trial, Trials, planned_epochs
 from zeroshot_nas.searching.hand_made import hand_made
-from zeroshot_nas.searching.trials import entrants, halving, signature, trial_settings
+from zeroshot_nas.searching.signature import signature
+from zeroshot_nas.searching.trials import entrants, halving, trial_settings
 
 
 @given(networks=st.integers(1, 60), more=st.integers(0, 1500), warmup=st.floats(0, 2000))

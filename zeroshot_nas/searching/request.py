@@ -22,7 +22,7 @@ from zeroshot_nas.searching.objectives import check_reward, ranking, reads_laten
 from zeroshot_nas.searching.rounds import RoundPlan
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import starting_point
-from zeroshot_nas.searching.trials import TrialSettings
+from zeroshot_nas.searching.trials import KINDS, TrialSettings
 from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
 
 
@@ -72,6 +72,7 @@ class Request:
             self.table,
             self.latency,
             self.has_closed_form,
+            KINDS * self.trials.count if self.trials else 0,
         )
 
     @property

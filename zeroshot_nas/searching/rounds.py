@@ -62,7 +62,11 @@ FILES = (RESULT_FILE, BEST_FILE)
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """What every round of a search proposes from; only a latency budget makes for more than one."""
+    """What every round of a search proposes from; only a latency budget makes for more than one.
+
+    Attributes:
+        kinds: Networks that the screen keeps beside the finalists, each the best of its kind.
+    """
 
     space: SearchSpace
     proxy: Proxy
@@ -73,6 +77,7 @@ class RoundPlan:
     table: LatencyTable | None
     latency: LatencyBudget | None
     has_closed_form: bool
+    kinds: int
 
     @property
     def proposals(self) -> int:
@@ -150,6 +155,7 @@ class RoundPlan:
                 settings.finalists,
                 self.legs,
                 begun[index] if begun else (),
+                self.kinds,
             )
             for index, share in enumerate(shares)
         ]
@@ -260,7 +266,7 @@ class Search:
             Candidate(
                 architecture, costs_of(architecture, plan.table), self._closed_form(architecture, fitness), fitness
             )
-            for fitness, architecture in merge(screened, self.settings.finalists, plan.problem)
+            for fitness, architecture in merge(screened, self.settings.finalists, plan.problem, plan.kinds)
             if architecture not in ranked_before
         ]
         if not finished:

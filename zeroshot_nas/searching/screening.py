@@ -19,10 +19,12 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.pareto import Archive
 from zeroshot_nas.core.seeding import python_rng
+from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
 from zeroshot_nas.scoring.closed_forms import POOL
 from zeroshot_nas.searchers.base import Candidate, Problem, Screened, Searcher
 from zeroshot_nas.searching.proposer import Proposer
+from zeroshot_nas.searching.signature import Signature, signature
 from zeroshot_nas.spaces.base import SearchSpace
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 Ranked: TypeAlias = tuple[tuple[float, Architecture], ...]
 """Networks with their fitness, the fittest first."""
+
+_Entry: TypeAlias = tuple[float, int, Architecture]
+"""A network with its fitness and its place in the order of arrival, negative; no two places are the same."""
 
 _REPORT_EVERY = 256
 
@@ -52,6 +57,7 @@ class IslandTask:
         finalists: Networks to keep.
         legs: Legs that an island has in all.
         population: What the strategy is told of before it proposes.
+        kinds: Networks to keep beside these, each the best of its kind, no two alike by their `signature`.
     """
 
     space: SearchSpace
@@ -65,6 +71,7 @@ class IslandTask:
     finalists: int
     legs: int = 1
     population: Ranked = ()
+    kinds: int = 0
 
     @property
     def kept(self) -> int:
@@ -154,7 +161,7 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
     proposer = Proposer(searcher, task.problem)
     costs = task.problem.costs
     proposer.know([Candidate(network, costs(network), {}, fitness) for fitness, network in task.population])
-    kept = _kept(task)
+    kept = _kept(task.kept, task.kinds, task.problem)
     counts: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     best, seconds, interrupted = -math.inf, 0.0, False
@@ -173,7 +180,7 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
                     continue
                 counts["screened"] += 1
                 scored = candidate.with_fitness(fitness)
-                kept.add(scored)
+                kept.add(fitness, candidate.architecture, candidate.costs)
                 if fitness > best or proposer.proposed >= next_kept:
                     trajectory.append(Screened(proposer.proposed, fitness, candidate.costs.to_dict()))
                     next_kept = every * (proposer.proposed // every + 1)
@@ -197,20 +204,25 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
 
 
 class _Fittest:
-    """The fittest networks of an island, of equals the first."""
+    """The fittest networks of an island, of equals the first, and beside them the fittest of each of some kinds."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._heap: list[tuple[float, int, Architecture]] = []  # the worst first
+    def __init__(self, count: int, kinds: int) -> None:
+        self.count, self.kinds = count, kinds
+        self._heap: list[_Entry] = []  # the worst first
+        self._best_of: dict[Signature, _Entry] = {}
         self._added = 0
 
-    def add(self, candidate: Candidate) -> None:
+    def add(self, fitness: float, architecture: Architecture, _costs: Costs | None = None) -> None:
         self._added += 1
-        entry = (candidate.fitness, -self._added, candidate.architecture)
+        entry = (fitness, -self._added, architecture)
         (heapq.heappush if len(self._heap) < self.count else heapq.heappushpop)(self._heap, entry)
+        if self.kinds:
+            kind = signature(architecture)
+            self._best_of[kind] = max(entry, self._best_of.get(kind, entry))
 
     def ranked(self) -> Ranked:
-        return tuple((fitness, architecture) for fitness, _, architecture in sorted(self._heap, reverse=True))
+        entries = {*self._heap, *heapq.nlargest(self.kinds, self._best_of.values())}
+        return tuple((fitness, architecture) for fitness, _, architecture in sorted(entries, reverse=True))
 
 
 class _Leading:
@@ -220,7 +232,8 @@ class _Leading:
         self.problem = problem
         self._archive: Archive[Candidate] = Archive(count)
 
-    def add(self, candidate: Candidate) -> None:
+    def add(self, fitness: float, architecture: Architecture, costs: Costs | None = None) -> None:
+        candidate = Candidate(architecture, costs or self.problem.costs(architecture), {}, fitness)
         self._archive.add(self.problem.point(candidate), candidate)
 
     def ranked(self) -> Ranked:
@@ -229,8 +242,8 @@ class _Leading:
         return tuple((candidate.fitness, candidate.architecture) for candidate in best_first)
 
 
-def _kept(task: IslandTask) -> _Fittest | _Leading:
-    return _Leading(task.kept, task.problem) if task.problem.objectives else _Fittest(task.kept)
+def _kept(finalists: int, kinds: int, problem: Problem) -> _Fittest | _Leading:
+    return _Leading(finalists, problem) if problem.objectives else _Fittest(finalists, kinds)
 
 
 def _closed_form(task: IslandTask) -> Callable[[Architecture], float]:
@@ -291,24 +304,13 @@ def join_trajectories(islands: Sequence[Island], before: int = 0) -> list[Screen
     return joined
 
 
-def merge(islands: Sequence[Island], finalists: int, problem: Problem) -> Ranked:
-    """The best distinct networks of all islands, best first; of equals the first island's."""
-    if problem.objectives:
-        leading = _Leading(finalists, problem)
-        for island in islands:
-            for fitness, architecture in island.kept:
-                leading.add(Candidate(architecture, problem.costs(architecture), {}, fitness))
-        return leading.ranked()
-    entries = [
-        (-fitness, index, place, each)
-        for index, island in enumerate(islands)
-        for place, (fitness, each) in enumerate(island.kept)
-    ]
-    entries.sort(key=lambda entry: entry[:3])
+def merge(islands: Sequence[Island], finalists: int, problem: Problem, kinds: int = 0) -> Ranked:
+    """The best distinct networks of all islands, best first, with the best of so many kinds; of equals the first."""
+    kept = _kept(finalists, kinds, problem)
     seen: set[Architecture] = set()
-    merged: list[tuple[float, Architecture]] = []
-    for negative, _, _, architecture in entries:
-        if architecture not in seen and len(merged) < finalists:
-            seen.add(architecture)
-            merged.append((-negative, architecture))
-    return tuple(merged)
+    for island in islands:
+        for fitness, architecture in island.kept:
+            if architecture not in seen:
+                seen.add(architecture)
+                kept.add(fitness, architecture)
+    return kept.ranked()

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.architecture.blockspec import block_steps
-from zeroshot_nas.architecture.ops import Conv, Resolution
 from zeroshot_nas.errors import RecipeError
 from zeroshot_nas.searchers.base import Candidate
 from zeroshot_nas.searchers.trial import Round
+from zeroshot_nas.searching.signature import Signature, signature
 from zeroshot_nas.training.base import ImageData
 from zeroshot_nas.training.recipe import Recipe, get_recipe
 
 DEFAULT_RECIPE = "standard"
+
+KINDS = 4
+"""Kinds of networks that a screen keeps the best of, for each trial: a latency budget may rule some out."""
 
 
 @dataclass(frozen=True)
@@ -109,41 +109,6 @@ def halving(networks: int, epochs: int, warmup: float = 0.0) -> tuple[Round, ...
         until, epochs = until + step, epochs - size * step
         rounds.append(Round(size, until))
     return tuple(rounds)
-
-
-class Signature(NamedTuple):
-    """What two networks that are alike have in common.
-
-    Attributes:
-        depth: Power of two that is nearest to the number of layers.
-        resolutions: Resolutions that blocks put out.
-        kernels: Quarters of all convolutions that are of each kernel size, depthwise (or grouped) or not.
-    """
-
-    depth: int
-    resolutions: frozenset[Resolution]
-    kernels: frozenset[tuple[int, bool, int]]
-
-
-def signature(architecture: Architecture) -> Signature:
-    """What makes a network alike to others.
-
-    Example:
-        >>> net = Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,2,16,2)", (3, 8, 8))
-        >>> signature(net).depth, sorted(signature(net).resolutions), sorted(signature(net).kernels)
-        (4, [(4, 4), (8, 8)], [(1, False, 1), (3, False, 3)])
-    """
-    resolutions = set()
-    counts: Counter[tuple[int, bool]] = Counter()
-    for place in architecture.inputs():
-        steps, resolution = block_steps(*place)
-        resolutions.add(resolution)
-        for step in steps:
-            if isinstance(step.op, Conv):
-                counts[step.op.kernel_size, step.op.groups > 1] += step.times
-    quarters = {kind: round(4 * count / counts.total()) for kind, count in counts.items()}
-    kernels = frozenset((*kind, share) for kind, share in quarters.items() if share)
-    return Signature(2 ** round(math.log2(architecture.layers)), frozenset(resolutions), kernels)
 
 
 def entrants(
