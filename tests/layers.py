@@ -30,6 +30,7 @@ FLOORS = (
     ("proxies", "runs", "report"),
     ("latency", "training"),
     ("searching", "nasbench", "export"),
+    ("families",),
     ("runs.resume",),
     ("__init__",),
     ("testing",),

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from zeroshot_nas.export.exported import load_onnx as load_onnx
     from zeroshot_nas.export.exporting import ExportReport as ExportReport
     from zeroshot_nas.export.exporting import export_network as export_network
+    from zeroshot_nas.families.scaling import Factors as Factors
+    from zeroshot_nas.families.scaling import ScaledNetwork as ScaledNetwork
+    from zeroshot_nas.families.scaling import find_factors as find_factors
+    from zeroshot_nas.families.scaling import scale as scale
     from zeroshot_nas.latency.base import list_backends as list_backends
     from zeroshot_nas.nasbench.base import list_table_formats as list_table_formats
     from zeroshot_nas.nasbench.base import list_tables as list_tables
@@ -105,6 +109,10 @@ _HOMES = {
     "load_onnx": "export.exported",
     "ExportReport": "export.exporting",
     "export_network": "export.exporting",
+    "Factors": "families.scaling",
+    "ScaledNetwork": "families.scaling",
+    "find_factors": "families.scaling",
+    "scale": "families.scaling",
     "inherit": "network.inheritance",
     "BenchmarkTable": "nasbench.table",
     "load_table": "nasbench.base",

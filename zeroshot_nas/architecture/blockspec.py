@@ -33,12 +33,14 @@ class BlockSpec(ABC):
         out_channels: Channels of the block's output.
         stride: Factor by which height and width shrink.
         sub_layers: How often the block's unit is repeated; what Zen-NAS counts as layers.
+        depth_field: The field that makes the block deeper; None for a part that stands once in any network.
     """
 
     out_channels: int
     stride: int = 1
     sub_layers: int = 1
 
+    depth_field: ClassVar[str | None] = "sub_layers"
     type_template: ClassVar[str]
     plainnet_fields: ClassVar[tuple[str, ...] | None]
     field_kinds: ClassVar[Mapping[str, type]]

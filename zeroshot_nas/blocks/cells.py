@@ -137,6 +137,8 @@ class NASBench201Reduction(BlockSpec):
         Pool(kind='average', kernel_size=2, stride=2)
     """
 
+    depth_field = None
+
     pool: str = "3x3"
 
     def __post_init__(self) -> None:

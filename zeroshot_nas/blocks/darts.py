@@ -126,6 +126,8 @@ class DARTSNetwork(BlockSpec):
         (64, 2, 2)
     """
 
+    depth_field = "cells"
+
     genotype: str = genotype_text(
         Genotype(
             ((0, 3), (1, 3), (0, 3), (1, 3), (0, 2), (1, 3), (0, 2), (2, 5)),

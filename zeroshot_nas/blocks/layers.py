@@ -29,6 +29,8 @@ class Layers(BlockSpec):
         ['Conv', 'BatchNorm']
     """
 
+    depth_field = None
+
     layers: str = "conv3-bn-relu"
 
     def __post_init__(self) -> None:

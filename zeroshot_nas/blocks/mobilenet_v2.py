@@ -47,6 +47,8 @@ class Shortcut(BlockSpec):
         ()
     """
 
+    depth_field = None
+
     def first(self, in_channels: int) -> tuple[Op, ...]:
         if self.stride == 1 and in_channels == self.out_channels:
             return ()
