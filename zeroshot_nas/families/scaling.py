@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
@@ -21,8 +22,10 @@ TOLERANCE = 0.03
 SHARE_STEPS = 10
 """Parts in which doubled FLOPs are shared out among depth, width and resolution while factors are searched for."""
 
-_NARROWER, _WIDER, _HALVINGS = 1 / 64, 64.0, 40
 _LARGEST_PHI = 10
+
+_GUESSES, _STEPS, _STEP = 6, 40, 1.0025
+"""Guesses at a multiplier on the widths, then so many steps to either side of the best, each by that factor."""
 
 
 class Factors(NamedTuple):
@@ -110,9 +113,9 @@ def scale(
         >>> from zeroshot_nas import reference
         >>> twice = scale(reference("resnet8"), 1, "efficientnet")
         >>> twice.architecture.input_size, twice.architecture.layers, twice.architecture.blocks[-1].out_channels
-        ((3, 37, 37), 5, 74)
+        ((3, 37, 37), 5, 66)
         >>> round(twice.costs.flops / complexity(reference("resnet8")).flops, 2)
-        1.98
+        1.97
     """
     architecture = _architecture_of(network)
     check_counts(1, width_step=width_step)
@@ -221,6 +224,13 @@ def _scaled(architecture: Architecture, phi: float, factors: Factors, width_step
         return Architecture(widened, (channels, *sides), architecture.num_classes)
 
     target = 2**phi * complexity(architecture).flops
+    try:
+        complexity(make(1.0, False))
+    except ArchitectureError as error:
+        raise ArchitectureError(
+            f"phi={phi:g} gives images of {sides[0]}x{sides[1]}, which these blocks do not take: {error}; give another "
+            "phi, or factors that leave the resolution alone"
+        ) from None
     found, costs = _nearest(make, target)
     error = costs.flops / target - 1
     if abs(error) > TOLERANCE:
@@ -279,16 +289,25 @@ def _wider(blocks: Sequence[BlockSpec], multiplier: float, step: int, spread: bo
 
 def _nearest(make: Callable[[float, bool], Architecture], target: float) -> tuple[Architecture, Costs]:
     """The network whose FLOPs are nearest to a number, over multipliers on its widths."""
-    found: list[tuple[float, Architecture, Costs]] = []
-    for spread in (False, True):
-        low, high = _NARROWER, _WIDER
-        for _ in range(_HALVINGS):
-            middle = math.sqrt(low * high)
-            network = make(middle, spread)
+    found: list[tuple[float, float, Architecture, Costs]] = []
+
+    def attempt(multiplier: float, spread: bool) -> None:
+        try:
+            network = make(multiplier, spread)
             costs = complexity(network)
-            found.append((abs(costs.flops / target - 1), network, costs))
-            low, high = (middle, high) if costs.flops < target else (low, middle)
-        if min(error for error, _, _ in found) <= TOLERANCE:
+        except ArchitectureError:  # cells with dead branches take some widths alone; they take those they have
+            return
+        found.append((abs(costs.flops / target - 1), multiplier, network, costs))
+
+    attempt(1.0, False)
+    for _ in range(_GUESSES):  # FLOPs grow by about the square of the widths
+        _, multiplier, _, costs = min(found, key=itemgetter(0))
+        attempt(multiplier * math.sqrt(target / costs.flops), False)
+    _, around, _, _ = min(found, key=itemgetter(0))
+    for spread in (False, True):
+        for step in range(-_STEPS, _STEPS + 1):
+            attempt(around * _STEP**step, spread)
+        if min(found, key=itemgetter(0))[0] <= TOLERANCE:
             break
-    _, network, costs = min(found, key=lambda each: each[0])
+    _, _, network, costs = min(found, key=itemgetter(0))
     return network, costs
