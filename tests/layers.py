@@ -22,7 +22,7 @@ PACKAGE = ROOT.name
 FLOORS = (
     ("errors",),
     ("core",),
-    ("architecture", "execution"),
+    ("architecture", "execution", "callbacks"),
     ("blocks", "costs", "closed_form"),
     ("network", "spaces"),
     ("bounds",),
@@ -47,7 +47,7 @@ def room_of(name: str) -> str:
 
 
 PLUGIN_PACKAGES = (
-    *("blocks", "execution", "proxies", "references", "searchers", "spaces"),
+    *("blocks", "callbacks", "execution", "proxies", "references", "searchers", "spaces"),
     *("costs.resources", "export.formats", "latency.backends", "nasbench.readers", "training.datasets"),
 )
 """Packages that a registry scans."""

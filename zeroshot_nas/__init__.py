@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from zeroshot_nas.architecture.blockspec import BlockSpec as BlockSpec
     from zeroshot_nas.architecture.blockspec import list_blocks as list_blocks
     from zeroshot_nas.architecture.blockspec import register_block as register_block
+    from zeroshot_nas.callbacks.base import Callback as Callback
+    from zeroshot_nas.callbacks.base import Event as Event
+    from zeroshot_nas.callbacks.base import list_callbacks as list_callbacks
+    from zeroshot_nas.callbacks.base import register_callback as register_callback
     from zeroshot_nas.core.ranking import rank_aggregate as rank_aggregate
     from zeroshot_nas.core.score import Score as Score
     from zeroshot_nas.costs.base import CostInfo as CostInfo
@@ -91,6 +95,10 @@ _HOMES = {
     "Architecture": "architecture.architecture",
     "BlockSpec": "architecture.blockspec",
     "register_block": "architecture.blockspec",
+    "Callback": "callbacks.base",
+    "Event": "callbacks.base",
+    "list_callbacks": "callbacks.base",
+    "register_callback": "callbacks.base",
     "CostInfo": "costs.base",
     "list_costs": "costs.base",
     "register_cost": "costs.base",

@@ -150,7 +150,7 @@ def _training(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> TrainR
     arguments = {**call, **made, **given}
     needed = ("model", "data", *(["teacher"] if arguments.pop("needs_teacher") else []))
     _refuse_missing(folder, arguments, needed)
-    return train(**arguments, run=RunOptions(out=folder, resume=True, progress=run.progress))
+    return train(**arguments, run=RunOptions(out=folder, resume=True, progress=run.progress, callbacks=run.callbacks))
 
 
 def _refuse_missing(folder: Path, arguments: Mapping[str, Any], needed: Sequence[str]) -> None:

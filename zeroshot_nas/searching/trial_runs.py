@@ -191,8 +191,12 @@ class _Tournament:
         outcomes = run_all(self.executor, SameRelease(train_trial), (self._task(place, until) for place in missing))
         for place in alive:
             name = self.table.trials[place].name
-            body = self._kept.get((name, until)) or self._trained(name, until, next(outcomes))
+            kept = self._kept.get((name, until))
+            body = kept or self._trained(name, until, next(outcomes))
             self._enter(place, body["accuracy"], body["failure"])
+            about = {"name": name, "failure": body["failure"]}
+            values = {"validation_accuracy": body["accuracy"], "round": number}
+            self.session.hooks.tell("trial", until, values, about, known=kept is not None)
             bar.update(until - before)
 
     def _trained(self, name: str, until: int, outcome: Outcome[tuple[float | None, str]]) -> dict[str, Any]:
