@@ -29,7 +29,7 @@ FLOORS = (
     ("scoring", "searchers", "references"),
     ("proxies", "runs", "report"),
     ("latency", "training"),
-    ("searching", "nasbench", "export"),
+    ("searching", "nasbench", "export", "comparing"),
     ("runs.resume",),
     ("__init__",),
     ("testing",),

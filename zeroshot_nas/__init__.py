@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from zeroshot_nas.callbacks.base import Event as Event
     from zeroshot_nas.callbacks.base import list_callbacks as list_callbacks
     from zeroshot_nas.callbacks.base import register_callback as register_callback
+    from zeroshot_nas.comparing.compare import compare as compare
+    from zeroshot_nas.comparing.comparison import Comparison as Comparison
     from zeroshot_nas.core.ranking import rank_aggregate as rank_aggregate
     from zeroshot_nas.core.score import Score as Score
     from zeroshot_nas.costs.base import CostInfo as CostInfo
@@ -99,6 +101,8 @@ _HOMES = {
     "Event": "callbacks.base",
     "list_callbacks": "callbacks.base",
     "register_callback": "callbacks.base",
+    "compare": "comparing.compare",
+    "Comparison": "comparing.comparison",
     "CostInfo": "costs.base",
     "list_costs": "costs.base",
     "register_cost": "costs.base",

@@ -18,8 +18,8 @@ def shufflenet_v2_like(scaled: Scaled, input_size: Shape, /) -> Sequence[BlockSp
     """The stages, widths and 1x1-depthwise-1x1 units of ShuffleNetV2 1x (Ma et al.).
 
     No operation of ours splits or permutes channels: where a published unit passes half of its channels by, ours adds
-    its input to its output, with a quarter of the width inside, so that it costs little more than the published one. The
-    map is halved as often as leaves 4 to 7 positions; at 224 pixels a strided convolution stands for the pooling.
+    its input to its output, with a quarter of the width inside, so that it costs little more. The map is halved as
+    often as leaves 4 to 7 positions; at 224 pixels a strided convolution stands for the pooling.
 
     Args:
         scaled: Published widths to those of this network.
