@@ -18,6 +18,7 @@ from zeroshot_nas.cli import search, correlate, score, train, resume, latency, r
 
 # isort: on
 from zeroshot_nas.cli.base import app
+from zeroshot_nas.cli.completion import InstallCompletion, ShowCompletion, prepare
 from zeroshot_nas.core.plugins import load_plugin
 from zeroshot_nas.core.text import printable
 from zeroshot_nas.errors import ZeroShotNASError
@@ -27,6 +28,7 @@ def main() -> None:
     """Entry point: one line and exit code 2 for whatever goes wrong, a traceback with ``--debug``."""
     debug = "--debug" in sys.argv
     warnings.showwarning = _show_warning
+    prepare()
     try:
         arguments, plugins = _without_plugins([argument for argument in sys.argv[1:] if argument != "--debug"])
         for plugin in plugins:
@@ -58,6 +60,8 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
+    show_completion: ShowCompletion = None,
+    install_completion: InstallCompletion = None,
 ) -> None:
     """Options of every command; `main` handles them, they stand here for the help text."""
 

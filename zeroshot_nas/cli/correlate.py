@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+import zeroshot_nas
 from zeroshot_nas.cli.base import (
+    AsJson,
     BatchSize,
     Cache,
     Dataset,
     Device,
     Executor,
     Force,
+    Log,
     Quiet,
     Repeats,
     Scheduler,
@@ -21,25 +24,45 @@ from zeroshot_nas.cli.base import (
     SpaceOption,
     Split,
     TableOption,
+    TimeLimit,
     Workers,
     app,
+    callbacks_of,
     load_table,
     parse_options,
     parse_shape,
-    print_rows,
+    print_result,
+    shows_progress,
 )
+from zeroshot_nas.cli.help import completes, completes_public
 from zeroshot_nas.errors import OutputExistsError
 
 
 @app.command("correlate")
 def correlate_command(
-    proxies: Annotated[str, typer.Option(help="Proxies, separated by commas, or all.")] = "zen,naswot,synflow,az_nas",
-    benchmark: Annotated[str | None, typer.Option(help="A table that a package holds: vcn or nasbench201.")] = None,
+    proxies: Annotated[
+        str,
+        typer.Option(
+            "--proxies",
+            "--proxy",
+            help="Proxies, separated by commas, or all.",
+            autocompletion=completes(lambda: ["all", *zeroshot_nas.list_proxies()]),
+        ),
+    ] = "zen,naswot,synflow,az_nas",
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            help="A table that a package holds: vcn or nasbench201.", autocompletion=completes_public("list_tables")
+        ),
+    ] = None,
     table: Annotated[str | None, typer.Option(help="A file or folder of a benchmark, or a CSV file.")] = None,
     dataset: Dataset = None,
     split: Split = None,
     table_option: TableOption = None,
-    space: Annotated[str | None, typer.Option(help="Space of a CSV file's architectures.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(help="Space of a CSV file's architectures.", autocompletion=completes_public("list_spaces")),
+    ] = None,
     arch_column: Annotated[str | None, typer.Option(help="CSV column of the architectures.")] = None,
     accuracy_column: Annotated[str | None, typer.Option(help="CSV column of the accuracies.")] = None,
     image: Annotated[
@@ -58,9 +81,11 @@ def correlate_command(
     executor: Executor = "process",
     workers: Workers = None,
     scheduler: Scheduler = None,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds a network may take in a worker process.")] = None,
+    time_limit: TimeLimit = None,
+    log: Log = None,
     force: Force = False,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """How well proxies order the architectures of a benchmark by their trained accuracy."""
     from zeroshot_nas.execution import get_executor
@@ -86,12 +111,16 @@ def correlate_command(
             cache=cache,
             executor=workforce,
             device=device,
-            progress=not quiet,
+            progress=shows_progress(quiet),
+            callbacks=callbacks_of(log),
             space_options=parse_options(space_option),
             input_size=None if image is None else parse_shape(image),
             num_classes=classes,
         )
-    typer.echo(to_markdown(found))
+    if as_json:
+        typer.echo(found.to_json(indent=1))
+    else:
+        typer.echo(to_markdown(found))
     if found.state == "interrupted":
         raise typer.Exit(130)
 
@@ -104,6 +133,7 @@ def convert_command(
     split: Split = None,
     table_option: TableOption = None,
     force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a benchmark's accuracies once as a compact table, which later runs read in a moment."""
     from zeroshot_nas.nasbench.convert import convert
@@ -111,4 +141,9 @@ def convert_command(
     if out.exists() and not force:
         raise OutputExistsError(f"{out} exists; choose another --out, or overwrite it with --force")
     rows = load_table(table, dataset, split, parse_options(table_option))
-    print_rows([("written to", str(convert(rows, out))), ("architectures", f"{len(rows):,}"), ("source", rows.source)])
+    file = convert(rows, out)
+    print_result(
+        as_json,
+        lambda: {"written_to": file, "architectures": len(rows), "source": rows.source},
+        lambda: [("written to", str(file)), ("architectures", f"{len(rows):,}"), ("source", rows.source)],
+    )

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from zeroshot_nas.cli.base import AsJson, Commands, app, cost_rows, print_json, print_rows
+from zeroshot_nas.cli.base import AsJson, app, cost_rows, print_json, print_result, print_rows
+from zeroshot_nas.cli.help import Application
 from zeroshot_nas.cli.search import front_rows, trial_rows
 from zeroshot_nas.errors import StoreError
 
-runs_app = typer.Typer(cls=Commands, help="Look into the folders of runs.", rich_markup_mode=None)
+runs_app = Application(help="Look into the folders of runs.")
 app.add_typer(runs_app, name="runs")
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
 
@@ -117,11 +118,13 @@ def runs_best_command(folder: RunFolder, as_json: AsJson = False) -> None:
 def runs_plot_command(
     folder: RunFolder,
     out: Annotated[Path | None, typer.Option(help="A .png or .svg file; default: search.png in the folder.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Draw a finished search: networks by cost and score with the budget, and the best score over its proposals."""
     from zeroshot_nas.report.search import write_search_plot
 
-    typer.echo(f"written to {write_search_plot(folder, out)}")
+    file = write_search_plot(folder, out)
+    print_result(as_json, lambda: {"written_to": file}, lambda: [("written to", str(file))])
 
 
 @runs_app.command("export")
@@ -129,6 +132,7 @@ def runs_export_command(
     folder: RunFolder,
     as_format: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
     out: Annotated[Path | None, typer.Option(help="File to write; default: print.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """All scores of a run."""
     from zeroshot_nas.core.files import write_text
@@ -136,17 +140,19 @@ def runs_export_command(
 
     if as_format not in ("csv", "json"):
         raise typer.BadParameter(f"--format must be csv or json, got {as_format!r}")
-    text = export(folder, as_format)
+    text = export(folder, "json" if as_json else as_format)
     if out is None:
         typer.echo(text, nl=False)
-    else:
-        write_text(out, text)
+        return
+    write_text(out, text)
+    print_result(as_json, lambda: {"written_to": out}, lambda: [("written to", str(out))])
 
 
 @runs_app.command("recover")
 def runs_recover_command(
     folder: RunFolder,
     out: Annotated[Path, typer.Option(help="Folder for what can be saved; it must hold no run.")],
+    as_json: AsJson = False,
 ) -> None:
     """Copy what can be read of a damaged run to a new folder."""
     from zeroshot_nas.runs.store import FILE_NAME, recover
@@ -155,4 +161,4 @@ def runs_recover_command(
         raise StoreError(f"{folder} holds no run: {FILE_NAME} is not there")
     out.mkdir(parents=True, exist_ok=True)
     saved = recover(folder / FILE_NAME, out / FILE_NAME)
-    print_rows([(name, f"{count:,} rows saved") for name, count in saved.items()])
+    print_result(as_json, lambda: saved, lambda: [(name, f"{count:,} rows saved") for name, count in saved.items()])

@@ -25,6 +25,7 @@ from zeroshot_nas.cli.base import (
     print_rows,
     read_architecture,
 )
+from zeroshot_nas.cli.help import completes_public
 
 if TYPE_CHECKING:
     from zeroshot_nas.architecture.architecture import Architecture
@@ -34,7 +35,15 @@ if TYPE_CHECKING:
 @app.command("score")
 def score_command(
     model: Model,
-    proxy: Annotated[str, typer.Option(help="Proxies, separated by commas.")] = "cet",
+    proxy: Annotated[
+        str,
+        typer.Option(
+            "--proxy",
+            "--proxies",
+            help="Proxies, separated by commas.",
+            autocompletion=completes_public("list_proxies"),
+        ),
+    ] = "cet",
     image: Input = "3x32x32",
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,
