@@ -270,8 +270,11 @@ class _Work:
         tasks = [self._task(network, seed) for seed in asked.seeds for network in asked.networks]
         trainings.begin((str(task.key["folder"]) for task in tasks), {"trainings": len(tasks)})
         with tqdm(total=len(tasks), desc="trainings", unit="net", disable=not self.progress) as bar:
+            if self.progress or self.session.hooks:
+                plan = self._plan(tasks)
+                self.session.hooks.tell("plan", values={"trainings": len(tasks)}, about={"plan": plan})
             if self.progress:
-                bar.write(self._plan(tasks), file=sys.stderr)
+                bar.write(plan, file=sys.stderr)
             for number, (body, known) in enumerate(trainings.run(executor, train_one, tasks), start=1):
                 training = Training(body["seed"], body.get("right"), body.get("seconds", 0.0), body["failure"])
                 network = with_training(self.networks[body["name"]], training)
@@ -360,10 +363,18 @@ def _architecture(model: object) -> Architecture:
 def _limits(models: object) -> Budget | None:
     """What the first model's search was limited to; None where it was no search's, or one's with a limit on latency."""
     several = [*models.values()] if isinstance(models, Mapping) else models
-    first = several[0] if isinstance(several, Sequence) else several
-    limits = dict(first.settings.get("budget") or {}) if isinstance(first, SearchResult) else {}
-    limits.pop("structure", None)
-    return Budget(**limits) if limits and "latency_ms" not in limits else None
+    first = several[0] if isinstance(several, Sequence) and several else several
+    return limits_of(first) if isinstance(first, SearchResult) else None
+
+
+def limits_of(result: SearchResult) -> Budget | None:
+    """What a search was limited to, for a hand-made network: None where that is nothing, or latency, which is measured.
+
+    Bounds on structure and layers are left out: they are what a proxy needs, not what a network costs.
+    """
+    told = result.settings.get("budget") or {}
+    limits = {name: limit for name, limit in told.items() if name not in ("structure", "layers")}
+    return Budget(further=limits) if limits and "latency_ms" not in limits else None
 
 
 def _hand_made(
