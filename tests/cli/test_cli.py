@@ -1,10 +1,12 @@
 """The command line as a user meets it: in a process of its own where exit codes and streams matter."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 import warnings
 
@@ -235,11 +237,18 @@ def test_ctrl_c_leaves_a_valid_result(tmp_path):
     command = [sys.executable, "-m", "zeroshot_nas", *SMALL_SEARCH, "--proposals", "100000000", "--out", str(out)]
     command.remove("--quiet")
     terminal, slave = os.openpty()  # bars are for people
+    termios.tcsetwinsize(slave, (24, 120))
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave, text=True) as process:
         os.close(slave)
-        seen = _wait_until_scoring(terminal)
-        process.send_signal(signal.SIGINT)
-        text, _ = process.communicate(timeout=60)
+        try:
+            seen = _read_until_scoring(terminal)
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(OSError):  # its end
+                while more := os.read(terminal, 1_000):
+                    seen += more.decode(errors="replace")
+            text, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     os.close(terminal)
     assert process.returncode == 130
     assert "Traceback" not in seen
@@ -249,7 +258,7 @@ def test_ctrl_c_leaves_a_valid_result(tmp_path):
     assert 0 < len(result.history) <= 5
 
 
-def _wait_until_scoring(terminal):
+def _read_until_scoring(terminal):
     """Reads the bar until it shows a best score."""
     seen, deadline = "", time.monotonic() + 60
     while "best " not in seen or "none yet" in seen.rsplit("best ", 1)[-1][:8]:

@@ -69,7 +69,7 @@ class Commands(TyperGroup):
     """A group that answers no command at all with its help, which has each command's whole first paragraph."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args:
+        if not args and not ctx.resilient_parsing:  # a shell that completes asks with none
             typer.echo(ctx.get_help())
             raise typer.Exit
         return super().parse_args(ctx, args)
