@@ -104,9 +104,9 @@ def test_runs_show_best_and_export(run, tmp_path):
 def test_a_finished_search_is_drawn(run, tmp_path):
     folder, drawing = tmp_path / "run", tmp_path / "drawing.svg"
     run(*SEARCH, "--proxy", "zen_closed_form", "--out", folder)
-    assert run("runs", "plot", folder)[:2] == (0, f"written to {folder / 'search.png'}\n")
+    assert run("runs", "plot", folder)[:2] == (0, f"written to  {folder / 'search.png'}\n")
     assert (folder / "search.png").read_bytes().startswith(b"\x89PNG")
-    assert run("runs", "plot", folder, "--out", drawing)[:2] == (0, f"written to {drawing}\n")
+    assert run("runs", "plot", folder, "--out", drawing)[:2] == (0, f"written to  {drawing}\n")
     assert "<svg" in drawing.read_text()
     code, _, err = run("runs", "plot", tmp_path)
     assert (code, err.count("\n")) == (2, 1)

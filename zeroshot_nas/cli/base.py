@@ -67,6 +67,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; without a ter
 Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
 ImagesPerRun = Annotated[int, typer.Option("--batch-size", "--batch", help="Images a run.")]
 Dataset = Annotated[str | None, typer.Option(help="What the networks were trained on, e.g. cifar10.")]
+ArchColumn = Annotated[str | None, typer.Option(help="Column of a CSV table's architectures.")]
+AccuracyColumn = Annotated[str | None, typer.Option(help="Column of a CSV table's accuracies.")]
 Split = Annotated[str | None, typer.Option(help="test or valid accuracy.")]
 Cache = Annotated[Path | None, typer.Option(help="File of scores that several runs share.")]
 Executor = Annotated[

@@ -9,6 +9,8 @@ import typer
 
 import zeroshot_nas
 from zeroshot_nas.cli.base import (
+    AccuracyColumn,
+    ArchColumn,
     AsJson,
     BatchSize,
     Cache,
@@ -63,8 +65,8 @@ def correlate_command(
         str | None,
         typer.Option(help="Space of a CSV file's architectures.", autocompletion=completes_public("list_spaces")),
     ] = None,
-    arch_column: Annotated[str | None, typer.Option(help="CSV column of the architectures.")] = None,
-    accuracy_column: Annotated[str | None, typer.Option(help="CSV column of the accuracies.")] = None,
+    arch_column: ArchColumn = None,
+    accuracy_column: AccuracyColumn = None,
     image: Annotated[
         str | None, typer.Option("--input", help="Shape of one image, CxHxW; default: the data's.")
     ] = None,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zeroshot_nas.cli.base import AsJson, app, cost_rows, print_json, print_result, print_rows
+from zeroshot_nas.cli.base import AsJson, app, cost_rows, is_given, print_json, print_result, print_rows
 from zeroshot_nas.cli.help import Application
 from zeroshot_nas.cli.search import front_rows, trial_rows
 from zeroshot_nas.errors import StoreError
@@ -23,11 +23,15 @@ RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 @runs_app.command("list")
 def runs_list_command(
-    folder: Annotated[Path, typer.Argument(help="Where runs are.")] = Path("runs"), as_json: AsJson = False
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Where runs are.")] = Path("runs"),
+    as_json: AsJson = False,
 ) -> None:
     """Every run in a folder, with its state."""
     from zeroshot_nas.runs.inspect import summaries
 
+    if is_given(ctx, "folder") and not folder.is_dir():
+        raise StoreError(f"{folder} is no folder; runs are where --out says, by default in runs")
     found = summaries(folder)
     if as_json:
         print_json(found)
@@ -45,6 +49,8 @@ def _about(run: dict[str, Any]) -> str:
         accuracy, epochs = run["result"]["test_accuracy"], run["result"]["epochs"]
         tested = "" if accuracy is None else f", test accuracy {accuracy:.2%}"
         return f"training, {run['state']}, {epochs} epochs{tested}"
+    if run["kind"] == "comparison":
+        return f"comparison, {run['state']}, {len(run['settings']['networks'])} networks"
     return f"{run['kind']}, {run['state']}, {run['scores']:,} scores"
 
 
@@ -78,9 +84,11 @@ def _events(journal: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
 
 
 def _outcome(folder: Path) -> list[tuple[str, str]]:
-    """The winner of a finished search and what it costs."""
-    from zeroshot_nas import SearchResult
+    """The winner of a finished search and what it costs; the table of a finished comparison."""
+    from zeroshot_nas import Comparison, SearchResult
 
+    if (folder / "comparison.json").is_file():
+        return Comparison.from_json((folder / "comparison.json").read_text(encoding="utf-8")).rows()
     if not (folder / "result.json").is_file():
         return []
     result = SearchResult.from_json((folder / "result.json").read_text(encoding="utf-8"))
@@ -101,17 +109,21 @@ def _compact(value: Any) -> str:
 @runs_app.command("best")
 def runs_best_command(folder: RunFolder, as_json: AsJson = False) -> None:
     """The best network of a run: of a finished one the winner, else the best score so far."""
-    from zeroshot_nas import SearchResult
+    from zeroshot_nas import Architecture, Score, SearchResult, cost
     from zeroshot_nas.runs.inspect import best_so_far
 
     if (folder / "result.json").exists():
-        best = SearchResult.from_json((folder / "result.json").read_text(encoding="utf-8")).best.to_dict()
-    else:
-        best = best_so_far(folder)
-    if as_json:
-        print_json(best)
-    else:
-        print_rows([(name, json.dumps(value)) for name, value in best.items() if name not in ("format", "version")])
+        winner = SearchResult.from_json((folder / "result.json").read_text(encoding="utf-8")).best
+        scores = [("score", str(score)) for score in winner.scores.values()]
+        rows = [("winner", winner.string or str(winner.architecture)), *cost_rows(winner.costs), *scores]
+        print_result(as_json, winner.to_dict, lambda: rows)
+        return
+    best = best_so_far(folder)
+    so_far = [("best so far", best["string"])]
+    if isinstance(best["architecture"], dict):
+        so_far += cost_rows(cost(Architecture.from_dict(best["architecture"])))
+    so_far += [("score", str(Score.from_dict(best["score"]))), ("go on", f"zeroshot-nas resume {folder}")]
+    print_result(as_json, lambda: best, lambda: so_far)
 
 
 @runs_app.command("plot")

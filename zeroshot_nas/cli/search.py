@@ -13,6 +13,8 @@ import typer
 
 import zeroshot_nas
 from zeroshot_nas.cli.base import (
+    AccuracyColumn,
+    ArchColumn,
     AsJson,
     Backend,
     BatchSize,
@@ -107,8 +109,8 @@ def search_command(
         ),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set of that table; sets --input and --classes.")] = None,
-    arch_column: Annotated[str | None, typer.Option(help="That table's column of architectures, if a CSV.")] = None,
-    accuracy_column: Annotated[str | None, typer.Option(help="That table's column of accuracies, if a CSV.")] = None,
+    arch_column: ArchColumn = None,
+    accuracy_column: AccuracyColumn = None,
     searcher: Annotated[
         str | None,
         typer.Option(
