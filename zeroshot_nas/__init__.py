@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.searchers.base import list_searchers as list_searchers
     from zeroshot_nas.searchers.base import register_searcher as register_searcher
     from zeroshot_nas.searching.loop import search as search
+    from zeroshot_nas.searching.optuna_objective import objective as objective
     from zeroshot_nas.searching.settings import SearchSettings as SearchSettings
     from zeroshot_nas.searching.study import Study as Study
     from zeroshot_nas.spaces.base import SearchSpace as SearchSpace
@@ -139,6 +140,7 @@ _HOMES = {
     "list_searchers": "searchers.base",
     "register_searcher": "searchers.base",
     "search": "searching.loop",
+    "objective": "searching.optuna_objective",
     "SearchSettings": "searching.settings",
     "Study": "searching.study",
     "list_references": "references.base",

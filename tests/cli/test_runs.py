@@ -215,7 +215,9 @@ def test_a_damaged_run_is_a_line_of_the_list(run, tmp_path):
     assert "search, done" in good
     states = [each["state"] for each in json.loads(run("runs", "list", tmp_path, "--json")[1])]
     assert states == ["damaged", "empty", "done"]
-    assert run("runs", "list", tmp_path / "nowhere")[:2] == (0, f"no runs in {tmp_path / 'nowhere'}\n")
+    (tmp_path / "empty").mkdir()
+    assert run("runs", "list", tmp_path / "empty")[:2] == (0, f"no runs in {tmp_path / 'empty'}\n")
+    assert run("runs", "list", tmp_path / "nowhere")[:2] == (2, "")
 
 
 def test_recovery_of_no_run_makes_none(run, tmp_path):
