@@ -1,9 +1,6 @@
 """Every space as parameters of Optuna's trials: what is suggested, what is pruned, and that a seed settles it."""
 
-import subprocess
 import sys
-import warnings
-from pathlib import Path
 
 import pytest
 
@@ -139,14 +136,3 @@ def test_without_optuna_it_says_how_to_get_it(monkeypatch):
     trial = type("Trial", (), {"params": {}, "state": 1})()
     with pytest.raises(MissingExtraError, match=r"zeroshot-nas\[optuna\]"):
         goal(trial)
-
-
-def test_the_example_runs_in_seconds():
-    example = Path(__file__).parents[2] / "examples" / "optuna_search.py"
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        done = subprocess.run(
-            [sys.executable, str(example), "--trials", "12"], capture_output=True, text=True, timeout=120, check=True
-        )
-    assert "TPE: cet" in done.stdout
-    assert "NSGA-II: the front" in done.stdout
