@@ -278,9 +278,10 @@ def test_cet_is_explained(run, tmp_path):
     score = zs.score(zs.Architecture.from_string(NET, (1, 8, 8)), "cet")
     code, out, _ = run("score", NET, "--input", "1x8x8", "--proxy", "cet")
     assert code == 0
-    assert f"  W     {score.details['W']:,.6g}" in out
+    assert out.count("\n") == 1  # its parts are said where they are asked for
     code, out, _ = run("score", NET, "--input", "1x8x8", "--proxy", "cet", "--explain", "--plot", tmp_path / "net.svg")
     assert code == 0
+    assert f"  W     {score.details['W']:,.6g}" in out
     assert "3x3 8->8 /2" in out
     assert (tmp_path / "net.svg").stat().st_size > 1000
     found = json.loads(run("score", NET, "--input", "1x8x8", "--proxy", "cet", "--explain", "--json")[1])["cet"]

@@ -23,6 +23,9 @@ from zeroshot_nas.core.plugins import load_plugin
 from zeroshot_nas.core.text import printable
 from zeroshot_nas.errors import ZeroShotNASError
 
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C stopped."""
+
 
 def main() -> None:
     """Entry point: one line and exit code 2 for whatever goes wrong, a traceback with ``--debug``."""
@@ -42,6 +45,8 @@ def main() -> None:
             traceback.print_exc()
         print(f"error: {_one_line(error)}", file=sys.stderr)  # noqa: T201
         code = 2
+    if code == INTERRUPTED:
+        print("interrupted", file=sys.stderr)  # noqa: T201
     sys.exit(code or 0)
 
 
@@ -55,7 +60,8 @@ def _show_version(asked: bool) -> None:
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")] = False,
     plugin: Annotated[
-        list[Path] | None, typer.Option("--plugin", help="A Python file that registers proxies, spaces and so on.")
+        list[Path] | None,
+        typer.Option("--plugin", metavar="FILE", help="A Python file that registers proxies, spaces and so on."),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")

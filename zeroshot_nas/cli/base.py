@@ -48,8 +48,12 @@ InSpace = Annotated[
         autocompletion=completes_public("list_spaces"),
     ),
 ]
-SpaceOption = Annotated[list[str] | None, typer.Option(help="Option of the space, name=value, e.g. width_step=4.")]
-TableOption = Annotated[list[str] | None, typer.Option(help="Option of the table, name=value, e.g. budget=A for vcn.")]
+SpaceOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of the space, name=value, e.g. width_step=4.")
+]
+TableOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of the table, name=value, e.g. budget=A for vcn.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
 Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cuda.")]
 Repeats = Annotated[int, typer.Option(help="Draws of weights and images a score.")]
@@ -97,7 +101,9 @@ RecipeName = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training images; default: the recipe's.")]
 ImagesPerStep = Annotated[int | None, typer.Option("--batch-size", help="Images a step; default: the recipe's.")]
-Changes = Annotated[list[str] | None, typer.Option("--set", help="Of the recipe, e.g. mixup=0.1.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Of the recipe, e.g. mixup=0.1.")
+]
 NewHead = Annotated[bool, typer.Option("--new-head", help="Give the network the data's number of classes.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; default: all cores.")]
 Scheduler = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,11 +30,13 @@ from zeroshot_nas.cli.base import (
     Workers,
     app,
     callbacks_of,
+    is_given,
     load_table,
     parse_options,
     parse_shape,
     print_result,
     shows_progress,
+    stored_call,
 )
 from zeroshot_nas.cli.help import completes, completes_public
 from zeroshot_nas.errors import OutputExistsError
@@ -42,6 +44,7 @@ from zeroshot_nas.errors import OutputExistsError
 
 @app.command("correlate")
 def correlate_command(
+    ctx: typer.Context,
     proxies: Annotated[
         str,
         typer.Option(
@@ -78,7 +81,9 @@ def correlate_command(
     seed: Seed = 0,
     device: Device = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run: run.db, report, scores and plots.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out; without a table as the run has it.")
+    ] = False,
     cache: Cache = None,
     executor: Executor = "process",
     workers: Workers = None,
@@ -92,8 +97,16 @@ def correlate_command(
     """How well proxies order the architectures of a benchmark by their trained accuracy."""
     from zeroshot_nas.execution import get_executor
     from zeroshot_nas.nasbench.correlate import correlate
-    from zeroshot_nas.nasbench.report import to_markdown
+    from zeroshot_nas.runs.resume import resume as go_on
 
+    if resume and out is not None and benchmark is None and table is None and stored_call(out, "correlation"):
+        with get_executor(executor, workers=workers, time_limit=time_limit, scheduler=scheduler) as workforce:
+            names = ("sample", "repeats", "batch_size", "seed", "device")  # refused where they are not the run's
+            how: dict[str, Any] = {name: ctx.params[name] for name in names if is_given(ctx, name)}
+            how |= {"proxies": proxies.split(",")} if is_given(ctx, "proxies") else {}
+            how |= {"progress": shows_progress(quiet), "callbacks": callbacks_of(log)}
+            _print(go_on(out, executor=workforce, cache=cache, **how), as_json)
+        return
     if (benchmark is None) == (table is None):
         raise typer.BadParameter("give either --benchmark (a table in a package) or --table (a file)")
     columns = {"arch_column": arch_column, "accuracy_column": accuracy_column, "space": space}
@@ -119,10 +132,14 @@ def correlate_command(
             input_size=None if image is None else parse_shape(image),
             num_classes=classes,
         )
-    if as_json:
-        typer.echo(found.to_json(indent=1))
-    else:
-        typer.echo(to_markdown(found))
+    _print(found, as_json)
+
+
+def _print(found: Any, as_json: bool) -> None:
+    """A correlation's report."""
+    from zeroshot_nas.nasbench.report import to_markdown
+
+    typer.echo(found.to_json(indent=1) if as_json else to_markdown(found))
     if found.state == "interrupted":
         raise typer.Exit(130)
 

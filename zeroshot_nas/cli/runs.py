@@ -68,7 +68,7 @@ def runs_show_command(folder: RunFolder, as_json: AsJson = False) -> None:
         if name == "journal":
             rows += _events(value)
         elif isinstance(value, dict):
-            rows += [(str(inner), _compact(entry)) for inner, entry in value.items()]
+            rows += [row for inner, entry in value.items() for row in _flat(str(inner), entry)]
         else:
             rows.append((name, _compact(value)))
     print_rows([*rows, *_outcome(folder)])
@@ -97,6 +97,13 @@ def _outcome(folder: Path) -> list[tuple[str, str]]:
     tried = [] if result.trials is None else trial_rows(result.trials, folder)
     winner = ("winner", best.string or str(best.architecture))
     return [winner, *cost_rows(best.costs), *scores, *front_rows(result), *tried]
+
+
+def _flat(name: str, value: Any) -> list[tuple[str, str]]:
+    """A setting in a row, or one of several parts in a row each; what is not set is left out."""
+    if isinstance(value, dict) and value:
+        return [row for inner, entry in value.items() for row in _flat(f"{name} {inner}", entry)]
+    return [] if value is None or value == {} else [(name, _compact(value))]
 
 
 def _compact(value: Any) -> str:

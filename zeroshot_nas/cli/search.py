@@ -119,7 +119,8 @@ def search_command(
         ),
     ] = None,
     searcher_option: Annotated[
-        list[str] | None, typer.Option(help="Option of the strategy, name=value, e.g. widths=0.5,1,2 for grid.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Option of the strategy, e.g. widths=0.5,1,2 for grid."),
     ] = None,
     proposals: Annotated[
         int | None, typer.Option(help="Networks to propose; 100,000 with a screen, 2,000 without.")

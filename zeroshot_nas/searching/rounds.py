@@ -314,9 +314,11 @@ class Search:
             return
         leaders = self.board.leaders()
         again = self._scores([self.board.history[place] for place in leaders], self.settings.of_leaders)
-        for place, (scores, known) in zip(leaders, again, strict=True):
-            self.board.rescore(place, scores)
-            self._tell("leader", place + 1, self.board.history[place], known)
+        with self._bar("repeating the leaders", len(leaders)) as bar:
+            for place, (scores, known) in zip(leaders, again, strict=True):
+                self.board.rescore(place, scores)
+                self._tell("leader", place + 1, self.board.history[place], known)
+                bar.update()
 
     def refuse_if_empty(self, budget: Budget) -> None:
         """Says why there is no network to choose from, where there is none.
