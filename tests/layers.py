@@ -22,14 +22,14 @@ PACKAGE = ROOT.name
 FLOORS = (
     ("errors",),
     ("core",),
-    ("architecture", "execution"),
+    ("architecture", "execution", "callbacks"),
     ("blocks", "costs", "closed_form"),
     ("network", "spaces"),
     ("bounds",),
     ("scoring", "searchers", "references"),
     ("proxies", "runs", "report"),
     ("latency", "training"),
-    ("searching", "nasbench", "export"),
+    ("searching", "nasbench", "export", "comparing"),
     ("families",),
     ("runs.resume",),
     ("__init__",),
@@ -48,7 +48,7 @@ def room_of(name: str) -> str:
 
 
 PLUGIN_PACKAGES = (
-    *("blocks", "execution", "proxies", "references", "searchers", "spaces"),
+    *("blocks", "callbacks", "execution", "proxies", "references", "searchers", "spaces"),
     *("costs.resources", "export.formats", "latency.backends", "nasbench.readers", "training.datasets"),
 )
 """Packages that a registry scans."""

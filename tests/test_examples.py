@@ -31,6 +31,16 @@ def test_add_a_proxy():
         assert word in printed
 
 
+def test_optuna_search():
+    printed = run("optuna_search.py", "--trials", 12)
+    assert printed.startswith("TPE: cet ")
+    assert "NSGA-II: the front\n  cet" in printed
+
+
+def test_add_a_callback():
+    assert run("add_a_callback.py") == ""  # it registers two; what they write, tests/callbacks has
+
+
 def test_every_example_has_a_test():
     tested = {name.removeprefix("test_") + ".py" for name in globals() if name.startswith("test_")}
     assert {path.name for path in EXAMPLES.glob("*.py")} <= tested

@@ -21,7 +21,14 @@ LOADS_TORCH = {
 
 LOADED_AT_ONCE = {
     "scipy": {"nasbench.agreement", "nasbench.equal_budget", "nasbench.report"},
-    "tqdm": {"latency.calibrate", "nasbench.scoring", "searching.rounds", "searching.trial_runs", "training.trainer"},
+    "tqdm": {
+        "comparing.compare",
+        "latency.calibrate",
+        "nasbench.scoring",
+        "searching.rounds",
+        "searching.trial_runs",
+        "training.trainer",
+    },
     **dict.fromkeys(
         ("sklearn", "matplotlib", "pandas", "fvcore", "PIL", "kornia", "mlxtend", "onnx", "onnxruntime", "distributed"),
         frozenset[str](),

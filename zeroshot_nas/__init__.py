@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from zeroshot_nas.architecture.blockspec import BlockSpec as BlockSpec
     from zeroshot_nas.architecture.blockspec import list_blocks as list_blocks
     from zeroshot_nas.architecture.blockspec import register_block as register_block
+    from zeroshot_nas.callbacks.base import Callback as Callback
+    from zeroshot_nas.callbacks.base import Event as Event
+    from zeroshot_nas.callbacks.base import list_callbacks as list_callbacks
+    from zeroshot_nas.callbacks.base import register_callback as register_callback
+    from zeroshot_nas.comparing.compare import compare as compare
+    from zeroshot_nas.comparing.comparison import Comparison as Comparison
     from zeroshot_nas.core.ranking import rank_aggregate as rank_aggregate
     from zeroshot_nas.core.score import Score as Score
     from zeroshot_nas.costs.base import CostInfo as CostInfo
@@ -63,6 +69,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.searchers.base import list_searchers as list_searchers
     from zeroshot_nas.searchers.base import register_searcher as register_searcher
     from zeroshot_nas.searching.loop import search as search
+    from zeroshot_nas.searching.optuna_objective import objective as objective
     from zeroshot_nas.searching.settings import SearchSettings as SearchSettings
     from zeroshot_nas.searching.study import Study as Study
     from zeroshot_nas.spaces.base import SearchSpace as SearchSpace
@@ -95,6 +102,12 @@ _HOMES = {
     "Architecture": "architecture.architecture",
     "BlockSpec": "architecture.blockspec",
     "register_block": "architecture.blockspec",
+    "Callback": "callbacks.base",
+    "Event": "callbacks.base",
+    "list_callbacks": "callbacks.base",
+    "register_callback": "callbacks.base",
+    "compare": "comparing.compare",
+    "Comparison": "comparing.comparison",
     "CostInfo": "costs.base",
     "list_costs": "costs.base",
     "register_cost": "costs.base",
@@ -135,6 +148,7 @@ _HOMES = {
     "list_searchers": "searchers.base",
     "register_searcher": "searchers.base",
     "search": "searching.loop",
+    "objective": "searching.optuna_objective",
     "SearchSettings": "searching.settings",
     "Study": "searching.study",
     "list_references": "references.base",

@@ -100,6 +100,10 @@ class OutputExistsError(ZeroShotNASError, FileExistsError):
     """An output folder that already holds a run."""
 
 
+class CallbackError(ZeroShotNASError, ValueError):
+    """A callback that can't be called, or can't write where it should."""
+
+
 class StoreError(ZeroShotNASError, RuntimeError):
     """A run's store can't be opened, read or written."""
 
@@ -215,6 +219,10 @@ class ClusterWarning(UserWarning):
 
 class DataWarning(UserWarning):
     """Some files of a data set are left out."""
+
+
+class CallbackWarning(UserWarning):
+    """A callback failed and is told no more; its run goes on."""
 
 
 class UnfinishedRunWarning(UserWarning):

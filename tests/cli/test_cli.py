@@ -1,10 +1,12 @@
 """The command line as a user meets it: in a process of its own where exit codes and streams matter."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 import warnings
 
@@ -234,33 +236,52 @@ def test_ctrl_c_leaves_a_valid_result(tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "zeroshot_nas", *SMALL_SEARCH, "--proposals", "100000000", "--out", str(out)]
     command.remove("--quiet")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        _wait_until_scoring(process)
-        process.send_signal(signal.SIGINT)
-        text, errors = process.communicate(timeout=60)
+    terminal, slave = os.openpty()  # bars are for people
+    termios.tcsetwinsize(slave, (24, 120))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave, text=True) as process:
+        os.close(slave)
+        try:
+            seen = _read_until_scoring(terminal)
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(OSError):  # its end
+                while more := os.read(terminal, 1_000):
+                    seen += more.decode(errors="replace")
+            text, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    os.close(terminal)
     assert process.returncode == 130
-    assert "Traceback" not in errors
+    assert "Traceback" not in seen
     assert "interrupted" in text
     result = zs.SearchResult.from_json((out / "result.json").read_text())
     assert result.state == "interrupted"
     assert 0 < len(result.history) <= 5
 
 
-def _wait_until_scoring(process):
+def _read_until_scoring(terminal):
     """Reads the bar until it shows a best score."""
     seen, deadline = "", time.monotonic() + 60
     while "best " not in seen or "none yet" in seen.rsplit("best ", 1)[-1][:8]:
         assert time.monotonic() < deadline, seen
-        seen += process.stderr.read(1)
+        seen += os.read(terminal, 1).decode(errors="replace")
+    return seen
+
+
+def test_without_a_terminal_no_bar_fills_a_log(tmp_path):
+    command = [sys.executable, "-m", "zeroshot_nas", *SMALL_SEARCH, "--proposals", "30", "--out", str(tmp_path / "run")]
+    command.remove("--quiet")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stderr == ""
 
 
 def test_cet_is_explained(run, tmp_path):
     score = zs.score(zs.Architecture.from_string(NET, (1, 8, 8)), "cet")
     code, out, _ = run("score", NET, "--input", "1x8x8", "--proxy", "cet")
     assert code == 0
-    assert f"  W     {score.details['W']:,.6g}" in out
+    assert out.count("\n") == 1  # its parts are said where they are asked for
     code, out, _ = run("score", NET, "--input", "1x8x8", "--proxy", "cet", "--explain", "--plot", tmp_path / "net.svg")
     assert code == 0
+    assert f"  W     {score.details['W']:,.6g}" in out
     assert "3x3 8->8 /2" in out
     assert (tmp_path / "net.svg").stat().st_size > 1000
     found = json.loads(run("score", NET, "--input", "1x8x8", "--proxy", "cet", "--explain", "--json")[1])["cet"]

@@ -104,9 +104,9 @@ def test_runs_show_best_and_export(run, tmp_path):
 def test_a_finished_search_is_drawn(run, tmp_path):
     folder, drawing = tmp_path / "run", tmp_path / "drawing.svg"
     run(*SEARCH, "--proxy", "zen_closed_form", "--out", folder)
-    assert run("runs", "plot", folder)[:2] == (0, f"written to {folder / 'search.png'}\n")
+    assert run("runs", "plot", folder)[:2] == (0, f"written to  {folder / 'search.png'}\n")
     assert (folder / "search.png").read_bytes().startswith(b"\x89PNG")
-    assert run("runs", "plot", folder, "--out", drawing)[:2] == (0, f"written to {drawing}\n")
+    assert run("runs", "plot", folder, "--out", drawing)[:2] == (0, f"written to  {drawing}\n")
     assert "<svg" in drawing.read_text()
     code, _, err = run("runs", "plot", tmp_path)
     assert (code, err.count("\n")) == (2, 1)
@@ -215,7 +215,9 @@ def test_a_damaged_run_is_a_line_of_the_list(run, tmp_path):
     assert "search, done" in good
     states = [each["state"] for each in json.loads(run("runs", "list", tmp_path, "--json")[1])]
     assert states == ["damaged", "empty", "done"]
-    assert run("runs", "list", tmp_path / "nowhere")[:2] == (0, f"no runs in {tmp_path / 'nowhere'}\n")
+    (tmp_path / "empty").mkdir()
+    assert run("runs", "list", tmp_path / "empty")[:2] == (0, f"no runs in {tmp_path / 'empty'}\n")
+    assert run("runs", "list", tmp_path / "nowhere")[:2] == (2, "")
 
 
 def test_recovery_of_no_run_makes_none(run, tmp_path):
@@ -257,3 +259,49 @@ def test_both_files_of_scores_name_cells_by_the_benchmarks_string(run, tmp_path)
             assert joined["state"] == "failed"
             assert f"{row['proxy']}: {row['reason']}" in joined["reason"]
     assert "failed" in {row["state"] for row in exported}, "the closed form has no rule for cells"
+
+
+def test_a_correlation_goes_on_as_the_run_has_it(run, tmp_path, table):
+    columns = ("--space", "nasbench201", "--dataset", "cifar10", "--arch-column", "cell", "--accuracy-column", "top1")
+    how = ("--proxies", "params,cet", "--executor", "serial", "--out", tmp_path / "run")
+    _, report, _ = run("correlate", "--table", table, *columns, *how)
+    assert run("correlate", "--out", tmp_path / "run", "--resume", "--executor", "serial") == (0, report, "")
+    code, out, err = run("correlate", "--out", tmp_path / "run", "--resume", "--seed", 4, "--executor", "serial")
+    assert (code, out) == (2, "")
+    assert "seed: 0 in the run, 4 asked for" in err
+
+
+def test_the_best_of_an_unfinished_run_is_written_as_people_write_it(run, tmp_path, monkeypatch):
+    calls = []
+
+    def dying(jobs):
+        calls.append(jobs)
+        if len(calls) == 4:
+            raise SystemExit(9)
+        return compute(jobs)
+
+    compute = evaluating.compute
+    monkeypatch.setattr(evaluating, "compute", dying)
+    how = ("--space", "nasbench201", "--proxy", "naswot", "--proposals", "9", "--input", "3x8x8", "--repeats", "1")
+    assert run("search", *how, "--out", tmp_path)[0] == 9
+    code, out, err = run("runs", "best", tmp_path)
+    assert (code, err) == (0, "")
+    assert "{" not in out
+    string = out.splitlines()[0].split()[-1]
+    assert json.loads(run("runs", "best", tmp_path, "--json")[1])["string"] == string
+    assert zs.get_space("nasbench201", input_size=(3, 8, 8)).from_string(string)
+    assert out.splitlines()[-1].endswith(f"zeroshot-nas resume {tmp_path}")
+
+
+def test_events_of_a_run_are_logged_by_name(run, tmp_path):
+    code, _, err = run(*SEARCH, "--proxy", "cet", "--out", tmp_path / "run", "--log", "csv")
+    assert (code, err) == (0, "")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "run" / "log" / "end.csv").read_text())))
+    assert rows[0]["state"] == "done"
+    for log, said in (("csvv", "Did you mean 'csv'?"), ("csv:x=1", "no option 'x'")):
+        code, _, err = run(*SEARCH, "--proxy", "cet", "--log", log)
+        assert code == 2
+        assert said in err
+    code, _, err = run(*SEARCH, "--proxy", "cet", "--log", "csv")
+    assert code == 2
+    assert "--out" in err

@@ -88,7 +88,7 @@ def test_latency_is_kept_where_something_predicts_it():
 
 def test_wrong_names_and_options_are_refused():
     with pytest.raises(UnknownNameError, match="Did you mean 'resnet20'"):
-        zs.reference("resnet21x")
+        zs.reference("resnet20x")
     for options, message in (
         ({"kernels": 5}, r"no option 'kernels'\. Did you mean 'kernel'\?"),
         ({"kernel": 4}, "kernel of 'resnet8' must be 3, 5 or 7, got 4"),

@@ -11,6 +11,10 @@ from zeroshot_nas.errors import ArchitectureError
     [
         ("resnet8", (3, 32, 32), 10, 78_000, 12.5e6),  # MLPerf Tiny, arXiv:2106.07597
         ("resnet20", (3, 32, 32), 10, 0.27e6, 41e6),  # arXiv:1512.03385, table 6
+        ("resnet32", (3, 32, 32), 10, 0.46e6, 69e6),  # arXiv:1512.03385, table 6
+        ("resnet56", (3, 32, 32), 10, 0.85e6, 125e6),
+        ("resnet18", (3, 32, 32), 10, 11.17e6, 0.56e9),  # of many papers on CIFAR
+        ("all_cnn", (3, 32, 32), 10, 1.37e6, 0.28e9),  # arXiv:1412.6806: 1.3 million parameters
         ("mobilenet_v2", (3, 224, 224), 1000, 3.5e6, 300e6),  # arXiv:1801.04381
     ],
 )
@@ -22,6 +26,17 @@ def test_published_figures(name, size, classes, params, flops):
 
 def test_mobilenet_v2_has_the_parameters_of_torchvisions():
     assert zs.cost(zs.reference("mobilenet_v2", None, (3, 224, 224), 1000)).params == 3_504_872
+
+
+def test_what_is_like_shufflenet_v2_costs_about_as_much():
+    costs = zs.cost(zs.reference("shufflenet_v2_like", None, (3, 224, 224), 1000))
+    assert 2.3e6 <= costs.params < 1.3 * 2.3e6  # arXiv:1807.11164, table 8
+    assert 146e6 <= costs.flops < 1.6 * 146e6
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "MobileNet-V2", "ResNet_20", "resnet-20"])
+def test_names_are_read_with_or_without_what_parts_them(name):
+    assert zs.reference(name) == zs.reference({"m": "mobilenet_v2", "r": "resnet20"}[name[0].lower()])
 
 
 def test_a_resnet_has_the_published_parameters_but_for_the_first_shortcut():

@@ -14,19 +14,24 @@ import typer
 import zeroshot_nas
 
 # isort: off
-from zeroshot_nas.cli import search, correlate, score, train, resume, latency, runs, names  # noqa: F401  # the help's order
+from zeroshot_nas.cli import search, correlate, score, train, compare, resume, latency, runs, names  # noqa: F401  # the help's order
 
 # isort: on
 from zeroshot_nas.cli.base import app
+from zeroshot_nas.cli.completion import InstallCompletion, ShowCompletion, prepare
 from zeroshot_nas.core.plugins import load_plugin
 from zeroshot_nas.core.text import printable
 from zeroshot_nas.errors import ZeroShotNASError
+
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C stopped."""
 
 
 def main() -> None:
     """Entry point: one line and exit code 2 for whatever goes wrong, a traceback with ``--debug``."""
     debug = "--debug" in sys.argv
     warnings.showwarning = _show_warning
+    prepare()
     try:
         arguments, plugins = _without_plugins([argument for argument in sys.argv[1:] if argument != "--debug"])
         for plugin in plugins:
@@ -40,6 +45,8 @@ def main() -> None:
             traceback.print_exc()
         print(f"error: {_one_line(error)}", file=sys.stderr)  # noqa: T201
         code = 2
+    if code == INTERRUPTED:
+        print("interrupted", file=sys.stderr)  # noqa: T201
     sys.exit(code or 0)
 
 
@@ -53,11 +60,14 @@ def _show_version(asked: bool) -> None:
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")] = False,
     plugin: Annotated[
-        list[Path] | None, typer.Option("--plugin", help="A Python file that registers proxies, spaces and so on.")
+        list[Path] | None,
+        typer.Option("--plugin", metavar="FILE", help="A Python file that registers proxies, spaces and so on."),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
+    show_completion: ShowCompletion = None,
+    install_completion: InstallCompletion = None,
 ) -> None:
     """Options of every command; `main` handles them, they stand here for the help text."""
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from typer.core import TyperGroup
 
+from zeroshot_nas.cli.help import Application, completes_public
 from zeroshot_nas.core.text import printable, read_json
 from zeroshot_nas.costs.base import COSTS, list_costs, parse_number
 from zeroshot_nas.errors import FileFormatError
@@ -22,29 +24,12 @@ if TYPE_CHECKING:
     from zeroshot_nas.nasbench.base import Split as SplitName
     from zeroshot_nas.nasbench.table import BenchmarkTable
     from zeroshot_nas.spaces.base import SearchSpace
+    from zeroshot_nas.training.recipe import Recipe
 
 
-class Commands(TyperGroup):
-    """A group that answers no command at all with its help, which has each command's whole first paragraph."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args:
-            typer.echo(ctx.get_help())
-            raise typer.Exit
-        return super().parse_args(ctx, args)
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        for command in self.commands.values():
-            command.short_help = (command.help or "").partition("\n\n")[0]
-        super().format_commands(ctx, formatter)
-
-
-app = typer.Typer(
-    cls=Commands,
+app = Application(
     help="Training-free neural architecture search: score, search and train small convolutional networks.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: loading rich takes longer than all else that --help does
+    epilog="Exit codes: 0 done; 2 not done, one line says why; 130 stopped by Ctrl-C, what was done is kept.",
 )
 
 Input = Annotated[str, typer.Option("--input", help="Shape of one image, CxHxW; an architecture file has its own.")]
@@ -56,32 +41,85 @@ MODEL_HELP = (
 )
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 InSpace = Annotated[
-    str | None, typer.Option("--space", help="Search space whose notation the string is in, e.g. nasbench201.")
+    str | None,
+    typer.Option(
+        "--space",
+        help="Search space whose notation the string is in, e.g. nasbench201.",
+        autocompletion=completes_public("list_spaces"),
+    ),
 ]
-SpaceOption = Annotated[list[str] | None, typer.Option(help="Option of the space, name=value, e.g. width_step=4.")]
-TableOption = Annotated[list[str] | None, typer.Option(help="Option of the table, name=value, e.g. budget=A for vcn.")]
+SpaceOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of the space, name=value, e.g. width_step=4.")
+]
+TableOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of the table, name=value, e.g. budget=A for vcn.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
 Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cuda.")]
 Repeats = Annotated[int, typer.Option(help="Draws of weights and images a score.")]
 BatchSize = Annotated[int | None, typer.Option(help="Gaussian images a draw.")]
-Backend = Annotated[str, typer.Option(help="Engine that latency is of; see `list`.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Backend = Annotated[
+    str,
+    typer.Option(help="Engine that latency is of; see `list`.", autocompletion=completes_public("list_backends")),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document, and nothing else.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is in --out.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out; what is not given is as the run has it.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; without a terminal there is none anyway.")]
 Threads = Annotated[int, typer.Option(help="Threads of the engine.")]
 ImagesPerRun = Annotated[int, typer.Option("--batch-size", "--batch", help="Images a run.")]
 Dataset = Annotated[str | None, typer.Option(help="What the networks were trained on, e.g. cifar10.")]
+ArchColumn = Annotated[str | None, typer.Option(help="Column of a CSV table's architectures.")]
+AccuracyColumn = Annotated[str | None, typer.Option(help="Column of a CSV table's accuracies.")]
 Split = Annotated[str | None, typer.Option(help="test or valid accuracy.")]
 Cache = Annotated[Path | None, typer.Option(help="File of scores that several runs share.")]
-Executor = Annotated[str, typer.Option(help="serial, process or dask.")]
+Executor = Annotated[
+    str, typer.Option(help="serial, process or dask.", autocompletion=completes_public("list_executors"))
+]
+Log = Annotated[
+    str | None,
+    typer.Option(
+        "--log",
+        help="Writers of the run's events, separated by commas: csv, tensorboard, or a plug-in's.",
+        autocompletion=completes_public("list_callbacks"),
+    ),
+]
+TimeLimit = Annotated[float | None, typer.Option(help="Seconds that a worker process may take for a network.")]
+TrainingData = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="Data set, see `list`; of data on disk NAME:PATH.",
+        autocompletion=completes_public("list_data"),
+    ),
+]
+RecipeName = Annotated[
+    str,
+    typer.Option("--recipe", help="Recipe; see `list recipes`.", autocompletion=completes_public("list_recipes")),
+]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images; default: the recipe's.")]
+ImagesPerStep = Annotated[int | None, typer.Option("--batch-size", help="Images a step; default: the recipe's.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Of the recipe, e.g. mixup=0.1.")
+]
+NewHead = Annotated[bool, typer.Option("--new-head", help="Give the network the data's number of classes.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; default: all cores.")]
 Scheduler = Annotated[
     str | None,
     typer.Option(help="Address of a Dask scheduler, tcp://host:port; see docs/clusters.md on who may connect."),
 ]
+
+
+def shows_progress(quiet: bool) -> bool:
+    """Whether bars are shown: to people, not to files and pipes, which they would fill."""
+    return not quiet and sys.stderr.isatty()
+
+
+def callbacks_of(log: str | None) -> list[str]:
+    """The callbacks that ``--log`` names."""
+    return [] if log is None else [name for name in log.split(",") if name]
 
 
 def is_given(ctx: typer.Context, name: str) -> bool:
@@ -207,6 +245,15 @@ def limit_parameters() -> dict[str, str]:
     return {name: COSTS[name].option.removeprefix("--").replace("-", "_") for name in list_costs()}
 
 
+def cost_limits(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The limits on costs that options set, as `Budget` takes them."""
+    return {
+        name: parse_quantity(options[parameter], COSTS[name].option, COSTS[name].parse)
+        for name, parameter in limit_parameters().items()
+        if options.get(parameter) is not None
+    }
+
+
 def with_cost_limits(after: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command one option for each registered cost, behind the parameter ``after``."""
 
@@ -252,6 +299,26 @@ def space_of(options: Mapping[str, Any]) -> SearchSpace:
     return get_space(options["space"], input_size=image, num_classes=classes, **extra)
 
 
+def recipe_of(name: str, epochs: int | None, batch_size: int | None, changes: Sequence[str] | None) -> Recipe:
+    """A recipe with what options change of it."""
+    from zeroshot_nas.training.recipe import get_recipe
+
+    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
+    overrides = {option: value for option, value in given.items() if value is not None}
+    return get_recipe(name, **{**dict(map(_parse_change, changes or [])), **overrides})
+
+
+def _parse_change(text: str) -> tuple[str, Any]:
+    """``name=value`` of a recipe: a number, true, false, none or a text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"--set takes name=value, got {text!r}")
+    try:
+        return name, json.loads({"none": "null"}.get(value.lower(), value.lower()))
+    except (ValueError, RecursionError):
+        return name, value
+
+
 def load_table(name: str, dataset: str | None, split: str | None, options: dict[str, Any]) -> BenchmarkTable:
     """A benchmark's table by its name, file or folder."""
     from zeroshot_nas.nasbench.base import load_table as load
@@ -267,6 +334,14 @@ def cost_rows(costs: Costs) -> list[tuple[str, str]]:
     return [(COSTS[name].label, f"{value:,} {COSTS[name].unit}".rstrip()) for name, value in known.items()]
 
 
+def print_result(as_json: bool, data: Callable[[], Any], rows: Callable[[], list[tuple[str, str]]]) -> None:
+    """A result as JSON or as names and values, whichever was asked for."""
+    if as_json:
+        print_json(data())
+    else:
+        print_rows(rows())
+
+
 def print_rows(rows: list[tuple[str, str]]) -> None:
     """Names and values in two columns."""
     shown = [(printable(name), printable(value)) for name, value in rows]  # names and reasons may be a stranger's
@@ -276,5 +351,15 @@ def print_rows(rows: list[tuple[str, str]]) -> None:
 
 
 def print_json(data: Any) -> None:
-    """JSON on the standard output."""
-    typer.echo(json.dumps(data, indent=1))
+    """JSON on the standard output; numbers that JSON has no word for are null."""
+    typer.echo(json.dumps(_plain(data), indent=1, allow_nan=False))
+
+
+def _plain(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {str(name): _plain(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    return data if isinstance(data, str | int | None) else str(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,6 @@ from zeroshot_nas.cli.base import (
     AsJson,
     Backend,
     Classes,
-    Commands,
     ImagesPerRun,
     Input,
     InSpace,
@@ -26,21 +26,28 @@ from zeroshot_nas.cli.base import (
     parse_quantity,
     parse_shape,
     print_json,
-    print_rows,
+    print_result,
     read_architecture,
+    shows_progress,
     space_of,
 )
+from zeroshot_nas.cli.help import Application, completes_public
 
 if TYPE_CHECKING:
     from zeroshot_nas.architecture.architecture import Architecture
 
-latency_app = typer.Typer(cls=Commands, help="Measure this machine.", rich_markup_mode=None)
+latency_app = Application(help="Measure this machine.")
 app.add_typer(latency_app, name="latency")
 
 
 @latency_app.command("calibrate")
 def latency_calibrate_command(
-    space: Annotated[str, typer.Option(help="Search space whose networks are to be predicted.")] = "resnet",
+    space: Annotated[
+        str,
+        typer.Option(
+            help="Search space whose networks are to be predicted.", autocompletion=completes_public("list_spaces")
+        ),
+    ] = "resnet",
     image: Input = "3x32x32",
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,
@@ -54,6 +61,7 @@ def latency_calibrate_command(
     out: Annotated[Path | None, typer.Option(help="The table's file; default: where `search` looks for it.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a table that is there.")] = False,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure this machine once, so that a search can predict latency; goes on where it was killed."""
     from zeroshot_nas.latency.calibrate import calibrate, table_file
@@ -72,7 +80,7 @@ def latency_calibrate_command(
             seed=seed,
             out=file,
             force=force,
-            progress=not quiet,
+            progress=shows_progress(quiet),
         )
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on where this one stopped", err=True)
@@ -88,14 +96,23 @@ def latency_calibrate_command(
         ("time", f"{table.details['seconds']:.0f} s"),
         ("table", str(file)),
     ]
-    print_rows(rows)
+    print_result(
+        as_json,
+        lambda: {"table": file, "fingerprint": asdict(at), "largest_ms": table.largest_ms, **table.details},
+        lambda: rows,
+    )
 
 
 @latency_app.command("measure")
 def latency_measure_command(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(help=f"{MODEL_HELP} An .onnx file of any origin is timed as it is.")],
-    backend: Annotated[str, typer.Option(help="Engines, separated by commas; see `list`.")] = "onnxruntime",
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="Engines, separated by commas; see `list`.", autocompletion=completes_public("list_backends")
+        ),
+    ] = "onnxruntime",
     threads: Threads = 1,
     batch_size: ImagesPerRun = 1,
     image: Input = "3x32x32",

@@ -11,22 +11,27 @@ from typing import Annotated, Any
 
 import typer
 
-from zeroshot_nas.cli.base import AsJson, Commands, app, cost_rows, print_json, print_rows
+from zeroshot_nas.cli.base import AsJson, app, cost_rows, is_given, print_json, print_result, print_rows
+from zeroshot_nas.cli.help import Application
 from zeroshot_nas.cli.search import front_rows, trial_rows
 from zeroshot_nas.errors import StoreError
 
-runs_app = typer.Typer(cls=Commands, help="Look into the folders of runs.", rich_markup_mode=None)
+runs_app = Application(help="Look into the folders of runs.")
 app.add_typer(runs_app, name="runs")
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 
 @runs_app.command("list")
 def runs_list_command(
-    folder: Annotated[Path, typer.Argument(help="Where runs are.")] = Path("runs"), as_json: AsJson = False
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Where runs are.")] = Path("runs"),
+    as_json: AsJson = False,
 ) -> None:
     """Every run in a folder, with its state."""
     from zeroshot_nas.runs.inspect import summaries
 
+    if is_given(ctx, "folder") and not folder.is_dir():
+        raise StoreError(f"{folder} is no folder; runs are where --out says, by default in runs")
     found = summaries(folder)
     if as_json:
         print_json(found)
@@ -44,6 +49,8 @@ def _about(run: dict[str, Any]) -> str:
         accuracy, epochs = run["result"]["test_accuracy"], run["result"]["epochs"]
         tested = "" if accuracy is None else f", test accuracy {accuracy:.2%}"
         return f"training, {run['state']}, {epochs} epochs{tested}"
+    if run["kind"] == "comparison":
+        return f"comparison, {run['state']}, {len(run['settings']['networks'])} networks"
     return f"{run['kind']}, {run['state']}, {run['scores']:,} scores"
 
 
@@ -61,7 +68,7 @@ def runs_show_command(folder: RunFolder, as_json: AsJson = False) -> None:
         if name == "journal":
             rows += _events(value)
         elif isinstance(value, dict):
-            rows += [(str(inner), _compact(entry)) for inner, entry in value.items()]
+            rows += [row for inner, entry in value.items() for row in _flat(str(inner), entry)]
         else:
             rows.append((name, _compact(value)))
     print_rows([*rows, *_outcome(folder)])
@@ -77,9 +84,11 @@ def _events(journal: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
 
 
 def _outcome(folder: Path) -> list[tuple[str, str]]:
-    """The winner of a finished search and what it costs."""
-    from zeroshot_nas import SearchResult
+    """The winner of a finished search and what it costs; the table of a finished comparison."""
+    from zeroshot_nas import Comparison, SearchResult
 
+    if (folder / "comparison.json").is_file():
+        return Comparison.from_json((folder / "comparison.json").read_text(encoding="utf-8")).rows()
     if not (folder / "result.json").is_file():
         return []
     result = SearchResult.from_json((folder / "result.json").read_text(encoding="utf-8"))
@@ -88,6 +97,13 @@ def _outcome(folder: Path) -> list[tuple[str, str]]:
     tried = [] if result.trials is None else trial_rows(result.trials, folder)
     winner = ("winner", best.string or str(best.architecture))
     return [winner, *cost_rows(best.costs), *scores, *front_rows(result), *tried]
+
+
+def _flat(name: str, value: Any) -> list[tuple[str, str]]:
+    """A setting in a row, or one of several parts in a row each; what is not set is left out."""
+    if isinstance(value, dict) and value:
+        return [row for inner, entry in value.items() for row in _flat(f"{name} {inner}", entry)]
+    return [] if value is None or value == {} else [(name, _compact(value))]
 
 
 def _compact(value: Any) -> str:
@@ -100,28 +116,34 @@ def _compact(value: Any) -> str:
 @runs_app.command("best")
 def runs_best_command(folder: RunFolder, as_json: AsJson = False) -> None:
     """The best network of a run: of a finished one the winner, else the best score so far."""
-    from zeroshot_nas import SearchResult
+    from zeroshot_nas import Architecture, Score, SearchResult, cost
     from zeroshot_nas.runs.inspect import best_so_far
 
     if (folder / "result.json").exists():
-        best = SearchResult.from_json((folder / "result.json").read_text(encoding="utf-8")).best.to_dict()
-    else:
-        best = best_so_far(folder)
-    if as_json:
-        print_json(best)
-    else:
-        print_rows([(name, json.dumps(value)) for name, value in best.items() if name not in ("format", "version")])
+        winner = SearchResult.from_json((folder / "result.json").read_text(encoding="utf-8")).best
+        scores = [("score", str(score)) for score in winner.scores.values()]
+        rows = [("winner", winner.string or str(winner.architecture)), *cost_rows(winner.costs), *scores]
+        print_result(as_json, winner.to_dict, lambda: rows)
+        return
+    best = best_so_far(folder)
+    so_far = [("best so far", best["string"])]
+    if isinstance(best["architecture"], dict):
+        so_far += cost_rows(cost(Architecture.from_dict(best["architecture"])))
+    so_far += [("score", str(Score.from_dict(best["score"]))), ("go on", f"zeroshot-nas resume {folder}")]
+    print_result(as_json, lambda: best, lambda: so_far)
 
 
 @runs_app.command("plot")
 def runs_plot_command(
     folder: RunFolder,
     out: Annotated[Path | None, typer.Option(help="A .png or .svg file; default: search.png in the folder.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Draw a finished search: networks by cost and score with the budget, and the best score over its proposals."""
     from zeroshot_nas.report.search import write_search_plot
 
-    typer.echo(f"written to {write_search_plot(folder, out)}")
+    file = write_search_plot(folder, out)
+    print_result(as_json, lambda: {"written_to": file}, lambda: [("written to", str(file))])
 
 
 @runs_app.command("export")
@@ -129,6 +151,7 @@ def runs_export_command(
     folder: RunFolder,
     as_format: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
     out: Annotated[Path | None, typer.Option(help="File to write; default: print.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """All scores of a run."""
     from zeroshot_nas.core.files import write_text
@@ -136,17 +159,19 @@ def runs_export_command(
 
     if as_format not in ("csv", "json"):
         raise typer.BadParameter(f"--format must be csv or json, got {as_format!r}")
-    text = export(folder, as_format)
+    text = export(folder, "json" if as_json else as_format)
     if out is None:
         typer.echo(text, nl=False)
-    else:
-        write_text(out, text)
+        return
+    write_text(out, text)
+    print_result(as_json, lambda: {"written_to": out}, lambda: [("written to", str(out))])
 
 
 @runs_app.command("recover")
 def runs_recover_command(
     folder: RunFolder,
     out: Annotated[Path, typer.Option(help="Folder for what can be saved; it must hold no run.")],
+    as_json: AsJson = False,
 ) -> None:
     """Copy what can be read of a damaged run to a new folder."""
     from zeroshot_nas.runs.store import FILE_NAME, recover
@@ -155,4 +180,4 @@ def runs_recover_command(
         raise StoreError(f"{folder} holds no run: {FILE_NAME} is not there")
     out.mkdir(parents=True, exist_ok=True)
     saved = recover(folder / FILE_NAME, out / FILE_NAME)
-    print_rows([(name, f"{count:,} rows saved") for name, count in saved.items()])
+    print_result(as_json, lambda: saved, lambda: [(name, f"{count:,} rows saved") for name, count in saved.items()])

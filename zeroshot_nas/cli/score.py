@@ -25,6 +25,7 @@ from zeroshot_nas.cli.base import (
     print_rows,
     read_architecture,
 )
+from zeroshot_nas.cli.help import completes_public
 
 if TYPE_CHECKING:
     from zeroshot_nas.architecture.architecture import Architecture
@@ -34,7 +35,15 @@ if TYPE_CHECKING:
 @app.command("score")
 def score_command(
     model: Model,
-    proxy: Annotated[str, typer.Option(help="Proxies, separated by commas.")] = "cet",
+    proxy: Annotated[
+        str,
+        typer.Option(
+            "--proxy",
+            "--proxies",
+            help="Proxies, separated by commas.",
+            autocompletion=completes_public("list_proxies"),
+        ),
+    ] = "cet",
     image: Input = "3x32x32",
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,
@@ -43,7 +52,9 @@ def score_command(
     batch_size: BatchSize = None,
     seed: Seed = 0,
     device: Device = None,
-    explain: Annotated[bool, typer.Option("--explain", help="With cet: what each convolution adds.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="With cet: its parts, see docs/cet.md, and what each convolution adds.")
+    ] = False,
     plot: Annotated[Path | None, typer.Option(help="With --explain: bars as a .png or .svg file.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -71,7 +82,7 @@ def score_command(
         return
     for each in scores.values():
         typer.echo(str(each))
-        if each.details:
+        if each.details and explain:
             print_rows([(f"  {name}", f"{value:,.6g}") for name, value in each.details.items()])
     if rows:
         from zeroshot_nas.report.explanation import explanation_table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import zeroshot_nas
 from zeroshot_nas.cli.base import (
+    AccuracyColumn,
+    ArchColumn,
+    AsJson,
     Backend,
     BatchSize,
     Cache,
@@ -19,6 +24,7 @@ from zeroshot_nas.cli.base import (
     Executor,
     Force,
     Input,
+    Log,
     Quiet,
     Repeats,
     Resume,
@@ -26,20 +32,23 @@ from zeroshot_nas.cli.base import (
     Seed,
     SpaceOption,
     SqueezeExcite,
+    TimeLimit,
     Workers,
     app,
+    callbacks_of,
+    cost_limits,
     cost_rows,
     is_given,
-    limit_parameters,
     load_table,
-    parse_quantity,
+    print_json,
     print_rows,
+    shows_progress,
     space_of,
     stored_call,
     with_cost_limits,
 )
+from zeroshot_nas.cli.help import completes, completes_public
 from zeroshot_nas.core.options import parsed_option
-from zeroshot_nas.costs.base import COSTS
 from zeroshot_nas.costs.reward import as_reward
 
 if TYPE_CHECKING:
@@ -53,16 +62,22 @@ if TYPE_CHECKING:
 @with_cost_limits(after="classes")
 def search_command(
     ctx: typer.Context,
-    space: Annotated[str, typer.Option(help="Search space; see `list`.")] = "resnet",
+    space: Annotated[
+        str, typer.Option(help="Search space; see `list`.", autocompletion=completes_public("list_spaces"))
+    ] = "resnet",
     proxy: Annotated[
         str | None,
         typer.Option(
-            help="What to rank by, e.g. cet, zen or zen:variant=zennas; default: the proxy of --objectives, else ceres."
+            help="What to rank by, e.g. cet or zen:variant=zennas; default: the proxy of --objectives, else ceres.",
+            autocompletion=completes_public("list_proxies"),
         ),
     ] = None,
     objectives: Annotated[
         str | None,
-        typer.Option(help="Search for a front: a proxy and costs, e.g. cet,flops,latency_ms; see `list costs`."),
+        typer.Option(
+            help="Search for a front: a proxy and costs, e.g. cet,flops,latency_ms; see `list costs`.",
+            autocompletion=completes(lambda: [*zeroshot_nas.list_proxies(), *zeroshot_nas.list_costs()]),
+        ),
     ] = None,
     reward: Annotated[
         str | None,
@@ -87,17 +102,25 @@ def search_command(
     squeeze_excite: SqueezeExcite = False,
     space_option: SpaceOption = None,
     benchmark: Annotated[
-        str | None, typer.Option(help="Table of trained accuracies to look the winner up in, e.g. nasbench201.")
+        str | None,
+        typer.Option(
+            help="Table of trained accuracies to look the winner up in, e.g. nasbench201.",
+            autocompletion=completes_public("list_tables"),
+        ),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set of that table; sets --input and --classes.")] = None,
-    arch_column: Annotated[str | None, typer.Option(help="That table's column of architectures, if a CSV.")] = None,
-    accuracy_column: Annotated[str | None, typer.Option(help="That table's column of accuracies, if a CSV.")] = None,
+    arch_column: ArchColumn = None,
+    accuracy_column: AccuracyColumn = None,
     searcher: Annotated[
         str | None,
-        typer.Option(help="Search strategy; see `list`; default: regularized_evolution, nsga2 with --objectives."),
+        typer.Option(
+            help="Search strategy; see `list`; default: regularized_evolution, nsga2 with --objectives.",
+            autocompletion=completes_public("list_searchers"),
+        ),
     ] = None,
     searcher_option: Annotated[
-        list[str] | None, typer.Option(help="Option of the strategy, name=value, e.g. widths=0.5,1,2 for grid.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Option of the strategy, e.g. widths=0.5,1,2 for grid."),
     ] = None,
     proposals: Annotated[
         int | None, typer.Option(help="Networks to propose; 100,000 with a screen, 2,000 without.")
@@ -118,19 +141,31 @@ def search_command(
         ),
     ] = 0,
     data: Annotated[
-        str | None, typer.Option(help="Data set of --trials; see `list`; of data on disk NAME:PATH.")
+        str | None,
+        typer.Option(
+            help="Data set of --trials; see `list`; of data on disk NAME:PATH.",
+            autocompletion=completes_public("list_data"),
+        ),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="Of the training that trials begin; default: standard.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the training that trials begin; default: standard.",
+            autocompletion=completes_public("list_recipes"),
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run: run.db, result.json and best.json.")] = None,
     resume: Resume = False,
     cache: Cache = None,
     executor: Executor = "serial",
     workers: Workers = None,
     scheduler: Scheduler = None,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds a score may take in a worker process.")] = None,
+    time_limit: TimeLimit = None,
+    log: Log = None,
     force: Force = False,
     quiet: Quiet = False,
-    folder: Annotated[Path | None, typer.Argument(hidden=True)] = None,
+    as_json: AsJson = False,
+    folder: Annotated[Path | None, typer.Argument(hidden=True, metavar="[SPACE]")] = None,
     **_limit_options: str | None,
 ) -> None:
     """Search a space for the best network within a budget; trains nothing.
@@ -155,16 +190,29 @@ def search_command(
     # refuses what no search can begin with before a folder is touched
     arguments = _arguments(options) if known is None else _arguments_again(ctx, options, known, out or Path())
     with get_executor(executor, workers=workers, time_limit=time_limit, scheduler=scheduler) as pool:
-        run = RunOptions(out=out, resume=resume, force=force, cache=cache, executor=pool, progress=not quiet)
+        run = RunOptions(
+            out=out,
+            resume=resume,
+            force=force,
+            cache=cache,
+            executor=pool,
+            progress=shows_progress(quiet),
+            callbacks=callbacks_of(log),
+        )
         result = search(**arguments, run=run)
-    print_search(result, out)
+    looked_up = None
     if options["benchmark"] is not None:
         from zeroshot_nas.nasbench.lookup import look_up
 
         columns = {"arch_column": options["arch_column"], "accuracy_column": options["accuracy_column"]}
         named = {name: column for name, column in columns.items() if column is not None}
         rows = load_table(options["benchmark"], options["dataset"], None, named)
-        print_rows(look_up(result.best.architecture, arguments["space"], rows).rows())
+        looked_up = look_up(result.best.architecture, arguments["space"], rows)
+    if as_json:
+        print_json({**search_data(result, out), "benchmark": None if looked_up is None else looked_up._asdict()})
+    else:
+        print_search(result, out)
+        print_rows([] if looked_up is None else looked_up.rows())
     if result.state == "interrupted":
         raise typer.Exit(130)
 
@@ -229,11 +277,7 @@ def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
     """The limits that options set, as `Budget` takes them."""
     from zeroshot_nas import StructureBounds
 
-    limits: dict[str, Any] = {
-        name: parse_quantity(options[parameter], COSTS[name].option, COSTS[name].parse)
-        for name, parameter in limit_parameters().items()
-        if options.get(parameter) is not None
-    }
+    limits = cost_limits(options)
     bounds = (options["max_depth_to_width"], bool(options["monotone_widths"]), options["max_bottleneck_ratio"])
     structure = StructureBounds(*bounds)
     return {**limits, "structure": structure} if structure.limits() else limits
@@ -285,6 +329,15 @@ def _device_table(text: str | None, dataset: str | None) -> str | DeviceCosts | 
     if not colon or not re.fullmatch(r"\w+", device) or Path(text or "").exists():
         return text
     return device_costs(file, device, dataset=dataset or "cifar10")
+
+
+def search_data(result: SearchResult, out: Path | None) -> dict[str, Any]:
+    """What a search came to, for ``--json``: all but the networks that lost, which are in the run's result.json."""
+    whole = {
+        name: value for name, value in json.loads(result.to_json()).items() if name not in ("history", "trajectory")
+    }
+    front = [each.to_dict() for each in result.front] if "objectives" in result.settings else None
+    return {**whole, "front": front, "out": out}
 
 
 def print_search(result: SearchResult, out: Path | None) -> None:

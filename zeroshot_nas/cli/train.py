@@ -2,48 +2,53 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from zeroshot_nas.cli.base import (
     AsJson,
+    Changes,
     Classes,
     Device,
+    Epochs,
     Force,
+    ImagesPerStep,
     Input,
     InSpace,
+    Log,
     Model,
+    NewHead,
     Quiet,
+    RecipeName,
     Seed,
     SqueezeExcite,
+    TrainingData,
     app,
+    callbacks_of,
     print_json,
+    print_result,
     print_rows,
     read_architecture,
+    recipe_of,
+    shows_progress,
 )
+from zeroshot_nas.cli.help import completes_public
 from zeroshot_nas.export.base import OPSET, list_export_formats
-from zeroshot_nas.training.recipe import list_recipes
-
-if TYPE_CHECKING:
-    from zeroshot_nas.training.result import TrainResult
 
 
 @app.command("train")
 def train_command(
     model: Model,
-    data: Annotated[str, typer.Option(help="Data set, see `list`; of data on disk NAME:PATH.")] = "digits",
-    recipe: Annotated[str, typer.Option(help=f"{', '.join(list_recipes())}.")] = "standard",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="Of the recipe, e.g. mixup=0.1.")] = None,
+    data: TrainingData = "digits",
+    recipe: RecipeName = "standard",
+    epochs: Epochs = None,
+    batch_size: ImagesPerStep = None,
+    changes: Changes = None,
     teacher: Annotated[Path | None, typer.Option(help="Folder of a trained run to learn from.")] = None,
-    new_head: Annotated[
-        bool, typer.Option("--new-head", help="Give the network the data's number of classes.")
-    ] = False,
+    new_head: NewHead = False,
     image: Input = "3x32x32",
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,
@@ -57,18 +62,18 @@ def train_command(
         Path | None, typer.Option(help="Folder of the run; default: runs/train-..., the same for the same training.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    log: Log = None,
     force: Force = False,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a network end to end and keep its weights."""
-    from zeroshot_nas import get_recipe, load_data, train
+    from zeroshot_nas import load_data, train
     from zeroshot_nas.training.base import read_split
     from zeroshot_nas.training.checkpoint import SPLIT
     from zeroshot_nas.training.trainer import default_folder
 
-    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
-    overrides = {name: value for name, value in given.items() if value is not None}
-    chosen = get_recipe(recipe, **{**dict(map(_parse_change, changes or [])), **overrides})
+    chosen = recipe_of(recipe, epochs, batch_size, changes)
     architecture = read_architecture(model, image, classes, squeeze_excite, space)
     images: Any = data
     if new_head:
@@ -76,22 +81,23 @@ def train_command(
         architecture = replace(architecture, num_classes=len(images.class_names))
     out = out or default_folder(architecture, data, chosen, teacher, seed)
     how: dict[str, Any] = {"out": out, "resume": resume, "seed": seed, "device": device, "threads": threads}
-    result = train(architecture, images, chosen, teacher=teacher, progress=not quiet, force=force, **how)
-    print_training(result)
+    how |= {"progress": shows_progress(quiet), "force": force, "callbacks": callbacks_of(log)}
+    result = train(architecture, images, chosen, teacher=teacher, **how)
+    print_result(as_json, result.to_dict, result.rows)
     if result.state == "interrupted":
         raise typer.Exit(130)
-
-
-def print_training(result: TrainResult) -> None:
-    """What a training came to."""
-    print_rows(result.rows())
 
 
 @app.command("export")
 def export_command(
     run: Annotated[Path, typer.Argument(help="A trained run's folder, or its .pt file.")],
     formats: Annotated[
-        str, typer.Option("--format", help=f"Separated by commas: {', '.join(list_export_formats())}.")
+        str,
+        typer.Option(
+            "--format",
+            help=f"Separated by commas: {', '.join(list_export_formats())}.",
+            autocompletion=completes_public("list_export_formats"),
+        ),
     ] = "onnx",
     int8: Annotated[bool, typer.Option("--int8", help="Also an int8 ONNX file.")] = False,
     power_of_two: Annotated[
@@ -150,14 +156,3 @@ def predict_command(
         print_json(said)
         return
     print_rows([(file, ", ".join(f"{name} {p:.1%}" for name, p in classes.items())) for file, classes in said.items()])
-
-
-def _parse_change(text: str) -> tuple[str, Any]:
-    """``name=value`` of a recipe: a number, true, false, none or a text."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"--set takes name=value, got {text!r}")
-    try:
-        return name, json.loads({"none": "null"}.get(value.lower(), value.lower()))
-    except (ValueError, RecursionError):
-        return name, value

@@ -232,12 +232,12 @@ def _scaled(architecture: Architecture, phi: float, factors: Factors, width_step
             "phi, or factors that leave the resolution alone"
         ) from None
     found, costs = _nearest(make, target)
-    error = costs.flops / target - 1
-    if abs(error) > TOLERANCE:
+    off = costs.flops / target - 1
+    if abs(off) > TOLERANCE:
         raise ArchitectureError(
             f"phi={phi:g} asks for {target:,.0f} FLOPs; with {sum(block.sub_layers for block in blocks)} layers at "
             f"{sides[0]}x{sides[1]} and widths in steps of {width_step} the nearest network has {costs.flops:,} "
-            f"({error:+.0%}); give another phi or other factors{', or width_step=1' if width_step > 1 else ''}"
+            f"({off:+.0%}); give another phi or other factors{', or width_step=1' if width_step > 1 else ''}"
         )
     return ScaledNetwork(found, phi, factors, costs)
 

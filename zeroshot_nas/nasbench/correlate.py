@@ -162,7 +162,7 @@ def correlate(
             "device": device,
         }
         sample_scores = SampleScores(space, architectures, asked, seed, score_settings)
-        state = sample_scores.evaluate(executor, session.stores, run.progress)
+        state = sample_scores.evaluate(executor, session, run.progress)
         figures = _figures(sample_scores, chosen, seed, batch_size)
         correlation = Correlation(
             space=space.name,

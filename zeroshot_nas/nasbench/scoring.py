@@ -41,6 +41,8 @@ FILES = (REPORT_FILE, SCORES_FILE, MARKDOWN_FILE, *(f"{plot}.{kind}" for plot in
 
 def write_files(correlation: Correlation, session: RunSession) -> None:
     """Writes the report's files to the run's folder."""
+    taus = {entry.proxy: entry.kendall for entry in correlation.proxies}
+    session.hooks.will_end({**taus, "architectures": correlation.architectures}, {"state": correlation.state})
     if session.folder is None:
         return
     write_text(session.folder / SCORES_FILE, correlation.scores_csv())
@@ -100,15 +102,20 @@ class SampleScores:
         self._of_class: list[dict[str, Score]] = [{} for _ in self.members]  # what is drawn
         self._failed = 0
 
-    def evaluate(self, executor: Executor, stores: Sequence[Store], progress: bool) -> RunState:
-        """Every architecture is scored by every proxy.
+    def evaluate(self, executor: Executor, session: RunSession, progress: bool) -> RunState:
+        """Every architecture is scored by every proxy; callbacks are told of each network when it has all scores.
 
         Raises:
             KeyboardInterrupt: It was stopped before there was anything to report.
         """
         try:
-            self._read_all(executor, stores, progress)
-            self._draw_all(executor, stores, progress)
+            known = session.known(self._job(self.architectures[places[0]], self.read) for places in self.members)
+            self._read_all(executor, session.stores, progress)
+            if self.drawn:
+                self._draw_all(executor, session, progress)
+            else:
+                for number, was_known in enumerate(known):
+                    self._tell(session, number, was_known)
         except KeyboardInterrupt:
             if len(self.complete()) < SMALLEST_SAMPLE:
                 raise
@@ -150,22 +157,35 @@ class SampleScores:
                 self._of_architecture[place] = scores
                 bar.update()
 
-    def _draw_all(self, executor: Executor, stores: Sequence[Store], progress: bool) -> None:
+    def _draw_all(self, executor: Executor, session: RunSession, progress: bool) -> None:
         """What draws weights, once for each class."""
         calls = [
             (number, call)
-            for number in range(len(self.members) if self.drawn else 0)
+            for number in range(len(self.members))
             for call in (self._alone if number in self.timed else [self.drawn])
         ]
-        jobs = (self._job(self.architectures[self.members[number][0]], call) for number, call in calls)
-        with self._bar(self.drawn, len(self.members), progress and bool(self.drawn)) as bar:
-            for (number, _), scores in zip(calls, evaluate(jobs, executor, stores), strict=True):
+        jobs = [self._job(self.architectures[self.members[number][0]], call) for number, call in calls]
+        known = session.known(jobs)
+        with self._bar(self.drawn, len(self.members), progress) as bar:
+            found = evaluate(jobs, executor, session.stores)
+            for (number, _), scores, was_known in zip(calls, found, known, strict=True):
                 self._of_class[number] |= scores
                 self._failed += sum(not score.ok for score in scores.values())
                 if self._is_drawn(number):
                     if self._failed:
                         bar.set_postfix_str(f"failed scores {self._failed}", refresh=False)
                     bar.update()
+                    self._tell(session, number, was_known)
+
+    def _tell(self, session: RunSession, number: int, known: bool) -> None:
+        """Tells callbacks of a class of networks that has all its scores, by the one that is scored."""
+        if not session.hooks:
+            return
+        place = self.members[number][0]
+        scores = {**self._of_architecture[place], **self._of_class[number]}
+        values = {key: score.value for key, score in scores.items() if score.ok}
+        about = {"architecture": self.space.text(self.architectures[place])}
+        session.hooks.tell("score", number + 1, values, about, known=known)
 
     def _is_drawn(self, number: int) -> bool:
         return len(self._of_class[number]) == len(self.drawn)

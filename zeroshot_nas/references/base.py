@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -42,11 +43,13 @@ class Reference:
         name: Registered name.
         function: Makes the blocks of one of its networks.
         source: Where it is published.
+        tried: Whether trials of a search set it beside what was found.
     """
 
     name: str
     function: Family
     source: str
+    tried: bool = True
 
     @property
     def options(self) -> dict[str, Any]:
@@ -59,7 +62,7 @@ REFERENCES: Registry[Reference] = Registry("reference", package="zeroshot_nas.re
 _Family = TypeVar("_Family", bound=Family)
 
 
-def register_reference(name: str, *, source: str) -> Callable[[_Family], _Family]:
+def register_reference(name: str, *, source: str, tried: bool = True) -> Callable[[_Family], _Family]:
     """Registers a family of hand-made networks, also from another file or distribution.
 
     Example:
@@ -69,7 +72,7 @@ def register_reference(name: str, *, source: str) -> Callable[[_Family], _Family
     """
 
     def register(function: _Family) -> _Family:
-        REFERENCES.add(name, Reference(name, function, source))
+        REFERENCES.add(name, Reference(name, function, source, tried))
         return function
 
     return register
@@ -110,7 +113,8 @@ def reference(
     layers alone, they are the published ones.
 
     Args:
-        name: See `list_references`; options may follow it, as in ``"resnet8:strides=222:kernel=5"``.
+        name: See `list_references`; with or without its underscores, and options may follow it, as in
+            ``"resnet8:strides=222:kernel=5"``.
         budget: What the network may cost; None gives the published widths.
         input_size: Shape ``(C, H, W)`` of one image.
         num_classes: Outputs of the classifier.
@@ -132,7 +136,7 @@ def reference(
         ([17, 17, 34, 69], 89897)
     """
     name, *settings = name.split(":")
-    family, shape = REFERENCES[name], as_shape(input_size, ArchitectureError)
+    family, shape = _family(name), as_shape(input_size, ArchitectureError)
     given = {**_parsed(family, settings), **options}
     chosen = {option: _checked(family, option, value) for option, value in given.items()}
 
@@ -153,6 +157,18 @@ def reference(
         )
         raise InfeasibleBudgetError(f"no {name} fits the budget: the narrowest has {over or 'a misfit shape'}")
     return network
+
+
+def _family(name: str) -> Reference:
+    """A family by its name; ``mobilenetv2`` and ``MobileNet-V2`` are ``mobilenet_v2``."""
+    if name in REFERENCES:
+        return REFERENCES[name]
+    plain = _letters(name)
+    return REFERENCES[next((known for known in REFERENCES if _letters(known) == plain), name)]
+
+
+def _letters(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def widest(

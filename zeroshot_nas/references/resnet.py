@@ -55,3 +55,21 @@ def _resnet(depth: int) -> Callable[..., Sequence[BlockSpec]]:
 register_reference("resnet8", source="MLPerf Tiny, arXiv:2106.07597")(_resnet(8))
 register_reference("resnet14", source="arXiv:1512.03385, two blocks a stage")(_resnet(14))
 register_reference("resnet20", source="arXiv:1512.03385")(_resnet(20))
+register_reference("resnet32", source="arXiv:1512.03385", tried=False)(_resnet(32))
+register_reference("resnet56", source="arXiv:1512.03385", tried=False)(_resnet(56))
+
+
+@register_reference("resnet18", source="arXiv:1512.03385, its usual form for small images", tried=False)
+def resnet18(scaled: Scaled, _input_size: Shape, /, *, stem_stride: Literal[1, 2] = 1) -> Sequence[BlockSpec]:
+    """ResNet-18: four stages of two basic blocks, 64 to 512 wide, behind a 3x3 convolution without pooling.
+
+    Args:
+        scaled: Published widths to those of this network.
+        stem_stride: Of the first convolution; 2 suits images of 64 pixels and more.
+    """
+    blocks = [BLOCKS["SuperConvK3BNRELU"](out_channels=scaled(64), stride=stem_stride)]
+    for width, stride in zip(map(scaled, (64, 128, 256, 512)), (1, 2, 2, 2), strict=True):
+        blocks.append(
+            BLOCKS["SuperResK3K3"](out_channels=width, stride=stride, bottleneck_channels=width, sub_layers=2)
+        )
+    return blocks

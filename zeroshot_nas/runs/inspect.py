@@ -107,6 +107,8 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
     with Store(Path(folder) / FILE_NAME, read_only=True) as store:
         if store.fact("kind") == "correlation":
             raise StoreError(f"{folder} holds a correlation, which looks for no best network; see its report.md")
+        if store.fact("kind") == "comparison":
+            raise StoreError(f"{folder} holds a comparison; see `zeroshot-nas runs show`")
         settings = store.fact("settings") or {}
         if "proxy" not in settings:
             raise StoreError(f"{folder} holds no search: its settings name no proxy")
@@ -129,8 +131,7 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
                 f"{folder} rewards latency, which its search predicts; go on: zeroshot-nas resume {folder}"
             )
         key = max(alive, key=fitness)
-        architecture = store.architecture(key)
-        return {"architecture": architecture.to_dict() if architecture else key, "score": alive[key].to_dict()}
+        return {**_named(store.architecture(key), key, _space(store)), "score": alive[key].to_dict()}
 
 
 def summaries(folder: Path | str) -> list[dict[str, Any]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from zeroshot_nas.callbacks.base import Callback, Hooks
 from zeroshot_nas.errors import RunOptionsError, did_you_mean
 from zeroshot_nas.execution import get_executor
 
@@ -30,9 +31,11 @@ class RunOptions:
         workers: How many, for an executor given by name; default: all cores.
         time_limit: Seconds that a worker process may take for one task before it is killed.
         progress: Whether to show a bar.
+        callbacks: What is called with every `zeroshot_nas.callbacks.base.Event` of the run, or names of such, as
+            ``"csv"``. One that fails is warned of and told no more; the run goes on.
 
     Raises:
-        RunOptionsError: ``resume`` or ``force`` without ``out``, or both.
+        RunOptionsError: ``resume`` or ``force`` without ``out``, or both, or ``callbacks`` is no list.
 
     Example:
         >>> RunOptions(out="runs/a").updated({"resume": True, "seed": 3})
@@ -47,8 +50,14 @@ class RunOptions:
     workers: int | None = None
     time_limit: float | None = None
     progress: bool = True
+    callbacks: Sequence[str | Callback] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.callbacks, str) or not isinstance(self.callbacks, Sequence):
+            raise RunOptionsError(
+                f"callbacks is a list, such as ['csv', my_function], got {type(self.callbacks).__name__}"
+            )
+        object.__setattr__(self, "callbacks", tuple(self.callbacks))
         for name in ("resume", "force"):
             if getattr(self, name) and self.out is None:
                 raise RunOptionsError(f"{name}=True needs out, the folder of the run to {_DOES[name]}")
@@ -70,6 +79,14 @@ class RunOptions:
         own = {name: value for name, value in options.items() if name in _NAMES}
         rest = {name: value for name, value in options.items() if name not in own}
         return (replace(self, **own) if own else self), rest
+
+    def hooks(self, kind: str) -> Hooks:
+        """The callbacks of a run of some kind.
+
+        Raises:
+            CallbackError: One of them can't be called, or lacks a folder.
+        """
+        return Hooks(kind, self.callbacks, self.folder)
 
     def open_executor(self) -> AbstractContextManager[Executor]:
         """The executor, for a ``with`` statement."""

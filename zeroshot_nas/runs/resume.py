@@ -11,6 +11,7 @@ from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.runs.store import FILE_NAME, Store
 
 if TYPE_CHECKING:
+    from zeroshot_nas.comparing.comparison import Comparison
     from zeroshot_nas.nasbench.correlation import Correlation
     from zeroshot_nas.searchers.base import SearchResult
     from zeroshot_nas.searching.study import Study
@@ -22,8 +23,8 @@ CALL = "call"
 
 def resume(
     folder: str | Path, run: RunOptions | None = None, **given: Any
-) -> SearchResult | Correlation | TrainResult | Study:
-    """Goes on with a search, a correlation or a training where it was stopped; of a finished one it gives the result.
+) -> SearchResult | Correlation | TrainResult | Study | Comparison:
+    """Goes on with a run of any kind where it was stopped; of a finished one it gives the result.
 
     A study is opened again, for its caller to drive.
 
@@ -32,7 +33,7 @@ def resume(
         run: By what it is computed and what it shows; ``out`` and ``resume`` are set here.
         given: Run options one by one, such as ``executor="process"``, and objects that a file can't hold where the run
             was begun with such: ``space``, ``proxy``, ``settings``, ``device_table`` of a search, ``table``, ``space``
-            and ``proxies`` of a correlation, ``data`` and ``teacher`` of a training.
+            and ``proxies`` of a correlation, ``data`` and ``teacher`` of a training, ``data`` of a comparison.
 
     Returns:
         What the run's own function returns; of a study the `Study`.
@@ -55,12 +56,12 @@ def resume(
     kind = kind_of(folder)
     if kind is None:
         raise StoreError(f"{folder} holds no run that could go on: neither {FILE_NAME} nor state.pt is there")
-    result: SearchResult | Correlation | TrainResult | Study = _RESUME[kind](folder, options, objects)
+    result: SearchResult | Correlation | TrainResult | Study | Comparison = _RESUME[kind](folder, options, objects)
     return result
 
 
 def kind_of(folder: Path) -> str | None:
-    """``"search"``, ``"study"``, ``"correlation"``, ``"training"``, or None where no run has begun."""
+    """One of the kinds of `_RESUME`, or None where no run has begun."""
     if (folder / FILE_NAME).exists():
         with Store(folder / FILE_NAME, read_only=True) as store:
             kind = store.fact("kind")
@@ -138,6 +139,20 @@ def _correlation(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> Cor
     return correlate(**arguments, run=run)
 
 
+def _comparison(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> Comparison:
+    from zeroshot_nas.architecture.architecture import Architecture
+    from zeroshot_nas.comparing.compare import compare
+    from zeroshot_nas.training.recipe import Recipe
+
+    call = _call(folder, "comparison")
+    models, by_hand = (
+        {name: Architecture.from_dict(each) for name, each in call.pop(part).items()} for part in ("models", "by_hand")
+    )
+    arguments = {**call, "recipe": Recipe(**call["recipe"]), **given}
+    _refuse_missing(folder, arguments, ["data"])
+    return compare(models, by_hand, **arguments, run=run)
+
+
 def _training(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> TrainResult:
     from zeroshot_nas.architecture.architecture import Architecture
     from zeroshot_nas.training.checkpoint import read_call as read_training
@@ -150,7 +165,7 @@ def _training(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> TrainR
     arguments = {**call, **made, **given}
     needed = ("model", "data", *(["teacher"] if arguments.pop("needs_teacher") else []))
     _refuse_missing(folder, arguments, needed)
-    return train(**arguments, run=RunOptions(out=folder, resume=True, progress=run.progress))
+    return train(**arguments, run=RunOptions(out=folder, resume=True, progress=run.progress, callbacks=run.callbacks))
 
 
 def _refuse_missing(folder: Path, arguments: Mapping[str, Any], needed: Sequence[str]) -> None:
@@ -167,4 +182,5 @@ _RESUME: dict[str, Callable[[Path, RunOptions, Mapping[str, Any]], Any]] = {
     "study": _study,
     "correlation": _correlation,
     "training": _training,
+    "comparison": _comparison,
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.core.provenance import provenance
 from zeroshot_nas.errors import OutputExistsError, SettingsChangedError
+from zeroshot_nas.runs.evaluate import Job
 from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.runs.store import Store, open_run, settings_difference
 
@@ -29,6 +30,7 @@ class RunSession:
         folder: The run's folder.
         store: The run's own store.
         stores: What keeps scores.
+        hooks: The run's callbacks; they are told the end when the stack closes.
 
     Raises:
         OutputExistsError: The folder holds a run that is not to be resumed.
@@ -44,6 +46,7 @@ class RunSession:
         files: Sequence[str],
         notes: Mapping[str, Any] | None = None,
     ) -> None:
+        hooks = run.hooks(kind)  # refuses what can't be called before anything is written
         self.folder = run.folder
         self.store: Store | None = None
         self.stores: list[Store] = []
@@ -54,11 +57,18 @@ class RunSession:
             _begin(self.store, self.folder, kind, plain, notes or {}, run.resume, files[0])
         if run.cache_file is not None:
             self.stores.append(stack.enter_context(Store(run.cache_file)))
+        self.hooks = stack.enter_context(hooks)
+        self.hooks.tell("begin", about={"settings": settings})
 
     def log(self, kind: str, body: Any) -> None:
         """Adds an entry to the run's journal."""
         if self.store is not None:
             self.store.log(kind, body)
+
+    def known(self, jobs: Iterable[Job]) -> list[bool]:
+        """Of each job whether the run itself has its scores; looked up only where callbacks are to be told."""
+        store = self.store if self.hooks else None
+        return [store is not None and all(store.score(key) is not None for key in job.keys.values()) for job in jobs]
 
     def journal(self, kind: str) -> list[Any]:
         """What was logged under a kind, by this process or by those before it."""

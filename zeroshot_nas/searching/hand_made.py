@@ -27,7 +27,7 @@ def hand_made(
         num_classes: Outputs of the classifier.
         costs: Counts their costs.
     """
-    for family in list_references():
+    for family in (name for name in list_references() if REFERENCES[name].tried):
         options = [f":strides={strides}" for strides in STRIDES] if "strides" in REFERENCES[family].options else [""]
         for option in options:
             # no width fits, no map is left to halve, or a device table can't predict this family

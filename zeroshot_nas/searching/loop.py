@@ -145,7 +145,7 @@ def search(
         session = SearchSession(stack, asked.run, "search", asked.filed_under, FILES, {"call": asked.call})
         remove_replaced_trials(asked.run)
         executor = stack.enter_context(asked.run.open_executor())
-        found = Search(asked.proxy, asked.settings, executor, session, asked.run.progress)
+        found = Search(asked.space, asked.proxy, asked.settings, executor, session, asked.run.progress)
         winner, state = _within_latency(asked, found) if asked.latency else (None, _ranked(asked, found, asked.start))
         result = found.result(asked.filed_under, state)
         if asked.latency and winner:

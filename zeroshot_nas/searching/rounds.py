@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from itertools import chain
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -174,6 +174,11 @@ class SearchSession(RunSession):
 
     def finish(self, result: SearchResult) -> None:
         """Writes the result's files."""
+        best = result.best
+        costs = {name: value for name, value in best.costs.to_dict().items() if value is not None}
+        values = {key: score.value for key, score in best.scores.items()}
+        about = {"state": result.state, "architecture": best.string or best.architecture.to_json()}
+        self.hooks.will_end({**values, **costs, **vars(result.counts)}, about)
         if self.folder is None:
             return
         write_text(self.folder / BEST_FILE, json.dumps(result.best.to_dict(), indent=1))
@@ -185,6 +190,7 @@ class Search:
     """The state of one search.
 
     Args:
+        space: Where it searches.
         proxy: What to rank by.
         settings: How to search, and how exactly to score.
         executor: What scores.
@@ -201,12 +207,14 @@ class Search:
 
     def __init__(
         self,
+        space: SearchSpace,
         proxy: Proxy,
         settings: SearchSettings,
         executor: Executor,
         session: SearchSession,
         progress: bool,
     ) -> None:
+        self.space = space
         self.proxy = proxy
         self.settings = settings
         self.executor = executor
@@ -220,8 +228,12 @@ class Search:
 
     def evaluate(self, candidates: Sequence[Candidate]) -> Iterator[Candidate]:
         """Scores candidates and enters them in the leaderboard, in order, each as soon as its score is there."""
-        for candidate, scores in zip(candidates, self._scores(candidates, self.settings.at_first), strict=True):
-            yield self.board.add(candidate, scores)
+        for candidate, (scores, known) in zip(
+            candidates, self._scores(candidates, self.settings.at_first), strict=True
+        ):
+            scored = self.board.add(candidate, scores)
+            self._tell("score", len(self.board.history), scored, known)
+            yield scored
 
     def learn(self, proposer: Proposer, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Scores candidates and tells the searcher of those that have a score; all of them, in order."""
@@ -229,6 +241,13 @@ class Search:
         if self.proxy.info.parts:
             scored = self.board.join()[len(self.board.history) - len(scored) :]
         proposer.tell([candidate for candidate in scored if math.isfinite(candidate.fitness)])
+        return scored
+
+    def enter(self, proposer: Proposer, candidate: Candidate, scores: Mapping[str, Score], known: bool) -> Candidate:
+        """Enters a candidate with scores that are the caller's, and tells the searcher."""
+        scored = self.board.add(candidate, scores)
+        self._tell("score", len(self.board.history), scored, known)
+        proposer.tell([scored])
         return scored
 
     def score_all(self, plan: RoundPlan) -> RunState:
@@ -254,8 +273,11 @@ class Search:
 
     def screen(self, plan: RoundPlan) -> RunState:
         """The closed form guides the search, the proxy ranks the finalists."""
+        kept = len(self.session.islands()) if self.session.hooks else 0
         screened, finished = self._islands(plan)
-        self.trajectory += join_trajectories(screened, self.counts["proposed"])
+        way = join_trajectories(screened, self.counts["proposed"])
+        self.trajectory += way
+        self._tell_screen(way, known=kept >= (plan.round + 1) * plan.legs * (self.settings.islands or 1))
         for island in screened:
             self.certificate = island.certificate or self.certificate
             self.counts.update({name: count for name, count in island.counts.items() if name != "failed"})
@@ -288,7 +310,7 @@ class Search:
         """The history and behind it other networks, scored and ranked as one pool; the history stays what it is."""
         pool = Leaderboard(self.proxy, self.settings.reward)
         pool.history = list(self.board.history)
-        for candidate, scores in zip(others, self._scores(others, self.settings.at_first), strict=True):
+        for candidate, (scores, _) in zip(others, self._scores(others, self.settings.at_first), strict=True):
             pool.add(candidate, scores)
         return pool.join() if self.proxy.info.parts else pool.history
 
@@ -298,8 +320,11 @@ class Search:
             return
         leaders = self.board.leaders()
         again = self._scores([self.board.history[place] for place in leaders], self.settings.of_leaders)
-        for place, scores in zip(leaders, again, strict=True):
-            self.board.rescore(place, scores)
+        with self._bar("repeating the leaders", len(leaders)) as bar:
+            for place, (scores, known) in zip(leaders, again, strict=True):
+                self.board.rescore(place, scores)
+                self._tell("leader", place + 1, self.board.history[place], known)
+                bar.update()
 
     def refuse_if_empty(self, budget: Budget) -> None:
         """Says why there is no network to choose from, where there is none.
@@ -396,14 +421,37 @@ class Search:
                 return "interrupted"
         return "done"
 
-    def _scores(self, candidates: Sequence[Candidate], settings: Mapping[str, Any]) -> Iterator[dict[str, Score]]:
-        """The candidates' scores by proxy key, in order."""
+    def _scores(
+        self, candidates: Sequence[Candidate], settings: Mapping[str, Any]
+    ) -> Iterator[tuple[dict[str, Score], bool]]:
+        """The candidates' scores by proxy key, in order, and whether an earlier process of the run had them."""
         jobs = [Job(candidate.architecture, self.board.parts, self.settings.seed, settings) for candidate in candidates]
+        known = self.session.known(jobs)
         start = perf_counter()
-        for scores in evaluate(jobs, self.executor, self.session.stores):
+        for scores, was_known in zip(evaluate(jobs, self.executor, self.session.stores), known, strict=True):
             self.seconds["rank"] += perf_counter() - start
-            yield scores
+            yield scores, was_known
             start = perf_counter()
+
+    def _tell(self, kind: Literal["score", "leader"], step: int, candidate: Candidate, known: bool) -> None:
+        """Tells callbacks of a candidate that was scored."""
+        if not self.session.hooks:
+            return
+        best = self.board.best_fitness
+        sign = self.proxy.sign if self.settings.reward is None else 1
+        values = {key: score.value for key, score in candidate.scores.items() if score.ok}
+        values |= {"best": sign * best} if math.isfinite(best) else {}
+        costs = {name: value for name, value in candidate.costs.to_dict().items() if value is not None}
+        about = {"architecture": self.space.text(candidate.architecture)}
+        self.session.hooks.tell(kind, step, {**values, **costs}, about, known=known)
+
+    def _tell_screen(self, way: Sequence[Screened], *, known: bool) -> None:
+        """Tells callbacks of the networks on the way of a screen, whose islands may have run anywhere, in order."""
+        best = -math.inf
+        for point in way if self.session.hooks else ():
+            best = max(best, point.fitness)
+            values = {"closed form": self.proxy.sign * point.fitness, "best": self.proxy.sign * best}
+            self.session.hooks.tell("screen", point.proposals, {**values, **point.costs}, known=known)
 
     def _closed_form(self, architecture: Architecture, fitness: float) -> dict[str, Score]:
         """The closed form among a finalist's scores."""

@@ -124,7 +124,7 @@ class Study:
             if asked.latency:
                 asked.latency.follow(session)
             executor = stack.enter_context(asked.run.open_executor())
-            self._search = Search(asked.proxy, asked.settings, executor, session, progress=False)
+            self._search = Search(asked.space, asked.proxy, asked.settings, executor, session, progress=False)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Study:
@@ -245,12 +245,11 @@ class Study:
             raise ValueError(f"a fitness is a finite number, got {fitness!r}; leave out what could not be measured")
         score = Score(TOLD.key, value, None, 1, 0.0)
         store = self._search.session.store
+        known = store is not None and store.score(self._told_key(candidate)) is not None
         if store is not None:  # an empty one is false
             store.put_architectures([candidate.architecture])
             store.put_scores([(self._told_key(candidate), score)])
-        told = self._search.board.add(candidate, {TOLD.key: score})
-        self._proposer.tell([told])
-        return told
+        return self._search.enter(self._proposer, candidate, {TOLD.key: score}, known)
 
     def result(self) -> SearchResult:
         """The search so far as a `SearchResult`, written to the run's folder; more may follow.

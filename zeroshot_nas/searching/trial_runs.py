@@ -5,7 +5,6 @@ torch is loaded where a network is trained, so that a search without trials does
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import sys
@@ -13,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,12 +20,9 @@ from typing import Any
 from tqdm import tqdm
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.core.files import write_text
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.errors import DataError, TrainingError
-from zeroshot_nas.execution import Outcome, run_all, worker_failed
 from zeroshot_nas.runs.options import RunOptions
-from zeroshot_nas.runs.release import SameRelease
 from zeroshot_nas.searchers.base import Candidate, SearchResult
 from zeroshot_nas.searchers.trial import Trial, Trials
 from zeroshot_nas.searching.hand_made import hand_made
@@ -34,17 +30,12 @@ from zeroshot_nas.searching.request import Request
 from zeroshot_nas.searching.rounds import Search
 from zeroshot_nas.searching.start import costs_of
 from zeroshot_nas.searching.trials import TrialSettings, entrants, halving
-from zeroshot_nas.training.base import ImageData, Split, fit_to, load_data, read_split
+from zeroshot_nas.training.base import ImageData, Split, fit_to, load_data
 from zeroshot_nas.training.recipe import Recipe
+from zeroshot_nas.training.several import STOP, Task, Trainings
 
 FOLDER = "trials"
 """Folder of a run in which each trial has its own, which a training can go on from."""
-
-_SPLIT = "split.json"
-"""File in it with the images of either part, where that was drawn."""
-
-_STOP = "stop"
-"""File in it that ends trials in other processes at their next epoch."""
 
 
 def check_data(asked: Request) -> None:
@@ -95,7 +86,7 @@ def train_trial(
     folder: Path,
     seed: int,
     device: str | None,
-) -> tuple[float | None, str]:
+) -> tuple[dict[str, float | None], str]:
     """What a worker does: goes on with a trial to an epoch; its accuracy, or None and why it can't be trained on."""
     from zeroshot_nas.training.trainer import train_until
 
@@ -111,11 +102,11 @@ def train_trial(
             seed=seed,
             device=device,
             threads=1,
-            stops=(folder.parent / _STOP).exists,
+            stops=(folder.parent / STOP).exists,
         )
     except TrainingError as error:
-        return None, str(error)
-    return accuracy, ""
+        return {"accuracy": None}, str(error)
+    return {"accuracy": accuracy}, ""
 
 
 class _Tournament:
@@ -133,14 +124,14 @@ class _Tournament:
 
     def __init__(self, asked: Request, search: Search, folder: Path) -> None:
         assert asked.trials is not None, "asked for"
-        self.asked, self.settings, self.folder = asked, asked.trials, folder
+        self.asked, self.settings = asked, asked.trials
         self.session, self.executor = search.session, search.executor
         self.candidates, self.table = _chosen(asked, self.settings, search)
-        self._kept = {(body["name"], body["until"]): body for body in self.session.journal("trial")}
+        self.trainings = Trainings(folder, self.session, "trial", partial(_images, asked))
 
     def run(self) -> RunState:
         """Runs the rounds; Ctrl-C cuts them short."""
-        self._begin()
+        self.trainings.begin((trial.name for trial in self.table.trials), {"plan": self.table.plan()})
         shown = self.asked.run.progress
         with tqdm(total=self.table.epochs, desc="trials", unit="epoch", disable=not shown) as bar:
             if shown:
@@ -151,7 +142,7 @@ class _Tournament:
                         self._play(number, bar)
                         self._drop(number)
             except KeyboardInterrupt:
-                (self.folder / _STOP).touch()
+                self.trainings.stop()
                 return "interrupted"
         return "done"
 
@@ -163,49 +154,19 @@ class _Tournament:
             return self.candidates[alive[0]]
         return self.candidates[self._by_accuracy(alive, rounds)[0]] if rounds else None
 
-    @cached_property
-    def images(self) -> ImageData:
-        """The data, those of the run's own split; read when the first trial needs them."""
-        images = _images(self.asked, read_split(self.folder / _SPLIT))
-        if images.split is not None:
-            write_text(self.folder / _SPLIT, json.dumps({part: list(names) for part, names in images.split.items()}))
-        return images
-
-    def _begin(self) -> None:
-        """Makes the folder ready; what an earlier run left there is not gone on with."""
-        self.folder.mkdir(exist_ok=True)
-        (self.folder / _STOP).unlink(missing_ok=True)
-        if self.session.journal("trials"):
-            return
-        (self.folder / _SPLIT).unlink(missing_ok=True)
-        for trial in self.table.trials:
-            shutil.rmtree(self.folder / trial.name, ignore_errors=True)
-        self.session.log("trials", {"plan": self.table.plan()})
-
     def _play(self, number: int, bar: Any) -> None:
         """Trains all that are in a round to its end."""
         until = self.table.rounds[number - 1].until
         before = self.table.rounds[number - 2].until if number > 1 else 0
         alive = self._alive()
-        missing = [place for place in alive if (self.table.trials[place].name, until) not in self._kept]
-        outcomes = run_all(self.executor, SameRelease(train_trial), (self._task(place, until) for place in missing))
-        for place in alive:
-            name = self.table.trials[place].name
-            body = self._kept.get((name, until)) or self._trained(name, until, next(outcomes))
-            self._enter(place, body["accuracy"], body["failure"])
+        tasks = [self._task(place, until) for place in alive]
+        for place, (body, known) in zip(alive, self.trainings.run(self.executor, train_trial, tasks), strict=True):
+            accuracy, failure = body.get("accuracy"), body["failure"]
+            self._enter(place, accuracy, failure)
+            values = {"validation_accuracy": accuracy, "round": number}
+            about = {"name": self.table.trials[place].name, "failure": failure}
+            self.session.hooks.tell("trial", until, values, about, known=known)
             bar.update(until - before)
-
-    def _trained(self, name: str, until: int, outcome: Outcome[tuple[float | None, str]]) -> dict[str, Any]:
-        """What came of a trial's training, kept unless its worker died: it may succeed the next time."""
-        if outcome.value is None:
-            assert outcome.error is not None, "a task without a value has an error"
-            if not worker_failed(outcome.error):
-                raise outcome.error
-            return {"accuracy": None, "failure": str(outcome.error)}
-        accuracy, failure = outcome.value
-        body = {"name": name, "until": until, "accuracy": accuracy, "failure": failure}
-        self.session.log("trial", body)
-        return body
 
     def _enter(self, place: int, accuracy: float | None, failure: str) -> None:
         trial = self.table.trials[place]
@@ -242,10 +203,11 @@ class _Tournament:
         trials = self.table.trials
         self.table = replace(self.table, trials=(*trials[:place], trial, *trials[place + 1 :]))
 
-    def _task(self, place: int, until: int) -> tuple[Any, ...]:
-        trial, settings = self.table.trials[place], self.asked.settings
-        how = (self.settings.recipe, until, self.folder / trial.name, settings.seed, settings.device)
-        return (trial.architecture, self.images, *how)
+    def _task(self, place: int, until: int) -> Task:
+        trial, settings, trainings = self.table.trials[place], self.asked.settings, self.trainings
+        how = (self.settings.recipe, until, trainings.folder / trial.name, settings.seed, settings.device)
+        key = {"name": trial.name, "until": until}
+        return Task(key, lambda: (trial.architecture, trainings.images, *how))
 
 
 def _chosen(asked: Request, settings: TrialSettings, search: Search) -> tuple[list[Candidate], Trials]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.errors import RecipeError
 from zeroshot_nas.searchers.base import Candidate
 from zeroshot_nas.searchers.trial import Round
 from zeroshot_nas.searching.signature import Signature, signature
-from zeroshot_nas.training.base import ImageData
+from zeroshot_nas.training.base import ImageData, absolute
 from zeroshot_nas.training.recipe import Recipe, get_recipe
 
 DEFAULT_RECIPE = "standard"
@@ -44,7 +43,7 @@ class TrialSettings:
     @property
     def call(self) -> dict[str, Any]:
         """The arguments as JSON, to ask for the same again; data are None that only the caller can give."""
-        data = self.data.loaded_by if isinstance(self.data, ImageData) else _absolute(self.data)
+        data = self.data.loaded_by if isinstance(self.data, ImageData) else absolute(self.data)
         return {"count": self.count, "data": data, "recipe": self.recipe.to_dict()}
 
 
@@ -148,9 +147,3 @@ def entrants(
 
 def _fittest_first(candidate: Candidate) -> float:
     return -candidate.fitness
-
-
-def _absolute(data: str) -> str:
-    """A data set's name, with its path, where it has one, made absolute."""
-    name, colon, path = data.partition(":")
-    return f"{name}:{Path(path).resolve()}" if colon else name

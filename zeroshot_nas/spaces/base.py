@@ -169,6 +169,13 @@ class SearchSpace(ABC):
         """
         return self.format(self.genotype(architecture), notation)
 
+    def text(self, architecture: Architecture) -> str:
+        """The text of an architecture of the space; its JSON where the space has no notation for it."""
+        try:
+            return self.to_string(architecture)
+        except ArchitectureError:
+            return architecture.to_json()
+
     def canonical(self, architecture: Architecture) -> str:
         """A key that networks share where the space knows them to be the same; here each has its own, its string.
 

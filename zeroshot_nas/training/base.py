@@ -173,6 +173,17 @@ def as_float(images: Tensor) -> Tensor:
     return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
+def absolute(data: str) -> str:
+    """A data set's name, with its path, where it has one, made absolute.
+
+    Example:
+        >>> absolute("digits"), absolute("folder:/photos")
+        ('digits', 'folder:/photos')
+    """
+    name, colon, path = data.partition(":")
+    return f"{name}:{Path(path).resolve()}" if colon else name
+
+
 def read_split(file: Path) -> dict[str, list[str]] | None:
     """A split that was kept as JSON; None where there is no such file.
 

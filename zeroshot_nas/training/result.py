@@ -22,13 +22,13 @@ _Z95 = 1.959963984540054
 """Standard normal deviate that 95 % lie within."""
 
 
-def wilson_interval(right: int, count: int) -> tuple[float, float]:
+def wilson_interval(right: float, count: int) -> tuple[float, float]:
     """The 95 % interval of a fraction ``p = right / count`` (Wilson, 1927), which holds near 0 and 1 and for few, too.
 
     ``(p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)`` with ``z = 1.96``.
 
     Args:
-        right: How many of them.
+        right: How many of them; of several samples of one size the mean.
         count: How many in all, 1 or more.
 
     Example:

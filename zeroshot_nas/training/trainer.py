@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
+from zeroshot_nas.callbacks.base import Hooks
 from zeroshot_nas.core.seeding import one_torch_thread, preserved_rng, torch_generator, torch_threads
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, DataError, SettingsChangedError
@@ -99,7 +100,7 @@ def train(
             no other work waits for the cores two are faster for small steps too; where some does they are many times
             slower, since they wait for each other. Other numbers of threads give slightly other weights, so that a run
             goes on with its own.
-        options: ``out``, ``resume``, ``force``, ``progress`` one by one, which win over ``run``.
+        options: ``out``, ``resume``, ``force``, ``progress``, ``callbacks`` one by one, which win over ``run``.
 
     Raises:
         RunOptionsError: ``resume`` or ``force`` without ``out``, or both.
@@ -122,7 +123,7 @@ def train(
         >>> result.state, result.epochs, result.params
         ('done', 2, 178)
     """
-    run = run_options(run, options, "train", takes=("out", "resume", "force", "progress"))
+    run = run_options(run, options, "train", takes=("out", "resume", "force", "progress", "callbacks"))
     with preserved_rng(), ExitStack() as stack:
         training = _opened(stack, model, data, recipe, run, input_size, teacher, seed, device, threads)
         return training.finish(training.train(run.progress))
@@ -181,6 +182,7 @@ def _opened(
 ) -> _Training:
     """A training where it begins, or where its folder's run is; the stack ends its hold on folder and threads."""
     out, resume = run.folder, run.resume
+    hooks = run.hooks("training")  # refuses what can't be called before anything is written
     source, recipe = _plain(model), get_recipe(recipe)
     if input_size is not None and isinstance(source, Architecture | Network):
         raise DataError("an architecture has its own input_size; use dataclasses.replace(architecture, input_size=...)")
@@ -196,10 +198,11 @@ def _opened(
     teacher = load(teacher) if isinstance(teacher, str | Path) else teacher
     learner = Learner(network, images, parts, recipe, seed, teacher)
     folder = None if out is None else stack.enter_context(RunFolder(out, run.force, resume))
-    training = _Training(learner, images, folder)
+    training = _Training(learner, images, folder, stack.enter_context(hooks))
     if resume:
         training.load()
     training.call = call
+    training.begin()
     return training
 
 
@@ -256,8 +259,8 @@ def _threads_for(
 class _Training:
     """A learner on its way through a recipe, and what came of it so far."""
 
-    def __init__(self, learner: Learner, images: ImageData, folder: RunFolder | None) -> None:
-        self.start = time.perf_counter()
+    def __init__(self, learner: Learner, images: ImageData, folder: RunFolder | None, hooks: Hooks) -> None:
+        self.start, self.hooks = time.perf_counter(), hooks
         self.learner, self.images, self.folder = learner, images, folder
         self.network, self.recipe = learner.network, learner.recipe
         self.history: tuple[EpochRecord, ...] = ()
@@ -284,6 +287,16 @@ class _Training:
         self.best, self.last = state["best"], self._packed(self.history[-1])
         self.start -= state["seconds"]
 
+    def begin(self) -> None:
+        """Tells callbacks of the beginning, and of the epochs that were done before."""
+        self.hooks.tell("begin", about={"settings": {name: self.call[name] for name in ("data", "recipe", "seed")}})
+        for record in self.history:
+            self._tell(record, known=True)
+
+    def _tell(self, record: EpochRecord, *, known: bool = False) -> None:
+        values = {name: value for name, value in asdict(record).items() if name != "epoch"}
+        self.hooks.tell("epoch", record.epoch, values, known=known)
+
     def train(self, progress: bool) -> State:
         """Runs the epochs and keeps the best; Ctrl-C cuts them short."""
         done = len(self.history)
@@ -295,6 +308,7 @@ class _Training:
                     self._take(record)
                     if progress:
                         bar.write(record.row(), file=sys.stderr)
+                    self._tell(record)
                     bar.set_postfix_str(f"best epoch {self.best['epoch']}")
                     bar.update()
                     if self._is_over():
@@ -328,6 +342,8 @@ class _Training:
         if self.folder is not None:
             self._write(self.folder)  # again: the process may have died, or Ctrl-C come, before all of it was written
             self.folder.save_result(result.to_dict())
+        names = ("test_accuracy", "validation_accuracy", "best_epoch", "epochs", "params", "seconds")
+        self.hooks.will_end({name: getattr(result, name) for name in names}, {"state": state})
         return result
 
     def _packed(self, record: EpochRecord) -> dict[str, Any]:
