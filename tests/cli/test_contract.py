@@ -41,6 +41,7 @@ CALLS = {
     "--table-option space=nasbench201 --dataset cifar10",
     "score": "{net} --input 1x8x8 --proxy zen,cet",
     "cost": "{net} --input 1x8x8",
+    "scale": "{net} --input 1x8x8 --phi 1,2 --factors width --out {new}/s",
     "train": "{net} --input 1x8x8 --epochs 1 --batch-size 512 --out {new}/t",
     "export": "{trained} --out {new}/e",
     "predict": "{trained} {image}",
