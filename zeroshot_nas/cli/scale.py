@@ -59,6 +59,8 @@ def scale_command(
         raise typer.BadParameter(f"{there[0]} is there; --force replaces it")
     chosen = find_factors(architecture, proxy) if factors == "found" else read_factors(factors)
     networks = [scale(architecture, each, chosen, width_step=width_step) for each in doublings]
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     for network in networks:
         if network.phi in files:
             write_text(files[network.phi], network.architecture.to_json(indent=1))
