@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,10 +17,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from tqdm import tqdm
-
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.files import write_text
+from zeroshot_nas.core.progress import note, progress_bar
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.errors import DataError, TrainingError
 from zeroshot_nas.execution import Outcome, run_all, worker_failed
@@ -142,9 +140,9 @@ class _Tournament:
         """Runs the rounds; Ctrl-C cuts them short."""
         self._begin()
         shown = self.asked.run.progress
-        with tqdm(total=self.table.epochs, desc="trials", unit="epoch", disable=not shown) as bar:
+        with progress_bar(what="trials", unit="epoch", shown=shown, total=self.table.epochs) as bar:
             if shown:
-                bar.write(f"trials: {self.table.plan()}", file=sys.stderr)
+                note(bar, f"trials: {self.table.plan()}")
             try:
                 for number in range(1, len(self.table.rounds) + 1):
                     if self.table.winner is None:
