@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from zeroshot_nas.core.progress import in_notebook, note, progress_bar
 
 
-@pytest.fixture()
+@pytest.fixture
 def notebook(monkeypatch):
     shell = SimpleNamespace(config={"IPKernelApp": {}})
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
