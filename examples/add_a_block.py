@@ -1,9 +1,10 @@
 """A block of your own, and a space that is made of it.
 
-A block is data: it says which operations it consists of. Costs, closed forms, latency, the torch module and export follow.
+A block is data: it says which operations it consists of. Costs, closed forms, latency, the torch module and export
+follow.
 
     python examples/add_a_block.py
-    zeroshot-nas search resnext --plugin examples/add_a_block.py --max-params 100k --max-layers 12
+    zeroshot-nas search sandglass --plugin examples/add_a_block.py --max-params 100k --max-layers 12
 """
 
 from dataclasses import dataclass
@@ -16,41 +17,40 @@ from zeroshot_nas.spaces.chain import ChainSpace
 from zeroshot_nas.testing import check_block, check_space
 
 
-@zs.register_block("ResNeXtK{kernel_size}", plainnet_fields=RESIDUAL_FIELDS, kernel_size=(3, 5))
+@zs.register_block("SandglassK{kernel_size}", plainnet_fields=RESIDUAL_FIELDS, kernel_size=(3, 5))
 @dataclass(frozen=True)
-class ResNeXt(zs.BlockSpec):
-    """ResNeXt's block (arXiv:1611.05431): 1x1, k x k in groups of four channels, 1x1, with a shortcut."""
+class Sandglass(zs.BlockSpec):
+    """The block of MobileNeXt (arXiv:2007.02269): depthwise, 1x1 to fewer channels, 1x1, depthwise, with a shortcut."""
 
     bottleneck_channels: int = 8
     squeeze_excite: bool = False
     kernel_size: int = 3
 
     def first(self, in_channels: int) -> tuple[Op, ...]:
-        width = self.bottleneck_channels
-        groups = width // 4 if width % 4 == 0 else 1
+        width, kernel = self.out_channels, self.kernel_size
         body = (
-            *(*conv_bn(in_channels, width, 1), RELU),
-            *(*conv_bn(width, width, self.kernel_size, self.stride, groups), RELU),
+            *(*conv_bn(in_channels, in_channels, kernel, groups=in_channels), RELU),
+            *conv_bn(in_channels, self.bottleneck_channels, 1),
+            *(*conv_bn(self.bottleneck_channels, width, 1), RELU),
             *([squeeze_and_excitation(width)] if self.squeeze_excite else []),
-            *conv_bn(width, self.out_channels, 1),
+            *conv_bn(width, width, kernel, self.stride, groups=width),
         )
-        same_shape = in_channels == self.out_channels and self.stride == 1
-        shortcut = () if same_shape else conv_bn(in_channels, self.out_channels, 1, self.stride)
-        return Residual(body, shortcut), RELU
+        same_shape = in_channels == width and self.stride == 1
+        return Residual(body, () if same_shape else conv_bn(in_channels, width, 1, self.stride)), RELU
 
 
-@zs.register_space("resnext")
-def resnext(*, input_size: tuple[int, int, int], num_classes: int, **options: Any) -> zs.SearchSpace:
+@zs.register_space("sandglass")
+def sandglass(*, input_size: tuple[int, int, int], num_classes: int, **options: Any) -> zs.SearchSpace:
     """Chains of it: a 3x3 stem, such blocks of free width, depth and kernel, a last 1x1 convolution."""
-    return ChainSpace("resnext", ("ResNeXtK3", "ResNeXtK5"), input_size, num_classes, **options)
+    return ChainSpace("sandglass", ("SandglassK3", "SandglassK5"), input_size, num_classes, **options)
 
 
 def main() -> None:
-    check_block("ResNeXtK3")  # its channels and strides are what it says, its costs those of the module
-    check_space(zs.get_space("resnext", input_size=(3, 16, 16)))
+    check_block("SandglassK3")  # its channels and strides are what it says, its costs those of the module
+    check_space(zs.get_space("sandglass", input_size=(3, 16, 16)))
 
     budget = zs.Budget(params=100_000, layers=12)
-    found = zs.search("resnext", budget=budget, input_size=(3, 16, 16), proposals=2_000, progress=False)
+    found = zs.search("sandglass", budget=budget, input_size=(3, 16, 16), proposals=2_000, progress=False)
     print(found.best.architecture.to_string())
     print(found.best.costs)
 

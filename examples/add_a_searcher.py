@@ -3,7 +3,7 @@
 Budget, duplicates, screening, scoring, the store and resuming belong to the search.
 
     python examples/add_a_searcher.py
-    zeroshot-nas search resnet --plugin examples/add_a_searcher.py --searcher hill_climbing --max-params 100k --max-layers 12
+    zeroshot-nas search resnet --plugin examples/add_a_searcher.py --searcher hill_climbing --max-layers 12
 """
 
 from collections.abc import Sequence

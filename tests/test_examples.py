@@ -33,7 +33,7 @@ def test_add_a_proxy():
 
 def test_add_a_block():
     printed = run("add_a_block.py")
-    assert "ResNeXtK" in printed
+    assert "SandglassK" in printed
     assert "Costs(params=" in printed
 
 
