@@ -73,18 +73,29 @@ def notebook_page(file: Path) -> tuple[str, dict[str, bytes]]:
                 lines += [f"This page is the notebook `{where}` with its outputs; open that to run it.", ""]
             continue
         lines += ["```python", source, "```", ""]
-        for output in cell["outputs"]:
+        for output in _joined(cell["outputs"]):
             lines += [*_shown(output, f"{file.stem}_{number}.png", pictures), ""]
     return "\n".join(lines), pictures
 
 
+def _joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Outputs, with what was printed in a row as one; what was written to the standard error is left out."""
+    joined: list[dict[str, Any]] = []
+    for output in outputs:
+        if output["output_type"] != "stream":
+            joined.append(output)
+        elif output["name"] == "stdout":
+            if not joined or joined[-1]["output_type"] != "stream":
+                joined.append({**output, "text": []})
+            joined[-1]["text"] += output["text"]
+    return joined
+
+
 def _shown(output: dict[str, Any], picture: str, pictures: dict[str, bytes]) -> list[str]:
-    """One output of a cell; what is written to the standard error and widgets, such as bars, are left out."""
+    """One output of a cell."""
     if output["output_type"] == "stream":
-        return ["```text", "".join(output["text"]).rstrip(), "```"] if output["name"] == "stdout" else []
+        return ["```text", "".join(output["text"]).rstrip(), "```"]
     data = output.get("data", {})
-    if "application/vnd.jupyter.widget-view+json" in data:
-        return []
     if "text/html" in data:
         return ['<div class="notebook-output" markdown="0">', "".join(data["text/html"]), "</div>"]
     if "image/png" in data:

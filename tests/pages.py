@@ -14,7 +14,7 @@ Times are not compared. A comment on the line before a block changes what is don
 - ``<!-- not run: reason -->``;
 - ``<!-- captured: reason -->``: run for ``--write`` alone;
 - ``<!-- labels: reason -->``: of every line the first column alone is compared, without numbers, in any order;
-- ``<!-- tested with: ARGUMENTS -->``: these arguments are added to each command, which prints such lines, and maybe more.
+- ``<!-- tested with: ARGUMENTS -->``: these are added to each command, which prints such lines, and maybe more.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ _BLOCK = re.compile(
     r"^```(?P<kind>console|pycon|python)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+NOT_RUN = ("not run", "captured")
+"""What a comment says of a block that the tests leave out."""
+
 _TIME = re.compile(r"\d[\d.,e+-]* ?(ms|us|µs|s|min|h)\b|± \d+(\.\d+)?%|\d+ runs\b")
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
