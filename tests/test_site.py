@@ -27,7 +27,6 @@ MADE = [
 
 PAGES = sorted({page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")} - {*MADE})
 RUN = [page for page in PAGES if any(each.how not in NOT_RUN for each in blocks((DOCS / page).read_text()))]
-NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
 
 
 # what the pages say
