@@ -54,6 +54,11 @@ def test_the_reference_has_every_public_name_once():
     assert sorted(names) == sorted(zs.__all__), "name it in a page of docs/reference"
 
 
+def test_every_page_is_in_the_menu():
+    menu = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    assert sorted(re.findall(r"[\w/]+\.md", menu)) == sorted([*PAGES, *MADE])
+
+
 def test_the_spaces_are_all_in_the_page_of_spaces():
     page = (DOCS / "concepts" / "spaces.md").read_text()
     assert [name for name in zs.list_spaces() if f"`{name}`" not in page] == []
