@@ -1,11 +1,11 @@
 # make demo: from a budget to a trained network. make test: everything that CI runs. make coverage: which lines tests
-# run, in twice the time.
+# run, in twice the time. make docs: the documentation, into site/. make notebooks: runs the notebooks anew, in place.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test coverage lint clean
+.PHONY: demo test coverage lint docs notebooks clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/search_and_train.py --out runs/demo
@@ -21,13 +21,23 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/build_site.py
+
+notebooks: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python docs/run_notebooks.py
+
 $(VENV)/.installed-demo: pyproject.toml constraints.txt
 	$(INSTALL) --editable ".[data]"
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	$(INSTALL) --editable ".[dev]"
-	touch $@ $(VENV)/.installed-demo
+	touch $@ $(VENV)/.installed-demo $(VENV)/.installed-docs
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt
+	$(INSTALL) --editable ".[docs]"
+	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site .cache

@@ -99,8 +99,11 @@ def _plot(*spaces: dict[str, list[float]]) -> None:
             xscale="log", yscale="log", xlabel=f"{name} ({unit})" if unit else name, title=f"rank agreement {rho:.3f}"
         )
         axis.grid(alpha=0.3)
+        if name == "prediction":
+            axis.axline((0.1, 0.1), (10, 10), color="0.5", linewidth=1, zorder=0, label="as predicted")
     axes[0].set_ylabel("measured latency (ms)")
     axes[0].legend(frameon=False)
+    axes[2].legend(axes[2].lines, ["as predicted"], frameon=False)
     figure.savefig(PLOT, dpi=110)
 
 

@@ -1,4 +1,4 @@
-"""Writes proxies.md, timm.md, equal_budget.md and layers.md: from registry, imports and the benchmarks' results.
+"""Writes the pages that `PAGES` names: from registries, imports and the benchmarks' results.
 
 python docs/make_pages.py
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import sys
 import textwrap
 from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.scoring.proxy import PROXIES, ProxyInfo
+from zeroshot_nas.training.recipe import Recipe, recipe_table
 
 DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
@@ -317,6 +319,69 @@ def layers_page() -> str:
     return "\n".join([*lines, "", *textwrap.wrap(f"Plug-ins live in {scanned}: {ABOUT_PLUGINS}", 116), ""])
 
 
+ABOUT_RECIPES = """What each recipe of `zeroshot-nas list recipes` holds; each row is an argument of `zs.Recipe`, and
+what `train --set name=value` takes. This page is written by `docs/make_pages.py`."""
+
+
+def recipes_page() -> str:
+    """The page of the recipes, with what each hyper-parameter means."""
+    names, *rows = recipe_table()
+    text = inspect.getdoc(Recipe) or ""
+    about = textwrap.dedent(text.partition("Args:\n")[2].partition("\n\n")[0])
+    meaning = dict(
+        line.replace("\n", " ").split(": ", 1) for line in re.sub(r"\n +", " ", about).splitlines() if ": " in line
+    )
+    lines = ["# Recipes", "", *textwrap.wrap(ABOUT_RECIPES, 116), ""]
+    lines += [f"| {' | '.join(names)} | meaning |", "|---" * (len(names) + 1) + "|"]
+    for name, *values in rows:
+        told = meaning[name].replace("``", "`")
+        lines.append(f"| `{name}` | {' | '.join(values)} | {told} |")
+    return "\n".join([*lines, "", RECIPES_END, ""])
+
+
+RECIPES_END = """`quick` is for a look, `standard` for a small data set; neither mirrors images, which digits and
+text must not be. `photos` is `standard` for twice as long, mirrored and shifted by up to 4 pixels. `zennas` is
+Zen-NAS's for CIFAR (arXiv:2102.01063). Which to take: [train on your own data](howto/train.md#which-recipe)."""
+
+TRIED_FORMS = (
+    *("VC", "VC depth", "VC plain", "logW sum", "nGM", "nHM", "PRtan"),
+    *("stage gm", "stage sum log", "only E stages", "hard cut out", "hard cut in and out"),
+)
+"""Names of forms in ``cet_tried.jsonl`` that the page of what failed shows."""
+
+KEPT_FORM = "exact: CET-U "
+"""The form that was kept, by the same samples; its name in the log ends with a space."""
+
+
+def tried_page() -> str:
+    """The page of what was tried and failed: a text, with the logs' figures in it."""
+    forms = {each["name"]: each for each in _lines("cet_tried")}
+    rows = [
+        f"| `{each['name'].strip()}` | {each['rationale']} | "
+        + " | ".join(f"{each['tau'][name]:.3f}" for name in ("c10", "in16", "macro"))
+        + " |"
+        for each in map(forms.__getitem__, (*TRIED_FORMS, KEPT_FORM))
+    ]
+    trained: dict[tuple[str, ...], list[float]] = {}
+    for each in _lines("found_vs_hand_tried"):
+        what = each["what"] + (f": {each['shape']}" if each.get("shape") else "")
+        trained.setdefault((what, each["row"], each["dataset"], str(each["epochs"])), []).append(each["test_accuracy"])
+    tried = [
+        f"| {' | '.join(key)} | {len(accuracies)} | {100 * sum(accuracies) / len(accuracies):.2f} % |"
+        for key, accuracies in trained.items()
+    ]
+    text = (DOCS / "tried.md.in").read_text(encoding="utf-8")
+    counts = {"cet": len(forms), "ceres": len(_lines("ceres_tried")), "winners": len(_lines("ceres_winners"))}
+    for name, count in counts.items():
+        text = text.replace(f"{{{name}}}", f"{count:,}")
+    return text.replace("{forms}", "\n".join(rows)).replace("{trained}", "\n".join(tried))
+
+
+def _lines(name: str) -> list[dict[str, Any]]:
+    """The lines of a log among the results."""
+    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def _timm(data: dict[str, Any]) -> dict[str, Any]:
     details: dict[str, Any] = data["families"]["details"]
     return details
@@ -329,7 +394,14 @@ READERS = {
     "equal_budget": dict,
 }
 
-PAGES = {"proxies": proxies_page, "layers": layers_page, "timm": timm_page, "equal_budget": equal_budget_page}
+PAGES = {
+    "proxies": proxies_page,
+    "layers": layers_page,
+    "timm": timm_page,
+    "equal_budget": equal_budget_page,
+    "recipes": recipes_page,
+    "tried": tried_page,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 
 
-@pytest.mark.parametrize("page", ["proxies", "layers", "timm", "equal_budget"])
+@pytest.mark.parametrize("page", ["proxies", "layers", "timm", "equal_budget", "recipes", "tried"])
 def test_the_written_pages_are_up_to_date(page):
     spec = importlib.util.spec_from_file_location("make_pages", DOCS / "make_pages.py")
     pages = importlib.util.module_from_spec(spec)

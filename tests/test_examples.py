@@ -1,5 +1,6 @@
 """Every example runs as its docstring says, on small settings."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,8 @@ def test_add_a_callback():
     assert run("add_a_callback.py") == ""  # it registers two; what they write, tests/callbacks has
 
 
-def test_every_example_has_a_test():
+def test_every_example_has_a_test_or_is_run_by_a_page():
     tested = {name.removeprefix("test_") + ".py" for name in globals() if name.startswith("test_")}
+    pages = "".join(page.read_text(encoding="utf-8") for page in (EXAMPLES.parent / "docs").rglob("*.md"))
+    tested |= set(re.findall(r"^\$ python (\w+\.py)", pages, re.MULTILINE))
     assert {path.name for path in EXAMPLES.glob("*.py")} <= tested

@@ -21,16 +21,11 @@ LOADS_TORCH = {
 
 LOADED_AT_ONCE = {
     "scipy": {"nasbench.agreement", "nasbench.equal_budget", "nasbench.report"},
-    "tqdm": {
-        "comparing.compare",
-        "latency.calibrate",
-        "nasbench.scoring",
-        "searching.rounds",
-        "searching.trial_runs",
-        "training.trainer",
-    },
     **dict.fromkeys(
-        ("sklearn", "matplotlib", "pandas", "fvcore", "PIL", "kornia", "mlxtend", "onnx", "onnxruntime", "distributed"),
+        (
+            *("sklearn", "matplotlib", "pandas", "fvcore", "PIL", "kornia", "mlxtend"),
+            *("onnx", "onnxruntime", "distributed", "tqdm"),
+        ),
         frozenset[str](),
     ),
 }

@@ -119,7 +119,7 @@ _Block = TypeVar("_Block", bound=type[BlockSpec])
 def register_block(
     template: str, *, plainnet_fields: Sequence[str] | None, **choices: Sequence[int]
 ) -> Callable[[_Block], _Block]:
-    """Registers a block class under every name that ``template`` gives.
+    """Registers a block class under every name that ``template`` gives; ``examples/add_a_block.py`` is one.
 
     Args:
         template: Name with a replacement field for each choice: ``"SuperResK{kernel_size}K{kernel_size}"``.

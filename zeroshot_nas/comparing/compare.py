@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -12,13 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tqdm import tqdm
-
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
 from zeroshot_nas.comparing.comparison import Compared, Comparison, Training, with_training
 from zeroshot_nas.comparing.plot import PLOT, write_comparison_plot
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.files import write_text
+from zeroshot_nas.core.progress import note, progress_bar
 from zeroshot_nas.core.seeding import derive_seed
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.budget import Budget
@@ -269,12 +267,12 @@ class _Work:
         asked, trainings = self.asked, self.trainings
         tasks = [self._task(network, seed) for seed in asked.seeds for network in asked.networks]
         trainings.begin((str(task.key["folder"]) for task in tasks), {"trainings": len(tasks)})
-        with tqdm(total=len(tasks), desc="trainings", unit="net", disable=not self.progress) as bar:
+        with progress_bar(what="trainings", unit="net", shown=self.progress, total=len(tasks)) as bar:
             if self.progress or self.session.hooks:
                 plan = self._plan(tasks)
                 self.session.hooks.tell("plan", values={"trainings": len(tasks)}, about={"plan": plan})
             if self.progress:
-                bar.write(plan, file=sys.stderr)
+                note(bar, plan)
             for number, (body, known) in enumerate(trainings.run(executor, train_one, tasks), start=1):
                 training = Training(body["seed"], body.get("right"), body.get("seconds", 0.0), body["failure"])
                 network = with_training(self.networks[body["name"]], training)

@@ -13,11 +13,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from tqdm import tqdm
-
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.core.checks import check_counts
+from zeroshot_nas.core.progress import progress_bar
 from zeroshot_nas.core.provenance import provenance
 from zeroshot_nas.core.text import read_json
 from zeroshot_nas.errors import (
@@ -158,7 +157,7 @@ def calibrate(
         log = _Log(file.with_name(f"{file.name}.measured"), settings)
         for round_ in range(_PASSES):
             what = f"measuring {backend}, {round_ + 1} of {_PASSES}"
-            for index, architecture in enumerate(tqdm(chosen, desc=what, unit="net", disable=not run.progress)):
+            for index, architecture in enumerate(progress_bar(chosen, what=what, unit="net", shown=run.progress)):
                 if (round_, index) not in log.entries:
                     start = perf_counter()
                     measured = _time(architecture, info, batch_size, threads)

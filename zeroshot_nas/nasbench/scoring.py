@@ -8,11 +8,10 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
-from tqdm import tqdm
-
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.files import write_text
 from zeroshot_nas.core.garbage import paused_garbage_collection
+from zeroshot_nas.core.progress import progress_bar
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.complexity import complexity
@@ -192,7 +191,7 @@ class SampleScores:
 
     def _bar(self, proxies: Sequence[Proxy], total: int, progress: bool) -> Any:
         what = proxies[0].key if len(proxies) == 1 else f"{len(proxies)} proxies"
-        return tqdm(total=total, desc=f"scoring by {what}", unit="net", disable=not progress)
+        return progress_bar(what=f"scoring by {what}", unit="net", shown=progress, total=total)
 
 
 def _members(space: SearchSpace, architectures: Sequence[Architecture]) -> list[list[int]]:

@@ -355,7 +355,7 @@ _Searcher = TypeVar("_Searcher", bound=type[Searcher])
 
 
 def register_searcher(name: str) -> Callable[[_Searcher], _Searcher]:
-    """Registers a searcher class under a name."""
+    """Registers a searcher class under a name; ``examples/add_a_searcher.py`` is one."""
 
     def register(cls: _Searcher) -> _Searcher:
         SEARCHERS.add(name, cls)

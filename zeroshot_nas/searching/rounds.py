@@ -12,12 +12,11 @@ from itertools import chain
 from time import perf_counter
 from typing import Any, Literal
 
-from tqdm import tqdm
-
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.closed_form.block_sum import BlockSum
 from zeroshot_nas.core.files import write_text
 from zeroshot_nas.core.garbage import paused_garbage_collection
+from zeroshot_nas.core.progress import progress_bar
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.core.state import RunState
@@ -467,7 +466,7 @@ class Search:
             self.seconds[name] += value
 
     def _bar(self, what: str, total: int) -> Any:
-        return tqdm(total=total, desc=f"{what} by {self.proxy.key}", unit="net", disable=not self.progress)
+        return progress_bar(what=f"{what} by {self.proxy.key}", unit="net", shown=self.progress, total=total)
 
     def _status(self, best: float) -> str:
         text = f"best {self.proxy.sign * best:.5g}" if math.isfinite(best) else "best none yet"

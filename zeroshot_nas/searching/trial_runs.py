@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,9 +16,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from tqdm import tqdm
-
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.progress import note, progress_bar
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.errors import DataError, TrainingError
 from zeroshot_nas.runs.options import RunOptions
@@ -133,9 +131,9 @@ class _Tournament:
         """Runs the rounds; Ctrl-C cuts them short."""
         self.trainings.begin((trial.name for trial in self.table.trials), {"plan": self.table.plan()})
         shown = self.asked.run.progress
-        with tqdm(total=self.table.epochs, desc="trials", unit="epoch", disable=not shown) as bar:
+        with progress_bar(what="trials", unit="epoch", shown=shown, total=self.table.epochs) as bar:
             if shown:
-                bar.write(f"trials: {self.table.plan()}", file=sys.stderr)
+                note(bar, f"trials: {self.table.plan()}")
             try:
                 for number in range(1, len(self.table.rounds) + 1):
                     if self.table.winner is None:

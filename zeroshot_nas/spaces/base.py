@@ -237,7 +237,10 @@ _Factory = TypeVar("_Factory", bound=SpaceFactory)
 
 
 def register_space(name: str) -> Callable[[_Factory], _Factory]:
-    """Registers a `SearchSpace` class, whose name it becomes, or a function that makes one."""
+    """Registers a `SearchSpace` class, whose name it becomes, or a function that makes one.
+
+    ``examples/add_a_space.py`` is a space of digits, ``examples/add_a_block.py`` has chains of a block of one's own.
+    """
 
     def register(factory: _Factory) -> _Factory:
         SPACES.add(name, factory)

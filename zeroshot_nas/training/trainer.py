@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -17,10 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
 from zeroshot_nas.callbacks.base import Hooks
+from zeroshot_nas.core.progress import note, progress_bar
 from zeroshot_nas.core.seeding import one_torch_thread, preserved_rng, torch_generator, torch_threads
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, DataError, SettingsChangedError
@@ -300,14 +299,14 @@ class _Training:
     def train(self, progress: bool) -> State:
         """Runs the epochs and keeps the best; Ctrl-C cuts them short."""
         done = len(self.history)
-        with tqdm(total=self.recipe.epochs, initial=done, desc="training", unit="epoch", disable=not progress) as bar:
+        with progress_bar(what="training", unit="epoch", shown=progress, total=self.recipe.epochs, initial=done) as bar:
             if progress:
-                bar.write(HEADER, file=sys.stderr)
+                note(bar, HEADER)
             try:
                 for record in () if self._is_over() else self.learner.epochs(done):
                     self._take(record)
                     if progress:
-                        bar.write(record.row(), file=sys.stderr)
+                        note(bar, record.row())
                     self._tell(record)
                     bar.set_postfix_str(f"best epoch {self.best['epoch']}")
                     bar.update()
