@@ -82,13 +82,13 @@ QUICK = replace(
 
 
 def searched(
-    proxy: str, structure: zs.StructureBounds | None = None, **options: Any
+    proxy: str, structure: zs.StructureBounds | None = None, space: str = "resnet", **options: Any
 ) -> Callable[[Shape, Setting, int], Architecture]:
     """The winner of a search by a proxy, with bounds on its shape or none; one architecture a search seed."""
 
     def find(size: Shape, setting: Setting, seed: int) -> Architecture:
-        budget, space = replace(setting.budget, structure=structure), zs.get_space("resnet", input_size=size, **options)
-        return zs.search(space, proxy, budget, proposals=setting.proposals, seed=seed, progress=False).best.architecture
+        budget, where = replace(setting.budget, structure=structure), zs.get_space(space, input_size=size, **options)
+        return zs.search(where, proxy, budget, proposals=setting.proposals, seed=seed, progress=False).best.architecture
 
     return find
 
@@ -199,7 +199,8 @@ class Row:
 
 ROWS: dict[str, Row] = {
     "zen": Row(searched("zen"), "searched", "zen"),
-    "ceres": Row(searched("ceres"), "searched", "ceres"),
+    "ceres": Row(searched("ceres", space="vanilla"), "searched", "ceres"),
+    "ceres_resnet": Row(searched("ceres"), "searched", "ceres"),
     "cet": Row(searched("cet"), "searched", "cet"),
     "cet_monotone": Row(searched("cet", zs.StructureBounds(monotone_widths=True)), "searched", "cet"),
     "cet_basic": Row(searched("cet", zs.StructureBounds(monotone_widths=True), blocks="basic"), "searched", "cet"),

@@ -114,7 +114,7 @@ RESNETS = {
 
 ROWS: dict[str, Row] = {
     "ceres": searched("ceres"),
-    "ceres, with trials": searched("ceres", trials=8),
+    "ceres, vanilla, with trials": searched("ceres", "vanilla", trials=8),
     "ceres, length of training given": searched(f"ceres:{LENGTH}"),
     "ceres, vanilla": searched("ceres", "vanilla"),
     "cet": searched("cet"),
