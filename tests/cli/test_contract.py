@@ -89,6 +89,7 @@ def test_every_command_has_its_call():
     assert set(CALLS) == set(COMMANDS)
 
 
+@pytest.mark.filterwarnings("default::zeroshot_nas.errors.LatencyWarning")  # where the machine is busy
 @pytest.mark.parametrize("command", COMMANDS)
 def test_with_json_a_command_prints_one_document_and_nothing_else(run, places, command, monkeypatch, tmp_path):
     monkeypatch.setenv("ZEROSHOT_NAS_TABLES", str(tmp_path))

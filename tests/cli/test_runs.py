@@ -215,8 +215,8 @@ def test_a_damaged_run_is_a_line_of_the_list(run, tmp_path):
     assert "search, done" in good
     states = [each["state"] for each in json.loads(run("runs", "list", tmp_path, "--json")[1])]
     assert states == ["damaged", "empty", "done"]
-    (tmp_path / "empty").mkdir()
-    assert run("runs", "list", tmp_path / "empty")[:2] == (0, f"no runs in {tmp_path / 'empty'}\n")
+    (tmp_path / "none").mkdir()
+    assert run("runs", "list", tmp_path / "none")[:2] == (0, f"no runs in {tmp_path / 'none'}\n")
     assert run("runs", "list", tmp_path / "nowhere")[:2] == (2, "")
 
 

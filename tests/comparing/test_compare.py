@@ -90,6 +90,8 @@ def test_a_comparison_is_read_back(unbroken):
     comparison, folder = unbroken
     assert Comparison.from_json(comparison.to_json()) == comparison
     assert Comparison.from_json((folder / "comparison.json").read_text()) == comparison
+    assert len(repr(comparison)) < 2_000
+    assert all(each.name in repr(comparison) for each in comparison.networks)
     for text in ("{", "[]", '{"format": "zeroshot_nas.comparison", "version": 1}', '{"format": "x"}'):
         with pytest.raises(FileFormatError):
             Comparison.from_json(text)

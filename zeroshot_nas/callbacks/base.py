@@ -176,7 +176,7 @@ class Hooks:
             except KeyboardInterrupt as error:
                 stopped = error  # the others are told all the same
             except Exception as error:  # a stranger's code may raise anything
-                self._callbacks.remove(entry)
+                self._callbacks = [each for each in self._callbacks if each is not entry]
                 place = f" (event {kind}, step {step})"
                 warnings.warn(
                     f"the callback {name} failed and is told no more{place}: {type(error).__name__}: {error}; the run "

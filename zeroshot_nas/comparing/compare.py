@@ -109,7 +109,7 @@ def compare(
         SettingsChangedError: The run to resume has other settings.
 
     Example:
-        >>> net = Architecture.from_string("SuperConvK3BNRELU(1,8,2,1)SuperConvK3BNRELU(8,16,2,1)", (1, 8, 8))
+        >>> net = Architecture.from_string("SuperConvK3BNRELU(1,16,1,1)SuperConvK3BNRELU(16,32,2,1)", (1, 8, 8))
         >>> found = compare(net, ["resnet8"], "digits", Recipe(epochs=1, batch_size=512), seeds=1, backend=None,
         ...                 progress=False)
         >>> [each.name for each in found.networks], found["resnet8"].costs.params <= found["network"].costs.params

@@ -156,6 +156,11 @@ class Comparison:
     def __getitem__(self, name: str) -> Compared:
         return next(each for each in self.networks if each.name == name)
 
+    def __repr__(self) -> str:
+        rows = self.rows()
+        width = max(len(name) for name, _ in rows) + 2
+        return "\n".join(["Comparison", *(f"{name:<{width}}{text}" for name, text in rows)])
+
     def by_accuracy(self) -> list[Compared]:
         """The networks, the most accurate first, those without an accuracy last."""
         return sorted(self.networks, key=lambda each: -(each.accuracy.value if each.accuracy else -1.0))
