@@ -27,7 +27,7 @@ FLOORS = (
     ("network", "spaces"),
     ("bounds",),
     ("scoring", "searchers", "references"),
-    ("proxies", "runs", "report"),
+    ("proxies", "runs", "plots"),
     ("latency", "training"),
     ("searching", "nasbench", "export"),
     ("runs.resume",),

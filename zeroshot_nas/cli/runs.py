@@ -119,7 +119,7 @@ def runs_plot_command(
     out: Annotated[Path | None, typer.Option(help="A .png or .svg file; default: search.png in the folder.")] = None,
 ) -> None:
     """Draw a finished search: networks by cost and score with the budget, and the best score over its proposals."""
-    from zeroshot_nas.report.search import write_search_plot
+    from zeroshot_nas.plots.search import write_search_plot
 
     typer.echo(f"written to {write_search_plot(folder, out)}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zeroshot_nas.core.text import printable
 from zeroshot_nas.errors import DataError
 from zeroshot_nas.nasbench.equal_budget import CHOICES, BudgetSweep, EqualBudget
-from zeroshot_nas.report.base import figure_class
+from zeroshot_nas.plots.base import figure_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

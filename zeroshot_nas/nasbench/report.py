@@ -15,7 +15,7 @@ from zeroshot_nas.core.text import printable
 from zeroshot_nas.errors import DataError, MissingExtraError
 from zeroshot_nas.nasbench.agreement import Floats, kendall
 from zeroshot_nas.nasbench.budget_report import equal_budget_lines, plot_equal_budget
-from zeroshot_nas.report.base import figure_class, save_plot
+from zeroshot_nas.plots.base import figure_class, save_plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

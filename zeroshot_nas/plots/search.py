@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zeroshot_nas.core.ranking import pareto_front
 from zeroshot_nas.costs.reward import as_reward
 from zeroshot_nas.errors import ReportError
-from zeroshot_nas.report.base import KINDS, figure_class, save_plot
+from zeroshot_nas.plots.base import KINDS, figure_class, save_plot
 from zeroshot_nas.searchers.base import Candidate, SearchResult
 
 if TYPE_CHECKING:
