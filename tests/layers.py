@@ -30,7 +30,7 @@ FLOORS = (
     ("proxies", "runs", "plots"),
     ("latency", "training"),
     ("searching", "nasbench", "export"),
-    ("runs.resume",),
+    ("runs.resume", "reporting"),
     ("__init__",),
     ("testing",),
     ("cli",),
@@ -48,7 +48,14 @@ def room_of(name: str) -> str:
 
 PLUGIN_PACKAGES = (
     *("blocks", "execution", "proxies", "references", "searchers", "spaces"),
-    *("costs.resources", "export.formats", "latency.backends", "nasbench.readers", "training.datasets"),
+    *(
+        "costs.resources",
+        "export.formats",
+        "latency.backends",
+        "nasbench.readers",
+        "reporting.kinds",
+        "training.datasets",
+    ),
 )
 """Packages that a registry scans."""
 
