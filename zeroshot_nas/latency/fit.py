@@ -51,8 +51,8 @@ def fit_table(
 
     For each kind of kernel, ridge regression on the standardised features, their squares and products fits the
     logarithm of its milliseconds. Then factor, per-kernel and per-network overhead are fitted by least squares to the
-    networks' relative errors. The details tell ``median_error``, that of a fit without every fifth network on these, and
-    of each of these ``left_out_ms``, measured and predicted.
+    networks' relative errors. The details tell ``median_error``, that of a fit without every fifth network on these,
+    and of each of these ``left_out_ms``, measured and predicted.
 
     Args:
         networks: What was measured.

@@ -152,6 +152,7 @@ def _shown(figure: float | None, interval: tuple[float, float] | None, as_text: 
 
 
 def described(sweep: BudgetSweep) -> str:
+    """The bins and budgets of a sweep, in words."""
     low, high = sweep.budgets[0], sweep.budgets[-1]
     count = len(sweep.budgets)
     budgets = f"{count} budgets from {_quantity(low)} to {_quantity(high)}" if count > 1 else f"{_quantity(low)}"

@@ -265,6 +265,7 @@ def _better_is_higher(correlation: Correlation, entry: ProxyCorrelation) -> Floa
 
 
 def by_tau(entries: Iterable[ProxyCorrelation]) -> list[ProxyCorrelation]:
+    """The best proxy first; those whose tau is undefined last."""
     return sorted(entries, key=lambda entry: -math.inf if entry.kendall is None else entry.kendall, reverse=True)
 
 

@@ -81,9 +81,12 @@ class Table:
 
     @property
     def numbers(self) -> list[bool]:
-        """Whether each column is of numbers alone."""
+        """Whether each column is of numbers alone; the first is of names, whatever they are."""
         columns = zip(*self.rows, strict=True) if self.rows else ((),) * len(self.head)
-        return [any(column) and all(_is_number(cell) for cell in column) for column in columns]
+        return [
+            place > 0 and any(column) and all(_is_number(cell) for cell in column)
+            for place, column in enumerate(columns)
+        ]
 
 
 def _is_number(cell: Cell) -> bool:
@@ -171,6 +174,7 @@ class Page:
         subtitle: What else belongs to the title.
         remark: What to say of a run that is not done: why, and how it goes on.
         progress: How much of it is done, from 0 to 1; None where that is not known.
+        foot: Lines at its end.
     """
 
     title: str

@@ -79,7 +79,7 @@ def rule(value: float, text: str, *, across: bool = False) -> list[Spec]:
         {"data": data, "mark": {"type": "rule", "strokeDash": [5, 4], "color": "var(--muted)"}, "encoding": at},
         {
             "data": data,
-            "mark": {"type": "text", "fontSize": 11, "color": "var(--muted)", **place},
+            "mark": {"type": "text", "fontSize": 11, "color": "var(--muted)", "clip": False, **place},
             "encoding": {**at, **edge, "text": {"field": "text"}},
         },
     ]

@@ -51,7 +51,7 @@ def vega() -> str:
         from vl_convert import javascript_bundle
     except ImportError:
         raise MissingExtraError("vl-convert-python", "report") from None
-    bundle: str = javascript_bundle()
+    bundle: str = javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return bundle.replace("</script", "<\\/script")
 
 

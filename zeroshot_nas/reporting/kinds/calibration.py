@@ -11,7 +11,7 @@ from typing import Any
 from zeroshot_nas.core.text import read_json
 from zeroshot_nas.latency.calibrate import PASSES, lock_of, measured_log
 from zeroshot_nas.latency.device_table import DeviceTable
-from zeroshot_nas.reporting.base import Bar, Chart, Facts, Page, Part, Section, State, Table, Tile, register_page
+from zeroshot_nas.reporting.base import Bar, Cell, Chart, Facts, Page, Part, Section, State, Table, Tile, register_page
 from zeroshot_nas.reporting.charts import ZOOM, Row, Spec, chart, number, thinned, tooltip
 from zeroshot_nas.reporting.provenance import made_with
 from zeroshot_nas.reporting.words import count, duration, settings_rows
@@ -115,7 +115,7 @@ def _networks(pairs: Sequence[tuple[float, float]]) -> list[Part]:
     tip = tooltip(("x", "measured (ms)", ".4g"), ("y", "predicted (ms)", ".4g"), ("error", "error", "+.1%"))
     spec = _against(rows, tip, "measured (ms)", "predicted (ms)", {"value": "var(--accent)"}, 60)
     error = statistics.median(abs(row["error"]) for row in rows)
-    alt = f"{len(rows)} networks that the fit did not see, predicted against measured latency; the median error is {error:.1%}."
+    alt = f"{len(rows)} networks that the fit did not see, predicted against measured; median error {error:.1%}."
     return [
         Chart("Networks left out of the fit", spec, alt, "On the dashed line prediction and measurement are equal.")
     ]
@@ -200,7 +200,7 @@ def _kinds(kernels: Sequence[Row]) -> list[Part]:
     by_kind: defaultdict[str, list[Row]] = defaultdict(list)
     for row in kernels:
         by_kind[row["kind"]].append(row)
-    rows = []
+    rows: list[list[Cell]] = []
     most = max((sum(row["x"] for row in members) for members in by_kind.values()), default=1.0)
     for kind, members in sorted(by_kind.items(), key=lambda item: -len(item[1])):
         times = [row["x"] for row in members]
@@ -259,9 +259,7 @@ def _unfinished(log: Path) -> Page:
     remark = (
         ""
         if state == "running"
-        else (
-            "It ended before its end: it was killed, or stopped by Ctrl-C. The same command goes on where this one stopped."
-        )
+        else ("It ended before its end: killed, or stopped by Ctrl-C. The same command goes on where this one stopped.")
     )
     own = {name: value for name, value in settings.items() if name != "fingerprint"}
     return Page(

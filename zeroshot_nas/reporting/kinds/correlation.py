@@ -13,6 +13,7 @@ from zeroshot_nas.nasbench.correlation import REPORT_FILE, Correlation, ProxyCor
 from zeroshot_nas.nasbench.report import by_tau, failures, is_count
 from zeroshot_nas.reporting.base import (
     Bar,
+    Cell,
     Chart,
     Facts,
     Page,
@@ -51,7 +52,7 @@ def correlation_page(folder: Path) -> Page:
         "title": f"Proxies against accuracy: {table}" + (f", {dataset}" if dataset else ""),
         "kind": "correlation",
         "state": state,
-        "subtitle": f"space {settings.get('space')} · {count(settings.get('sample', 0))} networks · seed {settings.get('seed')}",
+        "subtitle": f"space {settings.get('space')} · {settings.get('sample')} networks · seed {settings.get('seed')}",
         "remark": way_on(state, folder, why),
         "foot": [f"Folder: {folder}"],
     }
@@ -67,7 +68,7 @@ def _unfinished(
 ) -> Page:
     """How many networks each proxy has scored so far; figures need all proxies' scores of the same networks."""
     sample = max(1, int(settings.get("sample", 1)))
-    rows = [
+    rows: list[list[Cell]] = [
         [proxy, Bar(min(1.0, number_ / sample), f"{number_:,} of {sample:,}")]
         for proxy, number_ in sorted(scored.items(), key=lambda item: (-item[1], item[0]))
     ]
@@ -84,12 +85,12 @@ def _unfinished(
 
 def _tiles(found: Correlation) -> list[Tile]:
     asked = [entry for entry in by_tau(found.proxies) if not is_count(entry) and entry.kendall is not None]
-    tiles = []
-    for entry in asked[:1]:
-        tiles.append(Tile("best proxy", entry.proxy, f"tau {_tau(entry)}"))
     counts = [entry for entry in by_tau(found.proxies) if is_count(entry) and entry.kendall is not None]
-    for entry in counts[:1]:
-        tiles.append(Tile("best count", entry.proxy, f"tau {_tau(entry)}"))
+    tiles = [
+        Tile(f"best {what}", entries[0].proxy, f"tau {_tau(entries[0])}")
+        for what, entries in (("proxy", asked), ("count", counts))
+        if entries
+    ]
     networks = f"of {found.population:,}" + (
         f", {found.sample:,} asked for" if found.sample != found.architectures else ""
     )
@@ -268,7 +269,10 @@ def _figures(found: Correlation) -> Table:
                 count(entry.failed),
             ]
         )
-    note = "Regret is what the architecture of best score lacks to the best, in points. Partial taus say what is left beyond FLOPs or parameters."
+    note = (
+        "Regret is what the architecture of best score lacks to the best, in points. Partial taus are what is left "
+        "beyond FLOPs or parameters."
+    )
     return Table(head, rows, "All figures", note=note)
 
 
@@ -397,7 +401,7 @@ def _scatter(found: Correlation) -> list[Part]:
         "encoding": {"x": x, "y": y, "tooltip": tip},
         "params": [ZOOM],
     }
-    alt = f"Accuracy against score of {len(places):,} networks, by a proxy of choice: {', '.join(entry.proxy for entry in known)}."
+    alt = f"Accuracy against score of {len(places):,} networks, by one of {len(known)} proxies."
     note = (
         ""
         if len(places) == len(found.accuracy)

@@ -148,7 +148,7 @@ def _tiles(result: SearchResult) -> list[Tile]:
     tiles = []
     for key, score in list(best.scores.items())[:1]:
         error = f"± {score.standard_error:.2g}, {score.repeats} repeats" if score.standard_error else ""
-        tiles.append(Tile(key, f"{score.value:.5g}", error or "score of the winner"))
+        tiles.append(Tile(f"score by {key}", f"{score.value:.5g}", error or "of the winner"))
     if "reward" in result.settings:
         tiles.append(Tile("reward", f"{best.fitness:.5g}", "of score and cost"))
     if result.trials is not None and (winner := result.trials.winner) is not None and winner.accuracies:
@@ -204,7 +204,7 @@ def _certificate(result: SearchResult) -> list[Part]:
 
 
 def _costs_shown(result: SearchResult) -> list[str]:
-    """The costs that networks are drawn by: of the objectives and the budget, else parameters and FLOPs; at most four."""
+    """The costs that networks are drawn by, at most four: of objectives and budget, else parameters and FLOPs."""
     limits = [name for name in result.settings.get("budget") or {} if name in COSTS]
     objectives = [each.name for each in result.objectives if each.kind == "cost"]
     names = dict.fromkeys([first_cost(result), *(objectives if "objectives" in result.settings else ()), *limits])
@@ -227,10 +227,11 @@ def _scatter(shown: SearchPoints, *, wide: bool) -> Chart:
     on_front = set(shown.front)
     seen = thinned(shown.seen, _MOST_SEEN)
     kept = [each for each in shown.seen if (each.cost, each.score) in on_front]
-    groups_of = [("seen", seen), ("finalist", thinned(shown.finalists, _MOST_SEEN)), ("winner", [shown.winner])]
+    groups_of = [("seen", seen), ("finalist", thinned(shown.finalists, _MOST_SEEN))]
     rows = [_row(each, group) for group, points in groups_of for each in points]
     front = [each for each in (*shown.finalists, *kept) if (each.cost, each.score) in on_front]
     rows += [_row(each, "front") for each in front]
+    rows.append(_row(shown.winner, "winner"))  # last, so that it is on top
     colors = {"seen": "faint", "finalist": "accent", "front": "front", "winner": "best"}
     present = {row["group"] for row in rows}
     colors = {group: color for group, color in colors.items() if group in present}
@@ -257,7 +258,7 @@ def _scatter(shown: SearchPoints, *, wide: bool) -> Chart:
     limit = rule(shown.limit, "budget") if shown.limit is not None else []
     better = "high" if shown.sign > 0 else "low"
     alt = (
-        f"Networks by {shown.label} and {shown.score}: {len(shown.seen):,} seen, {len(shown.front)} of them on the front. "
+        f"Networks by {shown.label} and {shown.score}: {len(shown.seen):,} seen, {len(shown.front)} on the front. "
         f"The winner stands at {shown.winner.cost:.4g} with {shown.winner.score:.5g}; {better} scores are better."
     )
     return Chart(
@@ -488,7 +489,8 @@ def _latency(result: SearchResult) -> list[Part]:
 
 
 def _counts(result: SearchResult) -> list[Part]:
-    counts, parts = result.counts, []
+    counts = result.counts
+    parts: list[Part] = []
     became = [
         ("over budget", counts.over_budget),
         ("duplicate", counts.duplicate),

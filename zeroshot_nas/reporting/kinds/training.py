@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,8 +113,8 @@ def _curves(known: Mapping[str, Any]) -> list[Part]:
     parts: list[Part] = []
     best = rule(known["best_epoch"], f"best epoch {known['best_epoch']}")
     if last["validation_accuracy"] is not None:
-        alt = f"Validation accuracy by epoch; the best is {known['validation_accuracy']:.2%} at epoch {known['best_epoch']}."
-        spec = _curve(history, "validation_accuracy", "validation accuracy", "accent", tip, best, format=".0%")
+        alt = f"Validation accuracy by epoch, at best {known['validation_accuracy']:.2%} at {known['best_epoch']}."
+        spec = _curve(history, "validation_accuracy", "validation accuracy", "accent", tip, best, form=".0%")
         parts.append(Chart("Validation accuracy", spec, alt))
     parts.append(
         Chart("Training loss", _curve(history, "train_loss", "loss on augmented images", "k1", tip, []), loss_alt)
@@ -124,7 +123,8 @@ def _curves(known: Mapping[str, Any]) -> list[Part]:
     parts.append(
         Chart("Learning rate", _curve(history, "learning_rate", "learning rate", "k2", tip, [], height=200), rate)
     )
-    spent = f"Seconds an epoch, from {min(each['seconds'] for each in history):.2g} to {max(each['seconds'] for each in history):.2g}."
+    times = [each["seconds"] for each in history]
+    spent = f"Seconds an epoch, from {min(times):.2g} to {max(times):.2g}."
     parts.append(
         Chart(
             "Time",
@@ -144,11 +144,11 @@ def _curve(
     more: list[Spec],
     *,
     height: int = 260,
-    format: str = "",
+    form: str = "",
     scale: Spec | None = None,
 ) -> Spec:
     x = number("epoch", "epoch", axis={"format": "d", "tickMinStep": 1})
-    y = number(field, title, axis={"format": format} if format else {}, scale=scale or {})
+    y = number(field, title, axis={"format": form} if form else {}, scale=scale or {})
     nearest = {
         "name": "near",
         "select": {"type": "point", "nearest": True, "on": "pointerover", "clear": "pointerout", "fields": ["epoch"]},
@@ -320,7 +320,3 @@ def _confusion(known: Mapping[str, Any]) -> list[Part]:
             Table(["class", "taken for", "test images"], [[a, s, count(n)] for n, a, s in wrong[:20]], "Most confused")
         )
     return parts
-
-
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
