@@ -38,7 +38,8 @@ def rows_chart(rows: Sequence[Row], layers: Sequence[Spec], count: int, **more: 
 
 def number(field: str, title: str, **more: Any) -> Spec:
     """A channel of numbers."""
-    scale = {"zero": False, "nice": False, "padding": 10, **more.pop("scale", {})}
+    asked = more.pop("scale", {})
+    scale = {"padding": 10, **({} if asked.get("type") == "log" else {"zero": False, "nice": False}), **asked}
     return {"field": field, "type": "quantitative", "title": title, "scale": scale, **more}
 
 

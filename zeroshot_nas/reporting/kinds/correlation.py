@@ -194,7 +194,13 @@ def _against_time(found: Correlation) -> list[Part]:
     ]
     if len(rows) < 2:
         return []
-    x = number("ms", "time a network (ms)", scale={"type": "log"}, axis={"format": "~g", "tickCount": 5})
+    most = max(row["ms"] for row in rows)
+    x = number(
+        "ms",
+        "time a network (ms)",
+        scale={"type": "log", "domainMax": 2.5 * most},
+        axis={"format": "~g", "tickCount": 5},
+    )
     y, colors = number("tau", "Kendall's tau"), {"proxy": "accent", "count": "k1"}
     color = groups({group: shade for group, shade in colors.items() if any(row["group"] == group for row in rows)})
     tip = tooltip(

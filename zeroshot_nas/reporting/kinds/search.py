@@ -105,7 +105,11 @@ def _ranked_by(settings: Mapping[str, Any]) -> str:
 
 def _budget(settings: Mapping[str, Any]) -> list[str]:
     limits = settings.get("budget") or {}
-    texts = [f"{_label(name)} ≤ {short(value)}" for name, value in limits.items() if isinstance(value, int | float)]
+    texts = [
+        f"{_label(name)} ≤ {short(value)} {COSTS[name].unit if name in COSTS else ''}".rstrip()
+        for name, value in limits.items()
+        if isinstance(value, int | float)
+    ]
     return texts or ["no limits"]
 
 
