@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-import warnings
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -18,7 +17,6 @@ from tests.reporting.runs import (
     calibration,
     correlation,
     device_table,
-    made,
     search,
     space_named,
     training,
@@ -149,11 +147,9 @@ def test_a_short_number_is_the_number_to_three_digits(value):
 # Every kind of run
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def run(request, tmp_path_factory):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return request.param, made(request.param, tmp_path_factory.mktemp("runs") / "run")
+@pytest.fixture(params=KINDS)
+def run(request, runs):
+    return request.param, runs(request.param)
 
 
 def test_every_run_has_a_page_which_is_the_same_each_time(run, tmp_path):
