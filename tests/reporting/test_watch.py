@@ -1,72 +1,79 @@
 """Following runs, and the command line."""
 
-import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 import zeroshot_nas as zs
 from tests.browser import Watched, chromium, file_url, needs_browser
-from tests.reporting.runs import calibration, search, training
+from tests.reporting.runs import calibration, correlation, search, training
 from zeroshot_nas.errors import OutputExistsError, ReportError
 from zeroshot_nas.reporting.watch import watch
+from zeroshot_nas.runs.inspect import stored_kind
 from zeroshot_nas.runs.store import lock_folder
+from zeroshot_nas.training.learner import Learner
 
 pytest.importorskip("jinja2")
 pytest.importorskip("vl_convert")
 
-SLOW = """
-import sys, time
-import zeroshot_nas as zs
 
-def slow(network, batch):
-    time.sleep(0.3)
-    return float(sum(weight.numel() for weight in network.parameters()))
-
-kind, folder = sys.argv[1:]
-if kind == "search":
-    space = zs.get_space("resnet", input_size=(1, 8, 8), num_classes=3, max_width=32)
-    zs.search(space, slow, zs.Budget(params=3e4, layers=30), proposals=16, repeats=1, out=folder, progress=False)
-if kind == "correlation":
-    from tests.reporting.runs import table
-    how = dict(space_options=dict(num_cells=1, channels=4), input_size=(3, 8, 8))
-    zs.correlate([slow, "cet"], table(), out=folder, progress=False, **how)
-if kind == "training":
-    from zeroshot_nas.training.learner import Learner
+@pytest.fixture
+def gate(monkeypatch):
+    """Lets a run take so many steps more, however fast the machine is."""
+    steps = threading.Semaphore(2)
     epochs = Learner.epochs
-    def slowly(self, done):
+
+    def gated(self, done):
         for record in epochs(self, done):
-            time.sleep(0.5)
+            assert steps.acquire(timeout=60)
             yield record
-    Learner.epochs = slowly
-    from tests.reporting.runs import training
-    from pathlib import Path
-    training(Path(folder), epochs=6)
-"""
-"""A run of a few seconds in another process."""
+
+    monkeypatch.setattr(Learner, "epochs", gated)
+    return steps
 
 
-@pytest.mark.parametrize("kind", ["search", "correlation", "training"])
-def test_a_run_is_followed_to_its_end(tmp_path, kind):
+def gated_proxy(gate):
+    def weights(network, batch):
+        assert gate.acquire(timeout=60)
+        return float(sum(weight.numel() for weight in network.parameters()))
+
+    return weights
+
+
+RUNS = {
+    "search": lambda folder, gate: search(folder, proxy=gated_proxy(gate), proposals=16, screen=False),
+    "correlation": lambda folder, gate: correlation(folder, [gated_proxy(gate), "cet"]),
+    "training": lambda folder, gate: training(folder, epochs=6),
+}
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_run_is_followed_to_its_end(tmp_path, kind, gate):
     folder, pages = tmp_path / "run", []
-    process = subprocess.Popen([sys.executable, "-c", SLOW, kind, str(folder)])
+    begun = folder / ("train.json" if kind == "training" else ".lock")
+
+    def seen(page):
+        pages.append(page)
+        gate.release(3)
+
+    runner = threading.Thread(target=RUNS[kind], args=(folder, gate))
+    runner.start()
     try:
-        begun = folder / ("train.json" if kind == "training" else "run.db")
-        deadline = time.monotonic() + 60
-        while not begun.exists() or (kind != "training" and begun.stat().st_size == 0):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(0.3)
-        assert watch(folder, interval=0.2, seen=pages.append) == "done"
+        while not begun.exists() or (kind != "training" and stored_kind(folder) is None):
+            assert runner.is_alive()
+            time.sleep(0.02)
+        assert watch(folder, interval=0.1, seen=seen) == "done"
     finally:
-        process.wait(timeout=60)
+        gate.release(1_000)
+        runner.join(timeout=60)
     states = [page.state for page in pages]
-    assert states[0] == "running"
-    assert states[-1] == "done"
-    assert len(pages) > 2
+    assert (states[0], states[-1]) == ("running", "done")
+    assert len(pages) > 3
     done = [page.progress for page in pages if page.progress is not None]
     assert done == sorted(done)
+    assert any(0 < each < 1 for each in done)
     assert "data-reload=" not in (folder / "report.html").read_text(encoding="utf-8")
 
 

@@ -12,9 +12,9 @@ from zeroshot_nas.core.score import Score
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.costs.reward import as_reward
 from zeroshot_nas.errors import UndefinedScoreError, UnknownNameError
-from zeroshot_nas.runs.inspect import ranking_scores
+from zeroshot_nas.runs.inspect import ranking_scores, scores_by
 from zeroshot_nas.runs.store import Entry, Store
-from zeroshot_nas.scoring.proxy import Proxy
+from zeroshot_nas.scoring.proxy import Proxy, ProxyInfo
 from zeroshot_nas.searchers.base import Candidate, Counts, SearchResult
 from zeroshot_nas.searching.screening import Island, join_trajectories
 
@@ -31,8 +31,12 @@ def search_so_far(store: Store, settings: Mapping[str, Any], journal: Sequence[E
     """
     try:
         proxy, scores = ranking_scores(settings, store)
-    except UnknownNameError:  # of a plug-in that is not loaded here
-        return None
+    except UnknownNameError:  # a function of the caller's, or of a plug-in that is not loaded here
+        sign = store.fact("sign")
+        if sign is None:  # begun by a release that did not keep it
+            return None
+        proxy = Proxy(ProxyInfo(settings["proxy"], direction="higher" if sign > 0 else "lower"))
+        scores = scores_by(settings["proxy"], store)
     scored = [
         _candidate(architecture, proxy, scores[key], settings)
         for key in store.architecture_keys()

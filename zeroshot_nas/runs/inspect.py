@@ -188,10 +188,10 @@ def ranking_scores(settings: Mapping[str, Any], store: Store) -> tuple[Proxy, di
     from zeroshot_nas.scoring.told import TOLD
 
     proxy = TOLD if settings["proxy"] == TOLD.key else get_proxy(settings["proxy"])
-    return proxy, _joined(proxy, store) if proxy.info.parts else _scores(settings["proxy"], store)
+    return proxy, _joined(proxy, store) if proxy.info.parts else scores_by(settings["proxy"], store)
 
 
-def _scores(proxy: str, store: Store) -> dict[str, Score]:
+def scores_by(proxy: str, store: Store) -> dict[str, Score]:
     """A store's scores by a proxy's key, by architecture key; of several of one architecture that of most repeats."""
     scores: dict[str, Score] = {}
     for key, body in store.scores():
@@ -206,7 +206,7 @@ def _joined(aggregate: Proxy, store: Store) -> dict[str, Score]:
     """An aggregate's scores by architecture key, among the architectures that have all its parts."""
     from zeroshot_nas.scoring.pool import aggregate_scores
 
-    parts = {part: _scores(part, store) for part in aggregate.info.parts}
+    parts = {part: scores_by(part, store) for part in aggregate.info.parts}
     first, *others = parts.values()
     whole = [key for key in first if all(key in scores for scores in others)]
     pool = [{part: scores[key] for part, scores in parts.items()} for key in whole]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zeroshot_nas.errors import ZeroShotNASError
 from zeroshot_nas.nasbench.budget_report import MOST_CURVES, RANDOM, by_tau_at, described, name_of
 from zeroshot_nas.nasbench.correlation import REPORT_FILE, Correlation, ProxyCorrelation
 from zeroshot_nas.nasbench.report import by_tau, failures, is_count
@@ -29,6 +30,7 @@ from zeroshot_nas.reporting.charts import ZOOM, Spec, chart, groups, name, numbe
 from zeroshot_nas.reporting.provenance import run_section
 from zeroshot_nas.reporting.words import count
 from zeroshot_nas.runs.store import FILE_NAME, Store
+from zeroshot_nas.scoring.proxy import get_proxy
 
 _MOST_POINTS = 600
 """Networks of one scatter."""
@@ -78,9 +80,17 @@ def _unfinished(
         Tile("scores", count(sum(scored.values())), f"by {len(scored)} proxies"),
     ]
     parts: list[Part] = [Table(["proxy", "networks scored"], rows, "So far", note=note)] if rows else []
-    asked = settings.get("proxies") or []
-    progress = min((scored.get(proxy, 0) / sample for proxy in asked if proxy in scored), default=0.0)
+    expected = {*scored, *filter(_is_single, settings.get("proxies") or ())}
+    progress = sum(scored.values()) / (sample * max(1, len(expected)))
     return Page(tiles=tiles, sections=[Section("Progress", parts), shown], progress=progress, **common)
+
+
+def _is_single(proxy: str) -> bool:
+    """Whether a proxy is scored itself, and not joined of others."""
+    try:
+        return not get_proxy(proxy).info.parts
+    except ZeroShotNASError:  # a function of the caller's
+        return True
 
 
 def _tiles(found: Correlation) -> list[Tile]:
@@ -194,7 +204,7 @@ def _against_time(found: Correlation) -> list[Part]:
     ]
     if len(rows) < 2:
         return []
-    most = max(row["ms"] for row in rows)
+    most = max(entry.milliseconds or 0.0 for entry in found.proxies)
     x = number(
         "ms",
         "time a network (ms)",
