@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -406,3 +407,15 @@ def test_without_the_extra_it_is_named(tmp_path, monkeypatch, module, package):
     rendering._template.cache_clear()
     with pytest.raises(MissingExtraError, match=rf"{package} is not installed.*zeroshot-nas\[report\]"):
         zs.report(path)
+
+
+def test_the_example_of_a_kind_of_ones_own_works(tmp_path, monkeypatch):
+    list(PAGES)
+    monkeypatch.setattr(PAGES, "_entries", dict(PAGES._entries))
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    example = text.partition("from zeroshot_nas.reporting.base")[2].partition("```")[0]
+    exec(f"from zeroshot_nas.reporting.base{example}", {})
+    (tmp_path / "survey.csv").write_text("yes,3\nno,1\n")
+    seen = Seen(zs.report(tmp_path).read_text(encoding="utf-8"))
+    assert "A survey" in seen.texts
+    assert [row["value"] for row in seen.charts[0]["data"]["values"]] == [3, 1]

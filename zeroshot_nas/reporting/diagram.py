@@ -99,7 +99,7 @@ def _box(svg: Element, x: float, column: Column, widest: int) -> None:
         SubElement(group, "rect", size, rx="4").set("class", f"box {kind}")
     _text(group, left + _BOX / 2 + 1.5 * cards, top - 3 * cards - 6, str(column.shape[0]), "channels")
     if column.kind is None:
-        _text(group, left + _BOX / 2, _MIDDLE + 4, "linear", "inside")
+        _text(group, left + _BOX / 2, _MIDDLE + 3, "linear", "inside small")
     elif column.sub_layers > 1:
         _text(group, left + _BOX / 2, _MIDDLE + 4, f"×{column.sub_layers}", "inside")
 

@@ -272,15 +272,8 @@ def _scatter(shown: SearchPoints, *, wide: bool) -> Chart:
 
 def _row(point: Point, group: str) -> Row:
     costs = {name: point.costs.get(name) for name in ("params", "flops", "layers", "latency_ms")}
-    name = point.name[:_NAME] + "…" * (len(point.name) > _NAME)
-    return {
-        "x": point.cost,
-        "y": point.score,
-        "group": group,
-        "place": point.place,
-        **costs,
-        **({"name": name} if name else {}),
-    }
+    name = point.name[:_NAME] + "…" * (len(point.name) > _NAME) or "–"
+    return {"x": point.cost, "y": point.score, "group": group, "place": point.place, **costs, "name": name}
 
 
 def _tip(shown: SearchPoints) -> list[Spec]:
