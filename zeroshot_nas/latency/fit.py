@@ -68,7 +68,7 @@ def fit_table(
         raise LatencyError(f"a device table needs at least {LEAST_NETWORKS} networks, got {len(networks)}")
     left_out = networks[::_LEFT_OUT]
     trial = _fit([each for index, each in enumerate(networks) if index % _LEFT_OUT], fingerprint, space, {})
-    checked = [(each.latency_ms, trial.latency_ms(each.architecture)) for each in left_out]
+    checked = [[each.latency_ms, trial.latency_ms(each.architecture)] for each in left_out]  # lists, as JSON has them
     error = statistics.median(abs(predicted / measured - 1) for measured, predicted in checked)
     return _fit(networks, fingerprint, space, {**details, "median_error": error, "left_out_ms": checked})
 
