@@ -26,7 +26,7 @@ from common import RESULTS, Figure, Part, merge, print_table, read_runs, run_pro
 from nasbench201 import COLUMNS, accuracies
 
 import zeroshot_nas as zs
-from zeroshot_nas.report.base import figure_class
+from zeroshot_nas.plots.base import figure_class
 
 SCRIPT = Path(__file__).with_name("one_strategy.py")
 

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +84,8 @@ class Watched:
 def overflow(page: Any) -> int:
     """By how many pixels a page is wider than its window: a reader would have to scroll sideways."""
     return int(page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
+
+
+def file_url(path: Path) -> str:
+    """The address of a file."""
+    return path.resolve().as_uri()

@@ -27,11 +27,11 @@ FLOORS = (
     ("network", "spaces"),
     ("bounds",),
     ("scoring", "searchers", "references"),
-    ("proxies", "runs", "report"),
+    ("proxies", "runs", "plots"),
     ("latency", "training"),
     ("searching", "nasbench", "export", "comparing"),
     ("families",),
-    ("runs.resume",),
+    ("runs.resume", "reporting"),
     ("__init__",),
     ("testing",),
     ("cli",),
@@ -49,7 +49,8 @@ def room_of(name: str) -> str:
 
 PLUGIN_PACKAGES = (
     *("blocks", "callbacks", "execution", "proxies", "references", "searchers", "spaces"),
-    *("costs.resources", "export.formats", "latency.backends", "nasbench.readers", "training.datasets"),
+    *("costs.resources", "export.formats", "latency.backends", "nasbench.readers"),
+    *("reporting.kinds", "training.datasets"),
 )
 """Packages that a registry scans."""
 

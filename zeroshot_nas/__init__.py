@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.references.base import list_references as list_references
     from zeroshot_nas.references.base import reference as reference
     from zeroshot_nas.references.base import register_reference as register_reference
+    from zeroshot_nas.reporting.writing import report as report
     from zeroshot_nas.runs.options import RunOptions as RunOptions
     from zeroshot_nas.runs.resume import resume as resume
     from zeroshot_nas.scoring.engine import score as score
@@ -154,6 +155,7 @@ _HOMES = {
     "list_references": "references.base",
     "reference": "references.base",
     "register_reference": "references.base",
+    "report": "reporting.writing",
     "RunOptions": "runs.options",
     "resume": "runs.resume",
     "SearchSpace": "spaces.base",

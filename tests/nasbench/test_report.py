@@ -24,7 +24,7 @@ from zeroshot_nas.nasbench.report import (
     to_markdown,
     write_report,
 )
-from zeroshot_nas.report.base import save_plot
+from zeroshot_nas.plots.base import save_plot
 
 
 def entry(proxy, tau=0.5, milliseconds=10.0, **facts):

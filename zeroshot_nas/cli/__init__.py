@@ -14,7 +14,7 @@ import typer
 import zeroshot_nas
 
 # isort: off
-from zeroshot_nas.cli import search, correlate, score, scale, train, compare, resume, latency, runs, names  # noqa: F401  # the help's order
+from zeroshot_nas.cli import search, correlate, score, scale, train, compare, resume, latency, runs, report, names  # noqa: F401  # the help's order
 
 # isort: on
 from zeroshot_nas.cli.base import app

@@ -140,7 +140,7 @@ def runs_plot_command(
     as_json: AsJson = False,
 ) -> None:
     """Draw a finished search: networks by cost and score with the budget, and the best score over its proposals."""
-    from zeroshot_nas.report.search import write_search_plot
+    from zeroshot_nas.plots.search import write_search_plot
 
     file = write_search_plot(folder, out)
     print_result(as_json, lambda: {"written_to": file}, lambda: [("written to", str(file))])

@@ -85,7 +85,7 @@ def score_command(
         if each.details and explain:
             print_rows([(f"  {name}", f"{value:,.6g}") for name, value in each.details.items()])
     if rows:
-        from zeroshot_nas.report.explanation import explanation_table
+        from zeroshot_nas.plots.explanation import explanation_table
 
         typer.echo(f"\n{explanation_table(rows)}")
         if plot is not None:
@@ -95,7 +95,7 @@ def score_command(
 def _explained(architecture: Architecture, title: str, plot: Path | None) -> list[LayerShare]:
     """What each convolution adds to the network's CET; drawn too, where a file is named."""
     from zeroshot_nas.closed_form.cet.explain import cet_explain
-    from zeroshot_nas.report.explanation import write_explanation
+    from zeroshot_nas.plots.explanation import write_explanation
 
     rows = cet_explain(architecture)
     if plot is not None:

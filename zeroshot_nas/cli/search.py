@@ -50,6 +50,7 @@ from zeroshot_nas.cli.base import (
 from zeroshot_nas.cli.help import completes, completes_public
 from zeroshot_nas.core.options import parsed_option
 from zeroshot_nas.costs.reward import as_reward
+from zeroshot_nas.searchers.words import certificate_rows, latency_rows
 
 if TYPE_CHECKING:
     from zeroshot_nas.nasbench.hardware import DeviceCosts
@@ -346,7 +347,7 @@ def print_search(result: SearchResult, out: Path | None) -> None:
     rows = [
         ("architecture", result.best.string or result.best.architecture.to_json()),
         *cost_rows(result.best.costs),
-        *(_latency_rows(result.latency) if result.latency else ()),
+        *(latency_rows(result.latency) if result.latency else ()),
         *(("score", str(score)) for score in result.best.scores.values()),
         *_reward_rows(result),
         (
@@ -361,7 +362,7 @@ def print_search(result: SearchResult, out: Path | None) -> None:
             + (f", {seconds['measure']:.1f} measuring" if "measure" in seconds else "")
             + (f", {seconds['trials']:.1f} in trials" if "trials" in seconds else ""),
         ),
-        *(_certificate_rows(result.certificate) if result.certificate else ()),
+        *(certificate_rows(result.certificate) if result.certificate else ()),
         *((f"failed {count} times", reason) for reason, count in result.failures.items()),
     ]
     rows += front_rows(result)
@@ -405,44 +406,9 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
 
 
-def _certificate_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is proved of the search, in words."""
-    if found["bound"] is None or found["best"] is None:
-        return [("certificate", f"{found['proxy']}: stopped before a bound was proved")]
-    if found["finished"]:
-        text = f"{found['best']:.6g} is the optimum of {found['proxy']} within the budget, gap 0"
-    else:
-        text = f"no network within the budget has {found['proxy']} beyond {found['bound']:.6g}: gap {found['gap']:.3g}"
-    if left_out := ", ".join(found["checked_whole"]):
-        text += f"; the bound leaves {left_out} out"
-    enumerated = found["enumerated"]
-    rows = [("certificate", text)]
-    if enumerated:
-        what = f"{enumerated['blocks']:,} blocks evaluated, {enumerated['chains']:,} beginnings of chains extended"
-        left = enumerated["blocks_left"]
-        rows.append(("enumerated", what + (f" from the {left:,} blocks that bounds left" if left is not None else "")))
-    return rows
-
-
 def trial_rows(trials: Trials, out: Path | None) -> list[tuple[str, str]]:
     """What became of the trials, and how their winner goes on."""
     winner = trials.winner
     if out is None or winner is None or not winner.accuracies:
         return trials.rows()
     return [*trials.rows(), ("full training", f"zeroshot-nas resume {out / 'trials' / winner.name}")]
-
-
-def _latency_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How a latency budget was kept, in words."""
-    predicted = f"{found['predicted_ms']:.3g} ms predicted"
-    if found["measured_ms"] is None:
-        text = f"{predicted} for {found['device']} with {found['backend']}, which is not here to be measured"
-    else:
-        text = f"{found['measured_ms']:.3g} ms measured on {found['backend']}, {predicted}"
-    rows = [("latency", f"{text}; the budget is {found['limit_ms']:g} ms")]
-    if found["measured_ms"] is not None:
-        limits = [f"{limit:.3g}" for limit in found["prediction_limits_ms"]]
-        count = len(found["measurements"])
-        tightened = f"; predictions tightened to {', '.join(limits[1:])} ms" if len(limits) > 1 else ""
-        rows.append(("finalists measured", f"{count}, {count - 1} of them over the budget{tightened}"))
-    return rows

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zeroshot_nas.comparing.comparison import Comparison
-from zeroshot_nas.report.base import figure_class, save_plot
+from zeroshot_nas.plots.base import figure_class, save_plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -44,7 +44,7 @@ DEFAULT_MAX_FLOPS = 3e8
 FOLDER_VARIABLE = "ZEROSHOT_NAS_TABLES"
 """Environment variable that names another folder for device tables."""
 
-_PASSES = 2
+PASSES = 2
 """How often each network is measured, far apart in time; the quieter counts."""
 
 _SECONDS = 0.15
@@ -60,6 +60,16 @@ def table_file(backend: str, space: str, input_size: Shape, *, batch_size: int =
     folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zeroshot_nas"
     size = "x".join(map(str, input_size))
     return folder / f"latency-{backend}-{space}-{size}-batch{batch_size}-threads{threads}.json"
+
+
+def measured_log(table: Path) -> Path:
+    """Where measurements for a table are kept until it is made."""
+    return table.with_name(f"{table.name}.measured")
+
+
+def lock_of(table: Path) -> Path:
+    """What a process holds that measures for a table."""
+    return table.with_name(f".{table.name}.lock")
 
 
 def find_table(space: SearchSpace, backend: str) -> DeviceTable:
@@ -154,9 +164,9 @@ def calibrate(
     settings = {"fingerprint": asdict(fingerprint), "space": space.name, "networks": networks, "max_flops": max_flops}
     settings |= {"input_size": list(space.input_size), "num_classes": space.num_classes, "seed": seed}
     with _locked(file):
-        log = _Log(file.with_name(f"{file.name}.measured"), settings)
-        for round_ in range(_PASSES):
-            what = f"measuring {backend}, {round_ + 1} of {_PASSES}"
+        log = _Log(measured_log(file), settings)
+        for round_ in range(PASSES):
+            what = f"measuring {backend}, {round_ + 1} of {PASSES}"
             for index, architecture in enumerate(progress_bar(chosen, what=what, unit="net", shown=run.progress)):
                 if (round_, index) not in log.entries:
                     start = perf_counter()
@@ -190,7 +200,7 @@ def _locked(file: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock_file = file.with_name(f".{file.name}.lock")
+    lock_file = lock_of(file)
     lock = FileLock(lock_file, timeout=0)
     try:
         lock.acquire()
@@ -225,7 +235,7 @@ def _time(architecture: Architecture, info: BackendInfo, batch_size: int, thread
 
 def _quieter(architecture: Architecture, entries: dict[tuple[int, int], dict[str, Any]], index: int) -> Timed:
     """The less disturbed of a network's measurements: of the whole, and of its kernels."""
-    passes: Sequence[dict[str, Any]] = [entries[round_, index] for round_ in range(_PASSES)]
+    passes: Sequence[dict[str, Any]] = [entries[round_, index] for round_ in range(PASSES)]
     whole = min(passes, key=lambda entry: float(entry["latency_ms"]))
     parts = min((entry["kernels_ms"] for entry in passes), key=sum)
     return Timed(architecture, whole["latency_ms"], whole["spread"], tuple(parts))

@@ -284,6 +284,22 @@ class DeviceTable:
             total -= (count - self.most_kernels) * self.overhead.per_kernel_ms
         return total
 
+    def latency_by_block(self, architecture: Architecture) -> list[float]:
+        """Predicted milliseconds of every block, and of the head last, without what a network takes as a whole.
+
+        Raises:
+            FileFormatError: The table has nothing to say of a kind of kernel.
+        """
+        found = [self._block(*each).latency_ms for each in architecture.inputs()]
+        channels, *resolution = architecture.feature_shape
+        ops = head(channels, architecture.num_classes)
+        return [*found, self._part(ops, (channels, resolution[0], resolution[1])).latency_ms]
+
+    def regressed_ms(self, kernel: Kernel) -> float | None:
+        """What the regressor alone says of a kernel, whether it was measured or not; None of a kind without one."""
+        model = self.models.get(kernel.kind)
+        return None if model is None else model(kernel)
+
     def kernel_ms(self, kernel: Kernel) -> float:
         """Predicted milliseconds of one kernel in place, without overhead; 0 for one that another takes in.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zeroshot_nas.core.text import printable
 from zeroshot_nas.errors import DataError
 from zeroshot_nas.nasbench.equal_budget import CHOICES, BudgetSweep, EqualBudget
-from zeroshot_nas.report.base import figure_class
+from zeroshot_nas.plots.base import figure_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,8 +44,8 @@ def equal_budget_lines(correlation: Correlation) -> list[str]:
     lines = ["## At equal budget", "", *_NOTES.format(level=level).splitlines()]
     for kind, sweep in correlation.sweeps.items():
         rows = [["proxy", "tau", "regret", f"regret, best of {CHOICES}"]]
-        rows += [_cells(name, each, sweep) for name, each in _by_tau(correlation, kind)]
-        lines += ["", f"### Equal {name_of(kind)}", "", _described(sweep), "", *_table(rows)]
+        rows += [_cells(name, each, sweep) for name, each in by_tau_at(correlation, kind)]
+        lines += ["", f"### Equal {name_of(kind)}", "", described(sweep), "", *_table(rows)]
     return lines
 
 
@@ -87,7 +87,7 @@ def plot_equal_budget(correlation: Correlation) -> Figure:
 
 
 def _draw_taus(axes: Axes, correlation: Correlation, kind: str) -> None:
-    shown = [(name, each) for name, each in _by_tau(correlation, kind) if each.kendall is not None][::-1]
+    shown = [(name, each) for name, each in by_tau_at(correlation, kind) if each.kendall is not None][::-1]
     for place, (name, each) in enumerate(shown):
         tau = each.kendall or 0.0
         color = _LINE if name == RANDOM else _BASELINE if name in _BASELINES else _PROXY
@@ -103,7 +103,7 @@ def _draw_taus(axes: Axes, correlation: Correlation, kind: str) -> None:
 
 def _draw_regrets(axes: Axes, correlation: Correlation, kind: str) -> None:
     sweep = correlation.sweeps[kind]
-    several = [(name, each) for name, each in _by_tau(correlation, kind) if each.regrets]
+    several = [(name, each) for name, each in by_tau_at(correlation, kind) if each.regrets]
     proxies = [name for name, _ in several if name not in (*_BASELINES, RANDOM)][:MOST_CURVES]
     for name, each in several:
         if name in proxies:
@@ -125,7 +125,7 @@ def _draw_regrets(axes: Axes, correlation: Correlation, kind: str) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=7, frameon=False, labelspacing=0.3)
 
 
-def _by_tau(correlation: Correlation, kind: str) -> list[tuple[str, EqualBudget]]:
+def by_tau_at(correlation: Correlation, kind: str) -> list[tuple[str, EqualBudget]]:
     """Every proxy and a random order, the best tau first, then the smallest regret."""
     figures = [(entry.proxy, entry.equal_budget.get(kind, EqualBudget())) for entry in correlation.proxies]
 
@@ -151,7 +151,8 @@ def _shown(figure: float | None, interval: tuple[float, float] | None, as_text: 
     return as_text(figure) + ("" if interval is None else " ({} to {})".format(*map(as_text, interval)))
 
 
-def _described(sweep: BudgetSweep) -> str:
+def described(sweep: BudgetSweep) -> str:
+    """The bins and budgets of a sweep, in words."""
     low, high = sweep.budgets[0], sweep.budgets[-1]
     count = len(sweep.budgets)
     budgets = f"{count} budgets from {_quantity(low)} to {_quantity(high)}" if count > 1 else f"{_quantity(low)}"

@@ -15,7 +15,7 @@ from zeroshot_nas.core.text import printable
 from zeroshot_nas.errors import DataError, MissingExtraError
 from zeroshot_nas.nasbench.agreement import Floats, kendall
 from zeroshot_nas.nasbench.budget_report import equal_budget_lines, plot_equal_budget
-from zeroshot_nas.report.base import figure_class, save_plot
+from zeroshot_nas.plots.base import figure_class, save_plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,11 +95,11 @@ def to_markdown(correlation: Correlation, plots: bool = False, remark: str = "")
         *([*equal_budget_lines(found), "", "## Over all architectures", ""] if found.sweeps else []),
         _row(column.format(level=f"{found.level:.0%}".replace("%", " %")) for column in _COLUMNS),
         _row(["---", *["---:"] * (len(_COLUMNS) - 1)]),
-        *(_row(_cells(entry)) for entry in _by_tau(found.proxies)),
+        *(_row(_cells(entry)) for entry in by_tau(found.proxies)),
         "",
         _NOTES,
     ]
-    for title, items in (("Failed scores", _failures(found)), ("Left out", list(found.left_out.items()))):
+    for title, items in (("Failed scores", failures(found)), ("Left out", list(found.left_out.items()))):
         if items:
             lines += ["", f"## {title}", "", *(f"- `{name}`: {text}" for name, text in items)]
     if plots:
@@ -147,7 +147,7 @@ def plot_scatter(correlation: Correlation) -> Figure:
     if not correlation.scores:
         raise DataError("the correlation holds no scores to plot; read it with Correlation.read(folder)")
     known = [entry for entry in correlation.proxies if entry.kendall is not None]
-    shown = _by_tau(sorted(known, key=lambda entry: -abs(entry.kendall or 0))[: MOST_VARIABLES - 1])
+    shown = by_tau(sorted(known, key=lambda entry: -abs(entry.kendall or 0))[: MOST_VARIABLES - 1])
     values = [np.array(correlation.accuracy)] + [_better_is_higher(correlation, entry) for entry in shown]
     names = ["accuracy"] + [entry.proxy for entry in shown]
     ranks = [100 * (rankdata(column) - 1) / (len(column) - 1) for column in values]
@@ -200,7 +200,7 @@ def plot_tau_against_cost(correlation: Correlation) -> Figure:
         MissingExtraError: matplotlib is not installed.
     """
     make = figure_class()
-    shown = _by_tau(each for each in correlation.proxies if each.kendall is not None and each.milliseconds is not None)
+    shown = by_tau(each for each in correlation.proxies if each.kendall is not None and each.milliseconds is not None)
     points = [entry for entry in shown if entry.cost != "graph"]
     lines = [(entry.kendall or 0.0, entry.proxy, _color(entry)) for entry in shown if entry not in points]
     if correlation.ceiling is not None:
@@ -264,23 +264,24 @@ def _better_is_higher(correlation: Correlation, entry: ProxyCorrelation) -> Floa
     return scores
 
 
-def _by_tau(entries: Iterable[ProxyCorrelation]) -> list[ProxyCorrelation]:
+def by_tau(entries: Iterable[ProxyCorrelation]) -> list[ProxyCorrelation]:
+    """The best proxy first; those whose tau is undefined last."""
     return sorted(entries, key=lambda entry: -math.inf if entry.kendall is None else entry.kendall, reverse=True)
 
 
-def _is_count(entry: ProxyCorrelation) -> bool:
+def is_count(entry: ProxyCorrelation) -> bool:
     """Whether it is a baseline, asked for or not."""
     return entry.baseline or entry.proxy in ("params", "flops", "layers")
 
 
 def _color(entry: ProxyCorrelation) -> str:
-    return _BASELINE if _is_count(entry) else _PROXY
+    return _BASELINE if is_count(entry) else _PROXY
 
 
 def _cells(entry: ProxyCorrelation) -> list[str]:
     name = f"`{entry.proxy}`"
     return [
-        f"*{name}*" if _is_count(entry) else name,
+        f"*{name}*" if is_count(entry) else name,
         _shown(entry.kendall, "+.3f"),
         "-" if entry.kendall_interval is None else "{:+.3f} to {:+.3f}".format(*entry.kendall_interval),
         _shown(entry.spearman, "+.3f"),
@@ -296,7 +297,7 @@ def _cells(entry: ProxyCorrelation) -> list[str]:
     ]
 
 
-def _failures(correlation: Correlation) -> list[tuple[str, str]]:
+def failures(correlation: Correlation) -> list[tuple[str, str]]:
     """For each proxy that failed its most frequent reasons, on one line each."""
     items = []
     for entry in correlation.proxies:

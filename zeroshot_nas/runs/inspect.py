@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,12 +56,21 @@ def summary(folder: Path | str) -> dict[str, Any]:
         return {
             "folder": str(folder),
             "kind": store.fact("kind") or "unknown",
-            "state": last if last in ("done", "interrupted", "empty") else "unfinished",
+            "state": last if last in ("done", "interrupted", "failed", "empty") else "unfinished",
             "scores": len(store),
             "settings": store.fact("settings"),
             "begun_with": next((entry.body for entry in journal if entry.kind == "start"), None),
             "journal": [[entry.time, entry.kind] for entry in journal],
         }
+
+
+def stored_kind(folder: Path | str) -> str | None:
+    """What the store in a folder says that its run is; None where there is none."""
+    if not (Path(folder) / FILE_NAME).is_file():
+        return None
+    with Store(Path(folder) / FILE_NAME, read_only=True) as store:
+        kind = store.fact("kind")
+    return None if kind is None else str(kind)
 
 
 def is_training(folder: Path | str) -> bool:
@@ -101,9 +111,6 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
     """
     if is_training(folder):
         raise StoreError(f"{folder} holds a training, which looks for no best network; see `zeroshot-nas runs show`")
-    from zeroshot_nas.scoring.proxy import get_proxy  # takes a moment to import, which other commands do without
-    from zeroshot_nas.scoring.told import TOLD
-
     with Store(Path(folder) / FILE_NAME, read_only=True) as store:
         if store.fact("kind") == "correlation":
             raise StoreError(f"{folder} holds a correlation, which looks for no best network; see its report.md")
@@ -112,8 +119,7 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
         settings = store.fact("settings") or {}
         if "proxy" not in settings:
             raise StoreError(f"{folder} holds no search: its settings name no proxy")
-        proxy = TOLD if settings["proxy"] == TOLD.key else get_proxy(settings["proxy"])
-        scores = _joined(proxy, store) if proxy.info.parts else _scores(settings["proxy"], store)
+        proxy, scores = ranking_scores(settings, store)
         alive = {key: score for key, score in scores.items() if score.ok}
         if not alive:
             raise StoreError(f"{folder} has no score by {proxy.key} yet")
@@ -169,7 +175,24 @@ def _named(architecture: Architecture | None, key: str, space: SearchSpace | Non
     raise AssertionError("JSON can be written of any")
 
 
-def _scores(proxy: str, store: Store) -> dict[str, Score]:
+def ranking_scores(settings: Mapping[str, Any], store: Store) -> tuple[Proxy, dict[str, Score]]:
+    """What a search ranks by, and the scores by it that its store holds, by architecture key; aggregates are joined.
+
+    Args:
+        settings: The search's.
+        store: Its store.
+
+    Raises:
+        UnknownNameError: The proxy is not registered here.
+    """
+    from zeroshot_nas.scoring.proxy import get_proxy  # takes a moment to import, which other commands do without
+    from zeroshot_nas.scoring.told import TOLD
+
+    proxy = TOLD if settings["proxy"] == TOLD.key else get_proxy(settings["proxy"])
+    return proxy, _joined(proxy, store) if proxy.info.parts else scores_by(settings["proxy"], store)
+
+
+def scores_by(proxy: str, store: Store) -> dict[str, Score]:
     """A store's scores by a proxy's key, by architecture key; of several of one architecture that of most repeats."""
     scores: dict[str, Score] = {}
     for key, body in store.scores():
@@ -184,7 +207,7 @@ def _joined(aggregate: Proxy, store: Store) -> dict[str, Score]:
     """An aggregate's scores by architecture key, among the architectures that have all its parts."""
     from zeroshot_nas.scoring.pool import aggregate_scores
 
-    parts = {part: _scores(part, store) for part in aggregate.info.parts}
+    parts = {part: scores_by(part, store) for part in aggregate.info.parts}
     first, *others = parts.values()
     whole = [key for key in first if all(key in scores for scores in others)]
     pool = [{part: scores[key] for part, scores in parts.items()} for key in whole]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.errors import SettingsChangedError, StoreError
+from zeroshot_nas.runs.inspect import stored_kind
 from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.runs.store import FILE_NAME, Store
 
@@ -63,9 +64,7 @@ def resume(
 def kind_of(folder: Path) -> str | None:
     """One of the kinds of `_RESUME`, or None where no run has begun."""
     if (folder / FILE_NAME).exists():
-        with Store(folder / FILE_NAME, read_only=True) as store:
-            kind = store.fact("kind")
-        return None if kind is None else str(kind)
+        return stored_kind(folder)
     return "training" if (folder / "state.pt").exists() else None
 
 

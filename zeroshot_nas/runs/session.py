@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from zeroshot_nas.core.provenance import provenance
-from zeroshot_nas.errors import OutputExistsError, SettingsChangedError
+from zeroshot_nas.errors import OutputExistsError, SettingsChangedError, StoreError, ZeroShotNASError
 from zeroshot_nas.runs.evaluate import Job
 from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.runs.store import Store, open_run, settings_difference
+
+NOTE_EVERY, NOTE_PART = 2.0, 0.02
+"""Seconds between two notes of a run's progress, and their part of the run's time where that is more."""
 
 
 class RunSession:
@@ -48,6 +53,8 @@ class RunSession:
     ) -> None:
         hooks = run.hooks(kind)  # refuses what can't be called before anything is written
         self.folder = run.folder
+        self._begun, self._done = perf_counter(), 0
+        self._next_note = self._begun + NOTE_EVERY
         self.store: Store | None = None
         self.stores: list[Store] = []
         if self.folder is not None:
@@ -55,6 +62,7 @@ class RunSession:
             self.stores.append(self.store)
             plain = json.loads(json.dumps(settings))
             _begin(self.store, self.folder, kind, plain, notes or {}, run.resume, files[0])
+            stack.push(self._note_failure)
         if run.cache_file is not None:
             self.stores.append(stack.enter_context(Store(run.cache_file)))
         self.hooks = stack.enter_context(hooks)
@@ -69,6 +77,25 @@ class RunSession:
         """Of each job whether the run itself has its scores; looked up only where callbacks are to be told."""
         store = self.store if self.hooks else None
         return [store is not None and all(store.score(key) is not None for key in job.keys.values()) for job in jobs]
+
+    def note_progress(self, done: int, best: float) -> None:
+        """Keeps how far the run is, now and then: seldom enough that it takes no time, even of a long run.
+
+        Args:
+            done: What was done since the last call, such as networks that were proposed.
+            best: The best score so far.
+        """
+        self._done += done
+        now = perf_counter()
+        if self.store is not None and now >= self._next_note:
+            self.store.log("progress", {"done": self._done, "best": best if math.isfinite(best) else None})
+            self._next_note = now + max(NOTE_EVERY, NOTE_PART * (now - self._begun))
+
+    def _note_failure(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """Keeps why a run failed, for those who look into its folder."""
+        if isinstance(error, ZeroShotNASError) and self.store is not None:
+            with suppress(StoreError):  # a store that can't be written to may be why
+                self.store.log("failed", {"error": str(error)})
 
     def journal(self, kind: str) -> list[Any]:
         """What was logged under a kind, by this process or by those before it."""

@@ -29,6 +29,9 @@ SCORING_VERSION = 3
 FILE_NAME = "run.db"
 """The store of a run, in the run's folder."""
 
+LOCK_NAME = ".lock"
+"""What a process holds that works in a run's folder."""
+
 _BUSY_SECONDS = 30.0
 
 _MIGRATIONS = (
@@ -250,6 +253,10 @@ class Store:
         row = self._one("architectures", "key = ?", (key,))
         return None if row is None else Architecture.from_json(row["body"])
 
+    def architecture_keys(self) -> list[str]:
+        """Keys of the kept architectures, in the order in which they were last put."""
+        return [row["key"] for row in self._rows("architectures", "1 = 1", (), "rowid")]
+
     def put_scores(self, scores: Iterable[tuple[ScoreKey, Score]]) -> None:
         """Keeps scores, all or none of them."""
         rows = []
@@ -467,13 +474,33 @@ def lock_folder(folder: Path) -> FileLock:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
+        lock = FileLock(folder / LOCK_NAME, timeout=0)
         lock.acquire()
     except Timeout:
         raise RunInUseError(f"{folder} is in use by another process; wait for it, or choose another folder") from None
     except OSError as error:
         raise StoreError(f"{folder} can't be used for a run: {error}. Choose a folder that you may write to") from error
     return lock
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether a process works in a run's folder just now."""
+    return is_held(folder / LOCK_NAME)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock just now."""
+    from filelock import FileLock, Timeout
+
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # where no lock can be taken nobody works
+        return False
 
 
 def open_run(folder: Path | str, replaces: Sequence[str] | None = None) -> RunFolder:

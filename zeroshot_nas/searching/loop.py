@@ -142,7 +142,9 @@ def search(
     )
     check_data(asked)
     with ExitStack() as stack:
-        session = SearchSession(stack, asked.run, "search", asked.filed_under, FILES, {"call": asked.call})
+        session = SearchSession(
+            stack, asked.run, "search", asked.filed_under, FILES, {"call": asked.call, "sign": asked.proxy.sign}
+        )
         remove_replaced_trials(asked.run)
         executor = stack.enter_context(asked.run.open_executor())
         found = Search(asked.space, asked.proxy, asked.settings, executor, session, asked.run.progress)

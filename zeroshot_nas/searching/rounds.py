@@ -252,12 +252,15 @@ class Search:
     def score_all(self, plan: RoundPlan) -> RunState:
         """Every proposal that fits is scored by the proxy, and the searcher learns from that."""
         proposer, proposals = plan.proposer(), plan.proposals
+        noted = 0
         state: RunState = "done"
         with self._bar("search", proposals) as bar:
             try:
                 for candidates in proposer.batches(proposals, GENERATION):
                     self.learn(proposer, candidates)
                     bar.update(proposer.proposed - bar.n)
+                    self.session.note_progress(proposer.proposed - noted, self.proxy.sign * self.board.best_fitness)
+                    noted = proposer.proposed
                     bar.set_postfix_str(self._status(self.board.best_fitness), refresh=False)
                 bar.update(proposer.proposed - bar.n)
                 self.separate_leaders()
@@ -393,6 +396,7 @@ class Search:
 
             def report(proposed: int, best: float) -> None:
                 bar.update(proposed)
+                self.session.note_progress(proposed, self.proxy.sign * best)
                 bar.set_postfix_str(self._status(best), refresh=False)
 
             for task in tasks:

@@ -120,7 +120,9 @@ class Study:
         self._proposer = asked.plan(asked.start).proposer()
         with ExitStack() as stack:
             call = {**asked.call, "proxy": TOLD.key} if proxy is None else asked.call
-            session = SearchSession(stack, asked.run, "study", asked.filed_under, FILES, {"call": call})
+            session = SearchSession(
+                stack, asked.run, "study", asked.filed_under, FILES, {"call": call, "sign": asked.proxy.sign}
+            )
             if asked.latency:
                 asked.latency.follow(session)
             executor = stack.enter_context(asked.run.open_executor())

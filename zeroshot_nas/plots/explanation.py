@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zeroshot_nas.closed_form.cet.explain import LayerShare, State
 from zeroshot_nas.errors import ProxyError
-from zeroshot_nas.report.base import KINDS, figure_class, save_plot
+from zeroshot_nas.plots.base import KINDS, figure_class, save_plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ import pytest
 
 import zeroshot_nas as zs
 from zeroshot_nas.errors import ReportError
-from zeroshot_nas.report.search import plot_search, write_search_plot
+from zeroshot_nas.plots.search import plot_search, write_search_plot
 from zeroshot_nas.scoring.proxy import Proxy
 
 from ..searching.test_every_space import SMALL

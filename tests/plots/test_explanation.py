@@ -7,7 +7,7 @@ from matplotlib.image import imread
 
 from zeroshot_nas.closed_form.cet.explain import cet_explain
 from zeroshot_nas.errors import MissingExtraError, ProxyError
-from zeroshot_nas.report.explanation import explanation_table, plot_explanation, write_explanation
+from zeroshot_nas.plots.explanation import explanation_table, plot_explanation, write_explanation
 from zeroshot_nas.spaces.nasbench201 import NASBench201
 
 ROWS = cet_explain(NASBench201(num_cells=1).network((1, 3, 0, 3, 2, 0)))

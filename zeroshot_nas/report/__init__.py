@@ -1,1 +1,0 @@
-"""What came of runs, for people to read: tables and plots."""

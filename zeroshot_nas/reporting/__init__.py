@@ -1,0 +1,1 @@
+"""A page of every run: one self-contained HTML file, for people to read."""
