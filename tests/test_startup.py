@@ -11,7 +11,7 @@ import pytest
 from tests.layers import modules
 
 LOADS_TORCH = {
-    *("network.module", "network.inheritance", "network.to_onnx"),
+    *("network.features", "network.module", "network.inheritance", "network.to_onnx"),
     *("costs.module", "costs.operators", "scoring.forward", "testing"),
     *("export.checks", "export.exporting"),
     *("training.augment", "training.averaging", "training.checkpoint", "training.distillation"),

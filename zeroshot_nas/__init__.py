@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.nasbench.correlate import correlate as correlate
     from zeroshot_nas.nasbench.correlation import Correlation as Correlation
     from zeroshot_nas.nasbench.table import BenchmarkTable as BenchmarkTable
+    from zeroshot_nas.network.features import features as features
     from zeroshot_nas.network.inheritance import inherit as inherit
     from zeroshot_nas.network.module import Network as Network
     from zeroshot_nas.network.module import build as build
@@ -105,6 +106,7 @@ _HOMES = {
     "load_onnx": "export.exported",
     "ExportReport": "export.exporting",
     "export_network": "export.exporting",
+    "features": "network.features",
     "inherit": "network.inheritance",
     "BenchmarkTable": "nasbench.table",
     "load_table": "nasbench.base",

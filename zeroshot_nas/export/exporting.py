@@ -177,6 +177,11 @@ def _network(model: nn.Module | str | Path, input_size: Sequence[int] | None, da
         module = copy.deepcopy(model).cpu().eval()
     except Exception as error:  # whatever a stranger's parts raise
         raise ExportError(f"{type(model).__name__} can't be copied, and a copy is exported: {error}") from error
+    if isinstance(module, Network) and not module.num_classes:
+        raise ExportError(
+            "the network has no classifier, and files that classify are written; give it one with "
+            "reset_classifier(classes), or export it with torch's own exporters"
+        )
     if isinstance(module, TrainedNetwork | TrainedModule):
         return module
     if isinstance(module, Network):

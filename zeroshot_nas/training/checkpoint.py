@@ -69,6 +69,20 @@ class TrainedNetwork(Network):
         """The feature map before pooling, ``(N, C, H, W)``, of images in [0, 1]."""
         return super().forward_features((x - self.mean) / self.std)
 
+    def reset_classifier(
+        self,
+        num_classes: int,
+        global_pool: str | None = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """As `Network.reset_classifier`; the new classes are called ``class_names``, by default their numbers."""
+        if class_names is not None and len(class_names) != num_classes:
+            raise DataError(f"expected the names of {num_classes} classes, got {len(class_names)}")
+        super().reset_classifier(num_classes, global_pool, seed=seed)
+        self.class_names = tuple(map(str, range(num_classes)) if class_names is None else class_names)
+
 
 class TrainedModule(nn.Module):
     """A module of anyone's that takes raw images in [0, 1]: they are normalised with what training measured.

@@ -475,6 +475,8 @@ def _plain(model: object) -> Architecture | nn.Module:
     """An architecture or a module; of anything else its architecture."""
     if isinstance(model, nn.Module):
         model = model.module if isinstance(model, TrainedModule) else model
+        if isinstance(model, Network) and not model.num_classes:
+            raise ArchitectureError("the network has no classifier to train; give it one: reset_classifier(classes)")
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ArchitectureError(f"{type(model).__name__} has nothing to train: no parameter needs a gradient")
         return model
