@@ -460,7 +460,7 @@ def test_a_training_without_a_folder_keeps_its_weights_in_one_of_its_own(run, tm
     assert (code, err) == (0, "")
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("train-digits-")
-    assert f"runs/{folder.name}/best.pt" in out
+    assert f"runs/{folder.name}/best.safetensors" in out
     assert "95 % interval" in out
     code, _, err = run(*options)
     assert (code, "already holds a run" in err) == (2, True)

@@ -93,7 +93,7 @@ def test_the_report_says_size_latency_and_accuracy_before_and_after(report, run)
 @pytest.fixture
 def copy(run, tmp_path):
     """A folder with the run's weights and result."""
-    for name in ("best.pt", "train.json"):
+    for name in ("best.safetensors", "train.json"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     return tmp_path
 

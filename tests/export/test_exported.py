@@ -143,11 +143,11 @@ def test_a_missing_runtime_is_told(exported, monkeypatch):
         load_onnx(folder)
 
 
-@pytest.mark.parametrize("name", list_export_formats())
+@pytest.mark.parametrize("name", [name for name in list_export_formats() if name != "hub"])
 def test_load_takes_no_exported_file_and_says_what_does(exported, name):
     file = exported("resnet")[0] / FORMATS[name].file
     with pytest.raises(
-        FileFormatError, match=r"expected (the|a) \.pt file of a training run.*(load_onnx|\.onnx ones)"
+        FileFormatError, match=r"expected (the|a) \.safetensors file of a training run.*(load_onnx|\.onnx ones)"
     ) as caught:
         load(file)
     assert "\n" not in str(caught.value)

@@ -118,6 +118,7 @@ def features(
         >>> backbone = features(net)
         >>> backbone.feature_info.channels(), backbone.feature_info.reduction()
         ([8, 16], [2, 4])
+        >>> import torch
         >>> [tuple(each.shape) for each in backbone(torch.zeros(1, 3, 64, 48))]
         [(1, 8, 32, 24), (1, 16, 16, 12)]
     """
