@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.export.exported import load_onnx as load_onnx
     from zeroshot_nas.export.exporting import ExportReport as ExportReport
     from zeroshot_nas.export.exporting import export_network as export_network
+    from zeroshot_nas.export.hub import push_to_hub as push_to_hub
     from zeroshot_nas.latency.base import list_backends as list_backends
     from zeroshot_nas.nasbench.base import list_table_formats as list_table_formats
     from zeroshot_nas.nasbench.base import list_tables as list_tables
@@ -106,6 +107,7 @@ _HOMES = {
     "load_onnx": "export.exported",
     "ExportReport": "export.exporting",
     "export_network": "export.exporting",
+    "push_to_hub": "export.hub",
     "features": "network.features",
     "inherit": "network.inheritance",
     "BenchmarkTable": "nasbench.table",

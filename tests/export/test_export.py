@@ -22,7 +22,7 @@ from zeroshot_nas.export import exporting
 from zeroshot_nas.export.base import FORMATS, ExportedFile, FormatInfo, list_export_formats, register_format
 from zeroshot_nas.export.exporting import export_network
 from zeroshot_nas.export.formats import onnx_file, quantization
-from zeroshot_nas.export.formats.standalone import source
+from zeroshot_nas.export.source import source
 from zeroshot_nas.network import module
 from zeroshot_nas.network.module import build
 from zeroshot_nas.network.onnx_opset import lower_opset
@@ -265,7 +265,7 @@ def weights_format():
 
 
 def test_a_new_format_is_a_function_with_a_decorator(weights_format, tmp_path):
-    assert list_export_formats()[:4] == ["onnx", "int8", "int8_power_of_two", "weights"]
+    assert list_export_formats()[:5] == ["hub", "onnx", "int8", "int8_power_of_two", "weights"]
     report = export_network(trained_network(NET), tmp_path, formats=["python", "weights", "onnx"])
     assert [each.kind for each in report.files] == ["python", "onnx", "weights"]
     assert (tmp_path / "model.weights.pt").exists()
