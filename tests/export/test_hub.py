@@ -143,7 +143,9 @@ def test_the_hubs_own_reader_takes_the_card(run):
 @pytest.mark.parametrize("space", zs.list_spaces())
 def test_networks_of_every_space_are_written_and_loaded(space, tmp_path):
     where = zs.get_space(space, input_size=(3, 16, 16), num_classes=4)
-    network = trained_network(where.sample(python_rng(1)))
+    network = trained_network(
+        min((where.sample(python_rng(seed)) for seed in range(9)), key=lambda a: zs.cost(a).flops)
+    )
     images = torch.rand(2, 3, 16, 16)
     zs.export_network(network, tmp_path, formats=("hub",))
     assert torch.equal(zs.load(tmp_path / "hub")(images), network(images))
