@@ -155,7 +155,8 @@ class Architecture:
         for place, (block, width, resolution) in enumerate(self.inputs()):
             after = block_steps(block, width, resolution).resolution
             free = BLOCKS[block.type_name].free_fields
-            more = ", ".join(f"{name} {getattr(block, name)}" for name in free if name not in _IN_TABLE)
+            values = {name: getattr(block, name) for name in free if name not in _IN_TABLE}
+            more = ", ".join(f"{name} {value}" for name, value in values.items() if value is not False)
             sizes = (f"{width} → {block.out_channels}", block.stride, f"{after[0]}x{after[1]}", block.sub_layers)
             rows.append((place, block.type_name, *sizes, more))
         head = ("block", "kind", "channels", "stride", "map", "sub-layers", "further")

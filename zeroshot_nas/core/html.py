@@ -18,31 +18,43 @@ def html_table(title: str, rows: Sequence[Sequence[object]], head: Sequence[str]
 
     Args:
         title: What the table is of.
-        rows: Its cells, the first of each row its name; numbers stand at the right.
+        rows: Its cells, as many in each row, the first of each its name; under a head, numbers stand at the right.
         head: Names of the columns.
 
     Example:
         >>> html_table("<costs>", [("params", "1,000")])[:45]
         '<div><strong>&lt;costs&gt;</strong><table><tb'
     """
-    heading = "".join(_cell("th", name, index > 0) for index, name in enumerate(head))
-    body = "".join(f"<tr>{_row(row)}</tr>" for row in rows[:MAX_ROWS])
+    shown = rows[:MAX_ROWS]
+    right = [bool(head) and all(map(_is_number, column)) for column in zip(*shown, strict=True)]
+    heading = "".join(_cell("th", name, side) for name, side in zip(head, right, strict=False))
+    body = "".join(
+        "<tr>" + "".join(_cell("td" if place else "th", cell, right[place]) for place, cell in enumerate(row)) + "</tr>"
+        for row in shown
+    )
     more = f"<p>… and {len(rows) - MAX_ROWS:,} more</p>" if len(rows) > MAX_ROWS else ""
     thead = f"<thead><tr>{heading}</tr></thead>" if head else ""
     return f"<div><strong>{_text(title)}</strong><table>{thead}<tbody>{body}</tbody></table>{more}</div>"
 
 
-def _row(cells: Sequence[object]) -> str:
-    first, *others = cells
-    return _cell("th", first) + "".join(_cell("td", cell, _is_number(cell)) for cell in others)
+def number(value: float) -> str:
+    """A number in a cell: a whole one with all its digits.
+
+    Example:
+        >>> number(93_702_496), number(25.90351)
+        ('93,702,496', '25.9035')
+    """
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
 
 
-def _cell(tag: str, content: object, to_the_right: bool = False) -> str:
-    return f'<{tag} style="text-align:{"right" if to_the_right else "left"}">{_text(content)}</{tag}>'
+def _cell(tag: str, content: object, to_the_right: bool) -> str:
+    wrapped = ";white-space:normal;overflow-wrap:anywhere" if tag == "td" else ""  # a network's string has no spaces
+    style = "text-align:right" if to_the_right else f"text-align:left{wrapped}"
+    return f'<{tag} style="{style}">{_text(content)}</{tag}>'
 
 
 def _is_number(cell: object) -> bool:
-    return str(cell).lstrip("-±")[:1].isdigit() and len(str(cell)) < 24
+    return str(cell).strip(" -")[:1].isdigit() or str(cell).strip(" -") == ""
 
 
 def _text(content: object) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from zeroshot_nas.core.frames import data_frame
-from zeroshot_nas.core.html import html_table
+from zeroshot_nas.core.html import html_table, number
 
 if TYPE_CHECKING:
     import pandas
@@ -90,9 +90,9 @@ class Score:
         """A table of the value and what it is made of, for notebooks."""
         if not self.ok:
             return html_table(f"{self.proxy}: failed", [("reason", self.reason)])
-        error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
+        error = f" ± {self.standard_error:.2g}" if self.standard_error else ""
         rows = [("value", f"{self.value:.6g}{error}"), ("repeats", self.repeats), ("seconds", f"{self.seconds:.2g}")]
-        return html_table(self.proxy, [*rows, *((name, f"{part:.6g}") for name, part in self.details.items())])
+        return html_table(self.proxy, [*rows, *((name, number(part)) for name, part in self.details.items())])
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row: proxy, value, its error, repeats, seconds, state, reason, and a column for each detail.

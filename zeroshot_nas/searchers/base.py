@@ -14,7 +14,7 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.closed_form.block_sum import BlockSum
 from zeroshot_nas.core.checks import check_format
 from zeroshot_nas.core.frames import data_frame
-from zeroshot_nas.core.html import html_table
+from zeroshot_nas.core.html import html_table, number
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.state import RunState
@@ -64,8 +64,8 @@ class Candidate:
 
     def rows(self) -> list[tuple[str, str]]:
         """The network, its scores and its costs as names and values."""
-        scores = [(key, f"{score.value:.6g}" if score.ok else "failed") for key, score in self.scores.items()]
-        costs = [(name, f"{value:,.6g}") for name, value in self.costs.to_dict().items() if value is not None]
+        scores = [(key, number(score.value) if score.ok else "failed") for key, score in self.scores.items()]
+        costs = [(name, number(value)) for name, value in self.costs.to_dict().items() if value is not None]
         return [("network", _shortened(self.string or str(self.architecture))), *scores, *costs]
 
     def _repr_html_(self) -> str:
@@ -194,11 +194,13 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         """The winner, the counts and the front as tables, for notebooks."""
-        counts = [(name, f"{count:,}") for name, count in asdict(self.counts).items()]
+        proposed, *others = asdict(self.counts).items()
+        became = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in others)
+        counts = [(proposed[0], f"{proposed[1]:,}: {became}")]
         title = f"Search, {self.state}" + (f", {self.seconds['total']:.1f} s" if "total" in self.seconds else "")
         names = [objective.name for objective in self.objectives]
         front = [
-            (index, *(f"{objective.value(each):,.6g}" for objective in self.objectives))
+            (index, *(number(objective.value(each)) for objective in self.objectives))
             for index, each in enumerate(self.front[:_FRONT_SHOWN])
         ]
         left = len(self.front) - len(front)
