@@ -4,6 +4,8 @@ import copy
 import math
 import pickle
 import random
+import re
+from pathlib import Path
 
 import onnxruntime
 import pytest
@@ -234,6 +236,17 @@ def test_a_network_with_a_new_classifier_is_trained_exported_and_loaded(tmp_path
     loaded = zs.load(tmp_path)
     assert loaded.num_classes == 10
     zs.export_network(loaded, tmp_path, formats=("torch",))
+
+
+def test_the_page_says_what_its_code_gives():
+    page = (Path(__file__).parents[2] / "docs" / "timm.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.+?)```", page, re.DOTALL)[1]
+    scope = {}
+    exec(code, scope)
+    stated = re.findall(r"^(\S.*?)  # (\[.+\])$", code, re.MULTILINE)
+    assert len(stated) == 3
+    for expression, value in stated:
+        assert repr(eval(expression, scope)) == value
 
 
 def test_the_interface_is_timms():
