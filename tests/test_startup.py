@@ -23,13 +23,28 @@ LOADED_AT_ONCE = {
     "scipy": {"nasbench.agreement", "nasbench.equal_budget", "nasbench.report"},
     "tqdm": {"latency.calibrate", "nasbench.scoring", "searching.rounds", "searching.trial_runs", "training.trainer"},
     **dict.fromkeys(
-        ("sklearn", "matplotlib", "pandas", "fvcore", "PIL", "kornia", "mlxtend", "onnx", "onnxruntime", "distributed"),
+        (
+            *("sklearn", "matplotlib", "pandas", "fvcore", "PIL", "kornia", "mlxtend", "onnx", "onnxruntime"),
+            *("distributed", "safetensors", "huggingface_hub"),
+        ),
         frozenset[str](),
     ),
 }
 """Modules that import a package at their head; all others import it where they use it, or not at all."""
 
-HEAVY = ("torch", "scipy", "sklearn", "matplotlib", "pandas", "fvcore", "PIL", "onnx", "onnxruntime", "rich")
+HEAVY = (
+    "torch",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "pandas",
+    "fvcore",
+    "PIL",
+    "onnx",
+    "onnxruntime",
+    "rich",
+    "safetensors",
+)
 
 _IMPORT_WITHOUT_TORCH = """
 import importlib, importlib.abc, json, sys

@@ -224,7 +224,7 @@ def test_the_network_and_the_random_state_are_left_as_they_were(tmp_path):
 
 def test_bad_requests(run, tmp_path):
     network = trained_network(NET)
-    with pytest.raises(ExportError, match="unknown format 'tflite'; expected some of onnx"):
+    with pytest.raises(ExportError, match="unknown format 'tflite'; expected some of hub, onnx"):
         export_network(network, tmp_path, formats=["tflite"])
     with pytest.raises(ExportError, match="int8 is made of the onnx file; ask for the format 'onnx' too"):
         export_network(network, tmp_path, formats=["torch"], int8=True)
@@ -399,7 +399,7 @@ def test_a_trained_module_is_exported_with_its_normalisation(tmp_path):
 @pytest.mark.parametrize(
     ("model", "options", "error", "message"),
     [
-        (3, {}, TypeError, "takes a run's folder, a .pt file or an nn.Module, got int"),
+        (3, {}, TypeError, "takes a run's folder, its file of weights or an nn.Module, got int"),
         (_Own(), {}, ExportError, r"a _Own does not say what images it takes; give input_size"),
         (
             _Own(),

@@ -33,7 +33,7 @@ from zeroshot_nas.training.checkpoint import (
     unpack,
 )
 from zeroshot_nas.training.images import image_files, read_image
-from zeroshot_nas.training.weights import weights_bytes
+from zeroshot_nas.training.weights import read_weights, weights_bytes
 
 ARCHITECTURE = Architecture.from_string("SuperConvK3BNRELU(2,8,1,1)SuperResK3K3(8,8,2,8,1)", (2, 6, 6), num_classes=3)
 IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -144,6 +144,29 @@ def test_a_safetensors_file_of_another_origin_is_refused(tmp_path):
     safetensors.torch.save_file(_network().state_dict(), tmp_path / BEST)
     with pytest.raises(FileFormatError, match="is not a checkpoint of this package"):
         load(tmp_path)
+
+
+def test_weights_of_a_kind_that_the_format_lacks_are_refused():
+    with pytest.raises(DataError, match=r"weights of torch\.complex128 can't be kept"):
+        weights_bytes({"a": torch.zeros(1, dtype=torch.complex128)})
+
+
+@given(st.data())
+def test_weights_of_any_kind_and_shape_come_back(data):
+    kinds = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
+    shapes = st.lists(st.integers(0, 3), max_size=3)
+    drawn = data.draw(st.dictionaries(st.text(min_size=1, max_size=8), st.tuples(kinds, shapes), max_size=4))
+    drawn.pop("__metadata__", None)
+    tensors = {name: torch.rand(shape).mul(9).to(kind) for name, (kind, shape) in drawn.items()}
+    about = data.draw(st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=4), max_size=3))
+    content = weights_bytes(tensors, about)
+    again, said = read_weights(content)
+    assert said == about
+    assert set(again) == set(tensors)
+    for name, tensor in tensors.items():
+        assert again[name].dtype == tensor.dtype
+        assert torch.equal(again[name], tensor)
+    assert set(safetensors.torch.load(content)) == set(tensors)
 
 
 def test_a_file_of_an_earlier_release_is_loaded():

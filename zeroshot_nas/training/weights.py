@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.core.text import read_json
+from zeroshot_nas.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,9 @@ def weights_bytes(tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None
         tensors: The weights, contiguous and in memory of their own.
         about: What they are of, JSON-ready; None says nothing of it.
 
+    Raises:
+        DataError: A weight is of a kind that the format does not have.
+
     Example:
         >>> import torch
         >>> read_weights(weights_bytes({"a": torch.ones(2)}, {"classes": 3}))
@@ -32,7 +36,10 @@ def weights_bytes(tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None
     """
     from safetensors.torch import save
 
-    header, data = _parts(save(dict(tensors)))
+    try:
+        header, data = _parts(save(dict(tensors)))
+    except KeyError as error:
+        raise DataError(f"weights of {error} can't be kept: safetensors has no such kind; convert the module") from None
     metadata = {"format": "pt", **({} if about is None else {_ABOUT: json.dumps(about, allow_nan=False)})}
     header["__metadata__"] = {**metadata, _DIGEST: _digest({**header, "__metadata__": metadata}, data)}
     text = json.dumps(header, separators=(",", ":")).encode()
