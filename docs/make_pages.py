@@ -40,6 +40,53 @@ ABOUT_PLUGINS = (
     """a new file there that registers something is found by itself, and no file of the same folder imports it."""
 )
 
+TIMM_INTERFACE = """## A network of ours where timm's is expected
+
+```python
+import torch
+import zeroshot_nas as zs
+
+network = zs.build(zs.get_space("resnet", input_size=(3, 64, 64)).initial())  # or zs.load("runs/photos")
+backbone = zs.features(network, out_indices=(1, 2, 3))  # as timm.create_model(..., features_only=True, out_indices=...)
+
+backbone.feature_info.channels()  # [16, 32, 128]
+backbone.feature_info.reduction()  # [4, 8, 16]
+maps = backbone(torch.rand(2, 3, 96, 128))  # a list, of images of any size
+[tuple(each.shape) for each in maps]  # [(2, 16, 24, 32), (2, 32, 12, 16), (2, 128, 6, 8)]
+
+network.reset_classifier(37)  # classes of your own; zs.train(network, "folder:pets") goes on from its weights
+```
+
+What is written against timm's interface takes it as it is: a feature pyramid asks for `feature_info.channels()` and
+`.reduction()`, and gets a list of maps `(N, C, H, W)`.
+
+| of timm | here |
+|---|---|
+| `create_model(name, features_only=True, ...)` | `zs.features(network, ...)`, also of an architecture or a candidate |
+| `.feature_info.channels()`, `.reduction()`, `.module_name()`, `.get_dicts()`, `.out_indices` | the same |
+| `model.feature_info` | the same: one entry a resolution, with `num_chs`, `reduction`, `module` |
+| `forward_features(x)`, `forward_head(x, pre_logits=False)` | the same |
+| `num_features`, `head_hidden_size`, `num_classes` | the same |
+| `get_classifier(name_only=False)` | the same |
+| `reset_classifier(num_classes, global_pool=None)` | the same: 0 classes give features, with `""` unpooled ones |
+
+**Where the maps are.** There is one for each resolution that a network passes through, the finest first: what its last
+block there gives, which is what the next block reads. Of a residual unit that is behind the sum, of a cell
+(NAS-Bench-101, 201, TransNAS) the cell's output, before the ReLU that the next cell begins with. DARTS's networks
+(`nasbench301`) are one graph of cells, which is entered: the map is the output of the last cell of a resolution. So
+index 0 has stride 1 where the stem keeps the resolution, and not 2 as most of timm's; `reduction()` says it. A side
+that a stride does not divide is rounded up. A map that is not there is refused, with the strides that there are; so is
+a module of anyone else's, of which nothing is known.
+
+**Weights are shared** with the network, not copied; `copy.deepcopy(network)` first gives some of their own. Keys of the
+`state_dict` are the network's: `backbone.load_state_dict(weights, strict=False)` takes a checkpoint of the whole.
+Blocks behind the last map are cut off.
+
+**Images.** A trained network takes images in [0, 1], which it normalises itself, here too; a plain one takes what it
+was built for. `torch.export`, ONNX (`zeroshot_nas.network.to_onnx.onnx_model`), pickles and training work as for any
+module.
+"""
+
 ABOUT_TIMM = """timm ([github.com/huggingface/pytorch-image-models](https://github.com/huggingface/pytorch-image-models))
 has networks of many families, and `score` takes any of them: `zs.score(timm.create_model("lcnet_050", num_classes=10),
 "naswot", input_size=(3, 64, 64))`. The table says of one small network of each family which proxies have a value and
@@ -211,7 +258,8 @@ def timm_page() -> str:
         f"{settings['batch_size']} at a time, one repeat, with weights drawn anew and not trained; a score may take "
         f"{data['limit, s']:g} s. Proxies that fare alike share a column."
     )
-    lines = ["# timm's families", "", *textwrap.wrap(ABOUT_TIMM, 116), "", *textwrap.wrap(how, 116), ""]
+    lines = ["# timm: its interface, its families", "", TIMM_INTERFACE, "## Proxies on timm's families", ""]
+    lines += [*textwrap.wrap(ABOUT_TIMM, 116), "", *textwrap.wrap(how, 116), ""]
     if everywhere:
         lines += [*textwrap.wrap(f"A value for all of these families: {', '.join(everywhere)}.", 116), ""]
     lines += [f"| family | network | {' | '.join('<br>'.join(names) for names in alike.values())} |"]

@@ -17,7 +17,7 @@ def test_search_and_train(tmp_path):
     printed = run("search_and_train.py", "--proposals", 15, "--epochs", 1, "--out", tmp_path / "run")
     for word in ("architecture", "params", "FLOPs (multiply-adds)", "score", "test accuracy", "time", "weights"):
         assert f"\n{word}" in f"\n{printed}"
-    assert (tmp_path / "run" / "best.pt").exists()
+    assert (tmp_path / "run" / "best.safetensors").exists()
 
 
 def test_score_a_module():

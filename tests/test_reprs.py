@@ -1,13 +1,52 @@
 """What a notebook shows of a result is one screen, and a network's text is what commands take."""
 
+import dataclasses
+import math
+import sys
+from html.parser import HTMLParser
+
 import pytest
 
 import zeroshot_nas as zs
+from zeroshot_nas.errors import MissingExtraError
 
 from .runs.test_resume import CELLS
 
 SCREEN = 2_000
 """Characters."""
+
+DEEP = zs.Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)" + "SuperResK3K3(8,8,1,8,1)" * 60)
+
+
+class Page(HTMLParser):
+    """The cells of tables, and that every tag is closed and of a kind that is harmless."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.cells = [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        assert tag in ("div", "strong", "table", "thead", "tbody", "tr", "th", "td", "p")
+        assert [name for name, _ in attrs if name != "style"] == []
+        assert all("color" not in value and "background" not in value for _, value in attrs)
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.cells.append(data)
+
+
+def shown(value):
+    """What a notebook shows of a value, as texts; a screen has some 50 rows."""
+    text = value._repr_html_()
+    assert text.count("<tr") <= 50
+    assert "<script" not in text
+    return Page(text).cells
 
 
 @pytest.mark.parametrize("space", zs.list_spaces())
@@ -22,6 +61,64 @@ def test_a_searchs_result_is_one_screen(space):
     assert f"params {result.best.scores['params'].value:.6g}" in candidate
     assert f"{result.counts.proposed:,} proposed" in repr(result)
     assert candidate in repr(result)
+    assert repr(result.best.architecture).startswith("Architecture(blocks=(")
+    assert len(repr(result.best.architecture)) < SCREEN
+    cells = shown(result)
+    assert {"params", f"{result.best.costs.params:,}", "proposed"} <= set(cells)
+    assert cells[cells.index("proposed") + 1].startswith(f"30: over budget {result.counts.over_budget}, duplicate")
+    assert result.best.string[:40] in " ".join(shown(result.best))
+    blocks = shown(result.best.architecture)
+    assert all(block.type_name in blocks for block in result.best.architecture.blocks[:20])
+    assert f"{result.best.costs.flops:,}" in shown(result.best.costs)
+    frame = result.to_pandas()
+    assert list(frame["flops"]) == [each.costs.flops for each in result.history]
+    assert list(frame["string"]) == [each.string or str(each.architecture) for each in result.history]
+    assert frame["on_front"].sum() == len(result.front)
+
+
+def test_a_deep_architecture_is_one_screen_and_a_shallow_one_whole():
+    assert len(repr(DEEP)) < SCREEN
+    assert "... 55 more ..." in repr(DEEP)
+    assert "… and 37 more" in shown(DEEP)
+    small = zs.Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)")
+    fields = ", ".join(f"{each.name}={getattr(small, each.name)!r}" for each in dataclasses.fields(small) if each.init)
+    assert repr(small) == f"Architecture({fields})"
+
+
+def test_a_score_is_a_table_and_a_row():
+    score = zs.score(DEEP, "cet")
+    cells = shown(score)
+    assert {"cet", "value", *score.details} <= set(cells)
+    assert cells[cells.index("value") + 1].startswith(f"{score.value:.6g}")
+    assert score.to_pandas().loc[0, "value"] == score.value
+    assert score.to_pandas().loc[0, list(score.details)].to_dict() == pytest.approx(dict(score.details))
+    failed = zs.Score("zen", math.nan, None, 1, 0.0, "failed", "<b>a dead layer</b>")
+    assert shown(failed) == ["zen: failed", "reason", "<b>a dead layer</b>"]
+    assert "<b>" not in failed._repr_html_()
+    assert list(failed.to_pandas()["state"]) == ["failed"]
+
+
+def test_a_training_is_one_screen_and_its_history_a_frame(tmp_path):
+    network = zs.Architecture.from_string("SuperConvK3BNRELU(1,8,2,1)", (1, 8, 8))
+    result = zs.train(network, "digits", zs.get_recipe("quick", epochs=2), out=tmp_path, progress=False)
+    assert f"TrainResult(done, test accuracy {result.test_accuracy:.2%} (" in repr(result)
+    assert len(repr(result)) < SCREEN
+    assert {value[:100] for row in result.rows() for value in row} <= {cell[:100] for cell in shown(result)}
+    frame = result.to_pandas()
+    assert list(frame["epoch"]) == [1, 2]
+    assert list(frame["train_loss"]) == [record.train_loss for record in result.history]
+    interrupted = dataclasses.replace(result, confusion=None, test_accuracy=math.nan, state="interrupted", history=())
+    assert "not tested" in repr(interrupted)
+    assert shown(interrupted)[0] == "Training on digits, interrupted"
+    assert list(interrupted.to_pandas().columns) == list(frame.columns)
+
+
+def test_pandas_is_an_extra_that_is_imported_when_it_is_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    score = zs.score(DEEP, "cet")
+    score._repr_html_()
+    with pytest.raises(MissingExtraError, match=r'pandas is not installed.*pip install "zeroshot-nas\[pandas\]"'):
+        score.to_pandas()
 
 
 def test_an_architectures_text_is_read_again():
@@ -54,3 +151,14 @@ def test_a_correlation_is_a_table(tmp_path):
         tau = found[row.split()[0]].kendall
         assert row.split()[1:3] == ["tau", "-" if tau is None else f"{tau:.3f}"]
     assert len(repr(found)) < SCREEN
+    assert {entry.proxy for entry in found.proxies} <= set(shown(found))
+    frame = found.to_pandas().set_index("proxy")
+    for entry in found.proxies:
+        assert frame.loc[entry.proxy, "failed"] == entry.failed
+        assert entry.kendall is None or frame.loc[entry.proxy, "kendall"] == entry.kendall
+    scores = found.to_pandas("scores")
+    assert list(scores["accuracy"]) == list(found.accuracy)
+    assert list(scores["cet"]) == list(found.scores["cet"])
+    assert zs.Correlation.from_json(found.to_json()).to_pandas("scores").empty
+    with pytest.raises(ValueError, match="'proxies' or 'scores', got 'rows'"):
+        found.to_pandas("rows")

@@ -11,7 +11,7 @@ import pytest
 from tests.layers import modules
 
 LOADS_TORCH = {
-    *("network.module", "network.inheritance", "network.to_onnx"),
+    *("network.features", "network.module", "network.inheritance", "network.to_onnx"),
     *("costs.module", "costs.operators", "scoring.forward", "testing"),
     *("export.checks", "export.exporting"),
     *("training.augment", "training.averaging", "training.checkpoint", "training.distillation"),
@@ -23,15 +23,27 @@ LOADED_AT_ONCE = {
     "scipy": {"nasbench.agreement", "nasbench.equal_budget", "nasbench.report"},
     **dict.fromkeys(
         (
-            *("sklearn", "matplotlib", "pandas", "fvcore", "PIL", "kornia", "mlxtend"),
-            *("onnx", "onnxruntime", "distributed", "tqdm"),
+            *("sklearn", "matplotlib", "pandas", "fvcore", "PIL", "kornia", "mlxtend", "onnx", "onnxruntime"),
+            *("distributed", "tqdm", "safetensors", "huggingface_hub"),
         ),
         frozenset[str](),
     ),
 }
 """Modules that import a package at their head; all others import it where they use it, or not at all."""
 
-HEAVY = ("torch", "scipy", "sklearn", "matplotlib", "pandas", "fvcore", "PIL", "onnx", "onnxruntime", "rich")
+HEAVY = (
+    "torch",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "pandas",
+    "fvcore",
+    "PIL",
+    "onnx",
+    "onnxruntime",
+    "rich",
+    "safetensors",
+)
 
 _IMPORT_WITHOUT_TORCH = """
 import importlib, importlib.abc, json, sys

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.export.exported import load_onnx as load_onnx
     from zeroshot_nas.export.exporting import ExportReport as ExportReport
     from zeroshot_nas.export.exporting import export_network as export_network
+    from zeroshot_nas.export.hub import push_to_hub as push_to_hub
     from zeroshot_nas.families.scaling import Factors as Factors
     from zeroshot_nas.families.scaling import ScaledNetwork as ScaledNetwork
     from zeroshot_nas.families.scaling import find_factors as find_factors
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.nasbench.correlate import correlate as correlate
     from zeroshot_nas.nasbench.correlation import Correlation as Correlation
     from zeroshot_nas.nasbench.table import BenchmarkTable as BenchmarkTable
+    from zeroshot_nas.network.features import features as features
     from zeroshot_nas.network.inheritance import inherit as inherit
     from zeroshot_nas.network.module import Network as Network
     from zeroshot_nas.network.module import build as build
@@ -127,6 +129,8 @@ _HOMES = {
     "ScaledNetwork": "families.scaling",
     "find_factors": "families.scaling",
     "scale": "families.scaling",
+    "push_to_hub": "export.hub",
+    "features": "network.features",
     "inherit": "network.inheritance",
     "BenchmarkTable": "nasbench.table",
     "load_table": "nasbench.base",

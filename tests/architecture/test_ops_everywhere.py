@@ -39,7 +39,7 @@ from zeroshot_nas.closed_form.topology import nn_degree, nn_mass
 from zeroshot_nas.closed_form.zen import zen_closed_form
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, UndefinedScoreError, ZeroShotNASError
-from zeroshot_nas.export.formats.standalone import source
+from zeroshot_nas.export.source import source
 from zeroshot_nas.latency.kernels import kernels
 from zeroshot_nas.latency.onnx_graph import onnx_graph
 from zeroshot_nas.network.inheritance import inherit

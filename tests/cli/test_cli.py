@@ -381,6 +381,10 @@ def test_an_exported_file_is_used_and_timed_or_refused_in_a_line(run, tmp_path, 
         assert (code, err.count("\n"), "takes no files" in err) == (2, 1, True)
         code, _, err = run("latency", "measure", file, "--input", "3x8x8")
         assert (code, err.count("\n"), "takes images (1, 8, 8), got input_size (3, 8, 8)" in err) == (2, 1, True)
+    elif name == "hub":
+        assert (code, err) == (timed, said) == (0, "")
+        assert set(json.loads(out)[str(tmp_path / "a.png")]) == {"ant", "bee", "cat"}
+        assert json.loads(run("cost", file, "--json")[1])["params"] == zs.cost(zs.load(file).architecture).params
     else:
         for lines in (err, said):
             assert (code, timed, lines.count("\n"), ".onnx" in lines) == (2, 2, 1, True)
@@ -481,7 +485,7 @@ def test_a_training_without_a_folder_keeps_its_weights_in_one_of_its_own(run, tm
     assert (code, err) == (0, "")
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("train-digits-")
-    assert f"runs/{folder.name}/best.pt" in out
+    assert f"runs/{folder.name}/best.safetensors" in out
     assert "95 % interval" in out
     code, _, err = run(*options)
     assert (code, "already holds a run" in err) == (2, True)

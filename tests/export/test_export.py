@@ -22,7 +22,7 @@ from zeroshot_nas.export import exporting
 from zeroshot_nas.export.base import FORMATS, ExportedFile, FormatInfo, list_export_formats, register_format
 from zeroshot_nas.export.exporting import export_network
 from zeroshot_nas.export.formats import onnx_file, quantization
-from zeroshot_nas.export.formats.standalone import source
+from zeroshot_nas.export.source import source
 from zeroshot_nas.network import module
 from zeroshot_nas.network.module import build
 from zeroshot_nas.network.onnx_opset import lower_opset
@@ -93,7 +93,7 @@ def test_the_report_says_size_latency_and_accuracy_before_and_after(report, run)
 @pytest.fixture
 def copy(run, tmp_path):
     """A folder with the run's weights and result."""
-    for name in ("best.pt", "train.json"):
+    for name in ("best.safetensors", "train.json"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     return tmp_path
 
@@ -224,7 +224,7 @@ def test_the_network_and_the_random_state_are_left_as_they_were(tmp_path):
 
 def test_bad_requests(run, tmp_path):
     network = trained_network(NET)
-    with pytest.raises(ExportError, match="unknown format 'tflite'; expected some of onnx"):
+    with pytest.raises(ExportError, match="unknown format 'tflite'; expected some of hub, onnx"):
         export_network(network, tmp_path, formats=["tflite"])
     with pytest.raises(ExportError, match="int8 is made of the onnx file; ask for the format 'onnx' too"):
         export_network(network, tmp_path, formats=["torch"], int8=True)
@@ -265,7 +265,7 @@ def weights_format():
 
 
 def test_a_new_format_is_a_function_with_a_decorator(weights_format, tmp_path):
-    assert list_export_formats()[:4] == ["onnx", "int8", "int8_power_of_two", "weights"]
+    assert list_export_formats()[:5] == ["hub", "onnx", "int8", "int8_power_of_two", "weights"]
     report = export_network(trained_network(NET), tmp_path, formats=["python", "weights", "onnx"])
     assert [each.kind for each in report.files] == ["python", "onnx", "weights"]
     assert (tmp_path / "model.weights.pt").exists()
@@ -399,7 +399,7 @@ def test_a_trained_module_is_exported_with_its_normalisation(tmp_path):
 @pytest.mark.parametrize(
     ("model", "options", "error", "message"),
     [
-        (3, {}, TypeError, "takes a run's folder, a .pt file or an nn.Module, got int"),
+        (3, {}, TypeError, "takes a run's folder, its file of weights or an nn.Module, got int"),
         (_Own(), {}, ExportError, r"a _Own does not say what images it takes; give input_size"),
         (
             _Own(),

@@ -2,6 +2,8 @@
 
 import io
 import json
+import pathlib
+import re
 import resource
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import zipfile
 from contextlib import contextmanager
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +23,7 @@ from zeroshot_nas.costs.cost import cost
 from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError, StoreError
 from zeroshot_nas.network.module import build
 from zeroshot_nas.training.checkpoint import (
+    BEST,
     RunFolder,
     TrainedNetwork,
     classify,
@@ -29,9 +33,13 @@ from zeroshot_nas.training.checkpoint import (
     unpack,
 )
 from zeroshot_nas.training.images import image_files, read_image
+from zeroshot_nas.training.weights import read_weights, weights_bytes
 
 ARCHITECTURE = Architecture.from_string("SuperConvK3BNRELU(2,8,1,1)SuperResK3K3(8,8,2,8,1)", (2, 6, 6), num_classes=3)
 IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+OLD = pathlib.Path(__file__).parents[1] / "data" / "release_0_1_best.pt"
+NAMES = (BEST, "best.pt")
+"""A file of weights of this release and of earlier ones."""
 
 
 def _network(seed=0):
@@ -41,16 +49,26 @@ def _network(seed=0):
     return network.eval()
 
 
+def _written(folder, name, checkpoint=None):
+    """A file of weights as this release writes it, or an earlier one."""
+    checkpoint = dict(pack(_network(), 1, None) if checkpoint is None else checkpoint)
+    if name.endswith(".pt"):
+        torch.save(checkpoint, folder / name)
+    else:
+        (folder / name).write_bytes(weights_bytes(checkpoint.pop("state_dict"), checkpoint))
+    return folder / name
+
+
 @pytest.fixture
 def folder(tmp_path):
     run = RunFolder(tmp_path / "deep" / "run", force=False)
-    run.save_weights("best.pt", pack(_network(), 3, 0.5))
+    run.save_weights(BEST, pack(_network(), 3, 0.5))
     return run.path
 
 
 def test_saved_network_gives_identical_logits(folder):
     network = _network()
-    for path in (folder, folder / "best.pt", str(folder)):
+    for path in (folder, folder / BEST, str(folder)):
         loaded = load(path)
         assert torch.equal(loaded(IMAGES), network(IMAGES))
         assert (loaded.architecture, loaded.class_names, loaded.training) == (ARCHITECTURE, ("a", "b", "c"), False)
@@ -68,11 +86,13 @@ def test_packing_takes_a_copy():
 
 
 def test_checkpoint_is_plain_data_for_a_plain_network(folder):
-    checkpoint = torch.load(folder / "best.pt", weights_only=True)
-    assert (checkpoint["epoch"], checkpoint["validation_accuracy"]) == (3, 0.5)
-    mean, std = (torch.tensor(checkpoint["normalization"][name]).view(-1, 1, 1) for name in ("mean", "std"))
+    with safetensors.safe_open(folder / BEST, "pt") as file:  # anyone's reader, without this package
+        about = json.loads(file.metadata()["zeroshot_nas"])
+        assert file.metadata()["format"] == "pt"
+    assert (about["epoch"], about["validation_accuracy"]) == (3, 0.5)
+    mean, std = (torch.tensor(about["normalization"][name]).view(-1, 1, 1) for name in ("mean", "std"))
     plain = build(ARCHITECTURE, init="keep").eval()
-    plain.load_state_dict(checkpoint["state_dict"])
+    plain.load_state_dict(safetensors.torch.load_file(folder / BEST))
     assert torch.equal(plain((IMAGES - mean) / std), load(folder)(IMAGES))
 
 
@@ -102,19 +122,74 @@ def test_normalisation_must_fit_the_architecture():
 
 def test_a_missing_file_is_named(tmp_path):
     for path in (tmp_path, tmp_path / "none.pt"):
-        with pytest.raises(FileNotFoundError, match=r"expected a run's folder.*\.pt"):
+        with pytest.raises(FileNotFoundError, match=r"(best\.safe.*|none\.pt) is not there; expected a run's folder"):
             load(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 not a zip", b"\x80\x02}q\x00.", b"cos\nsystem\n."])
-def test_a_foreign_file_is_refused(tmp_path, content):
-    (tmp_path / "best.pt").write_bytes(content)
-    with pytest.raises(FileFormatError, match=r"best\.pt is not a checkpoint"):
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"hello", b"PK\x03\x04 not a zip", b"\x80\x02}q\x00.", b"cos\nsystem\n."),
+        *(bytes(8) + b"{}", b"\x02" + bytes(7) + b"{}", b"\xff" * 8 + b"{}", b"\x08" + bytes(7) + b'{"a": 1}'),
+    ],
+)
+def test_a_foreign_file_is_refused(tmp_path, content, name):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FileFormatError, match=rf"{re.escape(name)} is not a checkpoint"):
         load(tmp_path)
 
 
-def test_a_file_cut_short_anywhere_is_refused(folder):
-    file = folder / "best.pt"
+def test_a_safetensors_file_of_another_origin_is_refused(tmp_path):
+    safetensors.torch.save_file(_network().state_dict(), tmp_path / BEST)
+    with pytest.raises(FileFormatError, match="is not a checkpoint of this package"):
+        load(tmp_path)
+
+
+def test_weights_of_a_kind_that_the_format_lacks_are_refused():
+    with pytest.raises(DataError, match=r"weights of torch\.complex128 can't be kept"):
+        weights_bytes({"a": torch.zeros(1, dtype=torch.complex128)})
+
+
+@given(st.data())
+def test_weights_of_any_kind_and_shape_come_back(data):
+    kinds = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
+    shapes = st.lists(st.integers(0, 3), max_size=3)
+    drawn = data.draw(st.dictionaries(st.text(min_size=1, max_size=8), st.tuples(kinds, shapes), max_size=4))
+    drawn.pop("__metadata__", None)
+    tensors = {name: torch.rand(shape).mul(9).to(kind) for name, (kind, shape) in drawn.items()}
+    about = data.draw(st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=4), max_size=3))
+    content = weights_bytes(tensors, about)
+    again, said = read_weights(content)
+    assert said == about
+    assert set(again) == set(tensors)
+    for name, tensor in tensors.items():
+        assert again[name].dtype == tensor.dtype
+        assert torch.equal(again[name], tensor)
+    assert set(safetensors.torch.load(content)) == set(tensors)
+
+
+def test_a_file_of_an_earlier_release_is_loaded():
+    """What release 0.1 wrote, and what its network said of grey images."""
+    network = load(OLD)
+    logits = [[0.8177533745765686, 0.10877388715744019, 1.763433575630188]]
+    torch.testing.assert_close(network(torch.full((1, 2, 6, 6), 0.5)), torch.tensor(logits), rtol=1e-5, atol=1e-6)
+    assert network.class_names == ("a", "b", "c")
+
+
+def test_weights_of_this_release_take_the_place_of_an_earlier_ones(tmp_path):
+    (tmp_path / "best.pt").write_bytes(OLD.read_bytes())
+    assert torch.equal(load(tmp_path)(IMAGES), load(OLD)(IMAGES))
+    with pytest.raises(OutputExistsError, match=r"already holds a run \(best\.pt\)"):
+        RunFolder(tmp_path, force=False)
+    RunFolder(tmp_path, force=False, resume=True).save_weights(BEST, pack(_network(), 3, 0.5))
+    assert not (tmp_path / "best.pt").exists()
+    assert torch.equal(load(tmp_path)(IMAGES), _network()(IMAGES))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_cut_short_anywhere_is_refused(tmp_path, name):
+    file = _written(tmp_path, name)
     content = file.read_bytes()
     for length in range(0, len(content) - 1, len(content) // 20):
         file.write_bytes(content[:length])
@@ -122,10 +197,9 @@ def test_a_file_cut_short_anywhere_is_refused(folder):
             load(file)
 
 
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory):
-    file = tmp_path_factory.mktemp("changed") / "best.pt"
-    RunFolder(file.parent, force=False).save_weights("best.pt", pack(_network(), 1, None))
+@pytest.fixture(scope="module", params=NAMES)
+def scratch(tmp_path_factory, request):
+    file = _written(tmp_path_factory.mktemp("changed"), request.param)
     return file, file.read_bytes()
 
 
@@ -139,6 +213,26 @@ def test_a_changed_byte_is_refused_or_harmless(scratch, place, byte):
     except FileFormatError:
         return
     assert torch.equal(network(IMAGES), _network()(IMAGES))  # not a weight is another
+    assert network.class_names == ("a", "b", "c")
+
+
+@given(place=st.integers(0, 3_000), byte=st.integers(0, 255))
+def test_a_changed_byte_of_a_header_is_refused_or_harmless(header, place, byte):
+    file, content = header[0], bytearray(header[1])
+    content[place] = byte
+    file.write_bytes(content)
+    try:
+        network = load(file)
+    except FileFormatError:
+        return
+    assert torch.equal(network(IMAGES), _network()(IMAGES))
+    assert network.class_names == ("a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def header(tmp_path_factory):
+    file = _written(tmp_path_factory.mktemp("header"), BEST)
+    return file, file.read_bytes()
 
 
 def test_every_flipped_bit_of_a_weight_is_seen(scratch):
@@ -149,12 +243,13 @@ def test_every_flipped_bit_of_a_weight_is_seen(scratch):
         changed = bytearray(content)
         changed[start + 17 * bit] ^= 1 << bit
         file.write_bytes(changed)
-        with pytest.raises(FileFormatError, match=r"best\.pt is damaged|not a checkpoint"):
+        with pytest.raises(FileFormatError, match=r"best\.(pt|safetensors) is (damaged|not a checkpoint)"):
             load(file)
 
 
-def test_a_compressed_archive_is_refused_before_it_is_inflated(scratch, tmp_path):
-    with zipfile.ZipFile(io.BytesIO(scratch[1])) as whole, zipfile.ZipFile(tmp_path / "best.pt", "w", 8) as small:
+def test_a_compressed_archive_is_refused_before_it_is_inflated(tmp_path):
+    content = _written(tmp_path, "best.pt").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as whole, zipfile.ZipFile(tmp_path / "best.pt", "w", 8) as small:
         for entry in whole.infolist():
             small.writestr(entry.filename, whole.read(entry))
     with pytest.raises(FileFormatError, match=r"best\.pt is damaged"):
@@ -165,9 +260,9 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     network = _network()
     with torch.no_grad():
         network.head[1].weight[0, 0] = float("nan")
-    torch.save(pack(network, 1, None), tmp_path / "best.pt")
-    with pytest.raises(FileFormatError, match="weights that are not finite"):
-        load(tmp_path)
+    for name in NAMES:
+        with pytest.raises(FileFormatError, match="weights that are not finite"):
+            load(_written(tmp_path, name, pack(network, 1, None)))
 
 
 @contextmanager
@@ -184,7 +279,7 @@ def _largest_file(size):
 def test_a_full_disk_leaves_what_was_there_and_is_said_in_one_line(folder):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     with RunFolder(folder, force=False, resume=True) as run, _largest_file(1000):
-        for write in (lambda: run.save_weights("best.pt", pack(_network(1), 4, 0.6)), lambda: run.save_log("x" * 2000)):
+        for write in (lambda: run.save_weights(BEST, pack(_network(1), 4, 0.6)), lambda: run.save_log("x" * 2000)):
             with pytest.raises(
                 StoreError, match=r"run can't be written to \(file too large\); what the run had is as it was"
             ):
@@ -195,11 +290,11 @@ def test_a_full_disk_leaves_what_was_there_and_is_said_in_one_line(folder):
 def test_the_same_weights_give_the_same_file_whatever_the_process(folder, tmp_path):
     code = f"""
 import torch
-from tests.training.test_checkpoint import _network, pack, RunFolder
-RunFolder({str(tmp_path / "other")!r}, force=False).save_weights("best.pt", pack(_network(), 3, 0.5))
+from tests.training.test_checkpoint import BEST, _network, pack, RunFolder
+RunFolder({str(tmp_path / "other")!r}, force=False).save_weights(BEST, pack(_network(), 3, 0.5))
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert (tmp_path / "other" / "best.pt").read_bytes() == (folder / "best.pt").read_bytes()
+    assert (tmp_path / "other" / BEST).read_bytes() == (folder / BEST).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -208,9 +303,12 @@ RunFolder({str(tmp_path / "other")!r}, force=False).save_weights("best.pt", pack
         ({"format": "pickle"}, "not a checkpoint of this package"),
         ({"version": 99}, "version 99; this release reads version 1"),
         ({"architecture": "{}"}, "do not fit together: not an architecture"),
-        ({"state_dict": {}}, "do not fit together"),
-        ({"state_dict": [1]}, "do not fit together"),
-        ({"state_dict": build(ARCHITECTURE).state_dict() | {"extra": torch.zeros(1)}}, "do not fit together"),
+        ({"state_dict": {}}, r"do not fit together: the weights lack blocks\.0\.0\.weight \(8, 2, 3, 3\)"),
+        (
+            {"state_dict": build(ARCHITECTURE).state_dict() | {"head.1.bias": torch.zeros(2)}},
+            r"do not fit together: the weights have head\.1\.bias of shape \(2,\), expected \(3,\)",
+        ),
+        ({"state_dict": build(ARCHITECTURE).state_dict() | {"extra": torch.zeros(1)}}, "have 'extra', which"),
         ({"normalization": {"mean": [0.0]}}, "do not fit together"),
         ({"normalization": {"mean": [0.0], "std": [1.0]}}, "2 channels"),
         ({"normalization": None}, "do not fit together"),
@@ -219,9 +317,22 @@ RunFolder({str(tmp_path / "other")!r}, force=False).save_weights("best.pt", pack
     ],
 )
 def test_parts_that_do_not_fit_together_are_refused(tmp_path, changes, message):
-    torch.save({**pack(_network(), 1, None), **changes}, tmp_path / "best.pt")
-    with pytest.raises(FileFormatError, match=message):
+    for name in NAMES:
+        with pytest.raises(FileFormatError, match=message):
+            load(_written(tmp_path, name, {**pack(_network(), 1, None), **changes}))
+
+
+def test_weights_that_are_no_dict_are_refused(tmp_path):
+    with pytest.raises(FileFormatError, match="do not fit together"):
+        load(_written(tmp_path, "best.pt", {**pack(_network(), 1, None), "state_dict": [1]}))
+
+
+def test_what_has_no_weights_says_what_to_do(tmp_path):
+    (tmp_path / "best.json").write_text(ARCHITECTURE.to_json())
+    with pytest.raises(FileNotFoundError, match=r"holds a search's winner, which is trained first: zeroshot-nas train"):
         load(tmp_path)
+    with pytest.raises(FileFormatError, match=r"best\.json holds no weights; an architecture is trained first"):
+        load(tmp_path / "best.json")
 
 
 def test_no_code_in_a_file_is_run(tmp_path):
@@ -235,7 +346,7 @@ def test_no_code_in_a_file_is_run(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("name", ["best.pt", "last.pt", "train.json"])
+@pytest.mark.parametrize("name", ["best.safetensors", "best.pt", "last.pt", "train.json"])
 def test_a_folder_with_a_run_is_refused_unless_forced(tmp_path, name):
     (tmp_path / name).touch()
     with pytest.raises(OutputExistsError, match=rf"already holds a run \({name}\).*force=True"):

@@ -30,6 +30,7 @@ from zeroshot_nas.training.checkpoint import load
 from zeroshot_nas.training.distillation import Distillation
 from zeroshot_nas.training.recipe import RECIPES, Recipe, get_recipe
 from zeroshot_nas.training.trainer import train
+from zeroshot_nas.training.weights import read_weights
 
 NET = Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,8,2,8,1)", (3, 8, 8), num_classes=2)
 FULL = Recipe(
@@ -202,10 +203,12 @@ def test_a_run_whose_state_is_lost_or_damaged_is_not_replaced_on_resume(tmp_path
     with pytest.raises(FileFormatError, match=r"state\.pt is damaged"):
         _train(out=tmp_path, resume=True)
     (tmp_path / "state.pt").unlink()
-    before = (tmp_path / "best.pt").read_bytes()
-    with pytest.raises(OutputExistsError, match=r"holds a run \(best\.pt, last\.pt, train\.json\) without state\.pt"):
+    before = (tmp_path / "best.safetensors").read_bytes()
+    with pytest.raises(
+        OutputExistsError, match=r"holds a run \(best\.safetensors, last\.safetensors, train\.json\) without state\.pt"
+    ):
         _train(out=tmp_path, resume=True)
-    assert (tmp_path / "best.pt").read_bytes() == before
+    assert (tmp_path / "best.safetensors").read_bytes() == before
     with pytest.raises(RunOptionsError, match="give one of them"):
         _train(out=tmp_path, resume=True, force=True)
 
@@ -213,13 +216,29 @@ def test_a_run_whose_state_is_lost_or_damaged_is_not_replaced_on_resume(tmp_path
 def test_what_was_not_written_before_a_run_died_is_written_on_resume(tmp_path):
     """The state comes first, so a process may die between it and the others."""
     whole = _train(out=tmp_path)
-    for name in ("best.pt", "last.pt", "train.log", "train.json"):
+    for name in ("best.safetensors", "last.safetensors", "train.log", "train.json"):
         (tmp_path / name).unlink()
     again = _train(out=tmp_path, resume=True)
-    assert _equal(dict(load(tmp_path / "best.pt").state_dict()), _weights(whole))
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["epoch"] == FULL.epochs
+    assert _equal(dict(load(tmp_path / "best.safetensors").state_dict()), _weights(whole))
+    assert read_weights((tmp_path / "last.safetensors").read_bytes())[1]["epoch"] == FULL.epochs
     assert len((tmp_path / "train.log").read_text().splitlines()) == FULL.epochs + 1
     assert json.loads((tmp_path / "train.json").read_text())["test_accuracy"] == again.test_accuracy
+
+
+def test_a_run_of_a_release_with_other_files_of_weights_goes_on_to_the_same_end(tmp_path, monkeypatch):
+    whole = _train(out=tmp_path / "whole")
+    _die_after(monkeypatch, 1)
+    with pytest.raises(_Died):
+        _train(out=tmp_path)
+    monkeypatch.undo()
+    for name in ("best", "last"):
+        file = tmp_path / f"{name}.safetensors"
+        tensors, about = read_weights(file.read_bytes())
+        torch.save({**about, "state_dict": tensors}, file.with_suffix(".pt"))
+        file.unlink()
+    assert _equal(_weights(_train(out=tmp_path, resume=True)), _weights(whole))
+    assert [file.name for file in tmp_path.glob("*.pt")] == ["state.pt"]
+    assert _equal(dict(load(tmp_path).state_dict()), _weights(whole))
 
 
 def test_force_leaves_nothing_of_the_run_it_replaces(tmp_path, monkeypatch):
@@ -227,7 +246,7 @@ def test_force_leaves_nothing_of_the_run_it_replaces(tmp_path, monkeypatch):
     _die_after(monkeypatch, 0)
     with pytest.raises(_Died):
         _train(out=tmp_path, force=True)
-    assert [file.name for file in tmp_path.glob("*.pt")] == []
+    assert [file.name for file in tmp_path.iterdir() if file.suffix in (".pt", ".safetensors")] == []
 
 
 def test_resume_begins_a_run_where_there_is_none(tmp_path):

@@ -36,6 +36,7 @@ from zeroshot_nas.training.checkpoint import load, predict
 from zeroshot_nas.training.recipe import Recipe
 from zeroshot_nas.training.result import wilson_interval
 from zeroshot_nas.training.trainer import train
+from zeroshot_nas.training.weights import read_weights
 
 TINY = Architecture.from_string("SuperConvK3BNRELU(1,8,1,1)", (1, 6, 6), num_classes=2)
 QUICK = Recipe(epochs=3, batch_size=16)
@@ -197,7 +198,8 @@ def test_the_best_epoch_is_the_later_of_the_most_accurate(monkeypatch, tmp_path,
         accuracies[best - 1],
         22 / 30,
     )
-    kept = [torch.load(tmp_path / name, weights_only=True)["epoch"] for name in ("best.pt", "last.pt")]
+    files = [tmp_path / name for name in ("best.safetensors", "last.safetensors")]
+    kept = [read_weights(file.read_bytes())[1]["epoch"] for file in files]
     assert kept == [best, 3]
 
 
@@ -240,8 +242,9 @@ def test_flips_are_part_of_the_recipe(monkeypatch):
 def test_files_hold_the_result_and_load_as_the_network(tmp_path):
     result = _train(out=tmp_path / "run", seed=3)
     assert sorted(p.name for p in result.weights.parent.iterdir()) == [
-        ".lock", "architecture.json", "best.pt", "call.json", "last.pt", "state.pt", "train.json", "train.log",
-    ]  # fmt: skip
+        *(".lock", "architecture.json", "best.safetensors", "call.json", "last.safetensors"),
+        *("state.pt", "train.json", "train.log"),
+    ]
     loaded = load(tmp_path / "run")
     assert torch.equal(predict(loaded, BARS.test_images), predict(result.network, BARS.test_images))
     accuracy = (predict(loaded, BARS.test_images).argmax(1) == BARS.test_labels).float().mean().item()
@@ -255,10 +258,10 @@ def test_files_hold_the_result_and_load_as_the_network(tmp_path):
 
 def test_a_run_is_not_overwritten_unless_forced(tmp_path):
     _train(out=tmp_path)
-    before = (tmp_path / "best.pt").read_bytes()
+    before = (tmp_path / "best.safetensors").read_bytes()
     with pytest.raises(OutputExistsError, match="force=True"):
         _train(out=tmp_path, seed=1)
-    assert (tmp_path / "best.pt").read_bytes() == before
+    assert (tmp_path / "best.safetensors").read_bytes() == before
     result = _train(out=tmp_path, seed=1, force=True)
     assert _equal(dict(load(tmp_path).state_dict()), _weights(result))
 
@@ -288,8 +291,8 @@ def test_ctrl_c_leaves_a_valid_run(monkeypatch, tmp_path):
     written = json.loads((tmp_path / "train.json").read_text())
     assert (written["state"], written["epochs"], written["test_accuracy"]) == ("interrupted", 2, None)
     assert math.isnan(result.test_accuracy)
-    assert _equal(dict(load(tmp_path / "best.pt").state_dict()), _weights(result))
-    assert load(tmp_path / "last.pt")(BARS.test_images).isfinite().all()
+    assert _equal(dict(load(tmp_path / "best.safetensors").state_dict()), _weights(result))
+    assert load(tmp_path / "last.safetensors")(BARS.test_images).isfinite().all()
 
 
 def test_an_interrupted_run_is_the_beginning_of_the_whole_one(monkeypatch):
@@ -365,7 +368,7 @@ train(net, "digits", Recipe(epochs=10_000, batch_size=512), out={str(tmp_path)!r
         process.wait()
     written = json.loads((tmp_path / "train.json").read_text())
     assert (written["state"], written["epochs"] >= 1) == ("running", True)
-    for name in ("best.pt", "last.pt"):
+    for name in ("best.safetensors", "last.safetensors"):
         assert load(tmp_path / name).class_names == tuple("0123456789")
 
 

@@ -14,11 +14,18 @@ from zeroshot_nas.architecture.ops import GlobalPool, Linear, Op, Resolution, Sh
 from zeroshot_nas.architecture.plainnet import read_plainnet, write_plainnet
 from zeroshot_nas.architecture.structure_list import is_structure_list, read_structure_list
 from zeroshot_nas.core.checks import as_shape, check_format
+from zeroshot_nas.core.html import html_table
 from zeroshot_nas.core.text import quoted, read_json
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
 
 MAX_LAYERS = 1_000
 """Layers beyond which an architecture is refused: the deepest published one here has 30."""
+
+_SCREEN, _ENDS = 1_400, 3
+"""Characters of the blocks that ``repr`` shows whole, and how many it shows at either end of more."""
+
+_IN_TABLE = ("out_channels", "stride", "sub_layers")
+"""Fields that have a column of their own."""
 
 _JSON_FORMAT = "zeroshot_nas.architecture"
 _JSON_VERSION = 1
@@ -129,6 +136,31 @@ class Architecture:
         else:
             blocks = read_plainnet(text, channels, block_options)
         return cls(blocks, as_shape(input_size, ArchitectureError), num_classes)
+
+    def __repr__(self) -> str:
+        """One screen: of a deep network the first and the last blocks."""
+        blocks = [repr(block) for block in self.blocks]
+        if sum(map(len, blocks)) > _SCREEN:
+            left = len(blocks) - 2 * _ENDS
+            blocks = [*blocks[:_ENDS], f"... {left} more ...", *blocks[-_ENDS:]] if left > 0 else blocks
+        tail = "," if len(blocks) == 1 else ""
+        ends = f"input_size={self.input_size}, num_classes={self.num_classes}"
+        return f"Architecture(blocks=({', '.join(blocks)}{tail}), {ends})"
+
+    def _repr_html_(self) -> str:
+        """A table of its blocks, for notebooks."""
+        size = "x".join(map(str, self.input_size))
+        title = f"Architecture: {size} to {self.num_classes:,} classes, {self.layers:,} layers"
+        rows = []
+        for place, (block, width, resolution) in enumerate(self.inputs()):
+            after = block_steps(block, width, resolution).resolution
+            free = BLOCKS[block.type_name].free_fields
+            values = {name: getattr(block, name) for name in free if name not in _IN_TABLE}
+            more = ", ".join(f"{name} {value}" for name, value in values.items() if value is not False)
+            sizes = (f"{width} → {block.out_channels}", block.stride, f"{after[0]}x{after[1]}", block.sub_layers)
+            rows.append((place, block.type_name, *sizes, more))
+        head = ("block", "kind", "channels", "stride", "map", "sub-layers", "further")
+        return html_table(title, rows, head)
 
     def __str__(self) -> str:
         """The PlainNet string where there is one, which commands take; else what ``repr`` gives."""

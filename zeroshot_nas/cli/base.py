@@ -199,10 +199,10 @@ def _exists(path: Path) -> bool:
 
 
 def _network_file(path: Path) -> Path:
-    """The file that holds a network: of a run's folder the one that a search or a training wrote."""
+    """The file that holds a network: of a folder the one that a search, a training or an export to the Hub wrote."""
     if not path.is_dir():
         return path
-    for name in ("best.json", "architecture.json"):
+    for name in ("best.json", "architecture.json", "config.json"):
         if (path / name).is_file():
             return path / name
     raise FileFormatError(

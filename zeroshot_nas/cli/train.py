@@ -90,7 +90,7 @@ def train_command(
 
 @app.command("export")
 def export_command(
-    run: Annotated[Path, typer.Argument(help="A trained run's folder, or its .pt file.")],
+    run: Annotated[Path, typer.Argument(help="A trained run's folder, or its file of weights.")],
     formats: Annotated[
         str,
         typer.Option(
@@ -105,15 +105,20 @@ def export_command(
     ] = False,
     data: Annotated[str | None, typer.Option(help="Data for calibration and accuracy; default: the run's.")] = None,
     opset: Annotated[int, typer.Option(help="Version of ONNX's operator set, 13 or later.")] = OPSET,
+    search: Annotated[
+        Path | None, typer.Option(help="Folder of the search that found the network, for the Hub's model card.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="Licence of the weights for that card, e.g. apache-2.0.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the files; default: the run's.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained network to files that ship, and compare them with it."""
     from zeroshot_nas.export.exporting import export_network
 
-    report = export_network(
-        run, out, formats=formats.split(","), int8=int8, power_of_two=power_of_two, data=data, opset=opset
-    )
+    how: dict[str, Any] = {"int8": int8, "power_of_two": power_of_two, "data": data, "opset": opset}
+    report = export_network(run, out, formats=formats.split(","), search=search, license=licence, **how)
     if as_json:
         print_json(report.to_dict())
         return
@@ -133,7 +138,12 @@ def export_command(
 
 @app.command("predict")
 def predict_command(
-    run: Annotated[Path, typer.Argument(help="A trained run's folder, its .pt file, or an exported .onnx file.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A trained run's folder or file of weights, a folder for the Hub, or an exported .onnx file."
+        ),
+    ],
     images: Annotated[
         list[Path],
         typer.Argument(help="Image files, or folders of them; each is scaled to cover the input, and cropped."),

@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from zeroshot_nas.core.frames import data_frame
+from zeroshot_nas.core.html import html_table, number
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class ScoreValue(float):
@@ -79,6 +85,23 @@ class Score:
     def from_dict(cls, data: Mapping[str, Any]) -> Score:
         """Reads what `to_dict` gives."""
         return cls(**{**data, "value": math.nan if data["value"] is None else data["value"]})
+
+    def _repr_html_(self) -> str:
+        """A table of the value and what it is made of, for notebooks."""
+        if not self.ok:
+            return html_table(f"{self.proxy}: failed", [("reason", self.reason)])
+        error = f" ± {self.standard_error:.2g}" if self.standard_error else ""
+        rows = [("value", f"{self.value:.6g}{error}"), ("repeats", self.repeats), ("seconds", f"{self.seconds:.2g}")]
+        return html_table(self.proxy, [*rows, *((name, number(part)) for name, part in self.details.items())])
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row: proxy, value, its error, repeats, seconds, state, reason, and a column for each detail.
+
+        Raises:
+            MissingExtraError: The extra ``pandas`` is not installed.
+        """
+        own = {name: value for name, value in vars(self).items() if name != "details"}
+        return data_frame([{**own, **self.details}])
 
     def __str__(self) -> str:
         if not self.ok:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.ops import Resolution
+from zeroshot_nas.core.html import html_table, number
 from zeroshot_nas.costs.base import COSTS, STANDARD, summed_costs
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
 
@@ -108,6 +109,12 @@ class Costs:
 
     def __repr__(self) -> str:
         return f"Costs({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        known = {name: value for name, value in self.to_dict().items() if value is not None}
+        rows = [(COSTS[name].label if name in COSTS else name, number(value)) for name, value in known.items()]
+        return html_table("Costs of one image", rows)
 
     def _further_names(self) -> list[str]:
         """Names of what is known besides the standard costs, and of what can be worked out."""

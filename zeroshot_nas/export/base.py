@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -12,10 +12,26 @@ from zeroshot_nas.core.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from zeroshot_nas.searchers.base import SearchResult
     from zeroshot_nas.training.checkpoint import Trained
 
 OPSET = 18
 """Version of ONNX's operator set that files are written in, where no other is asked for."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a network came about, as far as that is known.
+
+    Attributes:
+        training: What its run's ``train.json`` says.
+        search: The search that found it.
+        license: Licence of its weights, as the Hub calls it: ``"apache-2.0"``.
+    """
+
+    training: Mapping[str, Any] | None = None
+    search: SearchResult | None = None
+    license: str | None = None
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,7 @@ class ExportRequest:
         images: Images in [0, 1] to check, time and calibrate with; None takes noise.
         opset: Version of ONNX's operator set.
         source: The file of the format that this one is made of; None where it is made of none.
+        origin: How the network came about, for a format that says so.
     """
 
     network: Trained
@@ -35,6 +52,7 @@ class ExportRequest:
     images: Tensor | None = None
     opset: int = OPSET
     source: Path | None = None
+    origin: Origin = field(default_factory=Origin)
 
 
 @dataclass(frozen=True)
@@ -43,7 +61,8 @@ class ExportedFile:
 
     Attributes:
         file: The file.
-        kind: ``"onnx"``, ``"onnx int8"``, ``"onnx int8, power-of-two scales"``, ``"torch.export"`` or ``"python"``.
+        kind: ``"onnx"``, ``"onnx int8"``, ``"onnx int8, power-of-two scales"``, ``"torch.export"``, ``"python"``
+            or ``"hub folder"``, which is a folder.
         size_kb: Size in 1,000 bytes.
         max_difference: Largest difference of its logits from the network's, as a share of the largest logit above 1.
         rms_error: Root mean square of that difference over the network's root mean square logit.
@@ -76,6 +95,7 @@ class FormatInfo:
         file: Name of the file in the run's folder.
         made_of: The format whose file it is made of, which must be asked for too.
         needs_images: Whether it can't do without images of the data.
+        tells_origin: Whether it says how the network came about.
         logits: ``(file, images)`` to the file's logits, which its accuracy is measured with; None leaves it out.
         export: The function; `register_format` fills it in.
     """
@@ -84,6 +104,7 @@ class FormatInfo:
     file: str
     made_of: str | None = None
     needs_images: bool = False
+    tells_origin: bool = False
     logits: Callable[[Path, Tensor], Tensor] | None = None
     export: ExportFunction | None = None
 
@@ -108,6 +129,6 @@ def list_export_formats() -> list[str]:
 
     Example:
         >>> list_export_formats()
-        ['onnx', 'int8', 'int8_power_of_two', 'python', 'torch']
+        ['hub', 'onnx', 'int8', 'int8_power_of_two', 'python', 'torch']
     """
     return sorted(FORMATS, key=lambda name: (FORMATS[name].made_of or name, FORMATS[name].made_of is not None, name))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zeroshot_nas.architecture.architecture import architecture_of
 from zeroshot_nas.core.files import explained_writes, write_text
 from zeroshot_nas.errors import (
     DataError,
@@ -28,12 +29,15 @@ from zeroshot_nas.export.base import (
     ExportedFile,
     ExportRequest,
     FormatInfo,
+    Origin,
     list_export_formats,
 )
 from zeroshot_nas.export.checks import check_images, network_latency_ms, network_size_kb
 from zeroshot_nas.network.module import Network
+from zeroshot_nas.searchers.base import SearchResult
 from zeroshot_nas.training.base import ImageData, Split, as_float, fit_to, load_data, read_split
 from zeroshot_nas.training.checkpoint import (
+    BEST,
     RESULT,
     SPLIT,
     Trained,
@@ -45,6 +49,9 @@ from zeroshot_nas.training.checkpoint import (
 )
 
 REPORT = "export.json"
+
+SEARCH_RESULT = "result.json"
+"""What a search's folder holds of it."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,8 @@ def export_network(
     power_of_two: bool = False,
     data: str | ImageData | None = None,
     opset: int = OPSET,
+    search: str | Path | None = None,
+    license: str | None = None,  # noqa: A002  the Hub's word
 ) -> ExportReport:
     """Writes a trained network to files that need nothing of this package.
 
@@ -87,17 +96,20 @@ def export_network(
     its batch norms are folded where the format allows. Every float file is run and compared with the network.
 
     Args:
-        model: A run's folder, its ``.pt`` file, what `load` gives, or any module; one that was not trained here takes
-            what it takes, without any normalisation, and has numbers for class names where no data say others.
+        model: A run's folder, its file of weights, what `load` gives, or any module; one that was not trained here
+            takes what it takes, without any normalisation, and has numbers for class names where no data say others.
         out: Folder for the files and ``export.json``; default: the run's.
         input_size: Shape ``(C, H, W)`` of the images that a module takes; default: that of the data.
         formats: Some of `list_export_formats`: ``"onnx"``, ``"torch"`` (torch.export), ``"python"`` (a self-contained
-            file), ``"int8"``, ``"int8_power_of_two"``.
+            file), ``"int8"``, ``"int8_power_of_two"``, ``"hub"`` (the folder ``hub`` for the Hugging Face Hub).
         int8: Also an int8 ONNX file by static quantisation.
         power_of_two: Also one whose scales are powers of two.
         data: Data to calibrate int8 with (its training images) and to measure accuracy on (its test images); default:
             what the run was trained on, where it is known by name.
         opset: ONNX's operator set, 13 or later.
+        search: Folder or ``result.json`` of the search that found the network, for the Hub's model card; default: that
+            which lies beside the run or around it, if it found this network.
+        license: Licence of the weights for that card, such as ``"apache-2.0"``; default: not stated.
 
     Raises:
         TypeError: ``model`` is none of what is taken.
@@ -112,7 +124,9 @@ def export_network(
     wanted = _wanted(formats, int8=int8, int8_power_of_two=power_of_two)
     needs_images = any(info.needs_images for info in wanted)
     if not isinstance(model, nn.Module | str | Path):
-        raise TypeError(f"export_network takes a run's folder, a .pt file or an nn.Module, got {type(model).__name__}")
+        hint = "; an architecture is trained first" if architecture_of(model) is not None else ""
+        given = f"{type(model).__name__}{hint}"
+        raise TypeError(f"export_network takes a run's folder, its file of weights or an nn.Module, got {given}")
     folder = _folder(model, out)
     network = _network(model, input_size, data)
     result = {} if isinstance(model, nn.Module) else _result(Path(model))
@@ -124,6 +138,9 @@ def export_network(
             stacklevel=2,
         )
     split = None if isinstance(model, nn.Module) else read_split(_folder(model, None) / SPLIT)
+    origin = Origin()
+    if any(info.tells_origin for info in wanted):
+        origin = Origin(_training_of(model, result), _search_of(model, network, search), license)
     images = _data(result.get("data"), data, network, split, needed=needs_images)
     if images is None and needs_images:
         raise DataError("int8 needs images to calibrate with; give data, e.g. the training images' name or folder")
@@ -135,7 +152,7 @@ def export_network(
         for info in wanted:
             source = None if info.made_of is None else files[info.made_of].file
             assert info.export is not None, "a registered format has its function"
-            written = info.export(ExportRequest(network, folder / info.file, train, opset, source))
+            written = info.export(ExportRequest(network, folder / info.file, train, opset, source, origin))
             if test is not None and info.logits is not None:
                 written = replace(written, accuracy=_accuracy(info.logits(written.file, test[0]), test[1]))
             files[info.name] = written
@@ -177,6 +194,11 @@ def _network(model: nn.Module | str | Path, input_size: Sequence[int] | None, da
         module = copy.deepcopy(model).cpu().eval()
     except Exception as error:  # whatever a stranger's parts raise
         raise ExportError(f"{type(model).__name__} can't be copied, and a copy is exported: {error}") from error
+    if isinstance(module, Network) and not module.num_classes:
+        raise ExportError(
+            "the network has no classifier, and files that classify are written; give it one with "
+            "reset_classifier(classes), or export it with torch's own exporters"
+        )
     if isinstance(module, TrainedNetwork | TrainedModule):
         return module
     if isinstance(module, Network):
@@ -223,10 +245,47 @@ def _result(path: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-        return {name: result[name] for name in ("state", "epochs", "recipe", "data")}
+        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return {**result, **{name: result[name] for name in ("state", "epochs", "recipe", "data")}}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileFormatError(f"{file} is damaged; resume the run to write it again, or remove it") from error
+
+
+def _training_of(model: nn.Module | str | Path, result: dict[str, Any]) -> dict[str, Any] | None:
+    """What a run says of its best weights, if it is these that are exported."""
+    is_best = isinstance(model, str | Path) and (Path(model).is_dir() or Path(model).stem == Path(BEST).stem)
+    return result if result and is_best else None
+
+
+def _search_of(model: nn.Module | str | Path, network: Trained, search: str | Path | None) -> SearchResult | None:
+    """The search that found a network.
+
+    Raises:
+        ExportError: The one that is named found another.
+        FileFormatError: Its result is damaged.
+    """
+    if search is not None:
+        path = Path(search)
+        file = path / SEARCH_RESULT if path.is_dir() else path
+        found = SearchResult.from_json(file.read_text(encoding="utf-8"))
+        if not _is_of(found, network):
+            raise ExportError(f"{file} is of a search that found another network; give that which found this one")
+        return found
+    run = Path() if isinstance(model, nn.Module) else _folder(model, None).resolve()
+    for folder in () if isinstance(model, nn.Module) else (run, run.parent):
+        try:
+            found = SearchResult.from_json((folder / SEARCH_RESULT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # none, or none that can be read: the card then says nothing of it
+            continue
+        if _is_of(found, network):
+            return found
+    return None
+
+
+def _is_of(search: SearchResult, network: Trained) -> bool:
+    """Whether a network is the one that a search found, but for its classifier."""
+    own, found = getattr(network, "architecture", None), search.best.architecture
+    return own is not None and (own.blocks, own.input_size) == (found.blocks, found.input_size)
 
 
 def _data(

@@ -9,13 +9,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.core.checks import check_format
+from zeroshot_nas.core.frames import data_frame
+from zeroshot_nas.core.html import html_table
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.errors import FileFormatError
 from zeroshot_nas.nasbench.equal_budget import BudgetSweep, EqualBudget
+
+if TYPE_CHECKING:
+    import pandas
 
 REPORT_FILE = "report.json"
 SCORES_FILE = "scores.csv"
@@ -149,13 +154,50 @@ class Correlation:
     def __repr__(self) -> str:
         """One line about the sample, then a row a proxy, the best first."""
         head = f"Correlation({self.table}, {self.dataset}: {self.architectures:,} of {self.population:,} architectures"
-        entries = sorted(self.proxies, key=lambda entry: math.inf if entry.kendall is None else -entry.kendall)
+        entries = self._ranked()
         width = max((len(entry.proxy) for entry in entries), default=0)
         rows = [
             f"  {each.proxy:{width}}  tau {_shown(each.kendall)}  rho {_shown(each.spearman)}  failed {each.failed:,}"
             for each in entries
         ]
         return "\n".join([f"{head}, {self.state})", *rows])
+
+    def _repr_html_(self) -> str:
+        """A table of the proxies, the best first, for notebooks."""
+        counts = f"{self.architectures:,} of {self.population:,} architectures, seed {self.seed}"
+        rows = [
+            (
+                *(each.proxy, _shown(each.kendall), _between(each.kendall_interval), _shown(each.spearman)),
+                *(_shown(each.spearman_at_top), _shown(each.regret), _shown(each.milliseconds), f"{each.failed:,}"),
+            )
+            for each in self._ranked()
+        ]
+        interval = f"{self.level:.0%} interval"
+        head = ("proxy", "tau", interval, "rho", "rho at top", "regret, points", "ms a network", "failed")
+        return html_table(f"Correlation with {self.table}, {self.dataset}: {counts}, {self.state}", rows, head)
+
+    def to_pandas(self, what: Literal["proxies", "scores"] = "proxies") -> pandas.DataFrame:
+        """The figures, a row a proxy; or the scores, a row an architecture with its accuracy.
+
+        Args:
+            what: Which of the two. Figures at equal budget have columns of their own, ``flops: kendall``.
+
+        Raises:
+            ValueError: It is neither.
+            MissingExtraError: The extra ``pandas`` is not installed.
+        """
+        if what == "scores":
+            strings = self.strings or self.rows
+            columns = {"string": strings, "architecture": self.rows, "accuracy": self.accuracy, **self.scores}
+            names = list(columns)
+            rows = zip(*columns.values(), strict=True)
+            return data_frame((dict(zip(names, row, strict=True)) for row in rows), names)
+        if what != "proxies":
+            raise ValueError(f"what must be 'proxies' or 'scores', got {what!r:.40}")
+        return data_frame(map(_figures_row, self.proxies))
+
+    def _ranked(self) -> list[ProxyCorrelation]:
+        return sorted(self.proxies, key=lambda entry: math.inf if entry.kendall is None else -entry.kendall)
 
     def __getitem__(self, proxy: str) -> ProxyCorrelation:
         """The entry of a proxy."""
@@ -248,6 +290,20 @@ class Correlation:
 
 def _shown(figure: float | None) -> str:
     return "  -  " if figure is None else f"{figure:5.3f}"
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _figures_row(entry: ProxyCorrelation) -> dict[str, Any]:
+    """The figures of a proxy, flat."""
+    row = {name: value for name, value in asdict(entry).items() if name not in ("equal_budget", "kendall_interval")}
+    low, high = entry.kendall_interval or (None, None)
+    row |= {"kendall_low": low, "kendall_high": high, "failures": "; ".join(entry.failures)}
+    for kind, figures in entry.equal_budget.items():
+        row |= {f"{kind}: {name}": value for name, value in asdict(figures).items() if not isinstance(value, tuple)}
+    return row
 
 
 def _entry(data: Mapping[str, Any]) -> ProxyCorrelation:

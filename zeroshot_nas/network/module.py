@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,11 +14,12 @@ import torch.nn.utils.parametrize
 from torch import Tensor, nn
 
 from zeroshot_nas.architecture import ops
-from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture, head
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.costs.complexity import check_buildable
 from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.network.init import Init
+from zeroshot_nas.network.levels import feature_levels
 
 POWER_ITERATIONS = 15
 """How often a spectral norm is brought up to date after its weight was drawn, as torch does at first."""
@@ -97,21 +99,31 @@ class Graph(nn.Module):
         self.nodes = nodes
         self.edges = nn.ModuleList(edges)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def outputs(self, x: Tensor) -> list[Tensor]:
+        """The input, and what each node gives."""
         outputs, edges = [x], iter(self.edges)
         for join, sources in self.nodes:
             brought = [next(edges)(outputs[source]) for source in sources]
             outputs.append(torch.cat(brought, 1) if join == "concatenation" else sum(brought[1:], brought[0]))
-        return outputs[-1]
+        return outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outputs(x)[-1]
 
 
 class Network(nn.Module):
     """The module of an architecture: ``blocks`` in order, then ``head``.
 
-    Build it with `build`, or load a trained one with ``zeroshot_nas.load``.
+    Build it with `build`, or load a trained one with ``zeroshot_nas.load``. Its methods are those of timm's models.
 
     Args:
         architecture: What to build; kept as ``.architecture``.
+
+    Attributes:
+        num_classes: Outputs of the classifier; 0 where `reset_classifier` took it away.
+        num_features: Channels of the last feature map, which the classifier reads.
+        feature_info: Its feature maps, one a resolution, the finest first: channels ``num_chs``, stride ``reduction``
+            and the ``module`` that gives it, as in timm. ``zeroshot_nas.features`` gives the maps.
 
     Raises:
         ArchitectureError: The architecture would not fit in memory.
@@ -120,24 +132,77 @@ class Network(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         check_buildable(architecture)
-        *bodies, head = architecture.lower()
+        *bodies, last = architecture.lower()
         self.architecture = architecture
         self.blocks = nn.Sequential(*map(sequential, bodies))
-        self.head = sequential(head)
+        self.head = sequential(last)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The feature map before pooling, ``(N, C, H, W)``."""
         features: Tensor = self.blocks(x)
         return features
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        """Logits ``(N, num_classes)`` from the feature map."""
-        logits: Tensor = self.head(features)
-        return logits
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits ``(N, num_classes)`` from the feature map; with ``pre_logits`` what the classifier reads."""
+        if not pre_logits:
+            logits: Tensor = self.head(features)
+            return logits
+        pooled: Tensor = self.head[0](features)
+        return pooled if isinstance(self.head[0], nn.Identity) else pooled.flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(N, num_classes)`` for images ``(N, C, H, W)``."""
         return self.forward_head(self.forward_features(x))
+
+    @property
+    def num_classes(self) -> int:
+        classifier = self.head[1]
+        return classifier.out_features if isinstance(classifier, nn.Linear) else 0
+
+    @property
+    def num_features(self) -> int:
+        return self.architecture.blocks[-1].out_channels
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Channels that the classifier reads: `num_features`, in timm's newer word."""
+        return self.num_features
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        return [{**level.to_dict(), "index": index} for index, level in enumerate(feature_levels(self.architecture))]
+
+    def get_classifier(self, name_only: bool = False) -> nn.Module | str:
+        """The classifier, or its name; an ``nn.Identity`` where there is none."""
+        return "head.1" if name_only else self.head[1]
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None, *, seed: int = 0) -> None:
+        """Gives the network a new classifier, for classes of your own; the blocks keep their weights.
+
+        Args:
+            num_classes: Outputs of the new one. 0 takes the classifier away, so that the network gives pooled features
+                ``(N, num_features)``; ``architecture`` then stays as it was.
+            global_pool: ``"avg"`` or None to pool; ``""``, with 0 classes, to leave the map ``(N, C, H, W)`` whole.
+            seed: Seed of its weights; the global random state is not touched.
+
+        Raises:
+            ArchitectureError: A number of classes or a pooling that there is not.
+        """
+        if type(num_classes) is not int or num_classes < 0:
+            raise ArchitectureError(f"num_classes must be a whole number of 0 or more, got {num_classes!r:.40}")
+        if global_pool not in (None, "avg", "") or (global_pool == "" and num_classes):
+            raise ArchitectureError(
+                f"global_pool must be 'avg', or '' with 0 classes, got {global_pool!r:.40} with {num_classes} classes"
+            )
+        if num_classes:
+            self.architecture = replace(self.architecture, num_classes=num_classes)
+            new = sequential(head(self.num_features, num_classes))
+            initialize(new, "kaiming", torch_generator(seed))
+        else:
+            pooling = nn.Identity() if global_pool == "" else nn.Sequential(GlobalPool(), nn.Flatten(1))
+            new = nn.Sequential(pooling, nn.Identity())
+        weight = next(self.blocks.parameters(), None)
+        self.head = (new if weight is None else new.to(weight)).train(self.training)
 
 
 def build(architecture: Architecture, *, init: Init = "kaiming", seed: int = 0) -> Network:

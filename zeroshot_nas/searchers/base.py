@@ -8,11 +8,13 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.closed_form.block_sum import BlockSum
 from zeroshot_nas.core.checks import check_format
+from zeroshot_nas.core.frames import data_frame
+from zeroshot_nas.core.html import html_table, number
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.core.score import Score
 from zeroshot_nas.core.state import RunState
@@ -23,9 +25,15 @@ from zeroshot_nas.searchers.front import DEFAULT_OBJECTIVES, Front, Hypervolume,
 from zeroshot_nas.searchers.trial import Trials
 from zeroshot_nas.spaces.base import SearchSpace
 
+if TYPE_CHECKING:
+    import pandas
+
 _CANDIDATE_FORMAT = "zeroshot_nas.candidate"
 _RESULT_FORMAT = "zeroshot_nas.search_result"
 _VERSION = 1
+
+_FRONT_SHOWN = 8
+"""Networks of a front that a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,16 @@ class Candidate:
         costs = ", ".join(f"{cost} {value:,.6g}" for cost, value in self.costs.to_dict().items() if value is not None)
         scores = "".join(f", {key} {score.value:.6g}" for key, score in self.scores.items())
         return f"Candidate({_shortened(name)!r}, {costs}{scores})"
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The network, its scores and its costs as names and values."""
+        scores = [(key, number(score.value) if score.ok else "failed") for key, score in self.scores.items()]
+        costs = [(name, number(value)) for name, value in self.costs.to_dict().items() if value is not None]
+        return [("network", _shortened(self.string or str(self.architecture))), *scores, *costs]
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        return html_table("Candidate", self.rows())
 
     def with_fitness(self, fitness: float) -> Candidate:
         """The candidate with another fitness; in a tenth of the time that ``dataclasses.replace`` takes."""
@@ -173,6 +191,39 @@ class SearchResult:
         became = f"{counts.proposed:,} proposed, {counts.ranked:,} ranked, {counts.failed:,} failed"
         total = f" in {self.seconds['total']:.1f} s" if "total" in self.seconds else ""
         return f"SearchResult({self.state}, {became}{total}, best {self.best!r})"
+
+    def _repr_html_(self) -> str:
+        """The winner, the counts and the front as tables, for notebooks."""
+        proposed, *others = asdict(self.counts).items()
+        became = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in others)
+        counts = [(proposed[0], f"{proposed[1]:,}: {became}")]
+        title = f"Search, {self.state}" + (f", {self.seconds['total']:.1f} s" if "total" in self.seconds else "")
+        names = [objective.name for objective in self.objectives]
+        front = [
+            (index, *(number(objective.value(each)) for objective in self.objectives))
+            for index, each in enumerate(self.front[:_FRONT_SHOWN])
+        ]
+        left = len(self.front) - len(front)
+        more = f", the first {len(front)} of {len(self.front)}" if left else ""
+        return html_table(title, [*self.best.rows(), *counts]) + html_table(f"Front{more}", front, ("", *names))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The history: a row a candidate, with its string, fitness, scores and costs, and whether it is on the front.
+
+        Raises:
+            MissingExtraError: The extra ``pandas`` is not installed.
+        """
+        leading = set(map(id, self.front))
+        return data_frame(
+            {
+                "string": candidate.string or str(candidate.architecture),
+                "fitness": candidate.fitness,
+                **{key: score.value for key, score in candidate.scores.items()},
+                **candidate.costs.to_dict(),
+                "on_front": id(candidate) in leading,
+            }
+            for candidate in self.history
+        )
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

@@ -15,17 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.core.checks import as_shape
+from zeroshot_nas.core.checks import as_shape, check_format
 from zeroshot_nas.core.files import explained_writes, write_atomically
+from zeroshot_nas.core.text import quoted, read_json
 from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError, SettingsChangedError, StoreError
 from zeroshot_nas.network.module import Network
 from zeroshot_nas.runs.store import lock_folder
 from zeroshot_nas.training.base import Split, as_float
 from zeroshot_nas.training.images import read_image
+from zeroshot_nas.training.weights import SUFFIX, read_weights, weights_bytes
 
-BEST, LAST, ARCHITECTURE, RESULT = "best.pt", "last.pt", "architecture.json", "train.json"
+BEST, LAST, ARCHITECTURE, RESULT = "best.safetensors", "last.safetensors", "architecture.json", "train.json"
 STATE, LOG, CALL, SPLIT = "state.pt", "train.log", "call.json", "split.json"
-"""Files of a run's folder."""
+"""Files of a run's folder. The state is more than weights: steps, random states and records, in torch's own format."""
+
+HUB_CONFIG, HUB_WEIGHTS = "config.json", "model.safetensors"
+"""Files of a folder for the Hub."""
+
+HUB_FORMAT = "zeroshot_nas.hub"
 
 _FORMAT = "zeroshot_nas.checkpoint"
 _MODULE_FORMAT = "zeroshot_nas.module_checkpoint"
@@ -68,6 +75,20 @@ class TrainedNetwork(Network):
     def forward_features(self, x: Tensor) -> Tensor:
         """The feature map before pooling, ``(N, C, H, W)``, of images in [0, 1]."""
         return super().forward_features((x - self.mean) / self.std)
+
+    def reset_classifier(
+        self,
+        num_classes: int,
+        global_pool: str | None = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """As `Network.reset_classifier`; the new classes are called ``class_names``, by default their numbers."""
+        if class_names is not None and len(class_names) != num_classes:
+            raise DataError(f"expected the names of {num_classes} classes, got {len(class_names)}")
+        super().reset_classifier(num_classes, global_pool, seed=seed)
+        self.class_names = tuple(map(str, range(num_classes)) if class_names is None else class_names)
 
 
 class TrainedModule(nn.Module):
@@ -194,15 +215,31 @@ def unpack(checkpoint: Mapping[str, Any], module: nn.Module | None = None) -> Tr
         network = TrainedModule(
             copied, checkpoint["input_size"], **checkpoint["normalization"], class_names=checkpoint["class_names"]
         )
-        network.load_state_dict(checkpoint["state_dict"])
-        return network.eval()
-    network = TrainedNetwork(
-        Architecture.from_json(checkpoint["architecture"]),
-        **checkpoint["normalization"],
-        class_names=checkpoint["class_names"],
-    )
-    network.load_state_dict(checkpoint["state_dict"])
+    else:
+        network = TrainedNetwork(
+            Architecture.from_json(checkpoint["architecture"]),
+            **checkpoint["normalization"],
+            class_names=checkpoint["class_names"],
+        )
+    _load_weights(network, checkpoint["state_dict"])
     return network.eval()
+
+
+def _load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """As ``load_state_dict``, with the first difference named.
+
+    Raises:
+        ValueError: A weight is missing, is too much, or has another shape.
+    """
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    for name, shape in expected.items():
+        if name not in weights:
+            raise ValueError(f"the weights lack {name} {shape}")
+        if tuple(weights[name].shape) != shape:
+            raise ValueError(f"the weights have {name} of shape {tuple(weights[name].shape)}, expected {shape}")
+    if more := sorted(set(weights) - set(expected)):
+        raise ValueError(f"the weights have {more[0]!r:.80}, which the network does not")
+    network.load_state_dict(weights)
 
 
 @overload
@@ -215,7 +252,8 @@ def load(
     """Loads a trained network, architecture and weights.
 
     Args:
-        path: Folder of a run (its best weights) or a ``.pt`` file from one.
+        path: Folder of a run (its best weights), a file of weights from one (``.safetensors``, of earlier releases
+            ``.pt``), or a folder for the Hub, as `export_network` writes it.
         device: Where to put the network; default: the CPU.
         module: Where a module of your own was trained, one like it: a copy of it gets the weights.
 
@@ -223,25 +261,11 @@ def load(
         The network in eval mode. It takes images ``(N, C, H, W)`` in [0, 1] and returns logits.
 
     Raises:
-        FileNotFoundError: There is no such file, or the folder has no ``best.pt``.
+        FileNotFoundError: There is no such file, or the folder has no weights.
         FileFormatError: The file is not a checkpoint of ours, or is damaged, or ``module`` is missing or another.
     """
-    path = Path(path)
-    file = path / BEST if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there; expected a run's folder or its .pt file")
-    if file.suffix.lower() == ".onnx":
-        raise FileFormatError(
-            f"{file} is an exported file, expected the .pt file of a training run; `load_onnx` and `predict` take it"
-        )
-    way_out = "expected a .pt file of a training run; of exported files the .onnx ones can be predicted with"
-    checkpoint = _read_archive(file, "is not a checkpoint, or is cut short", way_out)
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") not in (_FORMAT, _MODULE_FORMAT):
-        raise FileFormatError(f"{file} is not a checkpoint of this package: expected format {_FORMAT!r}")
-    if checkpoint.get("version") != _VERSION:
-        raise FileFormatError(
-            f"{file} has version {checkpoint.get('version')!r:.40}; this release reads version {_VERSION}"
-        )
+    file = _weights_file(Path(path))
+    checkpoint = _read_hub(file) if file.name == HUB_CONFIG else _read_checkpoint(file)
     if checkpoint["format"] == _MODULE_FORMAT and module is None:
         raise FileFormatError(
             f"{file} holds the weights of a {checkpoint.get('module')!r:.80}, which no file can build; make it and "
@@ -254,6 +278,117 @@ def load(
     if not all(value.isfinite().all() for value in network.state_dict().values() if value.is_floating_point()):
         raise FileFormatError(f"{file} has weights that are not finite: it is damaged, or its training diverged")
     return network.to(device)
+
+
+def _weights_file(path: Path) -> Path:
+    """The file that a network is loaded from: of a run's folder the best weights, of one for the Hub its config.
+
+    Raises:
+        FileNotFoundError: There is none; the message says what is there.
+        FileFormatError: It is an export that can't be loaded.
+    """
+    if not path.is_dir():
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is not there; expected a run's folder or its {SUFFIX} file")
+        if path.suffix.lower() == ".onnx":
+            raise FileFormatError(
+                f"{path} is an exported file, expected the {SUFFIX} file of a training run; `load_onnx` and `predict` "
+                "take it"
+            )
+        if path.suffix.lower() == ".json" and path.name != HUB_CONFIG:
+            raise FileFormatError(
+                f"{path} holds no weights; an architecture is trained first: zeroshot-nas train {path}"
+            )
+        return path.parent / HUB_CONFIG if path.name == HUB_WEIGHTS else path
+    for name in (BEST, _older(BEST), HUB_CONFIG):
+        if (path / name).is_file():
+            return path / name
+    if (path / HUB_WEIGHTS).is_file():
+        raise FileNotFoundError(f"{path / HUB_CONFIG} is not there, which says what network the weights are of")
+    hint = "expected a run's folder or one for the Hub"
+    if (path / "best.json").is_file():
+        hint = f"it holds a search's winner, which is trained first: zeroshot-nas train {path}"
+    raise FileNotFoundError(f"{path / BEST} is not there; {hint}")
+
+
+def _older(name: str) -> str:
+    """What earlier releases called a file of weights."""
+    return Path(name).with_suffix(".pt").name
+
+
+def _read_checkpoint(file: Path) -> dict[str, Any]:
+    """What `pack` gave, from a file of weights of this release or an earlier one."""
+    verdict = "is not a checkpoint, or is cut short"
+    way_out = f"expected a {SUFFIX} file of a training run; of exported files the .onnx ones can be predicted with"
+    if file.suffix.lower() == SUFFIX:
+        tensors, about = _read_weights(file, way_out)
+        checkpoint: Any = {**about, "state_dict": tensors} if isinstance(about, dict) else None
+    else:
+        checkpoint = _read_archive(file, verdict, way_out)
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") not in (_FORMAT, _MODULE_FORMAT):
+        raise FileFormatError(f"{file} is not a checkpoint of this package: expected format {_FORMAT!r}")
+    if checkpoint.get("version") != _VERSION:
+        raise FileFormatError(
+            f"{file} has version {checkpoint.get('version')!r:.40}; this release reads version {_VERSION}"
+        )
+    return checkpoint
+
+
+def _read_weights(file: Path, way_out: str) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    try:
+        return read_weights(file.read_bytes())
+    except ValueError as error:
+        raise FileFormatError(f"{file} is not a checkpoint, or is damaged: {_first_line(error)}; {way_out}") from error
+
+
+def hub_config(network: TrainedNetwork) -> dict[str, Any]:
+    """What a folder for the Hub says of its weights in ``config.json``."""
+    return {
+        "format": HUB_FORMAT,
+        "version": _VERSION,
+        "library_name": "zeroshot-nas",
+        "input_size": list(network.architecture.input_size),
+        "num_classes": network.num_classes,
+        "num_features": network.num_features,
+        "class_names": list(network.class_names),
+        "mean": network.mean.flatten().tolist(),
+        "std": network.std.flatten().tolist(),
+        "architecture": network.architecture.to_dict(),
+    }
+
+
+def _read_hub(file: Path) -> dict[str, Any]:
+    """What `pack` would give, from a folder for the Hub; its ``config.json`` says what network the weights are of."""
+    weights = file.with_name(HUB_WEIGHTS)
+    for part in (file, weights):
+        if not part.is_file():
+            raise FileNotFoundError(f"{part} is not there; expected a folder with {HUB_CONFIG} and {HUB_WEIGHTS}")
+    try:
+        config = read_json(file.read_bytes())
+    except ValueError as error:
+        raise FileFormatError(f"{file} is damaged: not JSON: {_first_line(error)}") from error
+    check_format(config, HUB_FORMAT, _VERSION, "the config of a network of this package", file=str(file))
+    try:
+        architecture = Architecture.from_dict(config["architecture"])
+        names = config["class_names"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError("class_names must be a list of texts")
+        if (counts := (config["num_classes"], len(names))) != (architecture.num_classes,) * 2:
+            raise ValueError(
+                f"its classes do not match: the architecture has {architecture.num_classes}, num_classes is "
+                f"{quoted(counts[0])}, and class_names has {counts[1]} names"
+            )
+        normalization = {"mean": config["mean"], "std": config["std"]}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileFormatError(f"{file} is damaged: its parts do not fit together: {_said(error)}") from error
+    tensors, _ = _read_weights(weights, "download or export it again")
+    return {
+        "format": _FORMAT,
+        "architecture": architecture.to_json(),
+        "state_dict": tensors,
+        "normalization": normalization,
+        "class_names": names,
+    }
 
 
 def _read_archive(file: Path, verdict: str, way_out: str) -> Any:
@@ -419,7 +554,9 @@ class RunFolder:
 
     def save_weights(self, name: str, checkpoint: Mapping[str, Any]) -> None:
         """Writes what `pack` gives, and where the network is one of ours its architecture beside it."""
-        self._save(name, torch_bytes(dict(checkpoint)))
+        about = {key: value for key, value in checkpoint.items() if key != "state_dict"}
+        self._save(name, weights_bytes(checkpoint["state_dict"], about))
+        (self.path / _older(name)).unlink(missing_ok=True)  # of an earlier release that began the run
         if "architecture" in checkpoint:
             self._save(ARCHITECTURE, Architecture.from_json(checkpoint["architecture"]).to_json(indent=2) + "\n")
 
@@ -437,7 +574,8 @@ class RunFolder:
 
 def _held(folder: Path) -> list[str]:
     """Files of a run that a folder holds."""
-    return [name for name in (BEST, LAST, RESULT, STATE) if (folder / name).exists()]
+    names = (BEST, _older(BEST), LAST, _older(LAST), RESULT, STATE)
+    return [name for name in names if (folder / name).exists()]
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
@@ -463,6 +601,10 @@ def read_state(folder: Path) -> dict[str, Any] | None:
             "release that began it, or replace it with force in place of resume"
         )
     return state
+
+
+def _said(error: Exception) -> str:
+    return f"it lacks {error}" if isinstance(error, KeyError) else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

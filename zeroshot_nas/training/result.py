@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from zeroshot_nas.core.frames import data_frame
+from zeroshot_nas.core.html import html_table
+
 if TYPE_CHECKING:
+    import pandas
+
     from zeroshot_nas.training.checkpoint import Trained
     from zeroshot_nas.training.recipe import Recipe
 
@@ -111,6 +116,24 @@ class TrainResult:
     data: str
     seed: int
     network: Trained = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        low, high = self.test_interval
+        known = f"test accuracy {self.test_accuracy:.2%} ({low:.1%} to {high:.1%})" if self.confusion else "not tested"
+        done = f"epoch {self.best_epoch} of {self.epochs}, {self.params:,} params, data {self.data}, seed {self.seed}"
+        return f"TrainResult({self.state}, {known}, {done}, weights {self.weights})"
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        return html_table(f"Training on {self.data}, {self.state}", self.rows())
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The history: a row an epoch.
+
+        Raises:
+            MissingExtraError: The extra ``pandas`` is not installed.
+        """
+        return data_frame(map(asdict, self.history), [each.name for each in fields(EpochRecord)])
 
     @property
     def test_interval(self) -> tuple[float, float]:

@@ -86,10 +86,10 @@ def train(
             fitted to the network's input size.
         recipe: Hyper-parameters, or the name of a recipe.
         run: Where the run is written, whether it goes on or replaces what is there, and whether it shows its progress:
-            a bar and a table of epochs on standard error. ``out`` is a folder for ``best.pt``, ``last.pt``,
-            ``architecture.json``, ``train.json``, ``train.log`` and ``state.pt``, and ``split.json`` where the test
-            images were drawn, which are brought up to date every epoch; None writes nothing. A run that goes on keeps
-            its images and number of threads.
+            a bar and a table of epochs on standard error. ``out`` is a folder for ``best.safetensors``,
+            ``last.safetensors``, ``architecture.json``, ``train.json``, ``train.log`` and ``state.pt``, and
+            ``split.json`` where the test images were drawn, which are brought up to date every epoch; None writes
+            nothing. A run that goes on keeps its images and number of threads.
         input_size: Shape ``(C, H, W)`` of the images that a module takes; default: that of the data. An architecture
             has its own.
         teacher: A module that takes images in [0, 1], or a finished run's folder, to learn from beside the labels.
@@ -490,6 +490,8 @@ def _plain(model: object) -> Architecture | nn.Module:
     """An architecture or a module; of anything else its architecture."""
     if isinstance(model, nn.Module):
         model = model.module if isinstance(model, TrainedModule) else model
+        if isinstance(model, Network) and not model.num_classes:
+            raise ArchitectureError("the network has no classifier to train; give it one: reset_classifier(classes)")
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ArchitectureError(f"{type(model).__name__} has nothing to train: no parameter needs a gradient")
         return model

@@ -1,0 +1,79 @@
+"""Weights as safetensors, with a digest: the format has no checksum, and a flipped bit would be another weight."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from zeroshot_nas.core.text import read_json
+from zeroshot_nas.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIX = ".safetensors"
+
+_ABOUT, _DIGEST = "zeroshot_nas", "sha256"
+"""Names in the file's metadata: what the weights are of, and the digest of all else in the file."""
+
+
+def weights_bytes(tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> bytes:
+    """A safetensors file; the same for the same weights, since the header is in one order.
+
+    Args:
+        tensors: The weights, contiguous and in memory of their own.
+        about: What they are of, JSON-ready; None says nothing of it.
+
+    Raises:
+        DataError: A weight is of a kind that the format does not have.
+
+    Example:
+        >>> import torch
+        >>> read_weights(weights_bytes({"a": torch.ones(2)}, {"classes": 3}))
+        ({'a': tensor([1., 1.])}, {'classes': 3})
+    """
+    from safetensors.torch import save
+
+    try:
+        header, data = _parts(save(dict(tensors)))
+    except KeyError as error:
+        raise DataError(f"weights of {error} can't be kept: safetensors has no such kind; convert the module") from None
+    metadata = {"format": "pt", **({} if about is None else {_ABOUT: json.dumps(about, allow_nan=False)})}
+    header["__metadata__"] = {**metadata, _DIGEST: _digest({**header, "__metadata__": metadata}, data)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors begin where the format wants them
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def read_weights(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """The tensors of a safetensors file and what they are of, which is None in a file of another origin.
+
+    Raises:
+        ValueError: It is none, is cut short, or is not as it was written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(content)
+        header, data = _parts(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"no safetensors file, or cut short: {error}") from error
+    metadata = dict(header.get("__metadata__") or {})
+    digest = metadata.pop(_DIGEST, None)
+    if (digest is not None or _ABOUT in metadata) and digest != _digest({**header, "__metadata__": metadata}, data):
+        raise ValueError("not as it was written: the digest in it is another")
+    return tensors, read_json(metadata[_ABOUT]) if _ABOUT in metadata else None
+
+
+def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header and the tensors' bytes."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header: dict[str, Any] = read_json(content[8:end])
+    return header, content[end:]
+
+
+def _digest(header: Mapping[str, Any], data: bytes) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode() + data).hexdigest()
