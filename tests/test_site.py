@@ -29,7 +29,7 @@ RUN = [page for page in PAGES if IS_RUN[page]]
 ALONE = [page for page in RUN if re.search("--plugin|register_", "".join(IS_RUN[page]))]
 """Pages that register something, which the others are not to meet."""
 
-TOGETHER = [page for page in RUN if page not in ALONE]
+TOGETHER = [*(page for page in RUN if page not in ALONE), "../README.md"]
 """All others, in one process: torch is loaded once."""
 
 
@@ -68,6 +68,14 @@ def test_links_from_the_changelog_and_the_rules_are_absolute_as_they_stand_in_tw
     for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
         links = re.findall(r"\]\(([^)]+)\)", (ROOT / name).read_text())
         assert all(link.startswith("https://") for link in links), links
+
+
+def test_the_readme_is_short_and_what_it_points_to_is_there():
+    text = (ROOT / "README.md").read_text()
+    assert text.count("\n") <= 150
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    assert len(links) > 20
+    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 # notebooks
