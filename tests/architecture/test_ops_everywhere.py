@@ -16,6 +16,7 @@ from tests.counting import counted
 from zeroshot_nas.architecture import ops
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec, block_steps, register_block
+from zeroshot_nas.architecture.kernels import kernels
 from zeroshot_nas.architecture.ops import (
     COMPOSITES,
     OPS,
@@ -40,7 +41,6 @@ from zeroshot_nas.closed_form.zen import zen_closed_form
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.export.formats.standalone import source
-from zeroshot_nas.latency.kernels import kernels
 from zeroshot_nas.latency.onnx_graph import onnx_graph
 from zeroshot_nas.network.inheritance import inherit
 from zeroshot_nas.network.module import build
