@@ -12,8 +12,8 @@ from zeroshot_nas.micro.operators import Operator
 ALIGNMENT = 16
 """Bytes that the runtime rounds the size of a tensor up to."""
 
-MAX_STATES = 2_000
-"""States of the exact search; a graph that needs more keeps the best order found by looking one operator ahead."""
+MAX_STATES = 1_000
+"""States of the exact search of one piece; beyond, the best order found by looking one operator ahead counts."""
 
 
 class Ordered(NamedTuple):
@@ -22,159 +22,202 @@ class Ordered(NamedTuple):
     Attributes:
         operators: In the order in which they run, their inputs numbered in it.
         peak: The largest sum of live tensors, in bytes.
-        exact: Whether no order has less.
+        bound: No order has less; below ``peak`` where the search was given up.
     """
 
-    operators: list[Operator]
+    operators: tuple[Operator, ...]
     peak: int
-    exact: bool
+    bound: int
 
 
-def tensor_bytes(shape: Shape, value_bytes: int = 1) -> int:
-    """Bytes of a tensor, as the runtime rounds them up.
+def aligned(size: int) -> int:
+    """Bytes as the runtime rounds them up.
 
     Example:
-        >>> tensor_bytes((3, 3, 3))
+        >>> aligned(17)
         32
     """
-    return -(-shape[0] * shape[1] * shape[2] * value_bytes // ALIGNMENT) * ALIGNMENT
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def live_sums(operators: Sequence[Operator], shape: Shape, value_bytes: int = 1) -> Iterator[int]:
-    """While each operator runs, the bytes of all tensors that are there: what it reads, gives, and others wait for."""
-    sizes = [tensor_bytes(each, value_bytes) for each in (shape, *(operator.shape for operator in operators))]
-    last = last_uses(operators)
-    held = sizes[0]
-    for step, operator in enumerate(operators):
-        held += sizes[step + 1]
-        yield held
-        held -= sum(sizes[source] for source in {*operator.inputs} if last[source] == step)
+def tensor_sizes(operators: Sequence[Operator], shape: Shape, value_bytes: int = 1) -> list[int]:
+    """Bytes of every tensor: of what goes in, and of the output of each operator."""
+    return [aligned(a * b * c * value_bytes) for a, b, c in (shape, *(operator.shape for operator in operators))]
+
+
+def scratch_bytes(operator: Operator) -> int:
+    """Bytes that an operator needs for itself while it runs: a mean adds up in 32 bits."""
+    return aligned(4 * operator.shape[0]) if operator.code == "MEAN" else 0
 
 
 def last_uses(operators: Sequence[Operator]) -> list[int]:
-    """Of every tensor, the index of the last operator that reads it; of the last, one behind the end."""
-    last = [*range(-1, len(operators))]
+    """Of every tensor, the index of the last operator that reads it; of what goes out, that of the last operator."""
+    last = [max(step, 0) for step in range(-1, len(operators))]
     for step, operator in enumerate(operators):
         for source in operator.inputs:
             last[source] = step
-    last[-1] = len(operators)
+    last[-1] = len(operators) - 1
     return last
 
 
-def best_order(operators: Sequence[Operator], shape: Shape, value_bytes: int = 1) -> Ordered:
-    """The order with the smallest peak.
+def live_sums(operators: Sequence[Operator], shape: Shape, value_bytes: int = 1) -> Iterator[int]:
+    """While each operator runs, the bytes of all tensors that are there: what it reads, gives, and others wait for.
 
-    Only where branches leave a choice is there anything to search: sets of operators that are done, those of the
-    smallest peak first. An operator that fits below that peak and leaves no more memory taken than before is run at
-    once, which no order can better.
+    Example:
+        >>> from zeroshot_nas.architecture.ops import Conv, Residual
+        >>> from zeroshot_nas.micro.operators import chain_operators
+        >>> list(live_sums(chain_operators((Residual((Conv(8, 8, 3), Conv(8, 8, 3))),), (8, 4, 4)), (8, 4, 4)))
+        [256, 384, 384]
+    """
+    sizes, last = tensor_sizes(operators, shape, value_bytes), last_uses(operators)
+    held = sizes[0]
+    for step, operator in enumerate(operators):
+        held += sizes[step + 1]
+        yield held + scratch_bytes(operator)
+        for source in {*operator.inputs}:
+            if last[source] == step:
+                held -= sizes[source]
+
+
+def best_order(operators: Sequence[Operator], shape: Shape, value_bytes: int = 1) -> Ordered:
+    """The order with the smallest peak, by an exact search of each piece between two tensors that stand alone.
 
     Args:
         operators: In any order that can be run.
         shape: Shape of what goes in.
         value_bytes: Bytes of a value.
     """
-    written = max(live_sums(operators, shape, value_bytes), default=tensor_bytes(shape, value_bytes))
-    if all(operator.inputs == (index,) for index, operator in enumerate(operators)):
-        return Ordered(list(operators), written, exact=True)
+    found: list[Operator] = []
+    peak = bound = 0
+    for start, end in _pieces(operators):
+        piece = [
+            each._replace(inputs=tuple(source - start for source in each.inputs)) for each in operators[start:end]
+        ]
+        ordered = _ordered_piece(piece, operators[start - 1].shape if start else shape, value_bytes)
+        found += [each._replace(inputs=tuple(source + start for source in each.inputs)) for each in ordered.operators]
+        peak, bound = max(peak, ordered.peak), max(bound, ordered.bound)
+    return Ordered(tuple(found), peak, bound)
+
+
+def _pieces(operators: Sequence[Operator]) -> Iterator[tuple[int, int]]:
+    """Where to cut: behind every operator whose output is all that later ones read."""
+    last = last_uses(operators)
+    start, held_until = 0, -1
+    for end in range(1, len(operators) + 1):
+        held_until = max(held_until, last[end - 1])
+        if held_until < end:
+            yield start, end
+            start = end
+
+
+def _ordered_piece(operators: list[Operator], shape: Shape, value_bytes: int) -> Ordered:
+    written = max(live_sums(operators, shape, value_bytes))
+    if len(operators) < 3:  # no choice
+        return Ordered(tuple(operators), written, written)
     search = _Search(operators, shape, value_bytes)
-    found = search.run()
-    exact = found is not None
-    peak, order = found or search.one_ahead()
+    bound, order = search.run(written)
+    peak = bound
+    if not order:
+        peak, order = search.one_ahead()
     if peak >= written:
-        return Ordered(list(operators), written, exact)
-    return Ordered(_renumbered(operators, order), peak, exact)
+        return Ordered(tuple(operators), written, bound)
+    return Ordered(tuple(_renumbered(operators, order)), peak, bound)
 
 
 class _Search:
-    """Sets of operators that are done, as bits of a number."""
+    """The order of a few operators; what is done is a number whose bits are operators."""
 
     def __init__(self, operators: Sequence[Operator], shape: Shape, value_bytes: int) -> None:
         self.count = len(operators)
-        self.sizes = [tensor_bytes(each, value_bytes) for each in (shape, *(each.shape for each in operators))]
-        self.sources = [tuple({*operator.inputs}) for operator in operators]
-        self.needs = [sum(1 << (source - 1) for source in sources if source) for sources in self.sources]
-        self.readers = [0] * (self.count + 1)
-        for index, sources in enumerate(self.sources):
-            for source in sources:
-                self.readers[source] |= 1 << index
-        self.readers[-1] |= 1 << self.count  # the last tensor goes out
+        sizes = tensor_sizes(operators, shape, value_bytes)
+        self.first = sizes[0]
+        self.grows = sizes[1:]
+        self.needs_above = [size + scratch_bytes(each) for size, each in zip(sizes[1:], operators, strict=True)]
+        readers = [0] * (self.count + 1)
+        for index, operator in enumerate(operators):
+            for source in operator.inputs:
+                readers[source] |= 1 << index
+        readers[-1] |= 1 << self.count  # the last tensor goes out
+        self.sources = [[(sizes[each], readers[each]) for each in {*operator.inputs}] for operator in operators]
+        self.needs = [sum(1 << (each - 1) for each in {*operator.inputs} if each) for operator in operators]
 
-    def after(self, done: int, index: int) -> int:
-        """By how much an operator changes the memory that is taken when it is through."""
-        now = done | 1 << index
-        freed = sum(self.sizes[source] for source in self.sources[index] if not self.readers[source] & ~now)
-        return self.sizes[index + 1] - freed
+    def change(self, done: int, index: int) -> int:
+        """By how much an operator changes the memory that is taken, when it is through."""
+        waiting = ~(done | 1 << index)
+        return self.grows[index] - sum([size for size, readers in self.sources[index] if not readers & waiting])
 
     def ready(self, done: int) -> list[int]:
-        return [
-            index for index, needs in enumerate(self.needs) if not done >> index & 1 and not needs & ~done
-        ]
+        missing = ~done
+        return [index for index, needs in enumerate(self.needs) if missing >> index & 1 and not needs & missing]
 
     def settle(self, done: int, taken: int, peak: int) -> tuple[int, int, tuple[int, ...]]:
-        """Runs what can be run below the peak without taking more memory."""
+        """Runs what can be run below the peak without taking more memory: no order betters that."""
         ran: list[int] = []
         going = True
         while going:
             going = False
             for index in self.ready(done):
-                change = self.after(done, index)
-                if change <= 0 and taken + self.sizes[index + 1] <= peak:
+                change = self.change(done, index)
+                if change <= 0 and taken + self.needs_above[index] <= peak:
                     done, taken, going = done | 1 << index, taken + change, True
                     ran.append(index)
                     break
         return done, taken, tuple(ran)
 
-    def run(self) -> tuple[int, list[int]] | None:
-        """The smallest peak and an order that has it; None where there are too many states."""
+    def run(self, written: int) -> tuple[int, list[int]]:
+        """A bound on the peak, and an order that has it; no order where the search was given up.
+
+        States are taken from the smallest peak on, so that the first whole order is the best.
+
+        Args:
+            written: Peak of the order as written; states that reach it are left out.
+        """
         whole = (1 << self.count) - 1
-        paths: dict[int, tuple[int, tuple[int, ...]]] = {0: (-1, ())}
-        queue = [(self.sizes[0], 0, 0, self.sizes[0])]
-        settled: set[int] = set()
+        came_from: dict[int, tuple[int, tuple[int, ...]]] = {}
+        peaks = {0: self.first}
+        queue = [(self.first, 0, 0, self.first)]
+        seen = 0
         while queue:
             peak, _, state, taken = heapq.heappop(queue)
-            if state in settled:
+            if peak > peaks[state]:
                 continue
-            settled.add(state)
-            if len(settled) > MAX_STATES:
-                return None
+            seen += 1
+            if seen > MAX_STATES:
+                return peak, []
             done, taken, ran = self.settle(state, taken, peak)
             if done == whole:
-                return peak, self._path(paths, state, ran)
+                return peak, self._path(came_from, state, ran)
             for index in self.ready(done):
                 then = done | 1 << index
-                higher = max(peak, taken + self.sizes[index + 1])
-                if then not in settled and (then not in paths or higher < self._peaks[then]):
-                    paths[then], self._peaks[then] = (state, (*ran, index)), higher
-                    heapq.heappush(queue, (higher, -then.bit_count(), then, taken + self.after(done, index)))
-        raise AssertionError("some operator can always be run")
-
-    @property
-    def _peaks(self) -> dict[int, int]:
-        return self.__dict__.setdefault("_known_peaks", {})
+                higher = max(peak, taken + self.needs_above[index])
+                if higher < min(peaks.get(then, written), written):
+                    peaks[then], came_from[then] = higher, (state, (*ran, index))
+                    heapq.heappush(queue, (higher, -then.bit_count(), then, taken + self.change(done, index)))
+        return written, list(range(self.count))
 
     @staticmethod
-    def _path(paths: dict[int, tuple[int, tuple[int, ...]]], state: int, ran: tuple[int, ...]) -> list[int]:
+    def _path(came_from: dict[int, tuple[int, tuple[int, ...]]], state: int, ran: tuple[int, ...]) -> list[int]:
         steps = [ran]
         while state:
-            state, before = paths[state]
+            state, before = came_from[state]
             steps.append(before)
         return [index for each in reversed(steps) for index in each]
 
     def one_ahead(self) -> tuple[int, list[int]]:
-        """The operator next that takes the least memory, again and again."""
-        done, taken, peak = 0, self.sizes[0], self.sizes[0]
+        """The operator next that leaves the least memory taken, again and again."""
+        done, taken, peak = 0, self.first, self.first
         order: list[int] = []
         while len(order) < self.count:
-            index = min(self.ready(done), key=lambda each: (self.after(done, each), self.sizes[each + 1]))
-            peak = max(peak, taken + self.sizes[index + 1])
-            taken += self.after(done, index)
+            index = min(self.ready(done), key=lambda each: (self.change(done, each), self.needs_above[each]))
+            peak = max(peak, taken + self.needs_above[index])
+            taken += self.change(done, index)
             done |= 1 << index
             order.append(index)
         return peak, order
 
 
-def _renumbered(operators: Sequence[Operator], order: Sequence[int]) -> list[Operator]:
+def _renumbered(operators: Sequence[Operator], order: Sequence[int]) -> Iterator[Operator]:
     names = {0: 0, **{index + 1: place for place, index in enumerate(order, start=1)}}
-    return [
-        (each := operators[index])._replace(inputs=tuple(names[source] for source in each.inputs)) for index in order
-    ]
+    for index in order:
+        operator = operators[index]
+        yield operator._replace(inputs=tuple(names[source] for source in operator.inputs))
