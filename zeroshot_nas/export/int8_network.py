@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from zeroshot_nas.architecture.kernels import Instruction, instructions
 from zeroshot_nas.errors import ExportError
-from zeroshot_nas.micro.operators import NORMALIZE, Operator, operators
+from zeroshot_nas.micro.operators import NORMALIZE, Operator, network_operators
 from zeroshot_nas.micro.order import best_order
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ def float_program(network: TrainedNetwork) -> FloatProgram:
     """A trained network as operators, its batch norms folded into the convolutions before them."""
     architecture = network.architecture
     program = instructions(architecture.lower(), architecture.input_size)
-    found = operators(program, architecture.input_size, normalize=True)
-    found = best_order(found, architecture.input_size).operators
+    found = best_order(network_operators(architecture), architecture.input_size).operators
     folded = list(_folded(network, program))
     std = network.std.flatten()
     normalisation = ((1 / std).reshape(-1, 1, 1, 1), -network.mean.flatten() / std)
@@ -102,7 +101,7 @@ def float_program(network: TrainedNetwork) -> FloatProgram:
         values, biases = normalisation if operator.instruction == NORMALIZE else folded[operator.instruction]
         grown = operator.kernel_size - values.shape[-1]
         weights.append((F.pad(values, (0, grown, 0, grown)), biases))
-    return FloatProgram(tuple(found), tuple(weights))
+    return FloatProgram(found, tuple(weights))
 
 
 def quantize(network: TrainedNetwork, images: Tensor, batch_size: int = 64) -> Int8Network:

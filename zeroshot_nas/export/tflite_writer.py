@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.errors import MissingExtraError
 from zeroshot_nas.micro.operators import Operator
+from zeroshot_nas.micro.plan import best_plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +19,9 @@ SCHEMA_VERSION = 3
 """Of the format."""
 
 _FILE_ID = b"TFL3"
+
+_PLAN = "OfflineMemoryAllocation"
+"""Metadata that TensorFlow Lite Micro takes the places of tensors from."""
 
 _VERSIONS = {
     "ADD": 2,
@@ -37,7 +41,7 @@ _VERSIONS = {
 
 
 def tflite_bytes(network: Int8Network, description: str, metadata: Mapping[str, str]) -> bytes:
-    """The file: full integer, int8 in and out, for one image ``(1, H, W, C)``.
+    """The file: full integer, int8 in and out, for one image ``(1, H, W, C)``, with a plan of the arena.
 
     Args:
         network: What to write.
@@ -87,8 +91,18 @@ class _Writer:
         model.version, model.description = SCHEMA_VERSION, description
         model.operatorCodes = [self._code(code) for code in self.codes]
         model.subgraphs, model.buffers = [graph], self.buffers
-        model.metadata = [self._metadata(name, text) for name, text in metadata.items()]
+        texts = {name: self.np.frombuffer(text.encode(), self.np.uint8) for name, text in metadata.items()}
+        entries = {_PLAN: self._plan(names), **texts}
+        model.metadata = [self._metadata(name, content) for name, content in entries.items()]
         return model
+
+    def _plan(self, names: Sequence[int]) -> np.ndarray[Any, Any]:
+        """Where in the arena each tensor begins; -1 for those that are constant."""
+        plan = best_plan(self.network.operators, self.network.input_shape)
+        offsets = self.np.full(len(self.tensors), -1, self.np.int32)
+        offsets[list(names)] = plan.offsets[: len(names)]
+        version, graph = 1, 0
+        return self.np.concatenate([self.np.array([version, graph, len(offsets)], self.np.int32), offsets])
 
     def _code(self, code: str) -> Any:
         entry = self.schema.OperatorCodeT()
@@ -96,9 +110,9 @@ class _Writer:
         entry.deprecatedBuiltinCode, entry.version = min(entry.builtinCode, 127), _VERSIONS[code]
         return entry
 
-    def _metadata(self, name: str, text: str) -> Any:
+    def _metadata(self, name: str, content: np.ndarray[Any, Any]) -> Any:
         entry = self.schema.MetadataT()
-        entry.name, entry.buffer = name, self._buffer(self.np.frombuffer(text.encode(), self.np.uint8))
+        entry.name, entry.buffer = name, self._buffer(content)
         return entry
 
     def _buffer(self, values: np.ndarray[Any, Any]) -> int:

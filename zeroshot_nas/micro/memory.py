@@ -9,7 +9,7 @@ from typing import NamedTuple
 from zeroshot_nas.architecture.architecture import Architecture, head
 from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer
 from zeroshot_nas.architecture.ops import Op, Resolution, Shape
-from zeroshot_nas.micro.operators import Operator, chain_operators, network_operators, operators
+from zeroshot_nas.micro.operators import Operator, network_operators, operators
 from zeroshot_nas.micro.order import aligned, best_order
 from zeroshot_nas.micro.plan import buffers_of, runtime_plan
 
@@ -185,7 +185,7 @@ def _need_of_normalisation(shape: Shape) -> Need:
 
 
 def _need_of_chain(ops: tuple[Op, ...], shape: Shape) -> Need:
-    return _need(chain_operators(ops, shape), shape)
+    return _need(operators((ops,), shape), shape)
 
 
 def _need(found: list[Operator], shape: Shape) -> Need:

@@ -5,7 +5,8 @@ The memory model and the exported file read the same operators, so that they spe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture
@@ -20,7 +21,7 @@ from zeroshot_nas.architecture.kernels import (
     SCALE,
     ZERO,
     Instruction,
-    instructions,
+    instructions_and_output,
 )
 from zeroshot_nas.architecture.ops import Conv, Op, Pool, Resolution, Shape
 
@@ -84,34 +85,31 @@ def network_operators(architecture: Architecture) -> list[Operator]:
         >>> [operator.code for operator in network_operators(net)]  # doctest: +NORMALIZE_WHITESPACE
         ['DEPTHWISE_CONV_2D', 'PAD', 'CONV_2D', 'CONV_2D', 'CONV_2D', 'CONV_2D', 'ADD', 'MEAN', 'FULLY_CONNECTED']
     """
-    return operators(instructions(architecture.lower(), architecture.input_size), architecture.input_size, True)
+    return operators(architecture.lower(), architecture.input_size, normalize=True)
 
 
-def chain_operators(ops: tuple[Op, ...], shape: Shape) -> list[Operator]:
-    """The operators of a chain of operations."""
-    return operators(instructions((ops,), shape), shape)
-
-
-def operators(program: Sequence[Instruction], shape: Shape, normalize: bool = False) -> list[Operator]:
-    """Kernels as operators, without those whose output nobody reads.
+def operators(chains: Iterable[tuple[Op, ...]], shape: Shape, normalize: bool = False) -> list[Operator]:
+    """Chains of operations, one behind the other, as operators; those whose output nobody reads are left out.
 
     Args:
-        program: The kernels.
+        chains: The chains.
         shape: Shape of what goes in.
         normalize: Whether to begin with the normalisation of images, channel by channel.
     """
-    lowering = _Lowering(shape, normalize)
+    program, output = instructions_and_output(chains, shape)
+    lowering = _Lowering(shape, normalize, Counter(source for each in program for source in each.sources))
     for index, instruction in enumerate(program):
         lowering.add(index, instruction)
-    return lowering.pruned()
+    return lowering.needed_for(output)
 
 
 class _Lowering:
     """Operators so far, and the tensor that each kernel gives."""
 
-    def __init__(self, shape: Shape, normalize: bool) -> None:
+    def __init__(self, shape: Shape, normalize: bool, readers: Mapping[int, int]) -> None:
         self.found: list[Operator] = []
         self.shapes = [shape]
+        self.readers = readers
         self.zeros: set[int] = set()
         first = 0
         if normalize:
@@ -139,8 +137,8 @@ class _Lowering:
             tensor = self._put(
                 "DEPTHWISE_CONV_2D", inputs, shape, index, shape[0], shape[0], stride=kernel.stride, relu=relu
             )
-            if kind == ZERO:
-                self.zeros.add(tensor)
+            if kind == ZERO and self.readers[index + 1] == 1:
+                self.zeros.add(tensor)  # what others read too stays, so that a block is the same in any network
         elif kind == ACTIVATION:
             tensor = self._relu_behind(inputs[0], index, relu)
         else:
@@ -149,10 +147,9 @@ class _Lowering:
             tensor = self._put("LOGISTIC", (tensor,), shape, index)
         self.tensors.append(tensor)
 
-    def pruned(self) -> list[Operator]:
-        """The operators that the last kernel's output needs."""
-        last = self.tensors[-1]
-        needed = {last}
+    def needed_for(self, output: int) -> list[Operator]:
+        """The operators that a kernel's output needs."""
+        needed = {self.tensors[output]}
         for tensor in range(len(self.found), 0, -1):
             if tensor in needed:
                 needed.update(self.found[tensor - 1].inputs)
@@ -168,6 +165,7 @@ class _Lowering:
     def _sum(self, index: int, inputs: tuple[int, ...], shape: Shape, relu: bool) -> int:
         """A sum, two tensors at a time; zeros are left out."""
         summands = [tensor for tensor in inputs if tensor not in self.zeros] or [inputs[0]]
+        self.zeros.difference_update(inputs)
         if len(summands) == 1:
             return self._relu_behind(summands[0], index, relu)
         tensor = summands[0]

@@ -65,8 +65,8 @@ def live_sums(operators: Sequence[Operator], shape: Shape, value_bytes: int = 1)
 
     Example:
         >>> from zeroshot_nas.architecture.ops import Conv, Residual
-        >>> from zeroshot_nas.micro.operators import chain_operators
-        >>> list(live_sums(chain_operators((Residual((Conv(8, 8, 3), Conv(8, 8, 3))),), (8, 4, 4)), (8, 4, 4)))
+        >>> from zeroshot_nas.micro.operators import operators
+        >>> list(live_sums(operators([(Residual((Conv(8, 8, 3), Conv(8, 8, 3))),)], (8, 4, 4)), (8, 4, 4)))
         [256, 384, 384]
     """
     sizes, last = tensor_sizes(operators, shape, value_bytes), last_uses(operators)
@@ -89,7 +89,7 @@ def best_order(operators: Sequence[Operator], shape: Shape, value_bytes: int = 1
     """
     found: list[Operator] = []
     peak = bound = 0
-    for start, end in _pieces(operators):
+    for start, end in pieces(operators):
         piece = [
             each._replace(inputs=tuple(source - start for source in each.inputs)) for each in operators[start:end]
         ]
@@ -99,8 +99,8 @@ def best_order(operators: Sequence[Operator], shape: Shape, value_bytes: int = 1
     return Ordered(tuple(found), peak, bound)
 
 
-def _pieces(operators: Sequence[Operator]) -> Iterator[tuple[int, int]]:
-    """Where to cut: behind every operator whose output is all that later ones read."""
+def pieces(operators: Sequence[Operator]) -> Iterator[tuple[int, int]]:
+    """Begin and end of every piece: behind it its last operator's output is all that later ones read."""
     last = last_uses(operators)
     start, held_until = 0, -1
     for end in range(1, len(operators) + 1):
