@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from zeroshot_nas.export.exporting import ExportReport as ExportReport
     from zeroshot_nas.export.exporting import export_network as export_network
     from zeroshot_nas.latency.base import list_backends as list_backends
+    from zeroshot_nas.micro.boards import Board as Board
+    from zeroshot_nas.micro.boards import get_board as get_board
+    from zeroshot_nas.micro.boards import list_boards as list_boards
+    from zeroshot_nas.micro.memory import Memory as Memory
+    from zeroshot_nas.micro.memory import memory as memory
     from zeroshot_nas.nasbench.base import list_table_formats as list_table_formats
     from zeroshot_nas.nasbench.base import list_tables as list_tables
     from zeroshot_nas.nasbench.base import load_table as load_table
@@ -105,6 +110,11 @@ _HOMES = {
     "load_onnx": "export.exported",
     "ExportReport": "export.exporting",
     "export_network": "export.exporting",
+    "Board": "micro.boards",
+    "get_board": "micro.boards",
+    "list_boards": "micro.boards",
+    "Memory": "micro.memory",
+    "memory": "micro.memory",
     "inherit": "network.inheritance",
     "BenchmarkTable": "nasbench.table",
     "load_table": "nasbench.base",

@@ -30,6 +30,7 @@ def list_command(
         "data": zs.list_data,
         "recipes": zs.list_recipes,
         "export formats": zs.list_export_formats,
+        "boards": zs.list_boards,
         "backends": zs.list_backends,
         "executors": zs.list_executors,
         "blocks": zs.list_blocks,

@@ -12,8 +12,8 @@ from zeroshot_nas.micro.operators import Operator
 ALIGNMENT = 16
 """Bytes that the runtime rounds the size of a tensor up to."""
 
-MAX_STATES = 1_000
-"""States of the exact search of one piece; beyond, the best order found by looking one operator ahead counts."""
+MAX_VISITS = 30_000
+"""States of the exact search of one piece times its operators; beyond, looking one operator ahead has to do."""
 
 
 class Ordered(NamedTuple):
@@ -140,6 +140,9 @@ class _Search:
         readers[-1] |= 1 << self.count  # the last tensor goes out
         self.sources = [[(sizes[each], readers[each]) for each in {*operator.inputs}] for operator in operators]
         self.needs = [sum(1 << (each - 1) for each in {*operator.inputs} if each) for operator in operators]
+        self.readers = [
+            [place for place in range(self.count) if readers[index + 1] >> place & 1] for index in range(self.count)
+        ]
 
     def change(self, done: int, index: int) -> int:
         """By how much an operator changes the memory that is taken, when it is through."""
@@ -150,19 +153,27 @@ class _Search:
         missing = ~done
         return [index for index, needs in enumerate(self.needs) if missing >> index & 1 and not needs & missing]
 
-    def settle(self, done: int, taken: int, peak: int) -> tuple[int, int, tuple[int, ...]]:
-        """Runs what can be run below the peak without taking more memory: no order betters that."""
+    def settle(self, done: int, taken: int, peak: int) -> tuple[int, int, tuple[int, ...], list[int]]:
+        """Runs what can be run below the peak without taking more memory: no order betters that.
+
+        Returns:
+            What is done and taken then, what ran, and what can be run next.
+        """
         ran: list[int] = []
-        going = True
-        while going:
-            going = False
-            for index in self.ready(done):
-                change = self.change(done, index)
-                if change <= 0 and taken + self.needs_above[index] <= peak:
-                    done, taken, going = done | 1 << index, taken + change, True
-                    ran.append(index)
-                    break
-        return done, taken, tuple(ran)
+        ready = self.ready(done)
+        place = 0
+        while place < len(ready):
+            index = ready[place]
+            change = self.change(done, index)
+            if change > 0 or taken + self.needs_above[index] > peak:
+                place += 1
+                continue
+            done, taken = done | 1 << index, taken + change
+            ran.append(index)
+            del ready[place]
+            ready += [each for each in self.readers[index] if not self.needs[each] & ~done]
+            place = 0
+        return done, taken, tuple(ran), ready
 
     def run(self, written: int) -> tuple[int, list[int]]:
         """A bound on the peak, and an order that has it; no order where the search was given up.
@@ -182,12 +193,12 @@ class _Search:
             if peak > peaks[state]:
                 continue
             seen += 1
-            if seen > MAX_STATES:
+            if seen * self.count > MAX_VISITS:
                 return peak, []
-            done, taken, ran = self.settle(state, taken, peak)
+            done, taken, ran, ready = self.settle(state, taken, peak)
             if done == whole:
                 return peak, self._path(came_from, state, ran)
-            for index in self.ready(done):
+            for index in ready:
                 then = done | 1 << index
                 higher = max(peak, taken + self.needs_above[index])
                 if higher < min(peaks.get(then, written), written):
