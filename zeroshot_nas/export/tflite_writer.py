@@ -143,9 +143,7 @@ class _Writer:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def _activation(
-        self, name: str, shape: tuple[int, int, int], scale: tuple[float, int], flat: bool = False
-    ) -> int:
+    def _activation(self, name: str, shape: tuple[int, int, int], scale: tuple[float, int], flat: bool = False) -> int:
         sizes = (1, math.prod(shape)) if flat else (1, *shape[1:], shape[0])
         return self._tensor(name, sizes, "INT8", 0, [scale[0]], scale[1])
 

@@ -119,7 +119,7 @@ def peak_memory(architecture: Architecture) -> int:
 
     Example:
         >>> peak_memory(Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)"))
-        21376
+        21280
     """
     need = _need_of_network(architecture)
     return need.tensors + need.bookkeeping
@@ -130,7 +130,7 @@ def weight_bytes(architecture: Architecture) -> int:
 
     Example:
         >>> weight_bytes(Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)"))
-        1231
+        1191
     """
     return _need_of_network(architecture).weights
 

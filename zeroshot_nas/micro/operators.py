@@ -184,9 +184,7 @@ class _Lowering:
         padding = [_padding(side, op.kernel_size, op.stride, op.padding) for side in (height, width)]
         if padding[0] == padding[1] is not None:
             same = padding[0] == "same"
-            return self._put(
-                code, (tensor,), shape, index, kernel_size=op.kernel_size, stride=op.stride, same=same
-            )
+            return self._put(code, (tensor,), shape, index, kernel_size=op.kernel_size, stride=op.stride, same=same)
         # TensorFlow would place the windows elsewhere: all of them, then every other one
         whole = self._put(code, (tensor,), self.shapes[tensor], index, kernel_size=op.kernel_size, same=True)
         return self._put("MAX_POOL_2D", (whole,), shape, index, stride=op.stride)

@@ -90,9 +90,7 @@ def best_order(operators: Sequence[Operator], shape: Shape, value_bytes: int = 1
     found: list[Operator] = []
     peak = bound = 0
     for start, end in pieces(operators):
-        piece = [
-            each._replace(inputs=tuple(source - start for source in each.inputs)) for each in operators[start:end]
-        ]
+        piece = [each._replace(inputs=tuple(source - start for source in each.inputs)) for each in operators[start:end]]
         ordered = _ordered_piece(piece, operators[start - 1].shape if start else shape, value_bytes)
         found += [each._replace(inputs=tuple(source + start for source in each.inputs)) for each in ordered.operators]
         peak, bound = max(peak, ordered.peak), max(bound, ordered.bound)
