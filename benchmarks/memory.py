@@ -1,4 +1,4 @@
-"""Peak RAM and weights against TensorFlow Lite Micro and the files that it runs; what a search under such a budget costs.
+"""Peak RAM and weights against TensorFlow Lite Micro and its files; what a search under such a budget costs.
 
     python benchmarks/memory.py                   # all parts, some minutes on one core; needs the extra tflite
     python benchmarks/memory.py --only arena
@@ -7,9 +7,9 @@
 Parts: ``arena`` draws 50 networks of each of ``resnet`` and ``mobilenet`` within 300 kB of peak memory, exports each
 untrained as a full-integer file, and runs it in TensorFlow Lite Micro, which reports the arena that it used; for a few
 the smallest arena in which it still runs is found by bisection too. The same file without its plan of the arena shows
-what the runtime's own planner takes. ``cells`` does the same for a few networks of every other space. ``speed`` is the CPU
-time of the cost, and of a search with a budget on it against one with a budget on parameters alone. Torch runs on one thread.
-Results go to ``benchmarks/results/memory.json``, a table to the screen.
+what the runtime's own planner takes. ``cells`` does the same for a few networks of every other space. ``speed`` is the
+CPU time of the cost, and of a search with a budget on it against one with a budget on parameters alone. Torch runs on
+one thread. Results go to ``benchmarks/results/memory.json``, a table to the screen.
 """
 
 from __future__ import annotations

@@ -41,7 +41,9 @@ from zeroshot_nas.closed_form.zen import zen_closed_form
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, UndefinedScoreError, ZeroShotNASError
 from zeroshot_nas.export.formats.standalone import source
+from zeroshot_nas.export.int8_network import float_program
 from zeroshot_nas.latency.onnx_graph import onnx_graph
+from zeroshot_nas.micro.memory import memory
 from zeroshot_nas.network.inheritance import inherit
 from zeroshot_nas.network.module import build
 from zeroshot_nas.scoring.perturbed_pass import count_weights, gaussian_weights, is_chain, perturbed_pass
@@ -159,6 +161,16 @@ def _finite(function):
     return place
 
 
+def microcontroller(architecture):
+    """Its operators compute what the network does."""
+    trained = TrainedNetwork(architecture, [0.4] * 3, [0.3] * 3, list("abcd")).eval()
+    trained.load_state_dict(build(architecture).state_dict())
+    *_, logits = float_program(trained).run(_images(architecture))
+    with torch.no_grad():
+        torch.testing.assert_close(logits.flatten(1), trained(_images(architecture)), rtol=1e-3, atol=1e-4)
+    assert memory(architecture).tensors >= SIDE**2
+
+
 PLACES = {
     "shapes": shapes,
     "network": network,
@@ -166,6 +178,7 @@ PLACES = {
     "latency kernels": latency_kernels,
     "onnx graph": onnx,
     "python file": python_file,
+    "microcontroller": microcontroller,
     "inheritance": inheritance,
     "zen's pass": zen_pass,
     "zen": _finite(zen_closed_form),

@@ -31,7 +31,7 @@ class Budget:
         more: The same by keyword, a text where the cost has a unit: ``Budget(peak_memory="256kB", weights="1MiB")``.
 
     Raises:
-        BudgetError: A limit is not a positive number or a text that has no such unit, or ``structure`` is no `StructureBounds`.
+        BudgetError: A limit is not a positive number or such a text, or ``structure`` is no `StructureBounds`.
         UnknownNameError: No cost of that name is registered.
 
     Example:

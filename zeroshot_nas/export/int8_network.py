@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zeroshot_nas.architecture.kernels import Instruction, instructions
+from zeroshot_nas.architecture.kernels import ZERO, Instruction, instructions
+from zeroshot_nas.architecture.ops import BatchNorm, Conv, Linear
 from zeroshot_nas.errors import ExportError
 from zeroshot_nas.micro.operators import NORMALIZE, Operator, network_operators
 from zeroshot_nas.micro.order import best_order
@@ -99,7 +100,7 @@ def float_program(network: TrainedNetwork) -> FloatProgram:
             weights.append(None)
             continue
         values, biases = normalisation if operator.instruction == NORMALIZE else folded[operator.instruction]
-        grown = operator.kernel_size - values.shape[-1]
+        grown = 0 if operator.code == "FULLY_CONNECTED" else operator.kernel_size - values.shape[-1]
         weights.append((F.pad(values, (0, grown, 0, grown)), biases))
     return FloatProgram(found, tuple(weights))
 
@@ -139,39 +140,36 @@ def with_ranges(
     return Int8Network(program.operators, input_shape, tuple(scales), tuple(quantized))
 
 
-def _folded(network: nn.Module, program: Sequence[Instruction]) -> Iterator[tuple[Tensor, Tensor]]:
+def _folded(network: TrainedNetwork, program: Sequence[Instruction]) -> Iterator[tuple[Tensor, Tensor]]:
     """Weights and biases of every kernel, batch norms folded; those without have one of no values."""
-    blocks, head = network.blocks, network.head
-    layers = (
-        part
-        for whole in (blocks, head)
-        for part in whole.modules()  # type: ignore[union-attr,operator]
-        if isinstance(part, nn.Conv2d | nn.BatchNorm2d | nn.Linear)
-    )
+    layers: Iterator[Any] = (part for part in network.modules() if isinstance(part, _WITH_WEIGHTS))
     with torch.no_grad():
         for instruction in program:
-            values, biases = torch.zeros(instruction.output_shape[0], 1, 1, 1), torch.zeros(())
+            values, biases = torch.ones(instruction.output_shape[0], 1, 1, 1), torch.zeros(())
+            if instruction.kernel.kind == ZERO:
+                values = torch.zeros_like(values)
             for op in instruction.ops:
-                kind = _LAYERS.get(type(op).__name__)
-                if kind is None:
+                if not isinstance(op, Conv | BatchNorm | Linear):
                     continue
-                layer: Any = next(layers)
-                assert isinstance(layer, kind), f"expected {kind}, got {layer}"
-                if isinstance(layer, nn.BatchNorm2d):
+                layer = next(layers)
+                if isinstance(op, BatchNorm):
                     factor = layer.weight / (layer.running_var + layer.eps).sqrt()
-                    if not isinstance(instruction.ops[0], type(op)):
-                        values = values * factor.reshape(-1, 1, 1, 1)
-                    else:
-                        values = factor.reshape(-1, 1, 1, 1)
+                    values = values * factor.reshape(-1, 1, 1, 1)
                     biases = (biases - layer.running_mean) * factor + layer.bias
                 else:
-                    values = layer.weight if layer.weight.ndim == 4 else layer.weight[..., None, None]
+                    values = layer.weight if isinstance(op, Conv) else _as_window(layer.weight, instruction)
                     biases = torch.zeros(len(values)) if layer.bias is None else layer.bias
             yield values.detach(), biases.detach().expand(len(values))
     assert next(layers, None) is None, "every layer belongs to a kernel"
 
 
-_LAYERS = {"Conv": nn.Conv2d, "BatchNorm": nn.BatchNorm2d, "Linear": nn.Linear}
+def _as_window(weight: Tensor, instruction: Instruction) -> Tensor:
+    """The weights of a linear layer, as a convolution over all of its input has them."""
+    kernel = instruction.kernel
+    return weight.reshape(len(weight), kernel.in_channels, kernel.height, kernel.width)
+
+
+_WITH_WEIGHTS = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
 
 
 def _compute(operator: Operator, inputs: list[Tensor], weights: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -182,7 +180,7 @@ def _compute(operator: Operator, inputs: list[Tensor], weights: tuple[Tensor, Te
 def _convolve(operator: Operator, inputs: list[Tensor], weights: tuple[Tensor, Tensor] | None) -> Tensor:
     assert weights is not None
     (x,), (values, biases) = inputs, weights
-    x = F.pad(x, _same(operator, x, 0)) if operator.same else x
+    x = F.pad(x, _same(operator, x)) if operator.same else x
     groups = x.shape[1] // values.shape[1]
     return F.conv2d(x, values, biases, operator.stride, dilation=operator.dilation, groups=groups)
 
@@ -190,7 +188,7 @@ def _convolve(operator: Operator, inputs: list[Tensor], weights: tuple[Tensor, T
 def _average(operator: Operator, inputs: list[Tensor], _: object) -> Tensor:
     """Means over the positions of a window that are in the image."""
     (x,) = inputs
-    pads = _same(operator, x, 0) if operator.same else (0, 0, 0, 0)
+    pads = _same(operator, x) if operator.same else (0, 0, 0, 0)
     ones = torch.ones_like(x[:1, :1])
     count, total = (F.avg_pool2d(F.pad(each, pads), operator.kernel_size, operator.stride) for each in (ones, x))
     return total / count
@@ -198,14 +196,14 @@ def _average(operator: Operator, inputs: list[Tensor], _: object) -> Tensor:
 
 def _maximum(operator: Operator, inputs: list[Tensor], _: object) -> Tensor:
     (x,) = inputs
-    x = F.pad(x, _same(operator, x, 0), value=-torch.inf) if operator.same else x
+    x = F.pad(x, _same(operator, x), value=-torch.inf) if operator.same else x
     return F.max_pool2d(x, operator.kernel_size, operator.stride)
 
 
-def _same(operator: Operator, x: Tensor, start: int) -> tuple[int, int, int, int]:
+def _same(operator: Operator, x: Tensor) -> tuple[int, int, int, int]:
     """Columns left and right, rows above and below, that TensorFlow's ``SAME`` adds."""
     reach, stride = operator.dilation * (operator.kernel_size - 1) + 1, operator.stride
-    height, width = (max((-(-side // stride) - 1) * stride + reach - side, start) for side in x.shape[2:])
+    height, width = (max((-(-side // stride) - 1) * stride + reach - side, 0) for side in x.shape[2:])
     return width // 2, width - width // 2, height // 2, height - height // 2
 
 
@@ -293,4 +291,4 @@ def _quantized(operator: Operator, values: Tensor, biases: Tensor, input_scale: 
         return Weights(whole.transpose(1, 2, 3, 0).copy(), scales, 3, whole_biases)
     if code == "CONV_2D":
         return Weights(whole.transpose(0, 2, 3, 1).copy(), scales, 0, whole_biases)
-    return Weights(whole.reshape(len(whole), -1), scales[:1], 0, whole_biases)
+    return Weights(whole.transpose(0, 2, 3, 1).reshape(len(whole), -1).copy(), scales[:1], 0, whole_biases)

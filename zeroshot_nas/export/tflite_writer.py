@@ -127,7 +127,7 @@ class _Writer:
         shape: Sequence[int],
         kind: str,
         buffer: int,
-        scales: Sequence[float] | None = None,
+        scales: Sequence[float] | np.ndarray[Any, Any] | None = None,
         zero_point: int = 0,
         axis: int = 0,
     ) -> int:
@@ -171,7 +171,8 @@ class _Writer:
             self.codes.append(operator.code)
         entry = schema.OperatorT()
         entry.opcodeIndex, entry.inputs, entry.outputs = self.codes.index(operator.code), inputs, [output]
-        kind, options = _OPTIONS.get(operator.code), None
+        kind = _OPTIONS.get(operator.code)
+        options: Any = None
         if kind is not None:
             options = getattr(schema, f"{kind}T")()
             entry.builtinOptionsType = getattr(schema.BuiltinOptions, kind)

@@ -1,4 +1,4 @@
-"""RAM and flash that an architecture needs as an int8 network on a microcontroller, memoised by block. No torch here."""
+"""RAM and flash that an architecture needs as an int8 network on a microcontroller. No torch here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zeroshot_nas.architecture.architecture import Architecture, head
 from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer
 from zeroshot_nas.architecture.ops import Op, Resolution, Shape
 from zeroshot_nas.micro.operators import Operator, network_operators, operators
-from zeroshot_nas.micro.order import aligned, best_order
+from zeroshot_nas.micro.order import aligned, best_order, scratch_bytes
 from zeroshot_nas.micro.plan import buffers_of, runtime_plan
 
 _BOOKKEEPING = {
@@ -35,6 +35,14 @@ _BOOKKEEPING_BASE = 880
 _MULTIPLIER_BYTES = 8
 """RAM that it keeps for a channel of a convolution: a multiplier and a shift."""
 
+_PLANNING = 40
+"""Bytes of RAM for a tensor, constants among them, while the runtime plans the arena, before any tensor is there."""
+
+_PLANNER = 44
+"""Bytes for a buffer of the plan then."""
+
+_PLANNING_BASE = 160
+
 _BIAS_BYTES = 4
 _SCALE_BYTES = 2 * (4 + 8)
 """A scale and a zero point, of a channel's weights and of its bias."""
@@ -46,14 +54,21 @@ class Need(NamedTuple):
     Attributes:
         tensors: The largest sum of live tensors, in bytes of RAM.
         bookkeeping: Bytes of RAM that the runtime keeps for them.
+        planning: Bytes of RAM that it takes for them while it plans, in the place of tensors.
         weights: Bytes of flash: weights, biases and their scales.
         resolution: Height and width behind them.
     """
 
     tensors: int
     bookkeeping: int
+    planning: int
     weights: int
     resolution: Resolution
+
+    @property
+    def arena(self) -> int:
+        """Bytes of RAM in all."""
+        return max(self.tensors, self.planning) + self.bookkeeping
 
     def __add__(self, other: object) -> Need:
         """What both need, one behind the other."""
@@ -62,6 +77,7 @@ class Need(NamedTuple):
         return Need(
             max(self.tensors, other.tensors),
             self.bookkeeping + other.bookkeeping,
+            self.planning + other.planning,
             self.weights + other.weights,
             other.resolution,
         )
@@ -72,7 +88,8 @@ class Memory:
     """What an int8 network needs on a microcontroller, in bytes.
 
     Attributes:
-        peak_memory: RAM: the arena of TensorFlow Lite Micro that the exported file needs, tensors and bookkeeping.
+        peak_memory: RAM: the arena of TensorFlow Lite Micro that the exported file needs: bookkeeping and tensors, or
+            what the runtime takes for its planning, which is more for small tensors alone.
         tensors: Of that the largest sum of live tensors, over the order of operators that needs least.
         tensors_bound: No order of operators needs less; equal to ``tensors`` but for large cells.
         bookkeeping: Of that what the runtime keeps for operators on a 64-bit machine; a 32-bit one keeps less.
@@ -101,7 +118,7 @@ def memory(architecture: Architecture) -> Memory:
     ordered = best_order(network_operators(architecture), shape)
     buffers = buffers_of(ordered.operators, shape)
     return Memory(
-        need.tensors + need.bookkeeping,
+        need.arena,
         need.tensors,
         ordered.bound,
         need.bookkeeping,
@@ -115,14 +132,14 @@ def peak_memory(architecture: Architecture) -> int:
 
     The arena of TensorFlow Lite Micro for the exported file: the largest sum of live tensors over the order of
     operators that needs least (batch norms and ReLUs are part of the operator before them, a residual link holds its
-    tensor), and what the runtime keeps for every operator.
+    tensor), and what the runtime keeps for every operator. Where tensors are so small that the runtime's planning takes
+    more, that counts in their place.
 
     Example:
         >>> peak_memory(Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)"))
         21280
     """
-    need = _need_of_network(architecture)
-    return need.tensors + need.bookkeeping
+    return _need_of_network(architecture).arena
 
 
 def weight_bytes(architecture: Architecture) -> int:
@@ -139,17 +156,19 @@ def weight_bytes(architecture: Architecture) -> int:
 def _need_of_network(architecture: Architecture) -> Need:
     channels, *sides = architecture.input_size
     resolution: Resolution = (sides[0], sides[1])
-    tensors, bookkeeping, weights, _ = _need_of_normalisation(architecture.input_size)
+    tensors, bookkeeping, planning, weights, _ = _need_of_normalisation(architecture.input_size)
     for block in architecture.blocks:
         need = _need_of_block(block, channels, resolution)
         tensors = max(tensors, need.tensors)
         bookkeeping += need.bookkeeping
+        planning += need.planning
         weights += need.weights
         channels, resolution = block.out_channels, need.resolution
     last = _need_of_head(channels, resolution, architecture.num_classes)
     return Need(
         max(tensors, last.tensors),
         aligned(bookkeeping + last.bookkeeping + _BOOKKEEPING_BASE),
+        aligned(planning + last.planning + _PLANNING + _PLANNER + _PLANNING_BASE),
         weights + last.weights,
         (1, 1),
     )
@@ -163,7 +182,13 @@ def _need_of_block(block: BlockSpec, in_channels: int, resolution: Resolution) -
         return need
     further = _need_of_sub_layer(single, None, need.resolution)
     times = block.sub_layers - 1
-    return need + Need(further.tensors, times * further.bookkeeping, times * further.weights, further.resolution)
+    return need + Need(
+        further.tensors,
+        times * further.bookkeeping,
+        times * further.planning,
+        times * further.weights,
+        further.resolution,
+    )
 
 
 @lru_cache(maxsize=262_144)
@@ -190,8 +215,10 @@ def _need_of_chain(ops: tuple[Op, ...], shape: Shape) -> Need:
 
 def _need(found: list[Operator], shape: Shape) -> Need:
     ordered = best_order(found, shape)
-    bookkeeping = weights = 0
+    bookkeeping = planning = weights = 0
     for operator in found:
+        constants = 2 if operator.channels else operator.code in ("MEAN", "PAD")
+        planning += _PLANNING * (1 + constants) + _PLANNER * (1 + (scratch_bytes(operator) > 0))
         bookkeeping += _BOOKKEEPING[operator.code]
         if operator.channels:
             weights += operator.weights + _BIAS_BYTES * operator.channels
@@ -199,4 +226,4 @@ def _need(found: list[Operator], shape: Shape) -> Need:
             weights += _SCALE_BYTES * scales
             bookkeeping += _MULTIPLIER_BYTES * operator.channels * (operator.code != "FULLY_CONNECTED")
     behind = found[-1].shape if found else shape
-    return Need(ordered.peak, bookkeeping, weights, behind[1:])
+    return Need(ordered.peak, bookkeeping, planning, weights, behind[1:])

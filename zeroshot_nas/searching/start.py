@@ -55,13 +55,13 @@ def _cheapest(space: SearchSpace, cost: str, table: LatencyTable | None) -> Arch
 
 
 def _descended(space: SearchSpace, start: Architecture, cost: str) -> Architecture:
-    """The cheapest network on a walk of moves that never costs more."""
+    """The cheapest network on a walk of moves that each cost less."""
     rng, best = python_rng(0), start
     least = complexity(best)[cost]
     for _ in range(_CANDIDATES):
         moved = space.mutate(best, rng)
         value = complexity(moved)[cost]
-        if value is not None and least is not None and value <= least:
+        if value is not None and least is not None and value < least:
             best, least = moved, value
     return best
 

@@ -51,7 +51,8 @@ class Interpreter:
         """Images ``(N, C, H, W)`` in [0, 1] as the file takes them: int8 ``(N, H, W, C)``."""
         scale, zero_point = self._input["quantization"]
         values = np.rint(images.permute(0, 2, 3, 1).numpy() / scale) + zero_point
-        return np.clip(values, -128, 127).astype(np.int8)
+        whole: np.ndarray[Any, Any] = np.clip(values, -128, 127).astype(np.int8)
+        return whole
 
     def logits(self, images: Tensor, batch_size: int = 256) -> Tensor:
         """Logits ``(N, classes)``."""
@@ -81,7 +82,8 @@ class Interpreter:
 
     def _real(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         scale, zero_point = self._output["quantization"]
-        return ((values.astype(np.float32) - zero_point) * np.float32(scale)).astype(np.float32)
+        real: np.ndarray[Any, Any] = (values.astype(np.float32) - zero_point) * np.float32(scale)
+        return real
 
 
 def _logits(file: Path, images: Tensor) -> Tensor:
