@@ -71,10 +71,20 @@ def _references() -> list[tuple[str, ...]]:
     return reference_table()
 
 
+def _boards() -> list[tuple[str, ...]]:
+    """Every board with its memory and where the numbers are from."""
+    from zeroshot_nas.micro.boards import KIB, get_board, list_boards
+
+    boards = map(get_board, list_boards())
+    rows = [(b.name, f"{b.ram // KIB} KiB", f"{b.flash // KIB} KiB", b.core, b.source) for b in boards]
+    return [("board", "RAM", "flash", "core", "source"), *rows]
+
+
 _DETAILS: dict[str, Callable[[], list[tuple[str, ...]]]] = {
     "proxies": _proxies,
     "recipes": _recipes,
     "references": _references,
+    "boards": _boards,
 }
 
 
