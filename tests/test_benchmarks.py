@@ -188,3 +188,11 @@ def test_ceres(tmp_path):
     taus = dict(line.strip("| ").rsplit(" | ", 1) for line in printed.splitlines()[2:])
     assert {"ceres", "cet", "params", "layers"} < set(taus)
     assert float(taus["ceres"]) > float(taus["cet"])
+
+
+def test_memory_of_microcontrollers(tmp_path):
+    pytest.importorskip("tflite_micro")
+    out = tmp_path / "results.json"
+    run("memory.py", "--quick", "--only", "arena", "--out", out)
+    figures = json.loads(out.read_text())["arena"]["figures"]
+    assert all(figure["met"] for figure in figures if figure["target"])

@@ -13,7 +13,7 @@ from tests.layers import modules
 LOADS_TORCH = {
     *("network.features", "network.module", "network.inheritance", "network.to_onnx"),
     *("costs.module", "costs.operators", "scoring.forward", "testing"),
-    *("export.checks", "export.exporting"),
+    *("export.checks", "export.exporting", "export.int8_network"),
     *("training.augment", "training.averaging", "training.checkpoint", "training.distillation"),
     *("training.learner", "training.trainer"),
 }

@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     from zeroshot_nas.families.scaling import find_factors as find_factors
     from zeroshot_nas.families.scaling import scale as scale
     from zeroshot_nas.latency.base import list_backends as list_backends
+    from zeroshot_nas.micro.boards import Board as Board
+    from zeroshot_nas.micro.boards import get_board as get_board
+    from zeroshot_nas.micro.boards import list_boards as list_boards
+    from zeroshot_nas.micro.memory import Memory as Memory
+    from zeroshot_nas.micro.memory import memory as memory
     from zeroshot_nas.nasbench.base import list_table_formats as list_table_formats
     from zeroshot_nas.nasbench.base import list_tables as list_tables
     from zeroshot_nas.nasbench.base import load_table as load_table
@@ -131,6 +136,11 @@ _HOMES = {
     "scale": "families.scaling",
     "push_to_hub": "export.hub",
     "features": "network.features",
+    "Board": "micro.boards",
+    "get_board": "micro.boards",
+    "list_boards": "micro.boards",
+    "Memory": "micro.memory",
+    "memory": "micro.memory",
     "inherit": "network.inheritance",
     "BenchmarkTable": "nasbench.table",
     "load_table": "nasbench.base",

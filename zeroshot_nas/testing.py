@@ -146,6 +146,8 @@ def check_space(space: SearchSpace, *, samples: int = 20, seed: int = 0) -> None
         assert Architecture.from_json(architecture.to_json()) == architecture, f"JSON changes {architecture}"
     _check_result(space, products)
     for name in countable:
+        if name == "peak_memory":
+            continue  # it hangs on what lives at one time, of which no space knows the least
         smallest, least = complexity(space.smallest(name))[name], min(complexity(each)[name] or 0 for each in products)
         assert smallest == least, f"smallest({name!r}) has {smallest}, another network {least}"
     for architecture in sorted(products, key=lambda each: complexity(each).flops)[: max(1, samples // 2)]:

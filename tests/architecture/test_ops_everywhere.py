@@ -16,6 +16,7 @@ from tests.counting import counted
 from zeroshot_nas.architecture import ops
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec, block_steps, register_block
+from zeroshot_nas.architecture.kernels import kernels
 from zeroshot_nas.architecture.ops import (
     COMPOSITES,
     OPS,
@@ -39,9 +40,10 @@ from zeroshot_nas.closed_form.topology import nn_degree, nn_mass
 from zeroshot_nas.closed_form.zen import zen_closed_form
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, UndefinedScoreError, ZeroShotNASError
+from zeroshot_nas.export.int8_network import float_program
 from zeroshot_nas.export.source import source
-from zeroshot_nas.latency.kernels import kernels
 from zeroshot_nas.latency.onnx_graph import onnx_graph
+from zeroshot_nas.micro.memory import memory
 from zeroshot_nas.network.inheritance import inherit
 from zeroshot_nas.network.module import build
 from zeroshot_nas.scoring.perturbed_pass import count_weights, gaussian_weights, is_chain, perturbed_pass
@@ -159,6 +161,16 @@ def _finite(function):
     return place
 
 
+def microcontroller(architecture):
+    """Its operators compute what the network does."""
+    trained = TrainedNetwork(architecture, [0.4] * 3, [0.3] * 3, list("abcd")).eval()
+    trained.load_state_dict(build(architecture).state_dict())
+    *_, logits = float_program(trained).run(_images(architecture))
+    with torch.no_grad():
+        torch.testing.assert_close(logits.flatten(1), trained(_images(architecture)), rtol=1e-3, atol=1e-4)
+    assert memory(architecture).tensors >= SIDE**2
+
+
 PLACES = {
     "shapes": shapes,
     "network": network,
@@ -166,6 +178,7 @@ PLACES = {
     "latency kernels": latency_kernels,
     "onnx graph": onnx,
     "python file": python_file,
+    "microcontroller": microcontroller,
     "inheritance": inheritance,
     "zen's pass": zen_pass,
     "zen": _finite(zen_closed_form),

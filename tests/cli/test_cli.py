@@ -360,7 +360,7 @@ def exported(tmp_path_factory):
     """A folder with one network in every format."""
     folder = tmp_path_factory.mktemp("exported")
     network = zs.build(zs.Architecture.from_string(NET, (1, 8, 8), num_classes=3))
-    noise, labels = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
+    noise, labels = torch.rand(18, 1, 8, 8), torch.arange(18) % 3
     data = zs.ImageData(noise, labels, noise, labels, ("ant", "bee", "cat"), "noise")
     zs.export_network(network, folder, formats=list_export_formats(), data=data)
     return folder

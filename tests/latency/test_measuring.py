@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.kernels import ADD, kernels
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import LatencyError, MissingExtraError, UnknownNameError
 from zeroshot_nas.latency import base
 from zeroshot_nas.latency.base import BACKENDS, Measurement, list_backends, measure, quiet_median, time_runs
-from zeroshot_nas.latency.kernels import ADD, kernels
 from zeroshot_nas.spaces.base import get_space
 
 HERE = ["torch", "torch_channels_last", "onnxruntime", "onnxruntime_int8"]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.kernels import kernels
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import ArchitectureError
-from zeroshot_nas.latency.kernels import kernels
 from zeroshot_nas.latency.onnx_graph import kernel_index, onnx_graph
 from zeroshot_nas.network.module import build
 from zeroshot_nas.network.to_onnx import onnx_model

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.kernels import ADD, CONV, DEPTHWISE, LINEAR, kernels
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.latency.base import BACKENDS
-from zeroshot_nas.latency.kernels import ADD, CONV, DEPTHWISE, LINEAR, kernels
 from zeroshot_nas.latency.ort_model import _owners, _seconds_by_kernel
 from zeroshot_nas.spaces.base import get_space
 

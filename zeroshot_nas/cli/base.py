@@ -213,7 +213,7 @@ def _network_file(path: Path) -> Path:
 
 def _text(path: Path) -> str:
     try:
-        if path.suffix.lower() == ".py":  # a network's export is text too, but no architecture
+        if path.suffix.lower() in (".py", ".cc", ".h"):  # a network's export is text too, but no architecture
             raise UnicodeError
         return path.read_text(encoding="utf-8-sig")
     except UnicodeError:

@@ -22,6 +22,7 @@ KINDS = {
     "recipes": "list_recipes",
     "tables": "list_tables",
     "export formats": "list_export_formats",
+    "boards": "list_boards",
     "backends": "list_backends",
     "executors": "list_executors",
     "callbacks": "list_callbacks",
@@ -117,6 +118,15 @@ def _callbacks() -> list[tuple[str, ...]]:
     return _described(CALLBACKS, lambda name: CALLBACKS[name].__doc__)
 
 
+def _boards() -> list[tuple[str, ...]]:
+    """Every board with its memory and where the numbers are from."""
+    from zeroshot_nas.micro.boards import KIB, get_board, list_boards
+
+    boards = map(get_board, list_boards())
+    rows = [(b.name, f"{b.ram // KIB} KiB", f"{b.flash // KIB} KiB", b.core, b.source) for b in boards]
+    return [("board", "RAM", "flash", "core", "source"), *rows]
+
+
 _DETAILS: dict[str, Callable[[], list[tuple[str, ...]]]] = {
     "proxies": _proxies,
     "recipes": _recipes,
@@ -125,6 +135,7 @@ _DETAILS: dict[str, Callable[[], list[tuple[str, ...]]]] = {
     "searchers": _searchers,
     "costs": _costs,
     "callbacks": _callbacks,
+    "boards": _boards,
 }
 
 

@@ -97,6 +97,10 @@ def search_command(
             "nb201_hardware.csv.gz:raspi4; default: this machine's for --backend."
         ),
     ] = None,
+    board: Annotated[
+        str | None,
+        typer.Option(help="Microcontroller whose RAM and flash limit peak memory and weights; see `list boards`."),
+    ] = None,
     max_depth_to_width: Annotated[float | None, typer.Option(help="Upper bound on DeepMAD's depth over width.")] = None,
     monotone_widths: Annotated[bool, typer.Option("--monotone-widths", help="Widths never shrink.")] = False,
     max_bottleneck_ratio: Annotated[float | None, typer.Option(help="Upper bound on width over bottleneck.")] = None,
@@ -276,9 +280,11 @@ _OF_SPACE = {"space": "name", "image": "input_size", "classes": "num_classes", "
 
 def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
     """The limits that options set, as `Budget` takes them."""
-    from zeroshot_nas import StructureBounds
+    from zeroshot_nas import StructureBounds, get_board
 
     limits = cost_limits(options)
+    if options.get("board") is not None:
+        limits = {**get_board(options["board"]).limits(), **limits}
     bounds = (options["max_depth_to_width"], bool(options["monotone_widths"]), options["max_bottleneck_ratio"])
     structure = StructureBounds(*bounds)
     return {**limits, "structure": structure} if structure.limits() else limits

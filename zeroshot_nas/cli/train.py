@@ -99,7 +99,7 @@ def export_command(
             autocompletion=completes_public("list_export_formats"),
         ),
     ] = "onnx",
-    int8: Annotated[bool, typer.Option("--int8", help="Also an int8 ONNX file.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also an int8 ONNX file; tflite is int8 anyhow.")] = False,
     power_of_two: Annotated[
         bool, typer.Option("--power-of-two", help="Also an int8 ONNX file whose scales are powers of two.")
     ] = False,

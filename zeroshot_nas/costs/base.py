@@ -100,7 +100,7 @@ def list_costs() -> list[str]:
 
     Example:
         >>> list_costs()
-        ['params', 'flops', 'layers', 'activations', 'latency_ms']
+        ['params', 'flops', 'layers', 'activations', 'latency_ms', 'peak_memory', 'weights']
     """
     return sorted(COSTS, key=lambda name: (STANDARD.index(name) if name in STANDARD else len(STANDARD), name))
 

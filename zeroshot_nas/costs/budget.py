@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.base import COSTS, STANDARD
@@ -28,10 +28,10 @@ class Budget:
         structure: Bounds on depth over width, widths and bottlenecks.
         further: Limits on other registered costs, by name.
         shape: What ``structure`` was called in earlier releases.
-        more: The same by keyword: ``Budget(peak_memory=1e6)``.
+        more: The same by keyword, a text where the cost has a unit: ``Budget(peak_memory="256kB", weights="1MiB")``.
 
     Raises:
-        BudgetError: A limit is not a positive number, or ``structure`` is no `StructureBounds`.
+        BudgetError: A limit is not a positive number or such a text, or ``structure`` is no `StructureBounds`.
         UnknownNameError: No cost of that name is registered.
 
     Example:
@@ -58,12 +58,12 @@ class Budget:
         structure: StructureBounds | None = None,
         further: Mapping[str, float] | None = None,
         shape: StructureBounds | None = None,
-        **more: float | None,
+        **more: float | str | None,
     ) -> None:
         standard = (params, flops, layers, activations, latency_ms)
-        limits = {**dict(zip(STANDARD, standard, strict=True)), **(further or {}), **more}
+        given = {**dict(zip(STANDARD, standard, strict=True)), **(further or {}), **more}
+        limits = {name: _as_number(name, limit) for name, limit in given.items()}
         for name, limit in limits.items():
-            COSTS[name]  # refuses what is no cost
             if limit is None:
                 continue
             if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
@@ -128,3 +128,19 @@ class Budget:
         if self.structure is not None and architecture is not None:
             found += self.structure.violations(architecture)
         return tuple(found)
+
+
+def _as_number(name: str, limit: Any) -> Any:
+    """A limit that is a text, as its cost reads it; others as they are.
+
+    Raises:
+        BudgetError: The cost reads no such text.
+        UnknownNameError: No cost of that name is registered.
+    """
+    info = COSTS[name]
+    if not isinstance(limit, str) or not info.unit:
+        return limit
+    try:
+        return info.parse(limit)
+    except ValueError as error:
+        raise BudgetError(f"Budget.{name} must be {error}; got {limit!r}") from None

@@ -129,7 +129,7 @@ def complexity(architecture: Architecture) -> Costs:
 
     Example:
         >>> complexity(Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)", input_size=(3, 4, 4)))
-        Costs(params=322, flops=3536, layers=1, activations=138)
+        Costs(params=322, flops=3536, layers=1, activations=138, peak_memory=1936, weights=671)
     """
     summed = summed_costs()
     block_sums = summed.block_sums

@@ -61,8 +61,8 @@ class ExportedFile:
 
     Attributes:
         file: The file.
-        kind: ``"onnx"``, ``"onnx int8"``, ``"onnx int8, power-of-two scales"``, ``"torch.export"``, ``"python"``
-            or ``"hub folder"``, which is a folder.
+        kind: ``"onnx"``, ``"onnx int8"``, ``"onnx int8, power-of-two scales"``, ``"torch.export"``, ``"python"``,
+            ``"tflite int8"``, ``"C array"``, or ``"hub folder"``, which is a folder.
         size_kb: Size in 1,000 bytes.
         max_difference: Largest difference of its logits from the network's, as a share of the largest logit above 1.
         rms_error: Root mean square of that difference over the network's root mean square logit.
@@ -96,6 +96,7 @@ class FormatInfo:
         made_of: The format whose file it is made of, which must be asked for too.
         needs_images: Whether it can't do without images of the data.
         tells_origin: Whether it says how the network came about.
+        is_int8: Whether its files are int8 anyhow, so that asking for int8 asks for no more.
         logits: ``(file, images)`` to the file's logits, which its accuracy is measured with; None leaves it out.
         export: The function; `register_format` fills it in.
     """
@@ -105,6 +106,7 @@ class FormatInfo:
     made_of: str | None = None
     needs_images: bool = False
     tells_origin: bool = False
+    is_int8: bool = False
     logits: Callable[[Path, Tensor], Tensor] | None = None
     export: ExportFunction | None = None
 
@@ -129,6 +131,6 @@ def list_export_formats() -> list[str]:
 
     Example:
         >>> list_export_formats()
-        ['hub', 'onnx', 'int8', 'int8_power_of_two', 'python', 'torch']
+        ['hub', 'onnx', 'int8', 'int8_power_of_two', 'python', 'tflite', 'c', 'torch']
     """
     return sorted(FORMATS, key=lambda name: (FORMATS[name].made_of or name, FORMATS[name].made_of is not None, name))

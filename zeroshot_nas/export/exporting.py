@@ -101,8 +101,9 @@ def export_network(
         out: Folder for the files and ``export.json``; default: the run's.
         input_size: Shape ``(C, H, W)`` of the images that a module takes; default: that of the data.
         formats: Some of `list_export_formats`: ``"onnx"``, ``"torch"`` (torch.export), ``"python"`` (a self-contained
-            file), ``"int8"``, ``"int8_power_of_two"``, ``"hub"`` (the folder ``hub`` for the Hugging Face Hub).
-        int8: Also an int8 ONNX file by static quantisation.
+            file), ``"int8"``, ``"int8_power_of_two"``, ``"hub"`` (the folder ``hub`` for the Hugging Face Hub),
+            ``"tflite"`` (full integer, for microcontrollers), ``"c"`` (that file as a C array).
+        int8: Also an int8 ONNX file by static quantisation; without effect where all formats are int8 anyhow.
         power_of_two: Also one whose scales are powers of two.
         data: Data to calibrate int8 with (its training images) and to measure accuracy on (its test images); default:
             what the run was trained on, where it is known by name.
@@ -170,6 +171,8 @@ def _wanted(formats: Sequence[str], **further: bool) -> list[FormatInfo]:
     Raises:
         ExportError: A format is unknown, or is made of one that is not asked for.
     """
+    if formats and all(name in FORMATS and FORMATS[name].is_int8 for name in formats):
+        further["int8"] = False
     names = {*formats, *(name for name, is_wanted in further.items() if is_wanted)}
     for name in [*formats, *sorted(names)]:
         if name not in FORMATS:

@@ -52,7 +52,7 @@ class Prepared:
     Attributes:
         run: Runs it once on the same images, and returns when it is done.
         kernel_seconds: Runs it so often and gives, for every run, the seconds of each kernel of
-            `zeroshot_nas.latency.kernels.kernels` in place, 0 for one that another took in; None where it can't.
+            `zeroshot_nas.architecture.kernels.kernels` in place, 0 for one that another took in; None where it can't.
     """
 
     run: Callable[[], object]

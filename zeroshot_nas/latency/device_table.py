@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from zeroshot_nas.architecture.architecture import Architecture, head
 from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer
+from zeroshot_nas.architecture.kernels import GLOBAL_POOL, KINDS, LINEAR, Kernel, instructions, pieces
 from zeroshot_nas.architecture.ops import Op, Residual, Resolution, Shape
 from zeroshot_nas.core.files import write_text
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.text import quoted, read_json
 from zeroshot_nas.errors import FileFormatError
-from zeroshot_nas.latency.kernels import GLOBAL_POOL, KINDS, LINEAR, Kernel, instructions, pieces
 
 if TYPE_CHECKING:
     import numpy as np

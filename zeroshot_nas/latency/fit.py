@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.kernels import Kernel, kernels
 from zeroshot_nas.errors import LatencyError, MissingExtraError
 from zeroshot_nas.latency.device_table import DeviceTable, Fingerprint, KernelModel, Observed, Overhead, features
-from zeroshot_nas.latency.kernels import Kernel, kernels
 from zeroshot_nas.spaces.base import SearchSpace
 
 _LEAST_MS = 1e-4

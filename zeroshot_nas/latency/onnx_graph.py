@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.architecture import ops
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.kernels import ADD, CONCATENATE, SCALE, Instruction, instructions
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.costs.complexity import check_buildable
 from zeroshot_nas.errors import ArchitectureError, MissingExtraError
-from zeroshot_nas.latency.kernels import ADD, CONCATENATE, SCALE, Instruction, instructions
 
 if TYPE_CHECKING:
     import numpy as np

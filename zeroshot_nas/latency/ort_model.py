@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.kernels import kernels
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ExportError, LatencyError, MissingExtraError
 from zeroshot_nas.latency.base import Prepared, failing
-from zeroshot_nas.latency.kernels import kernels
 from zeroshot_nas.latency.onnx_file import OnnxFile
 from zeroshot_nas.latency.onnx_graph import kernel_index, onnx_graph
 from zeroshot_nas.latency.ort_session import ort_session

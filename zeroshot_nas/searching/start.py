@@ -33,7 +33,7 @@ def starting_point(space: SearchSpace, budget: Budget, latency: LatencyBudget | 
         for violation in budget.violations(costs_of(architecture, table)):
             if violation.cost == name:
                 raise InfeasibleBudgetError(
-                    f"no network of the space {space.name!r} fits: the smallest has {_number(violation.value)} {name}; "
+                    f"no network of the space {space.name!r} fits: the smallest has {_amount(violation.value, name)}; "
                     f"the budget is {_number(violation.limit)}. Raise it, or use a smaller input"
                 )
     for architecture in (space.initial(), *cheapest.values()):
@@ -50,7 +50,20 @@ def _cheapest(space: SearchSpace, cost: str, table: LatencyTable | None) -> Arch
     if space.size() < math.inf:  # cells differ in what a device prunes more than in anything that is counted
         rng = python_rng(0)
         candidates += [space.sample(rng) for _ in range(_CANDIDATES)]
-    return min(candidates, key=lambda architecture: getattr(costs_of(architecture, table), cost))
+    best = min(candidates, key=lambda architecture: getattr(costs_of(architecture, table), cost))
+    return best if cost == "latency_ms" else _descended(space, best, cost)
+
+
+def _descended(space: SearchSpace, start: Architecture, cost: str) -> Architecture:
+    """The cheapest network on a walk of moves that each cost less."""
+    rng, best = python_rng(0), start
+    least = complexity(best)[cost]
+    for _ in range(_CANDIDATES):
+        moved = space.mutate(best, rng)
+        value = complexity(moved)[cost]
+        if value is not None and least is not None and value < least:
+            best, least = moved, value
+    return best
 
 
 def restart(space: SearchSpace, budget: Budget, latency: LatencyBudget) -> Architecture:
@@ -70,6 +83,11 @@ def costs_of(architecture: Architecture, table: LatencyTable | None) -> Costs:
 def limits_text(budget: Budget) -> str:
     """A budget's limits in words."""
     return ", ".join(f"{name} {_number(limit)}" for name, limit in budget.limits().items())
+
+
+def _amount(value: float, cost: str) -> str:
+    info = COSTS[cost]
+    return f"{_number(value)} bytes of {info.label}" if info.unit == "bytes" else f"{_number(value)} {cost}"
 
 
 def _number(value: float) -> str:

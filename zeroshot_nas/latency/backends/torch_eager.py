@@ -9,12 +9,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.kernels import ADD, CONCATENATE, SCALE, instructions
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.seeding import torch_generator, torch_threads
 from zeroshot_nas.errors import LatencyError
 from zeroshot_nas.latency.base import Prepared, Target, failing, register_backend
-from zeroshot_nas.latency.kernels import ADD, CONCATENATE, SCALE, instructions
 
 if TYPE_CHECKING:
     import torch

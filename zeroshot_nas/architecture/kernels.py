@@ -6,7 +6,7 @@ lowering serves the prediction, the exported graph and the timers, so that they 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -90,7 +90,7 @@ class Instruction(NamedTuple):
     output_shape: Shape
 
 
-def instructions(chains: Iterator[tuple[Op, ...]] | tuple[tuple[Op, ...], ...], shape: Shape) -> list[Instruction]:
+def instructions(chains: Iterable[tuple[Op, ...]], shape: Shape) -> list[Instruction]:
     """Chains of operations, one behind the other, as kernels in the order in which they run.
 
     Example:
@@ -105,11 +105,16 @@ def instructions(chains: Iterator[tuple[Op, ...]] | tuple[tuple[Op, ...], ...], 
         global_pool 1  (5,)
         linear 1  (6,)
     """
+    return instructions_and_output(chains, shape)[0]
+
+
+def instructions_and_output(chains: Iterable[tuple[Op, ...]], shape: Shape) -> tuple[list[Instruction], int]:
+    """As `instructions`, and the tensor that comes out, which is not the last one where a cell passes its input on."""
     program = _Program([], [shape])
     tensor = 0
     for ops in chains:
         tensor = program.chain(ops, tensor)
-    return program.instructions
+    return program.instructions, tensor
 
 
 def kernels(architecture: Architecture) -> list[Kernel]:

@@ -6,10 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.kernels import (
+    ADD,
+    CONCATENATE,
+    CONV,
+    DEPTHWISE,
+    LINEAR,
+    SCALE,
+    instructions,
+    kernels,
+    pieces,
+)
 from zeroshot_nas.architecture.ops import Activation, Conv, Residual, output_shape
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.latency.kernels import ADD, CONCATENATE, CONV, DEPTHWISE, LINEAR, SCALE, instructions, kernels, pieces
 from zeroshot_nas.spaces.base import get_space
 
 SPACES = ("resnet", "mobilenet", "nasbench201", "nasbench_macro", "nasbench101")

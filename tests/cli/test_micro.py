@@ -1,0 +1,36 @@
+"""Memory budgets and boards on the command line."""
+
+import re
+
+import zeroshot_nas as zs
+
+SEARCH = ("search", "--proposals", 100, "--quiet")
+
+
+def test_a_board_sets_both_budgets_and_a_limit_takes_its_place(run):
+    code, printed, _ = run(*SEARCH, "--board", "max78000", "--max-weights", "100 kB")
+    assert code == 0
+    peak, weights = (
+        int(re.search(rf"{what} +([\d,]+) bytes", printed)[1].replace(",", "")) for what in ("peak memory", "weights")
+    )
+    assert peak <= zs.get_board("max78000").limits()["peak_memory"]
+    assert weights <= 100_000
+
+
+def test_an_unknown_board_is_suggested(run):
+    code, _, err = run(*SEARCH, "--board", "max78001")
+    assert code == 2
+    assert "Did you mean 'max78000'?" in err
+    assert err.count("\n") == 1
+
+
+def test_an_ambiguous_unit_is_refused(run):
+    code, _, err = run(*SEARCH, "--max-peak-memory", "256k")
+    assert code == 2
+    assert "--max-peak-memory must be a number of bytes with kB (1,000), KiB (1,024)" in err
+
+
+def test_boards_are_listed_with_what_they_have(run):
+    code, printed, _ = run("list", "boards")
+    assert code == 0
+    assert re.search(r"stm32f746 +320 KiB +1024 KiB +Cortex-M7, 216 MHz +ST STM32F746", printed)
