@@ -7,12 +7,12 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
-from zeroshot_nas.comparing.comparison import Compared, Comparison, Training, with_training
+from zeroshot_nas.comparing.comparison import Compared, Comparison, with_latency, with_training
 from zeroshot_nas.comparing.plot import PLOT, write_comparison_plot
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.files import write_text
@@ -257,8 +257,7 @@ class _Work:
                     body = {"name": name, "latency_ms": None, "measured": str(error)}
                 self.session.log("latency", body)
             if body["latency_ms"] is not None:
-                self.networks[name] = replace(network, costs=network.costs.with_latency(body["latency_ms"]))
-                self.latency = f"{body['measured'].partition(' on ')[2].rpartition(', ')[0]}, on this machine"
+                self.networks[name], self.latency = with_latency(network, body)
             values = {"latency_ms": body["latency_ms"]}
             self.session.hooks.tell("latency", number, values, {"name": name}, known=name in known)
 
@@ -274,14 +273,11 @@ class _Work:
             if self.progress:
                 note(bar, plan)
             for number, (body, known) in enumerate(trainings.run(executor, train_one, tasks), start=1):
-                training = Training(body["seed"], body.get("right"), body.get("seconds", 0.0), body["failure"])
-                network = with_training(self.networks[body["name"]], training)
-                if training.right is not None:
-                    network = replace(network, test_images=body["images"])
+                network = with_training(self.networks[body["name"]], body)
                 self.networks[body["name"]] = network
                 bar.set_postfix_str(f"{body['folder']} {_percent(network)}", refresh=False)
                 bar.update()
-                values = {"test_accuracy": network.accuracies[-1] if training.right is not None else None}
+                values = {"test_accuracy": None if body.get("right") is None else network.accuracies[-1]}
                 about = {"name": body["name"], "failure": body["failure"]}
                 self.session.hooks.tell("training", number, {**values, "seed": body["seed"]}, about, known=known)
 

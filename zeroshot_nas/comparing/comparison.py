@@ -227,9 +227,17 @@ class Comparison:
             raise FileFormatError(f"not a valid comparison: {type(error).__name__}: {error}") from error
 
 
-def with_training(network: Compared, training: Training) -> Compared:
-    """A network with one training more."""
-    return replace(network, trainings=(*network.trainings, training))
+def with_training(network: Compared, body: Mapping[str, Any]) -> Compared:
+    """A network with one training more, as a run's journal keeps it."""
+    training = Training(body["seed"], body.get("right"), body.get("seconds", 0.0), body["failure"])
+    images = network.test_images if training.right is None else body["images"]
+    return replace(network, trainings=(*network.trainings, training), test_images=images)
+
+
+def with_latency(network: Compared, body: Mapping[str, Any]) -> tuple[Compared, str]:
+    """A network with its latency, and where that was measured, as a run's journal keeps it."""
+    where = str(body["measured"]).partition(" on ")[2].rpartition(", ")[0]
+    return replace(network, costs=network.costs.with_latency(body["latency_ms"])), f"{where}, on this machine"
 
 
 def _cells(network: Compared) -> Sequence[str]:
