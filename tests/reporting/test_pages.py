@@ -390,11 +390,15 @@ def test_a_new_kind_of_run_is_a_function_with_a_decorator(tmp_path, monkeypatch)
 def test_what_has_no_page_is_said(tmp_path):
     with pytest.raises(ReportError, match="is not there; expected a run's folder"):
         zs.report(tmp_path / "none")
-    with pytest.raises(ReportError, match="holds no run that has a page; these have one: calibration, correlation"):
+    with pytest.raises(ReportError, match="holds no run that has a page; these have one: calibration, comparison"):
         zs.report(tmp_path)
     (tmp_path / "notes.json").write_text("[1, 2]")
     with pytest.raises(ReportError, match="holds no run"):
         zs.report(tmp_path / "notes.json")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).touch()
+    with pytest.raises(ReportError, match="is an export for the Hub"):
+        zs.report(tmp_path)
 
 
 def test_a_damaged_run_is_a_damaged_file(tmp_path):
@@ -403,10 +407,24 @@ def test_a_damaged_run_is_a_damaged_file(tmp_path):
         (tmp_path / "run" / "train.json").write_text(text)
         with pytest.raises(FileFormatError, match="is no training's"):
             zs.report(tmp_path / "run")
+    training(tmp_path / "other", epochs=1)
+    (tmp_path / "other" / "architecture.json").write_text("{")
+    with pytest.raises(FileFormatError, match=r"architecture\.json can't be read: not JSON"):
+        zs.report(tmp_path / "other")
     search(tmp_path / "search")
     (tmp_path / "search" / "result.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(FileFormatError):
+    with pytest.raises(FileFormatError, match=r"result\.json can't be read"):
         zs.report(tmp_path / "search")
+
+
+def test_the_working_folder_is_a_run_too(tmp_path, monkeypatch):
+    training(tmp_path / "run", epochs=1)
+    monkeypatch.chdir(tmp_path / "run")
+    assert zs.report(".") == Path("report.html")
+    assert "Training on three" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ReportError, match="holds no run"):
+        zs.report(".")
 
 
 def test_a_page_that_exists_is_kept_unless_told(tmp_path):

@@ -9,8 +9,8 @@ from typing import Any
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.comparing.compare import RESULT_FILE
 from zeroshot_nas.comparing.comparison import Compared, Comparison, with_latency, with_training
+from zeroshot_nas.core.files import read_as
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.errors import FileFormatError
 from zeroshot_nas.reporting.base import (
     Bar,
     Cell,
@@ -59,7 +59,7 @@ def comparison_page(folder: Path) -> Page:
     last = journal[-1].kind if journal else ""
     file = folder / RESULT_FILE
     at_end = last in ("done", "interrupted") and file.is_file()
-    found = _read(file) if at_end else _so_far(call, settings, journal)
+    found = read_as(file, Comparison.from_json) if at_end else _so_far(call, settings, journal)
     whole = len(found.networks) * len(found.seeds)
     done = sum(len(each.trainings) for each in found.networks)
     state = state_of(folder, last)
@@ -81,13 +81,6 @@ def comparison_page(folder: Path) -> Page:
         progress=done / max(1, whole),
         foot=[f"Folder: {folder}"],
     )
-
-
-def _read(file: Path) -> Comparison:
-    try:
-        return Comparison.from_json(file.read_text(encoding="utf-8"))
-    except (FileFormatError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"{file} is damaged: {error}") from None
 
 
 def _so_far(call: Mapping[str, Any], settings: Mapping[str, Any], journal: Sequence[Entry]) -> Comparison:
@@ -200,7 +193,12 @@ def _over_costs(rows: Sequence[Row]) -> list[Part]:
         if any(value is None for value in values):
             continue
         scale = {"type": "log"} if is_wide(values) else {}
-        x = number(field, title, axis={"format": "~s" if field != "ms" else "~g", "tickCount": 5}, scale=scale)
+        x = number(
+            field,
+            title,
+            axis={"format": "~s" if field != "ms" else "~g", "tickCount": 5},
+            scale={"padding": 36, **scale},
+        )
         y = number("accuracy", "mean test accuracy", axis={"format": ".0%"})
         both = {"x": x, "color": _colors(rows), "tooltip": _tip()}
         layers: list[Spec] = [
