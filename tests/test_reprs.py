@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 import zeroshot_nas as zs
+from zeroshot_nas.comparing.comparison import Compared, Training
 from zeroshot_nas.errors import MissingExtraError
 
 from .runs.test_resume import CELLS
@@ -162,3 +163,18 @@ def test_a_correlation_is_a_table(tmp_path):
     assert zs.Correlation.from_json(found.to_json()).to_pandas("scores").empty
     with pytest.raises(ValueError, match="'proxies' or 'scores', got 'rows'"):
         found.to_pandas("rows")
+
+
+def test_a_comparison_is_a_table_and_a_row_for_each_training():
+    """Networks' names may be a stranger's; one that could not be trained has no accuracy."""
+    trained = Compared("<b>ours", DEEP, str(DEEP), False, zs.cost(DEEP), 100, (Training(0, 60), Training(1, 70)))
+    failed = Compared("by hand", DEEP, str(DEEP), True, zs.cost(DEEP), 0, (Training(0, None, 0.0, "not finite"),))
+    found = zs.Comparison((trained, failed), "digits", zs.Recipe(), (0, 1), "not measured", "done")
+    cells = shown(found)
+    assert {"<b>ours", str(trained.accuracy), "by hand", f"{zs.cost(DEEP).flops:,}"} <= set(cells)
+    frame = found.to_pandas()
+    assert list(frame["network"]) == ["<b>ours", "<b>ours", "by hand"]
+    assert list(frame["accuracy"][:2]) == [0.6, 0.7]
+    assert frame["accuracy"].isna()[2]
+    assert list(frame["failure"]) == ["", "", "not finite"]
+    assert dataclasses.replace(found, networks=(failed,)).to_pandas()["params"][0] == zs.cost(DEEP).params

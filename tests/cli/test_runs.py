@@ -305,3 +305,35 @@ def test_events_of_a_run_are_logged_by_name(run, tmp_path):
     code, _, err = run(*SEARCH, "--proxy", "cet", "--log", "csv")
     assert code == 2
     assert "--out" in err
+
+
+def test_a_damaged_file_is_named(run, tmp_path):
+    """Of a folder with many files the message says which one."""
+    zs.search(
+        "resnet", "cet", zs.Budget(params=1e4), input_size=(1, 8, 8), proposals=20, progress=False, out=tmp_path / "run"
+    )
+    for name, commands in {
+        "result.json": [("runs", "show"), ("runs", "best"), ("runs", "plot"), ("report",), ("compare",)],
+        "best.json": [("train",), ("scale",), ("score",)],
+    }.items():
+        whole = (tmp_path / "run" / name).read_bytes()
+        for damaged in (whole[:100], b"", b"\xff\xfe"):
+            (tmp_path / "run" / name).write_bytes(damaged)
+            for command in commands:
+                code, out, err = run(*command, tmp_path / "run")
+                assert (code, out, err.count("\n")) == (2, "", 1), (command, err)
+                assert damaged == b"" or name in err, (command, err)
+        (tmp_path / "run" / name).write_bytes(whole)
+
+
+def test_scale_says_what_is_wrong_in_a_line(run, tmp_path):
+    (tmp_path / "file").touch()
+    for options, message in {
+        ("--out", tmp_path / "file"): "can't be written to (file exists); name another folder",
+        ("--factors", "1e308,1e308,1e308"): "factors must about double the FLOPs",
+        ("--width-step", 10**20): "error: SuperConv.out_channels must be a whole number",
+        ("--proxy", "naswot"): "naswot has no closed form",
+    }.items():
+        code, out, err = run("scale", "reference:resnet8", "--factors", "width", *options)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert message in err

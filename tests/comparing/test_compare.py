@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -301,3 +302,45 @@ def test_the_command_line(untrained, tmp_path, capsys, monkeypatch):
         run("compare", TEXT, "--input", "1x8x8", "--classes", 7, "--new-head", "--published", *how, "--out", "x")[0]
         == 0
     )
+
+
+@given(st.lists(st.text(max_size=80), unique=True, max_size=8))
+def test_every_network_has_a_folder_of_its_own(names):
+    """Also where names differ only in what a file system can't keep, or in capitals, or are too long for it."""
+    files = comparing._file_names(names)
+    assert len({file.casefold() for file in files}) == len(names)
+    assert all(0 < len(file) < 80 and "/" not in file and file[0] not in ".-" for file in files)
+
+
+def test_names_that_make_the_same_folder_are_trained_apart(tmp_path):
+    wider = zs.Architecture.from_string("SuperConvK3BNRELU(1,20,2,1)", (1, 8, 8))
+    found = compared({"a b": NET, "a-b": wider}, [], out=tmp_path / "run", seeds=1)
+    assert [len(each.accuracies) for each in found.networks] == [1, 1]
+    assert {"a-b-seed0", "a-b-2-seed0"} <= {each.name for each in (tmp_path / "run" / "trainings").iterdir()}
+    with pytest.raises(FileNotFoundError, match="holds a comparison, whose trainings lie below"):
+        zs.load(tmp_path / "run")
+
+
+def test_networks_of_ones_own_by_hand():
+    """Under a name that is taken they stand beside it; of another size of images they are refused."""
+    found = compared({"net": NET}, {"net": NET}, seeds=1)
+    assert [each.name for each in found.networks] == ["net", "net by hand"]
+    with pytest.raises(ArchitectureError, match=r"images of one size, \(1, 8, 8\); 'big' takes \(3, 32, 32\)"):
+        compared(NET, {"big": zs.reference("resnet8")})
+    with pytest.raises(ArchitectureError, match="got Linear"):
+        compared(NET, {"module": torch.nn.Linear(2, 2)})
+    with pytest.raises(UnknownNameError, match=r"'resnet9'\. Did you mean 'resnet8'"):
+        compared(NET, "resnet9")  # one name, not its letters
+
+
+def test_seeds_beyond_reason_are_refused_before_they_are_counted():
+    with pytest.raises(ValueError, match="seeds must be 1,000 or fewer, got 100,000,000,000,000"):
+        compared(seeds=10**14)
+
+
+def test_what_was_not_compared_is_named(unbroken):
+    with pytest.raises(UnknownNameError, match=r"unknown network 'nett'\. Known: network, resnet8"):
+        unbroken[0]["nett"]
+    text = json.dumps({**unbroken[0].to_dict(), "networks": []})
+    with pytest.raises(FileFormatError, match="no networks"):
+        Comparison.from_json(text)

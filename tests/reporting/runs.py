@@ -91,6 +91,12 @@ def training(folder, epochs=3, names=HOSTILE, **how):
     return zs.train(NET, data, zs.Recipe(epochs=epochs, batch_size=20), out=folder, progress=False, **how)
 
 
+def comparison(folder, **how):
+    models = {"ours <b>": NET, "twice": NET.from_string("SuperConvK3BNRELU(1,16,1,1)", (1, 8, 8), num_classes=3)}
+    how = {"backend": None, "seeds": 2, "progress": False, **how}
+    return zs.compare(models, ["resnet8"], _digits(), zs.Recipe(epochs=1, batch_size=45), out=folder, **how)
+
+
 def study(folder):
     with zs.Study(space_named("resnet"), "cet", zs.Budget(params=3e4, layers=30), out=folder, progress=False) as made:
         made.evaluate(made.ask(6))
@@ -115,6 +121,7 @@ KINDS = {
     "study": study,
     "correlation": correlation,
     "training": training,
+    "comparison": comparison,
     "calibration": calibration,
     "calibration begun": calibration_begun,
 }

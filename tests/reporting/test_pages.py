@@ -1,7 +1,9 @@
 """Pages of runs: what stands in them is what the run has, nothing in them is taken for HTML, and none is left out."""
 
+import contextlib
 import json
 import re
+import sqlite3
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests.reporting.runs import (
     HOSTILE,
     KINDS,
     calibration,
+    comparison,
     correlation,
     device_table,
     search,
@@ -202,6 +205,15 @@ def test_what_a_page_says_is_what_the_run_has(run):
         dots = next(part for part in parts_of(page, Chart) if part.title == "Agreement with accuracy")
         taus = {row["name"]: row["tau"] for row in dots.spec["data"]["values"]}
         assert taus == {each.proxy: pytest.approx(each.kendall) for each in found.proxies if each.kendall is not None}
+    if kind == "comparison":
+        found = zs.Comparison.from_json((path / "comparison.json").read_text())
+        first = found.networks[0]
+        assert tiles[first.name] == f"{first.accuracy.value:.2%}"
+        assert tiles["trainings"] == "6"
+        assert {"Accuracy", "Trainings", "Network", "Settings"} <= set(sections)
+        (table,) = [part for part in parts_of(page, Table) if part.title == "Networks"]
+        assert [row[0] for row in table.rows] == [each.name for each in found.by_accuracy()]
+        assert all(verdict in note.text for note in parts_of(page, Note) for verdict in found.verdicts())
     if kind == "calibration":
         assert {"Fit", "Kernels", "Settings"} <= set(sections)
         assert len(parts_of(page, Chart)) == 2
@@ -289,8 +301,6 @@ def test_a_run_that_somebody_is_at_is_running(tmp_path):
 
 def test_a_search_that_kept_nothing_yet_shows_its_progress(tmp_path):
     unfinished(tmp_path / "run")
-    import sqlite3
-
     with sqlite3.connect(tmp_path / "run" / FILE_NAME) as connection:
         for table in ("scores", "architectures"):
             connection.execute(f"DELETE FROM {table}")
@@ -322,6 +332,24 @@ def test_a_correlation_without_its_report_shows_how_far_each_proxy_is(tmp_path):
     (table,) = [part for part in parts_of(page, Table) if part.title == "So far"]
     assert {row[0] for row in table.rows} == {"cet", "params", "flops", "layers"}
     assert all(0 < row[1].share <= 1 for row in table.rows)
+
+
+def test_a_killed_comparison_shows_the_trainings_that_are_done(tmp_path):
+    """As a kill during the last training leaves it: the journal has the others."""
+    path = tmp_path / "run"
+    comparison(path)
+    (path / "comparison.json").unlink()
+    with contextlib.closing(sqlite3.connect(path / FILE_NAME)) as connection, connection:
+        connection.execute("DELETE FROM journal WHERE number > (SELECT max(number) - 2 FROM journal)")
+    page = page_kind(path).page(path)
+    assert (page.state, page.progress) == ("stopped", 5 / 6)
+    (table,) = [part for part in parts_of(page, Table) if part.title == "Trainings"]
+    assert len(table.rows) == 5
+    with contextlib.closing(sqlite3.connect(path / FILE_NAME)) as connection, connection:
+        connection.execute("DELETE FROM journal WHERE kind = 'training'")
+    page = page_kind(path).page(path)
+    assert page.progress == 0
+    assert "resnet8" in text_of(page)
 
 
 def test_an_unfinished_training_shows_its_curves_and_no_test_accuracy(tmp_path):
@@ -362,11 +390,15 @@ def test_a_new_kind_of_run_is_a_function_with_a_decorator(tmp_path, monkeypatch)
 def test_what_has_no_page_is_said(tmp_path):
     with pytest.raises(ReportError, match="is not there; expected a run's folder"):
         zs.report(tmp_path / "none")
-    with pytest.raises(ReportError, match="holds no run that has a page; these have one: calibration, correlation"):
+    with pytest.raises(ReportError, match="holds no run that has a page; these have one: calibration, comparison"):
         zs.report(tmp_path)
     (tmp_path / "notes.json").write_text("[1, 2]")
     with pytest.raises(ReportError, match="holds no run"):
         zs.report(tmp_path / "notes.json")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).touch()
+    with pytest.raises(ReportError, match="is an export for the Hub"):
+        zs.report(tmp_path)
 
 
 def test_a_damaged_run_is_a_damaged_file(tmp_path):
@@ -375,10 +407,24 @@ def test_a_damaged_run_is_a_damaged_file(tmp_path):
         (tmp_path / "run" / "train.json").write_text(text)
         with pytest.raises(FileFormatError, match="is no training's"):
             zs.report(tmp_path / "run")
+    training(tmp_path / "other", epochs=1)
+    (tmp_path / "other" / "architecture.json").write_text("{")
+    with pytest.raises(FileFormatError, match=r"architecture\.json can't be read: not JSON"):
+        zs.report(tmp_path / "other")
     search(tmp_path / "search")
     (tmp_path / "search" / "result.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(FileFormatError):
+    with pytest.raises(FileFormatError, match=r"result\.json can't be read"):
         zs.report(tmp_path / "search")
+
+
+def test_the_working_folder_is_a_run_too(tmp_path, monkeypatch):
+    training(tmp_path / "run", epochs=1)
+    monkeypatch.chdir(tmp_path / "run")
+    assert zs.report(".") == Path("report.html")
+    assert "Training on three" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ReportError, match="holds no run"):
+        zs.report(".")
 
 
 def test_a_page_that_exists_is_kept_unless_told(tmp_path):

@@ -1,5 +1,6 @@
 """Following runs, and the command line."""
 
+import json
 import sys
 import threading
 import time
@@ -127,16 +128,20 @@ def run(monkeypatch, capsys):
 def test_the_command_writes_a_page_and_says_where(run, tmp_path):
     path = calibration(tmp_path / "run")
     code, out, _ = run("report", path)
-    assert (code, out) == (0, f"written to {path.with_suffix('.html')}\n")
+    assert (code, out) == (0, f"written to  {path.with_suffix('.html')}\n")
     code, out, err = run("report", path)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert "--force" in err
     assert err.count("\n") == 1
     assert run("report", path, "--force", "--out", tmp_path / "page.html")[0] == 0
+    code, out, _ = run("report", path, "--force", "--json")
+    assert (code, json.loads(out)) == (0, {"written_to": str(path.with_suffix(".html"))})
     code, out, err = run("report", path, "--force", "--watch", "--interval", "0.01")
     assert code == 0
-    assert "the run is done" in out
+    assert "the run is  done" in out
+    _, out, _ = run("report", path, "--force", "--watch", "--interval", "0.01", "--json")
+    assert json.loads(out)["state"] == "done"
     assert "median error" in err
     for arguments in (
         (tmp_path,),

@@ -313,3 +313,5 @@ def test_bad_arguments():
 def test_a_budget_is_a_budget():
     with pytest.raises(TypeError, match=r"a Budget, such as Budget\(params=1e5\), got dict"):
         zs.search("resnet", "cet", {"params": 1e5}, proposals=10, progress=False)
+    with pytest.raises(TypeError, match=r"must be SearchSettings, got \(1, 8, 8\); name what else is given"):
+        zs.search("resnet", "cet", zs.Budget(params=1e5), (1, 8, 8), proposals=10, progress=False)

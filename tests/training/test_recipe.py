@@ -15,7 +15,7 @@ from zeroshot_nas.training.recipe import Recipe, get_recipe, list_recipes, recip
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("epochs", [0, -1, 1.5, True, "3"]),
+        ("epochs", [0, -1, 1.5, True, "3", 10**20]),
         ("batch_size", [0, 1, 32.0]),
         ("shift", [-1, 0.5]),
         ("momentum", [-0.1, 1.0, math.nan]),

@@ -166,7 +166,8 @@ def read_architecture(
     from zeroshot_nas.references.base import PREFIX, read_reference
 
     path = Path(model)
-    text = _text(_network_file(path)) if _exists(path) else model
+    file = _network_file(path) if _exists(path) else None
+    text = model if file is None else _text(file)
     if text.lstrip().startswith(PREFIX):
         return read_reference(text, parse_shape(image), classes)
     if is_structure_list(text):
@@ -175,7 +176,7 @@ def read_architecture(
         try:
             data = read_json(text)
         except ValueError as error:
-            raise FileFormatError(f"{model} is not valid JSON: {error}") from None
+            raise FileFormatError(f"{file or model} is not valid JSON: {error}") from None
         return Architecture.from_dict(data.get("architecture", data))
     if space is not None:
         from zeroshot_nas import get_space

@@ -44,6 +44,7 @@ from zeroshot_nas.cli.base import (
     with_cost_limits,
 )
 from zeroshot_nas.cli.help import completes_public
+from zeroshot_nas.core.files import read_as
 
 if TYPE_CHECKING:
     from zeroshot_nas.architecture.architecture import Architecture
@@ -178,7 +179,7 @@ def _budget(options: Mapping[str, Any], first: str) -> Budget | None:
     is_found = path.is_dir() or path.name == "best.json"
     if not is_found or path == Path() or not file.is_file():
         return None
-    return limits_of(SearchResult.from_json(file.read_text(encoding="utf-8")))
+    return limits_of(read_as(file, SearchResult.from_json))
 
 
 def _say_plan(event: Event) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zeroshot_nas.cli.base import app
+from zeroshot_nas.cli.base import AsJson, app, print_result
 
 if TYPE_CHECKING:
     from zeroshot_nas.reporting.base import Page
@@ -24,12 +24,14 @@ def report_command(
         bool, typer.Option("--watch", help="Follow a run that goes on, until it ends or Ctrl-C; the page loads anew.")
     ] = False,
     interval: Annotated[float, typer.Option(help="Seconds between two looks of --watch.")] = 2.0,
+    as_json: AsJson = False,
 ) -> None:
     """Write a page of a run: one HTML file to open in a browser, without a network."""
     if not watch:
         from zeroshot_nas import report
 
-        typer.echo(f"written to {report(run, out, force=force)}")
+        file = report(run, out, force=force)
+        print_result(as_json, lambda: {"written_to": file}, lambda: [("written to", str(file))])
         return
     from zeroshot_nas.reporting.watch import watch as follow
     from zeroshot_nas.reporting.writing import page_file
@@ -39,7 +41,9 @@ def report_command(
         state = follow(run, out, force=force, interval=interval, seen=_say)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    typer.echo(f"the run is {state}; written to {page_file(run, out)}")
+    file = page_file(run, out)
+    rows = [("the run is", state), ("written to", str(file))]
+    print_result(as_json, lambda: {"state": state, "written_to": file}, lambda: rows)
 
 
 def _say(page: Page) -> None:

@@ -14,6 +14,7 @@ import typer
 from zeroshot_nas.cli.base import AsJson, app, cost_rows, is_given, print_json, print_result, print_rows
 from zeroshot_nas.cli.help import Application
 from zeroshot_nas.cli.search import front_rows, trial_rows
+from zeroshot_nas.core.files import read_as, write_text
 from zeroshot_nas.errors import StoreError
 
 runs_app = Application(help="Look into the folders of runs.")
@@ -88,10 +89,10 @@ def _outcome(folder: Path) -> list[tuple[str, str]]:
     from zeroshot_nas import Comparison, SearchResult
 
     if (folder / "comparison.json").is_file():
-        return Comparison.from_json((folder / "comparison.json").read_text(encoding="utf-8")).rows()
+        return read_as(folder / "comparison.json", Comparison.from_json).rows()
     if not (folder / "result.json").is_file():
         return []
-    result = SearchResult.from_json((folder / "result.json").read_text(encoding="utf-8"))
+    result = read_as(folder / "result.json", SearchResult.from_json)
     best = result.best
     scores = [(key, f"{score.value:.6g}") for key, score in best.scores.items()]
     tried = [] if result.trials is None else trial_rows(result.trials, folder)
@@ -120,7 +121,7 @@ def runs_best_command(folder: RunFolder, as_json: AsJson = False) -> None:
     from zeroshot_nas.runs.inspect import best_so_far
 
     if (folder / "result.json").exists():
-        winner = SearchResult.from_json((folder / "result.json").read_text(encoding="utf-8")).best
+        winner = read_as(folder / "result.json", SearchResult.from_json).best
         scores = [("score", str(score)) for score in winner.scores.values()]
         rows = [("winner", winner.string or str(winner.architecture)), *cost_rows(winner.costs), *scores]
         print_result(as_json, winner.to_dict, lambda: rows)
@@ -154,7 +155,6 @@ def runs_export_command(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """All scores of a run."""
-    from zeroshot_nas.core.files import write_text
     from zeroshot_nas.runs.inspect import export
 
     if as_format not in ("csv", "json"):

@@ -21,7 +21,7 @@ from zeroshot_nas.cli.base import (
     read_architecture,
 )
 from zeroshot_nas.cli.help import completes_public
-from zeroshot_nas.core.files import write_text
+from zeroshot_nas.core.files import explained_writes, write_text
 
 if TYPE_CHECKING:
     from zeroshot_nas.families.scaling import ScaledNetwork
@@ -59,12 +59,12 @@ def scale_command(
         raise typer.BadParameter(f"{there[0]} is there; --force replaces it")
     chosen = find_factors(architecture, proxy) if factors == "found" else read_factors(factors)
     networks = [scale(architecture, each, chosen, width_step=width_step) for each in doublings]
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    for network in networks:
-        if network.phi in files:
-            write_text(files[network.phi], network.architecture.to_json(indent=1))
     scores = [_score(network, proxy) for network in networks]
+    if out is not None:
+        with explained_writes(out, typer.BadParameter, "name another folder with --out"):
+            out.mkdir(parents=True, exist_ok=True)
+            for network in networks:
+                write_text(files[network.phi], network.architecture.to_json(indent=1))
     print_result(as_json, lambda: _data(networks, scores, files), lambda: _rows(networks, scores, proxy, files))
 
 

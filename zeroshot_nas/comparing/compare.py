@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
-from zeroshot_nas.comparing.comparison import Compared, Comparison, Training, with_training
+from zeroshot_nas.comparing.comparison import Compared, Comparison, with_latency, with_training
 from zeroshot_nas.comparing.plot import PLOT, write_comparison_plot
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.files import write_text
@@ -48,6 +49,11 @@ RESULT_FILE = "comparison.json"
 FILES = (RESULT_FILE, f"{PLOT}.png", f"{PLOT}.svg")
 """What a comparison leaves, beside its store and trainings; the first says that it is finished."""
 
+_MOST_SEEDS = 1_000
+
+_LONGEST = 60
+"""Characters of a network's name in its trainings' folders."""
+
 SECONDS = 1.0
 """How long each latency is measured."""
 
@@ -56,7 +62,7 @@ Model: TypeAlias = Architecture | HasArchitecture | SearchResult
 
 def compare(
     models: Model | Sequence[Model] | Mapping[str, Model],
-    references: Sequence[str] | Mapping[str, Architecture] = REFERENCES,
+    references: str | Sequence[str] | Mapping[str, Architecture] = REFERENCES,
     data: str | ImageData = "digits",
     recipe: Recipe | str = "standard",
     run: RunOptions | None = None,
@@ -83,7 +89,7 @@ def compare(
         models: Architectures, candidates or results of searches; as a mapping each has its name. The first is the one
             that verdicts are about.
         references: Hand-made networks by name, with options as in ``"resnet8:strides=222"``; see `list_references`. Or
-            architectures of your own by name, which no budget changes.
+            architectures of your own by name, of the same size of images, which no budget changes.
         data: What all are trained and tested on: a name (`load_data`), or images of your own.
         recipe: Hyper-parameters, or the name of a recipe.
         run: Where the run is written and by what trainings are done; see `RunOptions`. ``out`` holds its store,
@@ -117,6 +123,8 @@ def compare(
     """
     run = run_options(run, options, "compare")
     check_counts(seeds=seeds, threads=threads)
+    if seeds > _MOST_SEEDS:
+        raise ValueError(f"seeds must be {_MOST_SEEDS:,} or fewer, got {seeds:,}")
     derive_seed(seed)
     named = _named(models)
     by_hand = _hand_made(references, named, budget, _limits(models))
@@ -257,15 +265,15 @@ class _Work:
                     body = {"name": name, "latency_ms": None, "measured": str(error)}
                 self.session.log("latency", body)
             if body["latency_ms"] is not None:
-                self.networks[name] = replace(network, costs=network.costs.with_latency(body["latency_ms"]))
-                self.latency = f"{body['measured'].partition(' on ')[2].rpartition(', ')[0]}, on this machine"
+                self.networks[name], self.latency = with_latency(network, body)
             values = {"latency_ms": body["latency_ms"]}
             self.session.hooks.tell("latency", number, values, {"name": name}, known=name in known)
 
     def _train(self, executor: Any) -> None:
         """All networks from the first seed, then from the next."""
         asked, trainings = self.asked, self.trainings
-        tasks = [self._task(network, seed) for seed in asked.seeds for network in asked.networks]
+        folders = dict(zip(self.networks, _file_names(self.networks), strict=True))
+        tasks = [self._task(network, seed, folders[network.name]) for seed in asked.seeds for network in asked.networks]
         trainings.begin((str(task.key["folder"]) for task in tasks), {"trainings": len(tasks)})
         with progress_bar(what="trainings", unit="net", shown=self.progress, total=len(tasks)) as bar:
             if self.progress or self.session.hooks:
@@ -274,20 +282,17 @@ class _Work:
             if self.progress:
                 note(bar, plan)
             for number, (body, known) in enumerate(trainings.run(executor, train_one, tasks), start=1):
-                training = Training(body["seed"], body.get("right"), body.get("seconds", 0.0), body["failure"])
-                network = with_training(self.networks[body["name"]], training)
-                if training.right is not None:
-                    network = replace(network, test_images=body["images"])
+                network = with_training(self.networks[body["name"]], body)
                 self.networks[body["name"]] = network
                 bar.set_postfix_str(f"{body['folder']} {_percent(network)}", refresh=False)
                 bar.update()
-                values = {"test_accuracy": network.accuracies[-1] if training.right is not None else None}
+                values = {"test_accuracy": None if body.get("right") is None else network.accuracies[-1]}
                 about = {"name": body["name"], "failure": body["failure"]}
                 self.session.hooks.tell("training", number, {**values, "seed": body["seed"]}, about, known=known)
 
-    def _task(self, network: Compared, seed: int) -> Task:
+    def _task(self, network: Compared, seed: int, file_name: str) -> Task:
         asked, trainings = self.asked, self.trainings
-        folder = f"{_file_name(network.name)}-seed{seed}"
+        folder = f"{file_name}-seed{seed}"
         how = (asked.recipe, trainings.folder / folder, seed, asked.device)
         key = {"name": network.name, "seed": seed, "folder": folder}
         return Task(key, lambda: (network.architecture, trainings.images, *how))
@@ -376,20 +381,31 @@ def limits_of(result: SearchResult) -> Budget | None:
 
 
 def _hand_made(
-    references: Sequence[str] | Mapping[str, Architecture],
+    references: str | Sequence[str] | Mapping[str, Architecture],
     named: Mapping[str, Architecture],
     budget: Budget | None,
     searched: Budget | None,
 ) -> dict[str, Architecture]:
-    """The hand-made networks by name, within the budget."""
-    if isinstance(references, Mapping):
-        return dict(references)
+    """The hand-made networks by name, within the budget.
+
+    Raises:
+        ArchitectureError: One is given twice, or takes images of another size than the others.
+    """
     first = next(iter(named.values()))
+    if isinstance(references, Mapping):
+        for name, each in references.items():
+            if _architecture(each).input_size != first.input_size:
+                raise ArchitectureError(
+                    f"networks that are compared take images of one size, {first.input_size}; {name!r} takes "
+                    f"{each.input_size}"
+                )
+        return {_by_hand(name, named): _architecture(each) for name, each in references.items()}
+    texts = [references] if isinstance(references, str) else references
     costs = complexity(first)
     limits = budget or searched or Budget(params=costs.params, flops=costs.flops)
     made = {}
-    for text in references:
-        name = text if text not in named else f"{text} by hand"
+    for text in texts:
+        name = _by_hand(text, named)
         if name in made:
             raise ArchitectureError(f"the hand-made networks must differ, got {text} twice")
         try:
@@ -402,12 +418,26 @@ def _hand_made(
     return made
 
 
+def _by_hand(name: str, named: Mapping[str, Architecture]) -> str:
+    """A hand-made network's name beside those that were given."""
+    return name if name not in named else f"{name} by hand"
+
+
 def _unmeasured(name: str, architecture: Architecture, by_hand: bool) -> Compared:
     return Compared(name, architecture, str(architecture), by_hand, complexity(architecture), 0)
 
 
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.=-]+", "-", name).strip(".-") or "network"
+def _file_names(names: Iterable[str]) -> list[str]:
+    """Names as parts of folders' names, each its own on any file system."""
+    files: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        file = re.sub(r"[^\w.=-]+", "-", name).strip(".-")[:_LONGEST] or "network"
+        numbered = chain([file], (f"{file}-{place}" for place in count(2)))
+        different = next(each for each in numbered if each.casefold() not in taken)
+        taken.add(different.casefold())
+        files.append(different)
+    return files
 
 
 def _percent(network: Compared) -> str:

@@ -7,18 +7,24 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.checks import check_format
+from zeroshot_nas.core.frames import data_frame
+from zeroshot_nas.core.html import html_table
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.complexity import Costs
-from zeroshot_nas.errors import FileFormatError
+from zeroshot_nas.errors import FileFormatError, UnknownNameError
 from zeroshot_nas.training.recipe import Recipe
 from zeroshot_nas.training.result import wilson_interval
 
+if TYPE_CHECKING:
+    import pandas
+
 _FORMAT = "zeroshot_nas.comparison"
 _VERSION = 1
+_HEADS = ("test accuracy", "params", "FLOPs", "ms")
 
 
 class Estimate(NamedTuple):
@@ -154,12 +160,47 @@ class Comparison:
     state: RunState
 
     def __getitem__(self, name: str) -> Compared:
-        return next(each for each in self.networks if each.name == name)
+        found = next((each for each in self.networks if each.name == name), None)
+        if found is None:
+            raise UnknownNameError("network", name, [each.name for each in self.networks])
+        return found
 
     def __repr__(self) -> str:
         rows = self.rows()
         width = max(len(name) for name, _ in rows) + 2
         return "\n".join(["Comparison", *(f"{name:<{width}}{text}" for name, text in rows)])
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the table that `rows` prints, and its verdicts."""
+        rows = [[each.name, *_cells(each)] for each in self.by_accuracy()]
+        verdicts = [("verdict", verdict) for verdict in self.verdicts()]
+        title = f"Comparison on {self.data}, {self.state}"
+        table = html_table(title, rows, ["network", *_HEADS])
+        return table + (html_table("Verdicts", verdicts) if verdicts else "")
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row for each training: network, seed, test accuracy, costs.
+
+        Raises:
+            MissingExtraError: The extra ``pandas`` is not installed.
+        """
+        costs = ("params", "flops", "latency_ms")
+        rows = [
+            {
+                "network": each.name,
+                "by_hand": each.by_hand,
+                "seed": training.seed,
+                "accuracy": None if training.right is None else training.right / each.test_images,
+                "seconds": training.seconds,
+                "failure": training.failure,
+                **{name: getattr(each.costs, name) for name in costs},
+                "string": each.string,
+            }
+            for each in self.networks
+            for training in each.trainings
+        ]
+        head = ("network", "by_hand", "seed", "accuracy", "seconds", "failure", *costs, "string")
+        return data_frame(rows, head)
 
     def by_accuracy(self) -> list[Compared]:
         """The networks, the most accurate first, those without an accuracy last."""
@@ -167,9 +208,8 @@ class Comparison:
 
     def rows(self) -> list[tuple[str, str]]:
         """A table to print, the most accurate first, and what it says of the first network."""
-        heads = ["test accuracy", "params", "FLOPs", "ms"]
         ordered = self.by_accuracy()
-        cells = [heads, *map(_cells, ordered)]
+        cells = [_HEADS, *map(_cells, ordered)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         texts = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
         rows = list(zip(["network", *(each.name for each in ordered)], texts, strict=True))
@@ -217,7 +257,7 @@ class Comparison:
             raise FileFormatError(f"not JSON: {error}") from None
         check_format(data, _FORMAT, _VERSION, "a comparison")
         try:
-            return cls(
+            found = cls(
                 networks=tuple(map(Compared.from_dict, data["networks"])),
                 recipe=Recipe(**data["recipe"]),
                 seeds=tuple(data["seeds"]),
@@ -225,11 +265,22 @@ class Comparison:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise FileFormatError(f"not a valid comparison: {type(error).__name__}: {error}") from error
+        if not found.networks:
+            raise FileFormatError("not a valid comparison: it has no networks")
+        return found
 
 
-def with_training(network: Compared, training: Training) -> Compared:
-    """A network with one training more."""
-    return replace(network, trainings=(*network.trainings, training))
+def with_training(network: Compared, body: Mapping[str, Any]) -> Compared:
+    """A network with one training more, as a run's journal keeps it."""
+    training = Training(body["seed"], body.get("right"), body.get("seconds", 0.0), body["failure"])
+    images = network.test_images if training.right is None else body["images"]
+    return replace(network, trainings=(*network.trainings, training), test_images=images)
+
+
+def with_latency(network: Compared, body: Mapping[str, Any]) -> tuple[Compared, str]:
+    """A network with its latency, and where that was measured, as a run's journal keeps it."""
+    where = str(body["measured"]).partition(" on ")[2].rpartition(", ")[0]
+    return replace(network, costs=network.costs.with_latency(body["latency_ms"])), f"{where}, on this machine"
 
 
 def _cells(network: Compared) -> Sequence[str]:

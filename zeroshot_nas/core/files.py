@@ -7,13 +7,16 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from zeroshot_nas.errors import ZeroShotNASError
+from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
 
 try:
     import fcntl
 except ImportError:  # on Windows nobody can remove a file that another process has open
     fcntl = None  # type: ignore[assignment]
+
+_Value = TypeVar("_Value")
 
 
 def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
@@ -34,6 +37,18 @@ def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
         draft.unlink(missing_ok=True)
         os.close(descriptor)
     _remove_abandoned(file)
+
+
+def read_as(file: Path, parse: Callable[[str], _Value]) -> _Value:
+    """What a file of UTF-8 text holds; what is wrong with it is said with the file's name.
+
+    Raises:
+        FileFormatError: It is damaged, or something else.
+    """
+    try:
+        return parse(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # ours are such too, and that the text is no UTF-8
+        raise FileFormatError(f"{file} can't be read: {error}") from error
 
 
 def write_text(file: Path, text: str) -> None:

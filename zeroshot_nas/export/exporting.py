@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroshot_nas.architecture.architecture import architecture_of
-from zeroshot_nas.core.files import explained_writes, write_text
+from zeroshot_nas.core.files import explained_writes, read_as, write_text
 from zeroshot_nas.errors import (
     DataError,
     ExportError,
@@ -270,7 +270,7 @@ def _search_of(model: nn.Module | str | Path, network: Trained, search: str | Pa
     if search is not None:
         path = Path(search)
         file = path / SEARCH_RESULT if path.is_dir() else path
-        found = SearchResult.from_json(file.read_text(encoding="utf-8"))
+        found = read_as(file, SearchResult.from_json)
         if not _is_of(found, network):
             raise ExportError(f"{file} is of a search that found another network; give that which found this one")
         return found

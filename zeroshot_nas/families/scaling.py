@@ -188,7 +188,7 @@ def read_factors(factors: str | Sequence[float]) -> Factors:
             f"factors must be {', '.join(names)}, or three numbers for depth, width and resolution; got {factors!r}."
             f"{did_you_mean(str(factors), names)}"
         ) from None
-    growth = chosen.depth * chosen.width**2 * chosen.resolution**2
+    growth = chosen.depth * chosen.width * chosen.width * chosen.resolution * chosen.resolution  # ** overflows
     if min(chosen) <= 0 or not 1.8 <= growth <= 2.2:
         raise ValueError(
             f"factors must about double the FLOPs, depth * width^2 * resolution^2 from 1.8 to 2.2; got {growth:.3g}"
@@ -227,6 +227,8 @@ def _scaled(architecture: Architecture, phi: float, factors: Factors, width_step
     try:
         complexity(make(1.0, False))
     except ArchitectureError as error:
+        if sides == (height, width):
+            raise
         raise ArchitectureError(
             f"phi={phi:g} gives images of {sides[0]}x{sides[1]}, which these blocks do not take: {error}; give another "
             "phi, or factors that leave the resolution alone"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zeroshot_nas.core.files import read_as
 from zeroshot_nas.errors import ReportError
 from zeroshot_nas.plots.base import KINDS, figure_class, save_plot
 from zeroshot_nas.plots.search_points import SearchPoints, search_points
@@ -60,8 +61,11 @@ def write_search_plot(folder: Path | str, out: Path | str | None = None) -> Path
         raise ReportError(f"a plot's file ends in {' or '.join(f'.{each}' for each in KINDS)}, got {file.name!r}")
     source = Path(folder) / "result.json"
     if not source.is_file():
-        raise ReportError(f"{folder} holds no finished search; go on with it: zeroshot-nas resume {folder}")
-    save_plot(plot_search(SearchResult.from_json(source.read_text(encoding="utf-8"))), file.with_suffix(""), [kind])
+        raise ReportError(
+            f"{folder} holds no finished search; go on with one that is not at its end (zeroshot-nas resume {folder}), "
+            f"of another run see its page (zeroshot-nas report {folder})"
+        )
+    save_plot(plot_search(read_as(source, SearchResult.from_json)), file.with_suffix(""), [kind])
     return file
 
 

@@ -16,7 +16,7 @@ FILE = "report.html"
 def report(run: str | Path, out: str | Path | None = None, *, force: bool = False) -> Path:
     """Writes the page of a run: one HTML file to open in a browser, which loads nothing from anywhere.
 
-    A search, a study, a correlation, a training, or a latency calibration (its table's file); one that is not at its
+    A search, a study, a correlation, a training, a comparison, or a latency calibration (its table's file); one that is not at its
     end has a page of what it had so far, which says so. The same run gives the same page.
 
     Args:
@@ -59,6 +59,8 @@ def page_kind(run: Path) -> PageKind:
             return PAGES[name]
     if not run.exists():
         raise ReportError(f"{run} is not there; expected a run's folder, or the file of a latency calibration")
+    if (run / "config.json").is_file() and (run / "model.safetensors").is_file():
+        raise ReportError(f"{run} is an export for the Hub, which keeps no run; report the run that it was made of")
     known = ", ".join(PAGES)
     raise ReportError(f"{run} holds no run that has a page; these have one: {known}. See `zeroshot-nas runs list`")
 

@@ -111,6 +111,10 @@ def request(
     """Looks up what a search is given, with its errors and warnings; ``screens`` lets a closed form guide it."""
     if not isinstance(budget, Budget | None):
         raise TypeError(f"budget must be a Budget, such as Budget(params=1e5), got {type(budget).__name__}")
+    if not isinstance(settings, SearchSettings | None):
+        raise TypeError(
+            f"settings must be SearchSettings, got {settings!r}; name what else is given, as input_size=..."
+        )
     budget = budget or Budget()
     run, rest = (run or RunOptions()).updated(options)
     settings = (settings or SearchSettings()).updated(rest)

@@ -308,6 +308,8 @@ def _weights_file(path: Path) -> Path:
     hint = "expected a run's folder or one for the Hub"
     if (path / "best.json").is_file():
         hint = f"it holds a search's winner, which is trained first: zeroshot-nas train {path}"
+    elif (path / "trainings").is_dir():
+        hint = f"it holds a comparison, whose trainings lie below {path / 'trainings'}"
     raise FileNotFoundError(f"{path / BEST} is not there; {hint}")
 
 

@@ -13,6 +13,7 @@ from zeroshot_nas.errors import RecipeError, UnknownNameError, did_you_mean
 POLICIES = (None, "cifar10", "imagenet", "svhn")
 PRECISIONS = ("float32", "bfloat16", "auto")
 
+_MOST_EPOCHS = 1_000_000
 _FROM_ZERO = (
     *("learning_rate_per_256", "weight_decay", "warmup_epochs", "mixup"),
     *("gradient_clip", "distill_logits", "distill_features"),
@@ -80,6 +81,7 @@ class Recipe:
         for name, least in (("epochs", 1), ("batch_size", 2), ("shift", 0), ("patience", 0)):
             value = getattr(self, name)
             _check(type(value) is int and value >= least, name, f"a whole number of {least} or more", value)
+        _check(self.epochs <= _MOST_EPOCHS, "epochs", f"{_MOST_EPOCHS:,} or fewer", self.epochs)
         for name in ("momentum", "label_smoothing", "validation_fraction", "ema_decay"):
             value = getattr(self, name)
             _check(_is_number(value) and 0 <= value < 1, name, "a number from 0 to below 1", value)

@@ -35,6 +35,8 @@ def _holds(path: Path) -> bool:
 
 def _log_of(path: Path) -> Path | None:
     """The log of measurements that a path is or has beside it."""
+    if not path.name:  # the working folder
+        return None
     log = path if path.name.endswith(measured_log(Path("x")).suffix) else measured_log(path)
     return log if log.is_file() else None
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zeroshot_nas.core.files import read_as
 from zeroshot_nas.costs.base import COSTS
-from zeroshot_nas.errors import FileFormatError
 from zeroshot_nas.plots.search_points import Point, SearchPoints, axis_of, first_cost, search_points
 from zeroshot_nas.reporting.base import (
     Bar,
@@ -68,7 +68,7 @@ def _page(folder: Path, kind: str) -> Page:
         at_end = last in ("done", "interrupted") and (folder / RESULT_FILE).is_file()
         result = None if at_end else search_so_far(store, settings, journal)
     if at_end:
-        result = SearchResult.from_json(_text(folder / RESULT_FILE))
+        result = read_as(folder / RESULT_FILE, SearchResult.from_json)
     why = next((str(each.body.get("error", "")) for each in reversed(journal) if each.kind == "failed"), "")
     proposals = settings.get("proposals")
     done = _proposed(journal, result)
@@ -85,13 +85,6 @@ def _page(folder: Path, kind: str) -> Page:
         progress=min(1.0, done / proposals) if isinstance(proposals, int) and proposals else None,
         foot=[f"Folder: {folder}"],
     )
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{file} is damaged: {error}") from None
 
 
 def _ranked_by(settings: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.files import read_as
 from zeroshot_nas.core.text import quoted, read_json
 from zeroshot_nas.errors import FileFormatError
 from zeroshot_nas.reporting.base import Chart, Page, Part, Section, State, Table, Tile, register_page, state_of, way_on
@@ -74,7 +75,7 @@ def _network(folder: Path) -> list[Section]:
     file = folder / _ARCHITECTURE
     if not file.is_file():  # a module of the caller's
         return []
-    architecture = Architecture.from_json(file.read_text(encoding="utf-8"))
+    architecture = read_as(file, Architecture.from_json)
     return [network_section(architecture, string=str(architecture))]
 
 
