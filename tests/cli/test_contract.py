@@ -48,6 +48,7 @@ CALLS = {
     "compare": "{net} --input 1x8x8 --epochs 1 --batch-size 512 --seeds 1 --with resnet8 --backend torch --published "
     "--out {new}/c",
     "resume": "{trained}",
+    "report": "{searched} --out {new}/r.html",
     "list": "",
     "latency calibrate": "--input 1x8x8 --backend torch --networks 8 --max-flops 300k --out {new}/table.json",
     "latency measure": "{net} --input 1x8x8 --backend torch --seconds 0.01",

@@ -6,11 +6,11 @@ from dataclasses import asdict
 
 import zeroshot_nas as zs
 from tests.searching.test_every_strategy import SMALL
+from zeroshot_nas.architecture.kernels import kernels
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.latency.calibrate import measured_log
 from zeroshot_nas.latency.device_table import Fingerprint
 from zeroshot_nas.latency.fit import Timed, fit_table
-from zeroshot_nas.architecture.kernels import kernels
 
 NET = zs.Architecture.from_string("SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,8,2,8,2)", (1, 8, 8), num_classes=3)
 HOSTILE = ("<script>alert(1)</script>", "a & \"b\" 'c'", "</script><img src=x onerror=alert(2)>")

@@ -20,6 +20,7 @@ from zeroshot_nas.errors import FileFormatError
 
 if TYPE_CHECKING:
     from zeroshot_nas.architecture.architecture import Architecture
+    from zeroshot_nas.callbacks.base import Callback, Event
     from zeroshot_nas.costs.complexity import Costs
     from zeroshot_nas.nasbench.base import Split as SplitName
     from zeroshot_nas.nasbench.table import BenchmarkTable
@@ -120,6 +121,16 @@ def shows_progress(quiet: bool) -> bool:
 def callbacks_of(log: str | None) -> list[str]:
     """The callbacks that ``--log`` names."""
     return [] if log is None else [name for name in log.split(",") if name]
+
+
+def plan_sayers(quiet: bool) -> list[Callback]:
+    """What says, where no bar does, what is about to be trained."""
+    return [] if quiet or shows_progress(quiet) else [_say_plan]
+
+
+def _say_plan(event: Event) -> None:
+    if event.kind == "plan":
+        print(event.about["plan"], file=sys.stderr)  # noqa: T201
 
 
 def is_given(ctx: typer.Context, name: str) -> bool:

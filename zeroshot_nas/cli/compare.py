@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from zeroshot_nas.cli.base import (
     app,
     callbacks_of,
     cost_limits,
+    plan_sayers,
     print_result,
     read_architecture,
     recipe_of,
@@ -48,7 +48,7 @@ from zeroshot_nas.core.files import read_as
 
 if TYPE_CHECKING:
     from zeroshot_nas.architecture.architecture import Architecture
-    from zeroshot_nas.callbacks.base import Callback, Event
+    from zeroshot_nas.callbacks.base import Callback
     from zeroshot_nas.costs.budget import Budget
 
 _OWN_NAMES = ("best", "architecture", "result")
@@ -124,7 +124,7 @@ def compare_command(
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
     out = out or Path("runs") / f"compare-{data.partition(':')[0]}-{digest}"
     progress = shows_progress(quiet)
-    callbacks: list[str | Callback] = [*callbacks_of(log), *([] if quiet or progress else [_say_plan])]
+    callbacks: list[str | Callback] = [*callbacks_of(log), *plan_sayers(quiet)]
     with get_executor(executor, workers=workers, time_limit=time_limit, scheduler=scheduler) as pool:
         run = RunOptions(out=out, resume=resume, force=force, executor=pool, progress=progress, callbacks=callbacks)
         how: dict[str, Any] = {"budget": budget, "seeds": seeds, "seed": seed, "device": device}
@@ -180,9 +180,3 @@ def _budget(options: Mapping[str, Any], first: str) -> Budget | None:
     if not is_found or path == Path() or not file.is_file():
         return None
     return limits_of(read_as(file, SearchResult.from_json))
-
-
-def _say_plan(event: Event) -> None:
-    """Says what a comparison costs before it begins, where no bar does."""
-    if event.kind == "plan":
-        print(event.about["plan"], file=sys.stderr)  # noqa: T201

@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 PANELS = {
     "Network and space": ("space", "space_option", "image", "classes", "squeeze_excite", "new_head"),
     "Budget": (
-        *("max_", "monotone_widths", "reward", "published"),
+        *("max_", "board", "monotone_widths", "reward", "published"),
         *("device_table", "backend", "threads", "networks", "seconds"),
     ),
     "Search": (

@@ -107,9 +107,9 @@ def _searchers() -> list[tuple[str, ...]]:
 
 
 def _costs() -> list[tuple[str, ...]]:
-    from zeroshot_nas.costs.base import COSTS
+    from zeroshot_nas.costs.base import COSTS, list_costs
 
-    return _described(COSTS, lambda name: f"{COSTS[name].label}; {COSTS[name].option}: {COSTS[name].help}")
+    return _described(list_costs(), lambda name: f"{COSTS[name].label}; {COSTS[name].option}: {COSTS[name].help}")
 
 
 def _callbacks() -> list[tuple[str, ...]]:

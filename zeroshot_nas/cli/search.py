@@ -40,6 +40,7 @@ from zeroshot_nas.cli.base import (
     cost_rows,
     is_given,
     load_table,
+    plan_sayers,
     print_json,
     print_rows,
     shows_progress,
@@ -202,7 +203,7 @@ def search_command(
             cache=cache,
             executor=pool,
             progress=shows_progress(quiet),
-            callbacks=callbacks_of(log),
+            callbacks=[*callbacks_of(log), *plan_sayers(quiet)],
         )
         result = search(**arguments, run=run)
     looked_up = None

@@ -130,10 +130,11 @@ class _Tournament:
     def run(self) -> RunState:
         """Runs the rounds; Ctrl-C cuts them short."""
         self.trainings.begin((trial.name for trial in self.table.trials), {"plan": self.table.plan()})
-        shown = self.asked.run.progress
+        shown, plan = self.asked.run.progress, f"trials: {self.table.plan()}"
+        self.session.hooks.tell("plan", values={"epochs": self.table.epochs}, about={"plan": plan})
         with progress_bar(what="trials", unit="epoch", shown=shown, total=self.table.epochs) as bar:
             if shown:
-                note(bar, f"trials: {self.table.plan()}")
+                note(bar, plan)
             try:
                 for number in range(1, len(self.table.rounds) + 1):
                     if self.table.winner is None:
