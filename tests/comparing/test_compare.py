@@ -14,6 +14,7 @@ from zeroshot_nas.comparing import compare as comparing
 from zeroshot_nas.comparing.comparison import Compared, Comparison, Training
 from zeroshot_nas.errors import (
     ArchitectureError,
+    BudgetError,
     DataError,
     FileFormatError,
     InfeasibleBudgetError,
@@ -336,6 +337,11 @@ def test_networks_of_ones_own_by_hand():
 def test_seeds_beyond_reason_are_refused_before_they_are_counted():
     with pytest.raises(ValueError, match="seeds must be 1,000 or fewer, got 100,000,000,000,000"):
         compared(seeds=10**14)
+
+
+def test_a_limit_on_latency_is_refused():
+    with pytest.raises(BudgetError, match="scaled by what is counted"):
+        compared(budget=zs.Budget(latency_ms=1.0))
 
 
 def test_what_was_not_compared_is_named(unbroken):

@@ -24,6 +24,7 @@ from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import (
     ArchitectureError,
+    BudgetError,
     DataError,
     InfeasibleBudgetError,
     LatencyError,
@@ -109,6 +110,7 @@ def compare(
     Raises:
         ArchitectureError: There are no models, or one is none, or takes images of another size than the first.
         UnknownNameError: No hand-made network, data set or recipe has that name.
+        BudgetError: The budget limits latency, which is measured.
         InfeasibleBudgetError: A hand-made network does not fit the budget however narrow.
         DataError: The data are not there, or have another number of classes.
         OutputExistsError: ``out`` holds a run, and ``resume`` is not set.
@@ -402,6 +404,8 @@ def _hand_made(
         return {_by_hand(name, named): _architecture(each) for name, each in references.items()}
     texts = [references] if isinstance(references, str) else references
     costs = complexity(first)
+    if budget is not None and budget.latency_ms is not None:
+        raise BudgetError("hand-made networks are scaled by what is counted; give a limit on params, FLOPs or layers")
     limits = budget or searched or Budget(params=costs.params, flops=costs.flops)
     made = {}
     for text in texts:

@@ -24,6 +24,16 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def counted(value: int, what: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "seed"), counted(1000, "epoch")
+        ('1 seed', '1,000 epochs')
+    """
+    return f"{value:,} {what}{'s' * (value != 1)}"
+
+
 def percent(part: float) -> str:
     """A part in percent, with as many digits as are read."""
     return f"{part:.0%}" if part >= 0.1 or part == 0 else f"{part:.1%}"

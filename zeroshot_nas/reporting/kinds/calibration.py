@@ -14,7 +14,7 @@ from zeroshot_nas.latency.device_table import DeviceTable
 from zeroshot_nas.reporting.base import Bar, Cell, Chart, Facts, Page, Part, Section, State, Table, Tile, register_page
 from zeroshot_nas.reporting.charts import ZOOM, Row, Spec, chart, number, thinned, tooltip
 from zeroshot_nas.reporting.provenance import made_with
-from zeroshot_nas.reporting.words import count, duration, settings_rows
+from zeroshot_nas.reporting.words import count, counted, duration, settings_rows
 from zeroshot_nas.runs.store import is_held
 
 _FORMAT = "zeroshot_nas.device_table"
@@ -71,12 +71,13 @@ def _finished(file: Path, table: DeviceTable) -> Page:
         ),
         *([Tile("time", duration(details["seconds"]))] if "seconds" in details else []),
     ]
+    threads = counted(at.threads, "thread")
     device = [
         ("device", at.device),
         ("cores", "not known" if at.cores is None else str(at.cores)),
         ("system", at.system),
         ("engine", f"{at.backend} {at.backend_version}"),
-        ("run", f"batch {at.batch_size}, {at.threads} threads, {at.dtype}"),
+        ("run", f"batch {at.batch_size}, {threads}, {at.dtype}"),
         ("space", f"{table.space}, images {size}"),
     ]
     overhead = table.overhead
@@ -104,7 +105,7 @@ def _finished(file: Path, table: DeviceTable) -> Page:
             Section("Kernels", _kinds(kernels)),
             Section("Settings", [Facts(settings_rows(own), "Settings"), Facts(made_with(details), "Made with")]),
         ],
-        subtitle=f"{at.backend} {at.backend_version} · {size} · batch {at.batch_size} · {at.threads} threads",
+        subtitle=f"{at.backend} {at.backend_version} · {size} · batch {at.batch_size} · {threads}",
         foot=[f"File: {file}"],
     )
 

@@ -39,7 +39,7 @@ from zeroshot_nas.reporting.charts import (
 )
 from zeroshot_nas.reporting.network import network_section
 from zeroshot_nas.reporting.provenance import run_section
-from zeroshot_nas.reporting.words import count, duration, short
+from zeroshot_nas.reporting.words import count, counted, duration, short
 from zeroshot_nas.runs.store import FILE_NAME, Entry, Store
 from zeroshot_nas.training.recipe import Recipe
 
@@ -76,7 +76,7 @@ def comparison_page(folder: Path) -> Page:
             network_section(found.networks[0].architecture, string=found.networks[0].string),
             run_section(_settings(settings), journal),
         ],
-        subtitle=f"{compared} · {found.recipe.epochs} epochs",
+        subtitle=f"{compared} · {counted(found.recipe.epochs, 'epoch')} · {counted(len(found.seeds), 'seed')}",
         remark=way_on(state, folder, why),
         progress=done / max(1, whole),
         foot=[f"Folder: {folder}"],
