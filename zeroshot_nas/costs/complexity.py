@@ -102,10 +102,15 @@ class Costs:
         costs.__dict__.update(self.__dict__, latency_ms=latency_ms)
         return costs
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; latency is there where it is known."""
+    def to_dict(self, complete: bool = True) -> dict[str, Any]:
+        """JSON-ready; latency is there where it is known.
+
+        Args:
+            complete: Whether costs that nobody asked for so far are worked out, too.
+        """
         values = {name: getattr(self, name) for name in STANDARD if name != "latency_ms" or self.latency_ms is not None}
-        return {**values, **self.further}
+        known = {name: self.__dict__[name] for name in sorted(self.__dict__) if self._is_further(name)}
+        return {**values, **(self.further if complete else known)}
 
     def __repr__(self) -> str:
         return f"Costs({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
@@ -116,9 +121,13 @@ class Costs:
         rows = [(COSTS[name].label if name in COSTS else name, number(value)) for name, value in known.items()]
         return html_table("Costs of one image", rows)
 
+    @staticmethod
+    def _is_further(name: str) -> bool:
+        return name not in STANDARD and not name.startswith("_")
+
     def _further_names(self) -> list[str]:
         """Names of what is known besides the standard costs, and of what can be worked out."""
-        known = {name for name in self.__dict__ if name not in STANDARD and not name.startswith("_")}
+        known = set(filter(self._is_further, self.__dict__))
         if "_architecture" in self.__dict__:
             known |= {name for name in COSTS if name not in STANDARD and COSTS[name].per == "architecture"}
         return sorted(known)
@@ -129,7 +138,7 @@ def complexity(architecture: Architecture) -> Costs:
 
     Example:
         >>> complexity(Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)", input_size=(3, 4, 4)))
-        Costs(params=322, flops=3536, layers=1, activations=138, peak_memory=1936, weights=671)
+        Costs(params=322, flops=3536, layers=1, activations=138, peak_memory=2672, weights=671)
     """
     summed = summed_costs()
     block_sums = summed.block_sums

@@ -27,7 +27,7 @@ def cost(model: Architecture | HasArchitecture | nn.Module, *, input_size: Seque
 
     Example:
         >>> cost(Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)", input_size=(3, 4, 4)))
-        Costs(params=322, flops=3536, layers=1, activations=138, peak_memory=1936, weights=671)
+        Costs(params=322, flops=3536, layers=1, activations=138, peak_memory=2672, weights=671)
     """
     if not is_torch_module(model):
         architecture = architecture_of(model)

@@ -182,7 +182,7 @@ def screen_island(task: IslandTask, report: Callable[[int, float], None] | None 
                 scored = candidate.with_fitness(fitness)
                 kept.add(fitness, candidate.architecture, candidate.costs)
                 if fitness > best or proposer.proposed >= next_kept:
-                    trajectory.append(Screened(proposer.proposed, fitness, candidate.costs.to_dict()))
+                    trajectory.append(Screened(proposer.proposed, fitness, candidate.costs.to_dict(complete=False)))
                     next_kept = every * (proposer.proposed // every + 1)
                 best = max(best, fitness)
                 seconds += perf_counter() - start
