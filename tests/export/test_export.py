@@ -224,8 +224,8 @@ def test_the_network_and_the_random_state_are_left_as_they_were(tmp_path):
 
 def test_bad_requests(run, tmp_path):
     network = trained_network(NET)
-    with pytest.raises(ExportError, match="unknown format 'tflite'; expected some of hub, onnx"):
-        export_network(network, tmp_path, formats=["tflite"])
+    with pytest.raises(ExportError, match="unknown format 'coreml'; expected some of hub, onnx"):
+        export_network(network, tmp_path, formats=["coreml"])
     with pytest.raises(ExportError, match="int8 is made of the onnx file; ask for the format 'onnx' too"):
         export_network(network, tmp_path, formats=["torch"], int8=True)
     with pytest.raises(ExportError, match="give the folder to write to"):

@@ -276,11 +276,11 @@ class _Work:
         asked, trainings = self.asked, self.trainings
         folders = dict(zip(self.networks, _file_names(self.networks), strict=True))
         tasks = [self._task(network, seed, folders[network.name]) for seed in asked.seeds for network in asked.networks]
-        trainings.begin((str(task.key["folder"]) for task in tasks), {"trainings": len(tasks)})
+        known = trainings.begin((str(task.key["folder"]) for task in tasks), {"trainings": len(tasks)})
         with progress_bar(what="trainings", unit="net", shown=self.progress, total=len(tasks)) as bar:
             if self.progress or self.session.hooks:
                 plan = self._plan(tasks)
-                self.session.hooks.tell("plan", values={"trainings": len(tasks)}, about={"plan": plan})
+                self.session.hooks.tell("plan", values={"trainings": len(tasks)}, about={"plan": plan}, known=known)
             if self.progress:
                 note(bar, plan)
             for number, (body, known) in enumerate(trainings.run(executor, train_one, tasks), start=1):

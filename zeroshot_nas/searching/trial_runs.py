@@ -129,9 +129,9 @@ class _Tournament:
 
     def run(self) -> RunState:
         """Runs the rounds; Ctrl-C cuts them short."""
-        self.trainings.begin((trial.name for trial in self.table.trials), {"plan": self.table.plan()})
+        known = self.trainings.begin((trial.name for trial in self.table.trials), {"plan": self.table.plan()})
         shown, plan = self.asked.run.progress, f"trials: {self.table.plan()}"
-        self.session.hooks.tell("plan", values={"epochs": self.table.epochs}, about={"plan": plan})
+        self.session.hooks.tell("plan", values={"epochs": self.table.epochs}, about={"plan": plan}, known=known)
         with progress_bar(what="trials", unit="epoch", shown=shown, total=self.table.epochs) as bar:
             if shown:
                 note(bar, plan)

@@ -61,17 +61,22 @@ class Trainings:
             write_text(self.folder / _SPLIT, json.dumps({part: list(names) for part, names in images.split.items()}))
         return images
 
-    def begin(self, names: Iterable[str], note: Mapping[str, Any]) -> None:
-        """Makes the folder ready; what an earlier run left there is not gone on with."""
+    def begin(self, names: Iterable[str], note: Mapping[str, Any]) -> bool:
+        """Makes the folder ready; what an earlier run left there is not gone on with.
+
+        Returns:
+            Whether an earlier process of this run had done so.
+        """
         self.folder.mkdir(exist_ok=True)
         (self.folder / STOP).unlink(missing_ok=True)
         begun = f"{self._kind}s"
         if self._session.journal(begun):
-            return
+            return True
         (self.folder / _SPLIT).unlink(missing_ok=True)
         for name in names:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         self._session.log(begun, note)
+        return False
 
     def stop(self) -> None:
         """Ends those that are under way at their next epoch, wherever they are."""
