@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: threads cost more than they give; read when torch loads
@@ -14,3 +16,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("default", max_examples=25, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=250, deadline=None)
 settings.load_profile("default")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command line in this process; gives exit code, output and error output."""
+    from zeroshot_nas import cli
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["zeroshot-nas", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return call

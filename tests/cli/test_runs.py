@@ -36,8 +36,8 @@ def test_legs_of_islands_are_one_event_of_a_run(run, tmp_path):
     assert [kind for _, kind in shown["journal"]].count("island") == 8
 
 
-def test_a_run_that_died_is_resumed_by_its_folder_alone(run, tmp_path, monkeypatch):
-    run(*SEARCH, "--proxy", "zen", "--out", tmp_path / "whole")
+def die_at_the_fourth(monkeypatch):
+    """The process ends when the fourth scores are to be computed."""
     calls = []
 
     def dying(jobs):
@@ -48,10 +48,15 @@ def test_a_run_that_died_is_resumed_by_its_folder_alone(run, tmp_path, monkeypat
 
     compute = evaluating.compute
     monkeypatch.setattr(evaluating, "compute", dying)
+
+
+def test_a_run_that_died_is_resumed_by_its_folder_alone(run, tmp_path, monkeypatch):
+    run(*SEARCH, "--proxy", "zen", "--out", tmp_path / "whole")
+    die_at_the_fourth(monkeypatch)
     assert run(*SEARCH, "--proxy", "zen", "--out", tmp_path / "run")[0] == 9
     assert "unfinished" in run("runs", "list", tmp_path)[1]
     assert json.loads(run("runs", "best", tmp_path / "run", "--json")[1])["score"]["state"] == "ok"
-    monkeypatch.setattr(evaluating, "compute", compute)
+    monkeypatch.undo()
     code, _, err = run("search", "--resume", tmp_path / "run", "--quiet")
     assert (code, err) == (0, "")
     results = [zs.SearchResult.from_json((tmp_path / name / "result.json").read_text()) for name in ("whole", "run")]
@@ -272,16 +277,7 @@ def test_a_correlation_goes_on_as_the_run_has_it(run, tmp_path, table):
 
 
 def test_the_best_of_an_unfinished_run_is_written_as_people_write_it(run, tmp_path, monkeypatch):
-    calls = []
-
-    def dying(jobs):
-        calls.append(jobs)
-        if len(calls) == 4:
-            raise SystemExit(9)
-        return compute(jobs)
-
-    compute = evaluating.compute
-    monkeypatch.setattr(evaluating, "compute", dying)
+    die_at_the_fourth(monkeypatch)
     how = ("--space", "nasbench201", "--proxy", "naswot", "--proposals", "9", "--input", "3x8x8", "--repeats", "1")
     assert run("search", *how, "--out", tmp_path)[0] == 9
     code, out, err = run("runs", "best", tmp_path)

@@ -1,7 +1,6 @@
 """Following runs, and the command line."""
 
 import json
-import sys
 import threading
 import time
 
@@ -109,20 +108,6 @@ def test_bad_watches_are_refused(tmp_path):
     with pytest.raises(ReportError, match="is not there"):
         watch(tmp_path / "none")
     assert watch(path, force=True) == "done"
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    from zeroshot_nas import cli
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["zeroshot-nas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
 
 
 def test_the_command_writes_a_page_and_says_where(run, tmp_path):
