@@ -9,8 +9,8 @@ from scipy.stats import kendalltau, spearmanr
 
 import zeroshot_nas as zs
 from tests.strategies import architectures
-from zeroshot_nas.closed_form.ceres import ceres, ceres_pool
-from zeroshot_nas.closed_form.cet.chain import propagate_chain
+from zeroshot_nas.closed_form.ceres import ceres, ceres_pool, score_of
+from zeroshot_nas.closed_form.cet.score import plan_sequence, propagate, terms_of
 from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.measured_cet import measure_cet
@@ -48,14 +48,15 @@ TRAINED = [
 training each. Among them are winners of CET and what they become with wide bodies and without their last layers."""
 
 
-@settings(deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from(["resnet", "mobilenet", "nasbench_macro"]), st.sampled_from(SIZES))
-def test_a_chains_sums_are_those_of_its_convolutions(seed, name, size):
-    chain = propagate_chain(zs.get_space(name, input_size=size).sample(random.Random(seed)))
-    assert chain is not None
-    terms = chain.terms()
-    expected = (terms.A, terms.R, terms.resolutions, terms.Z, terms.narrowness)
-    assert chain.effective_sums() == pytest.approx(expected, rel=1e-9)
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["resnet", "vanilla", "nasbench_macro"]), st.sampled_from(SIZES))
+def test_a_chains_score_is_that_of_the_general_propagation(seed, name, size):
+    network = zs.get_space(name, input_size=size).sample(random.Random(seed))
+    passes = propagate([plan_sequence(network)], network.input_size, [network.num_classes])
+    expected = score_of(terms_of(passes).row(0), network.num_classes, 10_000, 1_000)
+    value = ceres(network, images=10_000, steps=1_000)
+    assert value == pytest.approx(expected, rel=1e-9)
+    assert value.details == pytest.approx(expected.details, rel=1e-9)
 
 
 @settings(deadline=None)

@@ -29,12 +29,17 @@ their depth costs: each logarithm grows by at most 1/N, since what it is of is c
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.blocks.base import ResidualBlock
+from zeroshot_nas.chains.coding import Chains
+from zeroshot_nas.chains.lowering import GATE, LOWERING, UnitKind
 from zeroshot_nas.closed_form.ceres import BITS_PER_WEIGHT, DEPTH_POWER
-from zeroshot_nas.closed_form.cet.chain import Fork, Steps, sub_layer
 from zeroshot_nas.closed_form.cet.propagation import LINEAR_SHARE
 from zeroshot_nas.closed_form.cet.terms import LINEAR_LOSS, PLAIN_DEPTH
 from zeroshot_nas.closed_form.training_length import IMAGES, LONG_STEPS, STEPS
@@ -150,33 +155,34 @@ def sizes_of(space: SearchSpace, budget: Budget) -> Sizes | None:
 def _shape(space: ChainSpace, name: str) -> tuple[int, float, int, int] | None:
     """Of a block type: convolutions a sub-layer at most, D_f a sub-layer at least, weights and outputs of one."""
     step, largest = space.width_step, space.max_width
-    depths: list[float] = []
-    counts: list[int] = []
     block: Any = space.body_block(name, 3 * step, 1, 2 * step)
     if not isinstance(block, ResidualBlock):
         return None
-    for is_first in (True, False):
-        layer = sub_layer(block, (5 * step if is_first else 3 * step, 8, 8), is_first)
-        depth = _depth(layer.steps)
-        if depth is None:
-            return None
-        depths.append(depth)
-        counts.append(len(layer.convolutions))
-    widest = sub_layer(space.body_block(name, largest, 1, largest), (largest, 8, 8), True).convolutions
-    weights = max(conv.out_channels * conv.fan_in for conv in widest)
-    return max(counts), min(depths), weights, max(conv.out_channels for conv in widest)
+    alone = Chains.of([Architecture((block,), (5 * step, 8, 8))])
+    if not LOWERING.covers(alone).all():
+        return None
+    blocks = LOWERING.blocks(alone)
+    sub_layers = [LOWERING.units_of(int(kind)) for kind in (blocks.first[0], blocks.following[0])]
+    depths = [depth for units in sub_layers if (depth := _depth(units)) is not None]
+    if len(depths) < len(sub_layers):
+        return None
+    counts = [sum(len(unit.body) + (unit.shortcut is not None) for unit in units) for units in sub_layers]
+    wide = LOWERING.blocks(Chains.of([Architecture((space.body_block(name, largest, 1, largest),), (largest, 8, 8))]))
+    convs = LOWERING.convolutions(wide, np.array([0]), wide.first)
+    counted = LOWERING.columns["role"][convs.slot] != GATE
+    read = np.where(convs.depthwise, 1, convs.in_channels) * LOWERING.columns["kernel_size"][convs.slot] ** 2
+    weights, channels = int((convs.out_channels * read)[counted].max()), int(convs.out_channels[counted].max())
+    return max(counts), min(depths), weights, channels
 
 
-def _depth(steps: Steps) -> float | None:
-    """D_f that steps add at least; None where a residual unit has a ReLU in its link, or none behind it."""
+def _depth(units: Sequence[UnitKind]) -> float | None:
+    """D_f that units add at least; None where one has no link, or no ReLU behind it."""
     depth = 0.0
-    for index, step in enumerate(steps):
-        if step is None:
-            depth += 1.0
-        elif isinstance(step, Fork):
-            if None in step.shortcut or steps[index + 1 : index + 2] != (None,):
-                return None
-            depth -= math.log((1 + LINEAR_SHARE ** step.body.count(None)) / 2) / LINEAR_LOSS
+    for unit in units:
+        if not unit.is_fork or not unit.rectified:
+            return None
+        relus = sum(rectified for *_, rectified in unit.body)
+        depth += 1.0 - math.log((1 + LINEAR_SHARE**relus) / 2) / LINEAR_LOSS
     return depth
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.closed_form.cet.chain import Chain, propagate_chain
-from zeroshot_nas.closed_form.cet.score import cet_terms, passed
+from zeroshot_nas.chains.coding import Chains
+from zeroshot_nas.closed_form.cet.score import pool_of
+from zeroshot_nas.closed_form.cet.spectra import Array
 from zeroshot_nas.closed_form.cet.terms import OF_CERES, PLAIN_DEPTH, CetTerms
 from zeroshot_nas.closed_form.training_length import IMAGES, LONG_STEPS, STEPS
 from zeroshot_nas.core.checks import check_counts
@@ -65,9 +69,10 @@ def ceres(architecture: Architecture, *, images: int = IMAGES, steps: int = STEP
         >>> round(score, 3), round(score.details["A"]), ceres(net, images=1_000) > score
         (12.563, 5347, True)
     """
-    check_counts(1, ProxyError, images=images, steps=steps)
-    chain = propagate_chain(architecture)
-    return score_of(chain or cet_terms(architecture), architecture.num_classes, images, steps)
+    (value,) = ceres_pool([architecture], images=images, steps=steps)
+    if isinstance(value, UndefinedScoreError):
+        raise value
+    return value
 
 
 def ceres_pool(
@@ -87,26 +92,41 @@ def ceres_pool(
         True
     """
     check_counts(1, ProxyError, images=images, steps=steps)
-    networks = list(architectures)
+    networks = architectures if isinstance(architectures, Sequence) else list(architectures)
     with paused_garbage_collection():
+        pool = pool_of(networks)
+        classes = _classes(networks)
+        values = _score(pool.terms, classes, images, steps).tolist()
         return [
-            terms if isinstance(terms, UndefinedScoreError) else score_of(terms, network.num_classes, images, steps)
-            for network, terms in zip(networks, passed(networks), strict=True)
+            pool.errors[place] or ScoreValue(value, lambda place=place: _details(pool.terms, place))
+            for place, value in enumerate(values)
         ]
 
 
-def score_of(terms: Chain | CetTerms, num_classes: int, images: int, steps: int) -> ScoreValue:
+def score_of(terms: CetTerms, num_classes: int, images: int, steps: int) -> ScoreValue:
     """The score that a network's terms make; see `ceres`."""
-    if isinstance(terms, Chain):
-        sums, depths = terms.effective_sums(), (terms.depth_forward, terms.depth_backward)
-    else:
-        sums, depths = (terms.A, terms.R, terms.resolutions, terms.Z, terms.narrowness), (terms.D_f, terms.D_b)
-    weights, logs, resolutions, layers, narrowness = sums
-    classes = max(num_classes, 2)
-    width = (2 * math.log(classes) + logs) / (resolutions + 1)
-    needed = images * math.log2(classes) / BITS_PER_WEIGHT
-    ratio = math.sqrt(LONG_STEPS / steps) * max(0.0, sum(depths) / 2) * narrowness
+    value = _score(vars(terms), num_classes, images, steps)
+    return ScoreValue(float(value), {name: getattr(terms, name) for name in _PARTS})
+
+
+_PARTS = (*OF_CERES, "D_f", "D_b")
+
+
+def _classes(networks: Sequence[Architecture]) -> Any:
+    return networks.num_classes if isinstance(networks, Chains) else np.array([each.num_classes for each in networks])
+
+
+def _details(terms: Mapping[str, Array], place: int) -> dict[str, float]:
+    return {name: float(terms[name][place]) for name in _PARTS}
+
+
+def _score(terms: Mapping[str, Any], num_classes: Any, images: int, steps: int) -> Any:
+    """The score that terms make, numbers or columns of them."""
+    weights, logs, resolutions, layers, narrowness, *depths = (terms[name] for name in _PARTS)
+    classes = np.maximum(num_classes, 2)
+    width = (2 * np.log(classes) + logs) / (resolutions + 1)
+    needed = images * np.log2(classes) / BITS_PER_WEIGHT
+    ratio = math.sqrt(LONG_STEPS / steps) * np.maximum(0.0, sum(depths) / 2) * narrowness
     limit = PLAIN_DEPTH * (steps / LONG_STEPS) ** DEPTH_POWER
-    beyond = sum([max(0.0, depth - limit) for depth in depths]) / limit
-    value = width + 2 * math.log(0.5 + layers) - 2 * math.log1p(needed / weights) - 2 * math.log1p(ratio) - beyond
-    return ScoreValue(value, dict(zip((*OF_CERES, "D_f", "D_b"), (*sums, *depths), strict=True)))
+    beyond = sum(np.maximum(0.0, depth - limit) for depth in depths) / limit
+    return width + 2 * np.log(0.5 + layers) - 2 * np.log1p(needed / weights) - 2 * np.log1p(ratio) - beyond

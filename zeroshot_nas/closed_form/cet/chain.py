@@ -1,568 +1,447 @@
-"""The mean field of chains without pooling, in a few numbers a layer: the same values as the general propagation.
+"""The mean field of many chains without pooling at once: the same values as the general propagation, in fewer numbers.
 
-Without pooling all forward maps are white: independent from position to position. Of a tensor there is left its energy,
-its excess and the energy of what is linear in the image. A gradient, which starts constant at the global pooling, is
-white noise plus *combs*: parts that are equal at all positions that are p apart,
-
-    K(d) = b [d = 0] + sum of a_p over the p that divide d,    p = 1, 2, 4, ...
-
-ReLU takes (b, a) to (b/2 + sum(a)/4, a/4), a stride of 2 spreads a_p to a_2p. Energies and combs depend on the kinds of
-layers alone; excess, where the widths are, passes through a block as an affine map. So a block is worked out once for
-what reaches it, and a network costs an affine step a block and a few sums over its layers. With so few numbers plain
-arithmetic is faster than arrays.
-
-The rules are those of `zeroshot_nas.closed_form.cet.propagation`, restated for speed alone: whoever changes one there
-changes it in `_run`, `_back` and `_convolved` as well (`tests/closed_form/cet/test_chain.py` holds the two together).
+Energies and combs depend on the kinds of layers alone (`zeroshot_nas.closed_form.cet.combs`): they are worked out once
+for each unit and what reaches it, and looked up from then on. Excess, where the widths are, passes through a unit as an
+affine map, x to a x + c. So all units of all networks are worked out side by side, then each network's maps are applied
+one after the other, and what its layers see follows for all of them side by side again.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import groupby
-from typing import NamedTuple, TypeAlias
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer
-from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Gate, Op, Residual, Resolution, Shape
-from zeroshot_nas.closed_form.cet.propagation import CENTRED, LINEAR_SHARE
-from zeroshot_nas.closed_form.cet.spectra import divided_window, torus_side
-from zeroshot_nas.closed_form.cet.terms import (
-    GRADIENT_GAIN,
-    LINEAR_LOSS,
-    CetTerms,
-    ConvColumns,
-    score_u,
-    sum_and_entropy,
-)
-from zeroshot_nas.closed_form.cet.tracing import reached_kernel
-from zeroshot_nas.closed_form.cet.variant import Variant
-from zeroshot_nas.core.score import ScoreValue
-
-Combs: TypeAlias = tuple[float, ...]
-"""a_1, a_2, a_4, ... as parts of the energy; the rest of it is white."""
+from zeroshot_nas.architecture.ops import Resolution
+from zeroshot_nas.chains.coding import Chains
+from zeroshot_nas.chains.lowering import GATE, LOWERING, SHORTCUT, Blocks, Index, resolutions
+from zeroshot_nas.closed_form.cet.combs import Combs, constant_combs, pass_back, pass_forward, places
+from zeroshot_nas.closed_form.cet.propagation import LINEAR_SHARE
+from zeroshot_nas.closed_form.cet.spectra import Array
+from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, ConvColumns
 
 RELU_EXCESS = LINEAR_SHARE**2
 """Part of the excess that a ReLU leaves."""
 
-
-class Signal(NamedTuple):
-    """A tensor on its way forward.
-
-    Attributes:
-        energy: Its energy.
-        excess: Its excess is ``excess + slope * x`` for the excess x of the tensor that enters the block.
-        slope: See there.
-        linear: Energy of its part that is linear in the image, over that of the tensor that enters.
-    """
-
-    energy: float
-    excess: float
-    slope: float
-    linear: float
+REMEMBERED = 100_000
+"""Passes through units that are remembered; a bound on memory."""
 
 
-class Gradient(NamedTuple):
-    """A tensor on its way back.
+class ChainColumns(NamedTuple):
+    """The convolutions of chains, and what their networks have beside them.
 
     Attributes:
-        energy: Its energy, over that of the gradient that enters the block from behind.
-        combs: Its combs.
-        excess: As a signal's, of the excess of that gradient.
-        slope: See there.
+        nets: For each convolution the number of its network, ascending.
+        columns: The convolutions.
+        depth_forward: D_f of each network.
+        depth_backward: D_b of each network.
     """
 
-    energy: float
-    combs: Combs
-    excess: float
-    slope: float
+    nets: Index
+    columns: ConvColumns
+    depth_forward: Array
+    depth_backward: Array
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class ConvGeometry:
-    """A convolution without its widths, which combs do not see. Equal ones are one object, which is its own key.
-
-    Attributes:
-        kernel: Taps along an axis that one input position meets.
-        stride: Its stride.
-        dilation: Its dilation.
-        tori: Sides of the torus before and behind it.
-    """
-
-    kernel: int
-    stride: int
-    dilation: int
-    tori: tuple[int, int]
-
-
-class ChainConv(NamedTuple):
-    """A convolution with batch norm, where it stands.
-
-    Attributes:
-        geometry: The convolution without its widths.
-        out_channels: Output channels.
-        in_channels: Input channels.
-        fan_in: Weights of one output channel.
-        is_depthwise: True where it is depthwise.
-        rank: Patch rank of an input without excess.
-        gain: Excess of the output over that of the input, or over 1 more where it is dense.
-        gain_back: The same of gradients, of white ones.
-        positions: Output positions.
-        size: Values of its output.
-        reads_entering: True where it reads the tensor that enters its sub-layer.
-    """
-
-    geometry: ConvGeometry
-    out_channels: int
-    in_channels: int
-    fan_in: int
-    is_depthwise: bool
-    rank: float
-    gain: float
-    gain_back: float
-    positions: int
-    size: int
-    reads_entering: bool
-
-
-class Fork(NamedTuple):
-    """A residual unit: the sum of two chains."""
-
-    body: Steps
-    shortcut: Steps
-
-
-Steps: TypeAlias = "tuple[ChainConv | Fork | None, ...]"
-"""Operations that a signal passes, in order; None is a ReLU."""
-
-
-class SubLayer(NamedTuple):
-    """A sub-layer, whatever reaches it.
-
-    Attributes:
-        steps: Its operations, in order.
-        shape: Shape of its output.
-        convolutions: Its convolutions, in order.
-    """
-
-    steps: Steps
-    shape: Shape
-    convolutions: Sequence[ChainConv]
-
-
-Affine: TypeAlias = tuple[float, float]
-"""A number for an excess of 0 where the block begins, and the gain of each unit of that excess."""
-
-Passed: TypeAlias = tuple[float, Affine, Affine]
-"""A convolution on the way forward: its input's energy, 1 over its patch rank, 1 over its output's effective
-dimension."""
-
-Row: TypeAlias = tuple[Affine, Affine, Affine, float, ChainConv]
-"""A convolution passed both ways: the last two of `Passed`, 1 over its gradient's effective dimension, all positions
-over that gradient's effective ones, and the convolution."""
-
-
-@dataclass(frozen=True, eq=False)
-class ForwardBlock:
-    """A block that a signal passed.
-
-    Attributes:
-        out: The signal behind it.
-        shape: Shape of that signal.
-        sub_layers: The block's sub-layers.
-        passed: Numbers of each of its convolutions, in order.
-    """
-
-    out: Signal
-    shape: Shape
-    sub_layers: Sequence[SubLayer]
-    passed: Sequence[Passed]
-
-    @property
-    def convolutions(self) -> list[ChainConv]:
-        """The block's convolutions, in order."""
-        return [conv for each in self.sub_layers for conv in each.convolutions]
-
-
-class BackwardBlock(NamedTuple):
-    """A block that a gradient passed.
-
-    Attributes:
-        out: The gradient before it.
-        runs: Positions and rows of convolutions that follow each other at one resolution.
-    """
-
-    out: Gradient
-    runs: Sequence[tuple[int, Sequence[Row]]]
-
-
-class _NoChainError(Exception):
-    """A block has operations that are not of a chain as this module knows them."""
-
-
-class Chain(NamedTuple):
-    """A chain's blocks as a signal and a gradient passed them.
-
-    Attributes:
-        blocks: The blocks on the way forward.
-        back: The same on the way back, in the chain's order.
-        entering: Excess of the signal that enters each block.
-        arriving: Excess of the gradient that arrives at each block.
-        depth_forward: D_f.
-        depth_backward: D_b.
-    """
-
-    blocks: Sequence[ForwardBlock]
-    back: Sequence[BackwardBlock]
-    entering: Sequence[float]
-    arriving: Sequence[float]
-    depth_forward: float
-    depth_backward: float
-
-    def score(self) -> float:
-        """The variant "u" of CET, without its terms."""
-        uses, transmissions = dict[int, float](), dict[int, float]()  # by resolution
-        for block, x, y in zip(self.back, self.entering, self.arriving, strict=True):
-            for positions, rows in block.runs:
-                used = transmitted = 0.0
-                for (rank, rank_slope), (out, out_slope), (grad, grad_slope), dilution, _ in rows:
-                    inputs, output = dilution / (rank + rank_slope * x), 1 / (out + out_slope * x)
-                    gradient = 1 / (grad + grad_slope * y)
-                    used += gradient * (inputs if inputs < output else output)
-                    transmitted += math.log1p(output if output < gradient else gradient)
-                uses[positions] = uses.get(positions, 0.0) + used
-                transmissions[positions] = transmissions.get(positions, 0.0) + transmitted
-        (u, h_u), (s, h_s) = sum_and_entropy(uses.values()), sum_and_entropy(transmissions.values())
-        return score_u(u, h_u, s, h_s, self.depth_forward, self.depth_backward)
-
-    def effective_sums(self) -> tuple[float, float, float, float, float]:
-        """A, R, resolutions, Z and the narrowness of `CetTerms`."""
-        by_resolution, directions, layers = dict[int, float](), 0.0, 0.0
-        narrow, inner = 0.0, 0
-        for block, x, y in zip(self.back, self.entering, self.arriving, strict=True):
-            for positions, rows in block.runs:
-                total = 0.0
-                for (rank, rank_slope), (out, out_slope), (grad, grad_slope), dilution, conv in rows:
-                    output, gradient = 1 / (out + out_slope * x), dilution / (grad + grad_slope * y)
-                    used = output / (rank + rank_slope * x)
-                    through = min(output, gradient, conv.in_channels * positions)
-                    directions += used / positions
-                    total += math.sqrt(used)
-                    layers += math.sqrt(through * used / (conv.out_channels * conv.fan_in * positions))
-                    narrow += 1 / conv.in_channels
-                    inner += 1
-                by_resolution[positions] = by_resolution.get(positions, 0.0) + total
-        logs = [math.log(total) for total in by_resolution.values()]
-        stem = [conv for conv in self.blocks[0].sub_layers[0].convolutions if conv.reads_entering]
-        narrow, inner = narrow - sum(1 / conv.in_channels for conv in stem), inner - len(stem)
-        return directions, 2 * sum(logs), len(logs), layers, narrow / max(inner, 1)
-
-    def value(self, variant: Variant = "u") -> ScoreValue:
-        """The score, with the terms as its details.
-
-        Raises:
-            ProxyError: No variant has that name.
-        """
-        return ScoreValue(self.score(), lambda: self.terms().details) if variant == "u" else self.terms().value(variant)
-
-    def terms(self) -> CetTerms:
-        """The terms, with sums over all convolutions."""
-        convolutions = [conv for block in self.blocks for conv in block.convolutions]
-        numbers = [
-            (1 / (rank + rank_slope * x), 1 / (out + out_slope * x), 1 / (grad + grad_slope * y), dilution)
-            for block, x, y in zip(self.back, self.entering, self.arriving, strict=True)
-            for _, rows in block.runs
-            for (rank, rank_slope), (out, out_slope), (grad, grad_slope), dilution, _ in rows
-        ]
-        patch_rank, outputs, gradients, dilution = np.array(numbers).T
-        positions = np.array([conv.positions for conv in convolutions], float)
-        first = self.blocks[0].sub_layers[0].convolutions  # no image enters later ones
-        is_stem = [conv.reads_entering for conv in first] + [False] * (len(convolutions) - len(first))
-        columns = ConvColumns(
-            out_channels=np.array([conv.out_channels for conv in convolutions], float),
-            in_channels=np.array([conv.in_channels for conv in convolutions], float),
-            fan_in=np.array([conv.fan_in for conv in convolutions], float),
-            positions=positions,
-            patch_rank=patch_rank,
-            novelty=np.ones(len(convolutions)),
-            output_rank=outputs / positions,
-            output_positions=positions,
-            gradient_rank=gradients * dilution / positions,
-            gradient_positions=positions / dilution,
-            is_stem=np.array(is_stem, float),
-        )
-        return CetTerms.of(columns, self.depth_forward, self.depth_backward)
-
-
-def propagate_chain(architecture: Architecture) -> Chain | None:
-    """The convolutions of a chain, with the numbers that the general propagation gives them.
-
-    Returns:
-        None where the architecture has no convolution or something else than convolutions with batch norms, ReLUs,
-        gates and residual units of these, strides of 1 and 2, or has parallel convolutions that may repeat each other.
-    """
-    walked = _walk_forward(architecture)
-    if walked is None:
-        return None
-    blocks, entering, energy, linear = walked
-    shape = blocks[-1].shape
-    back, arriving, growth = _walk_back(blocks, shape[0] / architecture.num_classes)
-    if not any(block.runs for block in back):
-        return None
-    height, width = architecture.input_size[1:]
-    growth *= height * width / (shape[1] * shape[2] * energy)
-    last = blocks[-1].sub_layers[-1].steps
-    rectified = float(bool(last) and last[-1] is None)  # behind it only the head is left: no layer
-    return Chain(
-        *(blocks, back, entering, arriving),
-        -math.log(linear / energy) / LINEAR_LOSS - rectified,
-        math.log(growth) / GRADIENT_GAIN - rectified,
+def propagate_chains(chains: Chains) -> ChainColumns:
+    """The convolutions of chains that `LOWERING` covers, with the numbers that the general propagation gives them."""
+    blocks = LOWERING.blocks(chains)
+    units = _units(blocks)
+    passes = _passes_through(units, chains)
+    convs = _convolutions(blocks, units, passes)
+    signal, gradient = _forward_maps(units, passes, convs), _backward_maps(units, passes, convs)
+    ends = np.flatnonzero(np.diff(blocks.net, append=len(chains)))  # each network's last block
+    entering = _applied(units, signal, np.zeros(len(chains)))
+    arriving = _applied(units, gradient, blocks.channels[ends, 1] / chains.num_classes, backwards=True)
+    height, width = resolutions(chains, blocks.shrunk[ends] * blocks.stride[ends])
+    last = np.flatnonzero(np.diff(units.net, append=len(chains)))
+    energy, rectified = passes.energy[last], units.kinds["rectified"][last]
+    linear = np.bincount(units.net, passes.log_linear, len(chains))
+    growth = np.bincount(units.net, passes.log_growth, len(chains))
+    growth += np.log(chains.input_size[1] * chains.input_size[2] / (height * width * energy))
+    return ChainColumns(
+        units.net[convs.unit],
+        _columns(convs, signal, gradient, entering, arriving),
+        (np.log(energy) - linear) / LINEAR_LOSS - rectified,  # behind a ReLU at the end only the head is left: no layer
+        growth / GRADIENT_GAIN - rectified,
     )
 
 
-def _walk_forward(architecture: Architecture) -> tuple[list[ForwardBlock], list[float], float, float] | None:
-    """An image's way: the blocks, the excess that enters each, the energy behind them and what is linear of it."""
-    energy, excess, linear = 1.0, 0.0, 1.0
-    blocks: list[ForwardBlock] = []
-    entering: list[float] = []
-    shape = architecture.input_size
-    for spec in architecture.blocks:
-        block = forward_block(spec, shape, energy)
-        if block is None:
-            return None
-        blocks.append(block)
-        entering.append(excess)
-        shape = block.shape
-        energy, constant, slope, share = block.out
-        excess, linear = constant + slope * excess, linear * share
-    return blocks, entering, energy, linear
+class _Units(NamedTuple):
+    """The units of chains, network by network.
 
-
-def _walk_back(blocks: Sequence[ForwardBlock], excess: float) -> tuple[list[BackwardBlock], list[float], float]:
-    """The way back from a gradient of that excess: the blocks, the excess that arrives at each, the energy's growth."""
-    growth, combs = 1.0, constant_combs(blocks[-1].shape)
-    back: list[BackwardBlock] = []
-    arriving: list[float] = []
-    for block in reversed(blocks):
-        came = backward_block(block, combs)
-        back.append(came)
-        arriving.append(excess)
-        gain, combs, constant, slope = came.out
-        growth, excess = growth * gain, constant + slope * excess
-    return back[::-1], arriving[::-1], growth
-
-
-def constant_combs(shape: Shape) -> Combs:
-    """The combs of a map that is the same at all positions."""
-    levels = torus_side(min(shape[1:])).bit_length() - 1
-    return (1.0, *[0.0] * (levels - 1)) if levels else ()
-
-
-@lru_cache(maxsize=32_768)
-def forward_block(block: BlockSpec, shape: Shape, energy: float) -> ForwardBlock | None:
-    """Runs a signal through a block; None where it is not of a chain."""
-    if block.outline() is not None:
-        return None  # a graph, as all that shares its plan with other widths; asked first, for it saves lowering it
-    single = single_sub_layer(block)
-    try:
-        passed = [sub_layer(single, shape, True)]
-        if block.sub_layers > 1:
-            passed += [sub_layer(single, passed[0].shape, False)] * (block.sub_layers - 1)
-    except _NoChainError:
-        return None
-    signal, through = Signal(energy, 0.0, 1.0, 1.0), list[Passed]()
-    for each in passed:
-        signal = _run(each.steps, signal, through)
-    return ForwardBlock(signal, passed[-1].shape, passed, through)
-
-
-def _run(steps: Steps, signal: Signal, through: list[Passed]) -> Signal:
-    """The way forward; notes what each convolution sees."""
-    energy, excess, slope, linear = signal
-    for step in steps:
-        if step is None:
-            # the spectrum of a white map stays white: of the general rule its energy is left
-            energy, excess, slope, linear = energy * CENTRED, excess * RELU_EXCESS, slope * RELU_EXCESS, linear / 4
-        elif isinstance(step, Fork):
-            reaches = Signal(energy, excess, slope, linear)
-            body = _run(step.body, reaches, through)
-            side = _run(step.shortcut, reaches, through) if step.shortcut else reaches
-            energy, linear = body.energy + side.energy, body.linear + side.linear
-            one, two = (body.energy / energy) ** 2, (side.energy / energy) ** 2
-            excess, slope = one * body.excess + two * side.excess, one * body.slope + two * side.slope
-        else:
-            # a dense convolution reads all channels at once, a depthwise one each alone, without excess
-            read, read_slope = (1.0, 0.0) if step.is_depthwise else (1.0 + excess, slope)
-            excess, slope = step.gain * (excess if step.is_depthwise else read), step.gain * slope
-            size, rank = step.size, step.rank
-            through.append((energy, (read / rank, read_slope / rank), ((1.0 + excess) / size, slope / size)))
-            energy, linear = 1.0, linear / energy
-    return Signal(energy, excess, slope, linear)
-
-
-@lru_cache(maxsize=32_768)
-def sub_layer(block: BlockSpec, shape: Shape, is_first: bool) -> SubLayer:
-    """A block's first sub-layer, or a following one."""
-    convolutions: list[ChainConv] = []
-    steps, after = _steps(block.first(shape[0]) if is_first else block.following(), shape, True, convolutions)
-    return SubLayer(steps, after, convolutions)
-
-
-def _steps(ops: tuple[Op, ...], shape: Shape, entering: bool, convolutions: list[ChainConv]) -> tuple[Steps, Shape]:
-    """Operations on a tensor of that shape, which may be the one ``entering`` the sub-layer; notes convolutions."""
-    steps: list[ChainConv | Fork | None] = []
-    normalises = False
-    for op in ops:
-        if isinstance(op, BatchNorm) != normalises:
-            raise _NoChainError
-        normalises = isinstance(op, Conv)
-        if isinstance(op, Conv):
-            conv, shape = _convolution(op, shape, entering and not steps)
-            convolutions.append(conv)
-            steps.append(conv)
-        elif isinstance(op, Activation) and op.kind == "relu":
-            steps.append(None)
-        elif isinstance(op, Residual):
-            fork, shape = _fork(op, shape, entering and not steps, convolutions)
-            steps.append(fork)
-        elif not isinstance(op, BatchNorm | Gate):
-            raise _NoChainError
-    if normalises:
-        raise _NoChainError
-    return tuple(steps), shape
-
-
-def _fork(op: Residual, shape: Shape, entering: bool, convolutions: list[ChainConv]) -> tuple[Fork, Shape]:
-    """A residual unit with at most one convolution in the shortcut, and more in the body: none repeats another."""
-    before = len(convolutions)
-    body, after = _steps(op.body, shape, entering, convolutions)
-    between = len(convolutions)
-    side, _ = _steps(op.shortcut, shape, entering, convolutions)
-    in_body, in_shortcut = between - before, len(convolutions) - between
-    is_nested = any(isinstance(each, Fork) for each in body + side)
-    if is_nested or in_shortcut > 1 or in_body <= in_shortcut:
-        raise _NoChainError
-    return Fork(body, side), after
-
-
-def _convolution(conv: Conv, shape: Shape, reads_entering: bool) -> tuple[ChainConv, Shape]:
-    resolution = shape[1:]
-    rank, geometry, after = _geometry(conv.kernel_size, conv.stride, conv.dilation, resolution)
-    gain, gain_back = 1 / rank, 1.0
-    is_depthwise = conv.groups > 1
-    if not is_depthwise:
-        rank *= conv.in_channels
-        gain, gain_back = conv.out_channels / rank, conv.in_channels / conv.out_channels
-    elif conv.groups != conv.in_channels:
-        raise _NoChainError
-    positions, shape = after[0] * after[1], (conv.out_channels, *after)
-    size = conv.out_channels * positions
-    numbers = (rank, gain, gain_back, positions, size)
-    return ChainConv(
-        geometry, conv.out_channels, conv.in_channels, conv.fan_in, is_depthwise, *numbers, reads_entering
-    ), shape
-
-
-@lru_cache(maxsize=16_384)
-def _geometry(
-    kernel_size: int, stride: int, dilation: int, resolution: Resolution
-) -> tuple[float, ConvGeometry, Resolution]:
-    """Independent taps of a convolution's patches of white maps, its geometry, and its output's resolution."""
-    if stride > 2:
-        raise _NoChainError
-    conv = Conv(1, 1, kernel_size, stride, dilation=dilation)
-    after = conv.output_shape((1, *resolution))[1:]
-    torus, kernel = torus_side(min(resolution)), reached_kernel(conv, min(resolution))
-    rank = kernel**2 / divided_window(kernel, dilation, torus)[-1]
-    return rank, ConvGeometry(max(1, round(kernel / stride)), stride, dilation, (torus, torus_side(min(after)))), after
-
-
-@lru_cache(maxsize=32_768)
-def backward_block(block: ForwardBlock, combs: Combs) -> BackwardBlock:
-    """Runs a gradient of energy 1 back through a block."""
-    gradient, through, rows = Gradient(1.0, combs, 0.0, 1.0), list(block.passed), list[Row]()
-    for each in reversed(block.sub_layers):
-        gradient = _back(each.steps, gradient, through, rows)
-    numbered = zip(block.convolutions, reversed(rows), strict=True)
-    runs = [
-        (positions, [row for _, row in run]) for positions, run in groupby(numbered, lambda each: each[0].positions)
-    ]
-    return BackwardBlock(gradient, runs)
-
-
-def _back(steps: Steps, gradient: Gradient, through: list[Passed], rows: list[Row]) -> Gradient:
-    """The way back; takes the numbers of convolutions from the end of ``through``, and notes the last one first."""
-    energy, combs, excess, slope = gradient
-    for step in reversed(steps):
-        if step is None:
-            # a quarter of the energy passes coherently; the mask's fluctuations make as much white noise of no excess
-            energy, combs, excess, slope = energy / 2, _halved(combs), excess / 4, slope / 4
-        elif isinstance(step, Fork):
-            came = Gradient(energy, combs, excess, slope)
-            side = _back(step.shortcut, came, through, rows) if step.shortcut else came
-            energy, combs, excess, slope = _sum(_back(step.body, came, through, rows), side)
-        else:
-            dilution, taps, combs = _convolved(step.geometry, combs)
-            entered, rank, out = through.pop()
-            each = dilution / step.size
-            rows.append((rank, out, ((1.0 + excess) * each, slope * each), dilution, step))
-            taps *= step.gain_back
-            if not step.is_depthwise:
-                excess += 1.0
-            energy, excess, slope = energy / (entered * step.geometry.stride**2), taps * excess, taps * slope
-    return Gradient(energy, combs, excess, slope)
-
-
-@lru_cache(maxsize=32_768)
-def _halved(combs: Combs) -> Combs:
-    return tuple([each / 2 for each in combs])
-
-
-@lru_cache(maxsize=32_768)
-def _convolved(conv: ConvGeometry, combs: Combs) -> tuple[float, float, Combs]:
-    """Combs that pass back through a convolution, whatever its widths.
-
-    Returns:
-        All positions over the effective ones of the gradient that reaches it; the mean of squared correlations over
-        pairs of taps; the combs that it passes on.
+    Attributes:
+        net: Number of each one's network.
+        kind: Its number in `LOWERING.unit_kinds`.
+        kinds: What is known of that: a column for each field of `_UnitRow`.
+        shrunk: By what height and width are divided before it.
+        block: The block of each sub-layer.
+        sub_layer_kind: The kind of each sub-layer.
+        first: The first unit of each sub-layer.
     """
-    mass = divided_window(conv.kernel, conv.dilation, conv.tori[1])
-    taps, rho = mass[-1], 0.0
-    for weight, comb in zip(mass, combs, strict=False):
-        rho += comb
-        taps += weight * rho**2
-    levels = conv.tori[0].bit_length() - 1  # a comb too wide for the torus is white
-    spread = (0.0, *combs)[:levels] if conv.stride > 1 else combs
-    return 1 / _effective_share(combs), taps / conv.kernel**2, spread
+
+    net: Index
+    kind: Index
+    kinds: dict[str, NDArray[Any]]
+    shrunk: NDArray[np.int64]
+    block: Index
+    sub_layer_kind: Index
+    first: Index
 
 
-def _sum(one: Gradient, two: Gradient) -> Gradient:
-    energy = one.energy + two.energy
-    first, second = one.energy / energy, two.energy / energy
-    combs = tuple([first * a + second * b for a, b in zip(one.combs, two.combs, strict=True)])
-    first, second = first**2, second**2
-    return Gradient(energy, combs, first * one.excess + second * two.excess, first * one.slope + second * two.slope)
+def _units(blocks: Blocks) -> _Units:
+    block = np.repeat(np.arange(len(blocks.net)), blocks.sub_layers)
+    begins = np.diff(block, prepend=-1) > 0
+    sub_layer_kind = np.where(begins, blocks.first[block], blocks.following[block])
+    columns = LOWERING.columns
+    counts = columns["units"][sub_layer_kind]
+    first = np.cumsum(counts) - counts
+    sub_layer = np.repeat(np.arange(len(block)), counts)
+    row = np.arange(len(sub_layer)) + (columns["units_start"][sub_layer_kind] - first)[sub_layer]
+    own = block[sub_layer]
+    is_behind = ~begins[sub_layer] | (columns["unit_is_behind_stride"][row] == 1)
+    shrunk = blocks.shrunk[own] * np.where(is_behind, blocks.stride[own], 1)
+    kind = columns["unit_kind"][row]
+    kinds = {name: column[kind] for name, column in _unit_columns(len(LOWERING.unit_kinds)).items()}
+    return _Units(blocks.net[own], kind, kinds, shrunk, block, sub_layer_kind, first)
 
 
-def _effective_share(combs: Combs) -> float:
-    """Effective positions of a map with these combs, over all its positions: exp of its spectrum's entropy.
+@lru_cache(maxsize=2)
+def _unit_columns(count: int) -> dict[str, NDArray[Any]]:
+    """Of the first units that were met whether each is rectified, and its body's ReLUs ``(units, convolutions)``."""
+    kinds, width = LOWERING.unit_kinds[:count], _most_convolutions(count)
+    relus = np.zeros((count, width), np.bool_)
+    for place, kind in enumerate(kinds):
+        relus[place, : len(kind.body)] = [rectified for *_, rectified in kind.body]
+    return {"rectified": np.array([kind.rectified for kind in kinds]), "relus": relus}
 
-    On a torus of side t the spectrum has at the multiples of t/p, p^2 frequencies, what the combs of p and more bring:
-    b + sum over q >= p of a_q (t/q)^2.
+
+def _most_convolutions(count: int) -> int:
+    """Convolutions that the body of a unit has at most."""
+    return max(len(kind.body) for kind in LOWERING.unit_kinds[:count])
+
+
+class _PassRows(NamedTuple):
+    """Both passes through units without widths, a row each; convolutions of the body in order, the shortcut's last.
+
+    Attributes:
+        shares: Squared shares of body and shortcut in a sum's energy ``(units, 2)``.
+        log_linear: Logarithm of the share of energy that stays linear.
+        energy: Energy behind each.
+        ranks: Independent taps of patches of white maps ``(units, convolutions)``.
+        positions: Output positions ``(units, convolutions)``.
+        shares_back: As ``shares``, of gradients.
+        log_growth: Logarithm of a gradient's energy before it over that behind it.
+        dilutions: All positions over the effective ones of gradients ``(units, convolutions)``.
+        taps: Mean of squared correlations over pairs of taps ``(units, convolutions)``.
     """
-    torus = 1 << len(combs)
-    share, count, entropy = (1.0 - sum(combs)) / torus**2, torus**2, 0.0
-    for level in range(len(combs) - 1, -1, -1):
-        if comb := combs[level]:
-            inner = 1 << 2 * level  # frequencies that this comb has
-            entropy -= (count - inner) * _times_log(share)
-            share, count = share + comb / inner, inner
-    return math.exp(entropy - count * _times_log(share)) / torus**2
+
+    shares: Array
+    log_linear: Array
+    energy: Array
+    ranks: Array
+    positions: Array
+    shares_back: Array
+    log_growth: Array
+    dilutions: Array
+    taps: Array
 
 
-def _times_log(share: float) -> float:
-    return share * math.log(share) if share > 0 else 0.0
+class _Step(NamedTuple):
+    """A unit, by its number in `LOWERING.unit_kinds`, and height and width before it."""
+
+    kind: int
+    height: int
+    width: int
+
+
+class _Table:
+    """Rows of numbers that are added one by one, and read side by side."""
+
+    def __init__(self, width: int) -> None:
+        self._rows = np.empty((1_024, width))
+        self.count = 0
+
+    def add(self, row: Sequence[float]) -> int:
+        if self.count == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
+        self._rows[self.count] = row
+        self.count += 1
+        return self.count - 1
+
+    def __getitem__(self, rows: Index) -> Array:
+        found: Array = self._rows[rows]
+        return found
+
+
+@dataclass
+class _Passes:
+    """Passes through units that were worked out so far: networks of equal units once, and units where they begin alike.
+
+    Attributes:
+        width: Convolutions of a unit at most, a shortcut's among them.
+        networks: By input resolution and units, rows of ``signals`` and ``gradients``.
+        ahead: By unit, resolution and energy before it, its row of ``signals``.
+        back: By that row and the combs behind it, its row of ``gradients``.
+        entered, behind: For each row of ``signals`` the energies before its convolutions, and behind it.
+        before: For each row of ``gradients`` the combs before it, by their number in ``of_combs``.
+    """
+
+    width: int
+    signals: _Table
+    gradients: _Table
+    networks: dict[tuple[Resolution, bytes], tuple[Index, Index]] = field(default_factory=dict)
+    ahead: dict[tuple[_Step, float], int] = field(default_factory=dict)
+    back: dict[tuple[int, int], int] = field(default_factory=dict)
+    entered: list[tuple[float, ...]] = field(default_factory=list)
+    behind: list[float] = field(default_factory=list)
+    before: list[int] = field(default_factory=list)
+    combs: dict[Combs, int] = field(default_factory=dict)
+    of_combs: list[Combs] = field(default_factory=list)
+
+    @classmethod
+    def of_width(cls, width: int) -> _Passes:
+        return cls(width, _Table(4 + 2 * width), _Table(3 + 2 * width))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether memory asks to begin anew."""
+        return max(map(len, (self.networks, self.ahead, self.back))) > REMEMBERED
+
+    def rows(self, units: _Units, chains: Chains) -> _PassRows:
+        """The passes through units."""
+        steps, resolution = units.kind << 16 | units.shrunk, chains.input_size[1:]
+        ends = np.cumsum(np.bincount(units.net, minlength=len(chains))).tolist()
+        found = []
+        for begin, end in pairwise((0, *ends)):
+            key = resolution, steps[begin:end].tobytes()
+            if (rows := self.networks.get(key)) is None:
+                rows = self.networks[key] = self._network(steps[begin:end].tolist(), resolution)
+            found.append(rows)
+        ahead, back = (np.concatenate(rows) for rows in zip(*found, strict=True))
+        signal, gradient = self.signals[ahead], self.gradients[back]
+        one, two = 4 + self.width, 3 + self.width
+        return _PassRows(
+            *(signal[:, :2], signal[:, 2], signal[:, 3], signal[:, 4:one], signal[:, one:]),
+            *(gradient[:, :2], gradient[:, 2], gradient[:, 3:two], gradient[:, two:]),
+        )
+
+    def _network(self, steps: Sequence[int], resolution: Resolution) -> tuple[Index, Index]:
+        """The rows of one network's units, which are given by their kind and by what the image is divided by there."""
+        height, width = resolution
+        placed = [_Step(step >> 16, -(-height // (step & 0xFFFF)), -(-width // (step & 0xFFFF))) for step in steps]
+        ahead, energy = list[int](), 1.0
+        for step in placed:
+            known = self.ahead.get((step, energy))
+            ahead.append(self._ahead(step, energy) if known is None else known)
+            energy = self.behind[ahead[-1]]
+        back, combs = list[int](), self._number(_constant(placed[-1]))
+        for row, step in zip(reversed(ahead), reversed(placed), strict=True):
+            known = self.back.get((row, combs))
+            back.append(self._back(row, step, combs) if known is None else known)
+            combs = self.before[back[-1]]
+        return np.array(ahead), np.array(back[::-1])
+
+    def _ahead(self, step: _Step, energy: float) -> int:
+        unit = LOWERING.unit_kinds[step.kind]
+        passed = pass_forward(unit, energy)
+        convs = places(unit, step[1:])
+        ranks, positions = ([getattr(conv, name) for conv in convs] for name in ("rank", "positions"))
+        own = (*passed.shares, np.log(passed.linear), passed.energy)
+        row = self.signals.add((*own, *self._padded(unit, ranks), *self._padded(unit, positions)))
+        self.ahead[step, energy] = row
+        self.entered.append(passed.entered)
+        self.behind.append(passed.energy)
+        return row
+
+    def _back(self, row: int, step: _Step, combs: int) -> int:
+        unit = LOWERING.unit_kinds[step.kind]
+        convs = places(unit, step[1:])
+        passed = pass_back(unit, convs, self.entered[row], self.of_combs[combs])
+        own = (*passed.shares, np.log(passed.energy))
+        came = self.gradients.add((*own, *self._padded(unit, passed.dilutions), *self._padded(unit, passed.taps)))
+        self.back[row, combs] = came
+        self.before.append(self._number(passed.combs))
+        return came
+
+    def _padded(self, unit: Any, values: Sequence[float]) -> list[float]:
+        """Values of a unit's convolutions, the shortcut's last."""
+        count = len(unit.body)
+        return [*values[:count], *[1.0] * (self.width - 1 - count), *(values[count:] or [1.0])]
+
+    def _number(self, combs: Combs) -> int:
+        if combs not in self.combs:
+            self.combs[combs] = len(self.of_combs)
+            self.of_combs.append(combs)
+        return self.combs[combs]
+
+
+def _constant(step: _Step) -> Combs:
+    """The combs behind a network's last unit."""
+    _, height, width = step
+    for _, stride, *_ in LOWERING.unit_kinds[step.kind].body:
+        height, width = -(-height // stride), -(-width // stride)
+    return constant_combs((1, height, width))
+
+
+_passes: dict[str, _Passes] = {}
+
+
+def _passes_through(units: _Units, chains: Chains) -> _PassRows:
+    width = 1 + _most_convolutions(len(LOWERING.unit_kinds))
+    memo = _passes.get("all")
+    if memo is None or memo.width != width or memo.is_full:
+        memo = _passes["all"] = _Passes.of_width(width)
+    return memo.rows(units, chains)
+
+
+class _Convolutions(NamedTuple):
+    """The convolutions of chains, network by network; those of gates do not count.
+
+    Attributes:
+        unit: Each one's unit.
+        place: Its place in the body; behind all of them, the shortcut.
+        in_channels, out_channels, fan_in, positions: Its numbers.
+        rank: Patch rank of an input without excess.
+        dilution: All positions over the effective ones of its gradient.
+        is_stem: True where it reads the image.
+        gain, dense, gain_back: ``(units, places)``; excess e of an input becomes ``gain * (dense + e)``, of an output's
+            gradient ``gain_back * (dense + e)``. Of places without a convolution 1, 0 and 1.
+    """
+
+    unit: Index
+    place: Index
+    in_channels: Array
+    out_channels: Array
+    fan_in: Array
+    positions: Array
+    rank: Array
+    dilution: Array
+    is_stem: NDArray[np.bool_]
+    gain: Array
+    dense: Array
+    gain_back: Array
+
+
+def _convolutions(blocks: Blocks, units: _Units, passes: _PassRows) -> _Convolutions:
+    found = LOWERING.convolutions(blocks, units.block, units.sub_layer_kind)
+    columns = LOWERING.columns
+    role = columns["role"][found.slot]
+    counted = np.flatnonzero(role != GATE)
+    slot, sub_layer = found.slot[counted], found.sub_layer[counted]
+    unit = units.first[sub_layer] + columns["unit"][slot]
+    last = passes.ranks.shape[1] - 1
+    place = np.where(role[counted] == SHORTCUT, last, columns["place"][slot])
+    in_channels, out_channels = found.in_channels[counted].astype(float), found.out_channels[counted].astype(float)
+    dense = (~found.depthwise[counted]).astype(float)
+    read = np.where(dense == 1, in_channels, 1.0)  # channels that an output channel reads
+    at = unit, place
+    rank = passes.ranks[at] * read
+    tables = np.ones((3, len(units.net), last + 1))
+    tables[1] = 0.0
+    tables[:, unit, place] = (
+        np.where(dense == 1, out_channels, 1.0) / rank,
+        dense,
+        passes.taps[at] * np.where(dense == 1, in_channels / out_channels, 1.0),
+    )
+    begins = np.diff(units.net[unit], prepend=-1) > 0
+    first_sub_layer = np.maximum.accumulate(np.where(begins, sub_layer, 0))
+    is_stem = columns["reads_entering"][slot] & (sub_layer == first_sub_layer)
+    fan_in = read * columns["kernel_size"][slot].astype(float) ** 2
+    return _Convolutions(
+        *(unit, place, in_channels, out_channels, fan_in, passes.positions[at], rank, passes.dilutions[at], is_stem),
+        *tables,
+    )
+
+
+class _Maps(NamedTuple):
+    """What units make of an excess x, as affine maps ``slope * x + constant``.
+
+    Attributes:
+        slope, constant: Through each unit ``(units,)``.
+        slopes, constants: To the tensor that each convolution puts out, or for gradients to the one that reaches it
+            ``(units, places)``.
+        read: Forward, to the inputs of dense convolutions, the same.
+    """
+
+    slope: Array
+    constant: Array
+    slopes: Array
+    constants: Array
+    read: tuple[Array, Array]
+
+
+def _forward_maps(units: _Units, passes: _PassRows, convs: _Convolutions) -> _Maps:
+    relus = np.where(units.kinds["relus"], RELU_EXCESS, 1.0)
+    slopes, constants = np.ones_like(convs.gain), np.zeros_like(convs.gain)
+    read_slopes, read = np.ones_like(convs.gain), np.zeros_like(convs.gain)
+    slope, constant = np.ones(len(relus)), np.zeros(len(relus))
+    for place in range(relus.shape[1]):
+        slope, constant = slope * relus[:, place], constant * relus[:, place]
+        read_slopes[:, place], read[:, place] = slope, constant
+        slope, constant = convs.gain[:, place] * slope, convs.gain[:, place] * (convs.dense[:, place] + constant)
+        slopes[:, place], constants[:, place] = slope, constant
+    side_slope, side = convs.gain[:, -1], convs.gain[:, -1] * convs.dense[:, -1]
+    slopes[:, -1], constants[:, -1] = side_slope, side
+    one, two = passes.shares.T
+    factor = np.where(units.kinds["rectified"], RELU_EXCESS, 1.0)
+    slope, constant = factor * (one * slope + two * side_slope), factor * (one * constant + two * side)
+    return _Maps(slope, constant, slopes, constants, (read_slopes, read))
+
+
+def _backward_maps(units: _Units, passes: _PassRows, convs: _Convolutions) -> _Maps:
+    relus = np.where(units.kinds["relus"], 0.25, 1.0)  # the mask's fluctuations, half of the energy, have no excess
+    slopes, constants = np.ones_like(convs.gain), np.zeros_like(convs.gain)
+    came = np.where(units.kinds["rectified"], 0.25, 1.0)
+    slope, constant = came, np.zeros(len(came))
+    for place in reversed(range(relus.shape[1])):
+        slopes[:, place], constants[:, place] = slope, constant
+        back = convs.gain_back[:, place]
+        slope, constant = back * slope, back * (convs.dense[:, place] + constant)
+        slope, constant = slope * relus[:, place], constant * relus[:, place]
+    slopes[:, -1] = came
+    side_slope, side = convs.gain_back[:, -1] * came, convs.gain_back[:, -1] * convs.dense[:, -1]
+    one, two = passes.shares_back.T
+    slope, constant = one * slope + two * side_slope, one * constant + two * side
+    return _Maps(slope, constant, slopes, constants, (slopes, constants))
+
+
+def _applied(units: _Units, maps: _Maps, start: Array, *, backwards: bool = False) -> Array:
+    """The excess that reaches each unit, given that at each network's beginning, or backwards at its end."""
+    counts = np.bincount(units.net, minlength=len(start))
+    order = np.argsort(-counts, kind="stable")  # the deepest first, so that each step is a slice
+    left = np.searchsorted(-counts[order], -np.arange(counts.max()), "left")
+    first = (np.cumsum(counts) - counts)[order] if not backwards else (np.cumsum(counts) - 1)[order]
+    step = -1 if backwards else 1
+    reaching, excess = np.empty(len(units.net)), start[order].astype(float)
+    for index, count in enumerate(left.tolist()):
+        unit = first[:count] + step * index
+        reaching[unit] = excess[:count]
+        excess[:count] = maps.slope[unit] * excess[:count] + maps.constant[unit]
+    return reaching
+
+
+def _columns(convs: _Convolutions, signal: _Maps, gradient: _Maps, entering: Array, arriving: Array) -> ConvColumns:
+    at = convs.unit, convs.place
+    x, y = entering[convs.unit], arriving[convs.unit]
+    read = convs.dense[at] * (signal.read[0][at] * x + signal.read[1][at])
+    output = 1 + signal.slopes[at] * x + signal.constants[at]
+    reached = 1 + gradient.slopes[at] * y + gradient.constants[at]
+    return ConvColumns(
+        out_channels=convs.out_channels,
+        in_channels=convs.in_channels,
+        fan_in=convs.fan_in,
+        positions=convs.positions,
+        patch_rank=convs.rank / (1 + read),
+        novelty=np.ones(len(x)),
+        output_rank=convs.out_channels / output,
+        output_positions=convs.positions,
+        gradient_rank=convs.out_channels / reached,
+        gradient_positions=convs.positions / convs.dilution,
+        is_stem=convs.is_stem.astype(float),
+    )

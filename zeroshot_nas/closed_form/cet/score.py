@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
@@ -10,7 +12,9 @@ import numpy as np
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.ops import Resolution, Shape
-from zeroshot_nas.closed_form.cet.chain import Chain, propagate_chain
+from zeroshot_nas.chains.coding import Chains, has_code
+from zeroshot_nas.chains.lowering import LOWERING
+from zeroshot_nas.closed_form.cet.chain import propagate_chains
 from zeroshot_nas.closed_form.cet.layout import Index, PlacedLayout, layout_of
 from zeroshot_nas.closed_form.cet.novelty import novelty
 from zeroshot_nas.closed_form.cet.plan import PlacedPlan
@@ -23,12 +27,21 @@ from zeroshot_nas.closed_form.cet.propagation import (
     forward,
 )
 from zeroshot_nas.closed_form.cet.spectra import SIZE, Array, effective_modes, energies, spectrum, torus_side, white
-from zeroshot_nas.closed_form.cet.terms import GRADIENT_GAIN, LINEAR_LOSS, CetTerms, ConvColumns, network_terms
+from zeroshot_nas.closed_form.cet.terms import (
+    GRADIENT_GAIN,
+    LINEAR_LOSS,
+    NO_CONVOLUTION,
+    TERMS,
+    CetTerms,
+    ConvColumns,
+    NetworkTerms,
+    score_of_terms,
+)
 from zeroshot_nas.closed_form.cet.tracing import placed_sub_layer
 from zeroshot_nas.closed_form.cet.variant import Variant
 from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.score import ScoreValue
-from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
 
 CHUNK = 192
 """Networks that run side by side; more gain nothing, for their tables leave the cache."""
@@ -67,8 +80,10 @@ def cet(architecture: Architecture, *, variant: Variant = "u") -> ScoreValue:
         >>> round(score, 3), round(score.details["P"]), round(score.details["D"], 2)
         (17.336, 6407, 1.55)
     """
-    chain = propagate_chain(architecture)
-    return (cet_terms(architecture) if chain is None else chain).value(variant)
+    (value,) = cet_pool([architecture], variant=variant)
+    if isinstance(value, ZeroShotNASError):
+        raise value
+    return value
 
 
 def cet_terms(architecture: Architecture) -> CetTerms:
@@ -102,56 +117,138 @@ def cet_pool(
         ('UndefinedScoreError', True)
     """
     with paused_garbage_collection():
-        return [_value(network, variant) for network in passed(architectures)]
+        pool = pool_of(architectures)
+        try:
+            values = score_of_terms(pool.terms, variant).tolist()
+        except ProxyError as error:
+            return [each or error.with_traceback(None) for each in pool.errors]
+        return [pool.value(place, value) for place, value in enumerate(values)]
 
 
 def cet_terms_pool(architectures: Iterable[Architecture]) -> list[CetTerms | UndefinedScoreError]:
     """The terms of many architectures, as `cet_pool`: all variants follow from them."""
     with paused_garbage_collection():
-        return [network.terms() if isinstance(network, Chain) else network for network in passed(architectures)]
+        pool = pool_of(architectures)
+        return [pool.row(place) if error is None else error for place, error in enumerate(pool.errors)]
 
 
-def _value(
-    network: Chain | CetTerms | UndefinedScoreError, variant: Variant
-) -> ScoreValue | UndefinedScoreError | ProxyError:
-    if isinstance(network, UndefinedScoreError):
-        return network
-    try:
-        return network.value(variant)
-    except ProxyError as error:
-        return error.with_traceback(None)
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The terms of architectures, side by side.
 
-
-def passed(architectures: Iterable[Architecture]) -> list[Chain | CetTerms | UndefinedScoreError]:
-    """Chains one by one, for their blocks are memoised; the others side by side, networks of equal plans once.
-
-    Networks run together that have input size and numbers of sub-layers in common, `CHUNK` at a time.
+    Attributes:
+        terms: Of each term of `CetTerms` a column, a value an architecture; not a number where it has none.
+        errors: For each architecture None, or the reason why it has no terms.
     """
-    networks: list[Chain | CetTerms | UndefinedScoreError | None] = []
-    places: dict[_Identity, list[int]] = {}  # of networks that do the same
+
+    terms: Mapping[str, Array]
+    errors: Sequence[UndefinedScoreError | None]
+
+    def row(self, place: int) -> CetTerms:
+        """The terms of one."""
+        return CetTerms(**{name: float(column[place]) for name, column in self.terms.items()})
+
+    def value(self, place: int, value: float) -> ScoreValue | UndefinedScoreError:
+        """The score of one, with its terms as its details, or its error."""
+        return self.errors[place] or ScoreValue(value, lambda: self.row(place).details)
+
+
+class _Joined(Mapping[str, Array]):
+    """The terms of groups of networks as columns of all of them."""
+
+    def __init__(self, size: int, groups: Sequence[_Group]) -> None:
+        self.size, self.groups = size, groups
+        self._columns: dict[str, Array] = {}
+
+    def __len__(self) -> int:
+        return len(TERMS)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TERMS)
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._columns:
+            column = np.full(self.size, math.nan)
+            for group in self.groups:
+                column[group.places] = group.terms[name][group.rows]
+            self._columns[name] = column
+        return self._columns[name]
+
+
+class _Group(NamedTuple):
+    """Networks that were propagated together.
+
+    Attributes:
+        places: Their places among all.
+        rows: Their rows in ``terms``.
+        terms: The terms.
+    """
+
+    places: Index
+    rows: Index
+    terms: NetworkTerms
+
+
+def pool_of(architectures: Iterable[Architecture]) -> Pool:
+    """The terms of many architectures: chains by `propagate_chains`, others by spectra."""
+    networks = architectures if isinstance(architectures, Sequence) else list(architectures)
+    errors: list[UndefinedScoreError | None] = [None] * len(networks)
+    groups = list(_groups_of_chains(networks))
+    rest = np.ones(len(networks), np.bool_)
+    for group in groups:
+        rest[group.places] = False
+    groups += _groups_by_spectra(networks, np.flatnonzero(rest).tolist(), errors)
+    for group in groups:
+        for row in np.flatnonzero(group.terms.counts == 0).tolist():
+            for place in group.places[group.rows == row].tolist():
+                errors[place] = UndefinedScoreError(NO_CONVOLUTION)
+    return Pool(_Joined(len(networks), groups), errors)
+
+
+def _groups_of_chains(networks: Sequence[Architecture]) -> Iterator[_Group]:
+    """Those that are chains without pooling, of one input size and number of classes at a time."""
+    if isinstance(networks, Chains):
+        coded = [(np.arange(len(networks)), networks)]
+    else:
+        places: dict[tuple[Shape, int], list[int]] = {}
+        for place, network in enumerate(networks):
+            if has_code(network):
+                places.setdefault((network.input_size, network.num_classes), []).append(place)
+        coded = [(np.array(own), Chains.of([networks[place] for place in own])) for own in places.values()]
+    for own, chains in coded:
+        covered = np.flatnonzero(LOWERING.covers(chains))
+        if len(covered):
+            terms = NetworkTerms(*propagate_chains(chains.take(covered)))
+            yield _Group(own[covered], np.arange(len(covered)), terms)
+
+
+def _groups_by_spectra(
+    networks: Sequence[Architecture], places: Sequence[int], errors: list[UndefinedScoreError | None]
+) -> Iterator[_Group]:
+    """Networks that do the same once; those that have input size and numbers of sub-layers in common run together.
+
+    `CHUNK` at a time. Notes the error of one that has no plan.
+    """
+    alike: dict[_Identity, list[int]] = {}
     sequences: dict[_Identity, PlanSequence] = {}
-    for place, architecture in enumerate(architectures):
-        chain = propagate_chain(architecture)
-        networks.append(chain)
-        if chain is None:
-            try:
-                sequence = plan_sequence(architecture)
-            except UndefinedScoreError as error:
-                networks[place] = error.with_traceback(None)  # which would keep all these lists alive
-            else:
-                identity = _identity(architecture, sequence)
-                sequences[identity] = sequence
-                places.setdefault(identity, []).append(place)
+    for place in places:
+        try:
+            sequence = plan_sequence(networks[place])
+        except UndefinedScoreError as error:
+            errors[place] = error.with_traceback(None)  # which would keep all these lists alive
+        else:
+            identity = _identity(networks[place], sequence)
+            sequences[identity] = sequence
+            alike.setdefault(identity, []).append(place)
     shapes = {identity: _shape(identity, sequence) for identity, sequence in sequences.items()}
     for (input_size, *_), group in groupby(sorted(shapes, key=shapes.__getitem__), key=shapes.__getitem__):
         members = list(group)
         for start in range(0, len(members), CHUNK):
             chunk = members[start : start + CHUNK]
             passes = propagate([sequences[each] for each in chunk], input_size, [each.num_classes for each in chunk])
-            for identity, terms in zip(chunk, terms_of(passes), strict=True):
-                for place in places[identity]:
-                    networks[place] = terms
-    return [network for network in networks if network is not None]
+            rows = np.repeat(np.arange(len(chunk)), [len(alike[each]) for each in chunk])
+            own = np.array([place for each in chunk for place in alike[each]], np.intp)
+            yield _Group(own, rows, terms_of(passes))
 
 
 PlanSequence: TypeAlias = "Sequence[tuple[PlacedPlan, int]]"
@@ -270,9 +367,9 @@ def plan_sequence(architecture: Architecture) -> PlanSequence:
     return sequence
 
 
-def terms_of(passes: NetworkPasses) -> list[CetTerms | UndefinedScoreError]:
-    """The terms of each network, or the reason why it has none."""
-    return network_terms(*conv_columns(passes), passes.depth_forward, passes.depth_backward)
+def terms_of(passes: NetworkPasses) -> NetworkTerms:
+    """The terms of each network."""
+    return NetworkTerms(*conv_columns(passes), passes.depth_forward, passes.depth_backward)
 
 
 def conv_columns(passes: NetworkPasses) -> tuple[Index, ConvColumns]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,9 @@ GRADIENT_GAIN = math.log(math.pi / (math.pi - 1))
 OF_CERES = ("A", "R", "resolutions", "Z", "narrowness")
 """Terms of `zeroshot_nas.closed_form.ceres.ceres` alone."""
 
-_NO_CONVOLUTION = "no convolution lies on a path from the input to the output"
+NO_CONVOLUTION = "no convolution lies on a path from the input to the output"
+"""Why a network has no terms."""
+
 _TINY = 1e-300
 
 
@@ -174,10 +177,7 @@ class CetTerms:
             UndefinedScoreError: There is none.
         """
         nets = np.zeros(len(columns.out_channels), np.intp)
-        (terms,) = network_terms(nets, columns, np.array([depth_forward]), np.array([depth_backward]))
-        if isinstance(terms, UndefinedScoreError):
-            raise terms
-        return terms
+        return NetworkTerms(nets, columns, np.array([depth_forward]), np.array([depth_backward])).row(0)
 
     @property
     def D(self) -> float:  # noqa: N802
@@ -196,99 +196,149 @@ class CetTerms:
         Raises:
             ProxyError: No variant has that name.
         """
-        if variant == "u":
-            number = score_u(self.U, self.H_U, self.S, self.H_S, self.D_f, self.D_b)
-        else:
-            squares = {"g": self.W * self.W_L2, "p": self.P**2, "pf": self.PF**2, "gm": self.P * self.PF}
-            if variant not in squares:
-                raise ProxyError(f"cet has the variants {', '.join(VARIANTS)}, got {variant!r}")
-            expressivity = self.E_m if variant == "g" else self.E
-            number = math.log1p(math.sqrt(squares[variant])) + math.log(0.5 + expressivity) - _beyond(self.D)
-        return ScoreValue(number, self.details)
+        return ScoreValue(float(score_of_terms(vars(self), variant)), self.details)
 
 
-def score_u(U: float, H_U: float, S: float, H_S: float, D_f: float, D_b: float) -> float:  # noqa: N803
-    """The variant "u"; see `CetTerms`."""
-    return math.log1p(U) + H_U + math.log(0.5 + S) + H_S - _beyond(D_f) - _beyond(D_b)
+def score_of_terms(terms: Mapping[str, Any], variant: Variant) -> Any:
+    """The score that terms make, numbers or columns of them; see `zeroshot_nas.closed_form.cet.score.cet`.
+
+    Raises:
+        ProxyError: No variant has that name.
+    """
+    forward, backward = terms["D_f"], terms["D_b"]
+    if variant == "u":
+        capacity, expressivity = np.log1p(terms["U"]) + terms["H_U"], np.log(0.5 + terms["S"]) + terms["H_S"]
+        return capacity + expressivity - _beyond(forward) - _beyond(backward)
+    factors = {"g": ("W", "W_L2"), "p": ("P", "P"), "pf": ("PF", "PF"), "gm": ("P", "PF")}
+    if variant not in factors:
+        raise ProxyError(f"cet has the variants {', '.join(VARIANTS)}, got {variant!r}")
+    first, second = factors[variant]
+    expressivity = terms["E_m" if variant == "g" else "E"]
+    capacity = np.log1p(np.sqrt(terms[first] * terms[second]))
+    return capacity + np.log(0.5 + expressivity) - _beyond(np.maximum(forward, backward))
 
 
-def _beyond(depth: float) -> float:
+def _beyond(depth: Any) -> Any:
     """The part of a plain-equivalent depth beyond what trains, over that."""
-    return max(0.0, depth - PLAIN_DEPTH) / PLAIN_DEPTH
+    return np.maximum(0.0, depth - PLAIN_DEPTH) / PLAIN_DEPTH
 
 
-def network_terms(
-    nets: NDArray[np.intp], columns: ConvColumns, depth_forward: Array, depth_backward: Array
-) -> list[CetTerms | UndefinedScoreError]:
-    """The terms of many networks, or the reason why one has none.
+class NetworkTerms(Mapping[str, Array]):
+    """The terms of many networks: of each term of `CetTerms` a column, worked out when it is asked for.
 
     Args:
         nets: For each convolution its network's number.
-        columns: The convolutions.
+        convolutions: The convolutions.
         depth_forward: D_f of each network.
         depth_backward: D_b of each network.
     """
-    size = len(depth_forward)
-    inner = (columns.is_stem == 0).astype(float)
-    parameters, weights, uses = inner * columns.parameters, inner * columns.weights, columns.uses
-    transmission = columns.transmission
-    terms = {
-        "U": _totals(nets, uses, size),
-        "H_U": _entropies(nets, uses, columns.positions, size),
-        "S": _totals(nets, transmission, size),
-        "H_S": _entropies(nets, transmission, columns.positions, size),
-        "P": _totals(nets, parameters, size),
-        "PF": _totals(nets, parameters * columns.output_positions, size),
-        "W": _totals(nets, weights, size),
-        "W_L2": _totals(nets, weights * columns.positions, size),
-        "E": _totals(nets, inner * columns.expressivity, size),
-        "E_m": _totals(nets, inner * transmission, size),
-        "D_f": depth_forward,
-        "D_b": depth_backward,
-        "A": _totals(nets, columns.directions, size),
-        **_logs(nets, np.sqrt(columns.directions * columns.positions), columns.positions, size),
-        "Z": _totals(nets, np.sqrt(columns.positions * columns.throughput * columns.efficiency), size),
-        "narrowness": _totals(nets, inner / columns.in_channels, size) / np.maximum(_totals(nets, inner, size), 1),
-    }
-    counts = np.bincount(nets, minlength=size).tolist()
-    rows = zip(*(column.tolist() for column in terms.values()), strict=True)
-    return [
-        CetTerms(**dict(zip(terms, row, strict=True))) if count else UndefinedScoreError(_NO_CONVOLUTION)
-        for row, count in zip(rows, counts, strict=True)
-    ]
+
+    def __init__(
+        self, nets: NDArray[np.intp], convolutions: ConvColumns, depth_forward: Array, depth_backward: Array
+    ) -> None:
+        self.nets, self.convolutions, self.size = nets, convolutions, len(depth_forward)
+        self._columns = {"D_f": depth_forward, "D_b": depth_backward}
+
+    def __len__(self) -> int:
+        return len(TERMS)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TERMS)
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._columns:
+            self._columns[name] = TERMS[name](self)
+        return self._columns[name]
+
+    @cached_property
+    def counts(self) -> NDArray[np.intp]:
+        """Convolutions of each network that count."""
+        return np.bincount(self.nets, minlength=self.size)
+
+    @cached_property
+    def inner(self) -> Array:
+        """1 for each convolution that does not read the image, else 0."""
+        return (self.convolutions.is_stem == 0).astype(float)
+
+    def total(self, values: Array) -> Array:
+        """The sum of each network's values, added in their order whatever stands between them."""
+        return np.bincount(self.nets, values, self.size).astype(float)  # of no values it is an array of whole numbers
+
+    def by_resolution(self, values: Array) -> Array:
+        """The same of each resolution ``(networks, resolutions)``; 0 at one that a network lacks."""
+        place, width = self._resolutions
+        sums: Array = np.bincount(self.nets * width + place, values, self.size * width).astype(float)
+        return sums.reshape(self.size, width)
+
+    @cached_property
+    def _resolutions(self) -> tuple[NDArray[np.intp], int]:
+        """The number of each convolution's resolution, and how many there are."""
+        positions = self.convolutions.positions
+        begins = np.flatnonzero(np.diff(positions, prepend=-1))  # most stand beside others of their resolution
+        different, places = np.unique(positions[begins], return_inverse=True)
+        return np.repeat(places, np.diff([*begins, len(positions)])), len(different)
+
+    def entropy(self, values: Array) -> Array:
+        """Entropy of the shares of each network's sum by resolution; exp of it is their effective number."""
+        totals = self.by_resolution(values)
+        shares = totals / np.maximum(_added(totals), _TINY)[:, None]
+        return -_added(shares * np.log(np.maximum(shares, _TINY)))
+
+    def amplitudes(self) -> Array:
+        """Sum of L sqrt(a) of each resolution, of convolutions with sides L and a effective weights."""
+        return self.by_resolution(np.sqrt(self.convolutions.directions * self.convolutions.positions))
+
+    def row(self, place: int) -> CetTerms:
+        """The terms of one network.
+
+        Raises:
+            UndefinedScoreError: It has no convolution that counts.
+        """
+        if not self.counts[place]:
+            raise UndefinedScoreError(NO_CONVOLUTION)
+        return CetTerms(**{name: float(self[name][place]) for name in self})
 
 
-def _totals(nets: NDArray[np.intp], values: Array, size: int) -> Array:
-    """Sum of each network's values, added in their order whatever stands between them."""
-    return np.bincount(nets, values, size).astype(float)  # of no values it is an array of whole numbers
+def _added(columns: Array) -> Array:
+    """Sums along the last axis, in its order whatever stands in other rows."""
+    total: Array = np.zeros(len(columns))
+    for column in columns.T:
+        total = total + column
+    return total
 
 
-def _entropies(nets: NDArray[np.intp], values: Array, resolutions: Array, size: int) -> Array:
-    """Entropy of the shares of each network's sum by resolution; exp of it is the effective number of resolutions.
-
-    A resolution that a network lacks adds 0 to its sums.
-    """
-    all_resolutions, place = np.unique(resolutions, return_inverse=True)
-    width = len(all_resolutions)
-    totals = _totals(nets * width + place, values, size * width)
-    owners = np.repeat(np.arange(size), width)
-    shares = totals / np.maximum(_totals(owners, totals, size), _TINY)[owners]
-    return -_totals(owners, shares * np.log(np.maximum(shares, _TINY)), size)
+def _log_of_amplitudes(terms: NetworkTerms) -> Array:
+    totals = terms.amplitudes()
+    return 2 * _added(np.log(np.where(totals > 0, totals, 1.0)))
 
 
-def _logs(nets: NDArray[np.intp], values: Array, resolutions: Array, size: int) -> dict[str, Array]:
-    """Twice the sum over a network's resolutions of the logarithm of the sum of its values there, and their number."""
-    all_resolutions, place = np.unique(resolutions, return_inverse=True)
-    width = len(all_resolutions)
-    totals = _totals(nets * width + place, values, size * width)
-    owners, present = np.repeat(np.arange(size), width)[totals > 0], totals[totals > 0]
-    return {
-        "R": 2 * _totals(owners, np.log(present), size),
-        "resolutions": _totals(owners, np.ones(len(owners)), size),
-    }
+def _narrowness(terms: NetworkTerms) -> Array:
+    inner = terms.total(terms.inner)
+    return terms.total(terms.inner / terms.convolutions.in_channels) / np.maximum(inner, 1)
 
 
-def sum_and_entropy(parts: Collection[float]) -> tuple[float, float]:
-    """The sum, and the entropy of the parts' shares; exp of it is the effective number of parts."""
-    total = sum(parts)
-    return total, -sum([each / total * math.log(each / total) for each in parts if each > 0])
+def _layers(convs: ConvColumns) -> Array:
+    layers: Array = np.sqrt(convs.positions * convs.throughput * convs.efficiency)
+    return layers
+
+
+TERMS: dict[str, Callable[[NetworkTerms], Array]] = {
+    "U": lambda terms: terms.total(terms.convolutions.uses),
+    "H_U": lambda terms: terms.entropy(terms.convolutions.uses),
+    "S": lambda terms: terms.total(terms.convolutions.transmission),
+    "H_S": lambda terms: terms.entropy(terms.convolutions.transmission),
+    "P": lambda terms: terms.total(terms.inner * terms.convolutions.parameters),
+    "PF": lambda terms: terms.total(terms.inner * terms.convolutions.parameters * terms.convolutions.output_positions),
+    "W": lambda terms: terms.total(terms.inner * terms.convolutions.weights),
+    "W_L2": lambda terms: terms.total(terms.inner * terms.convolutions.weights * terms.convolutions.positions),
+    "E": lambda terms: terms.total(terms.inner * terms.convolutions.expressivity),
+    "E_m": lambda terms: terms.total(terms.inner * terms.convolutions.transmission),
+    "D_f": lambda terms: terms["D_f"],
+    "D_b": lambda terms: terms["D_b"],
+    "A": lambda terms: terms.total(terms.convolutions.directions),
+    "R": _log_of_amplitudes,
+    "resolutions": lambda terms: _added((terms.amplitudes() > 0).astype(float)),
+    "Z": lambda terms: terms.total(_layers(terms.convolutions)),
+    "narrowness": _narrowness,
+}
+"""The terms in order, each with what works it out."""

@@ -1,0 +1,414 @@
+"""The convolutions of many chains as columns of numbers.
+
+A block's operations are those that its class lowers to; nothing here says again what a block does. A *kind* is a
+sub-layer without its widths. It is lowered once, with widths that tell which of its convolutions' channels follow which
+of the block's three: input, output or bottleneck channels. Where they are another function of one of these (what an
+inverted residual expands to), that function is tabulated by lowering, a value at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Gate, Op, Residual
+from zeroshot_nas.chains.coding import KINDS, Chains, Codes, block_of_kind, field_of, kind_of
+
+Index: TypeAlias = NDArray[np.intp]
+
+BODY, SHORTCUT, GATE = range(3)
+"""Where a convolution stands: in a unit's body, in its shortcut, or in a gate, where it sees a map of one position."""
+
+
+class UnitKind(NamedTuple):
+    """A residual unit, or a convolution alone, without its widths.
+
+    Attributes:
+        body: For each convolution of the body its kernel size, stride, dilation, whether it is depthwise, and whether
+            a ReLU stands before it.
+        shortcut: The same of the shortcut's convolution; None where it has none.
+        is_fork: Whether there is a shortcut, be it the identity.
+        rectified: Whether a ReLU follows.
+    """
+
+    body: tuple[tuple[int, int, int, bool, bool], ...]
+    shortcut: tuple[int, int, int, bool, bool] | None
+    is_fork: bool
+    rectified: bool
+
+
+class _Slot(NamedTuple):
+    """A convolution of a kind, as columns of `Lowering`; channels as (which of the block's widths, which function)."""
+
+    role: int
+    unit: int
+    place: int
+    kernel_size: int
+    stride: int
+    depthwise: bool
+    is_behind_stride: bool  # its output
+    reads_entering: bool
+    in_channels: tuple[int, int]
+    out_channels: tuple[int, int]
+
+
+class _Kind(NamedTuple):
+    is_first: bool
+    slots: tuple[_Slot, ...]
+    units: tuple[int, ...]  # by their number in `Lowering.unit_kinds`
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """The blocks of chains, network by network.
+
+    Attributes:
+        net: Number of each one's network.
+        code: Its code.
+        channels: Input, output and bottleneck channels ``(blocks, 3)``.
+        stride: Its stride.
+        sub_layers: Its sub-layers.
+        shrunk: By what height and width are divided before it.
+        first, following: Kinds of its first sub-layer and of the others; `NONE` where there is none.
+    """
+
+    net: Index
+    code: Codes
+    channels: Codes
+    stride: Codes
+    sub_layers: Codes
+    shrunk: Codes
+    first: Index
+    following: Index
+
+
+@dataclass(frozen=True, eq=False)
+class Convolutions:
+    """Convolutions of sub-layers, in order, a row each.
+
+    Attributes:
+        sub_layer: Number of the sub-layer that each is in.
+        slot: Number of its slot, for what `Lowering` knows of it.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        depthwise: True where it is depthwise.
+        shrunk: By what height and width of its output are divided.
+    """
+
+    sub_layer: Index
+    slot: Index
+    in_channels: Codes
+    out_channels: Codes
+    depthwise: NDArray[np.bool_]
+    shrunk: Codes
+
+
+class _NoKindError(Exception):
+    """A sub-layer is not made of convolutions with batch norms, ReLUs, gates and residual units of these."""
+
+
+NONE, _UNKNOWN = -2, -1
+"""In place of the number of a kind: that it has none, and that it was not looked for."""
+
+_PROBES, _OTHER = (37, 53, 71), 101
+"""Widths that a kind is lowered with, and another in place of one: odd, so that no rounding leaves them as they are."""
+
+
+@dataclass
+class Lowering:
+    """All kinds that were met in this process, and their convolutions as columns.
+
+    Attributes:
+        unit_kinds: Units, by number.
+        slots: A column for each field of a slot.
+    """
+
+    unit_kinds: list[UnitKind] = field(default_factory=list)
+    _numbers: NDArray[np.int32] = field(default_factory=lambda: np.full(KINDS << 4, _UNKNOWN, np.int32))
+    _made: list[_Kind] = field(default_factory=list)
+    _functions: list[Callable[[int], int]] = field(default_factory=list)
+    _values: NDArray[np.int32] = field(default_factory=lambda: np.full((0, 0), _UNKNOWN, np.int32))
+    _columns: dict[str, Any] | None = None
+
+    def covers(self, chains: Chains) -> NDArray[np.bool_]:
+        """Whether all blocks of each network have a kind, and one of them a convolution."""
+        blocks = self.blocks(chains)
+        without = blocks.net[(blocks.first == NONE) | (blocks.following == NONE)]
+        units = self.columns["units"][blocks.first]
+        covered = np.bincount(blocks.net, units, len(chains)) > 0
+        covered[without] = False
+        return covered
+
+    def blocks(self, chains: Chains) -> Blocks:
+        """The blocks of chains."""
+        codes = chains.codes
+        net, place = np.nonzero(codes)
+        code = codes[net, place]
+        out, stride = field_of(code, "out_channels"), field_of(code, "stride")
+        entering = np.where(place == 0, chains.input_size[0], np.roll(out, 1))
+        strides = np.cumprod(field_of(codes, "stride") + (codes == 0), axis=1)
+        channels = np.stack([entering, out, field_of(code, "bottleneck_channels")], axis=1)
+        first = self._kinds_of(code, channels, is_first=True)
+        following = self._kinds_of(code, channels[:, [1, 1, 2]], is_first=False)
+        shrunk = strides[net, place] // stride
+        return Blocks(net, code, channels, stride, field_of(code, "sub_layers"), shrunk, first, following)
+
+    def convolutions(self, blocks: Blocks, block: Index, kind: Index) -> Convolutions:
+        """The convolutions of sub-layers, given by the number of their block and by their kind."""
+        columns = self.columns
+        counts = columns["slots"][kind]
+        sub_layer = np.repeat(np.arange(len(kind)), counts)
+        slot = np.arange(len(sub_layer)) + np.repeat(
+            columns["slots_start"][kind] - (np.cumsum(counts) - counts), counts
+        )
+        channels = blocks.channels[block[sub_layer]]
+        rows = np.arange(len(slot))
+        in_channels, out_channels = (
+            self._mapped(channels[rows, columns[name][slot, 0]], columns[name][slot, 1])
+            for name in ("in_channels", "out_channels")
+        )
+        shrinks = columns["is_behind_stride"][slot] | ~columns["is_first"][kind[sub_layer]]
+        depthwise = columns["depthwise"][slot] & (in_channels > 1)
+        shrunk = blocks.shrunk[block[sub_layer]] * np.where(shrinks, blocks.stride[block[sub_layer]], 1)
+        return Convolutions(sub_layer, slot, in_channels, out_channels, depthwise, shrunk)
+
+    def units_of(self, kind: int) -> list[UnitKind]:
+        """The units of a kind of sub-layer."""
+        return [self.unit_kinds[unit] for unit in self._made[kind].units]
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """A column for each field of all slots.
+
+        Of kinds ``is_first``, how many ``slots`` and ``units`` each has, and where these begin (``slots_start``,
+        ``units_start``); of units their number, ``unit_kind``, and ``unit_is_behind_stride``.
+        """
+        if self._columns is None:
+            slots = [slot for kind in self._made for slot in kind.slots]
+            self._columns = {name: np.array([getattr(slot, name) for slot in slots]) for name in _Slot._fields}
+            for name in ("slots", "units"):
+                counts = np.array([len(getattr(kind, name)) for kind in self._made])
+                self._columns |= {name: counts, f"{name}_start": np.cumsum(counts) - counts}
+            self._columns["is_first"] = np.array([kind.is_first for kind in self._made])
+            units = [(unit, behind) for kind in self._made for unit, behind in self._in_place(kind)]
+            self._columns["unit_kind"], self._columns["unit_is_behind_stride"] = np.array(units, np.intp).T
+        return self._columns
+
+    def _kinds_of(self, code: Codes, channels: Codes, *, is_first: bool) -> Index:
+        """The kinds of sub-layers, given input, output and bottleneck channels; `NONE` where one has none."""
+        entering, out, bottleneck = channels.T
+        same_out = entering != out
+        alike = 3 * same_out + np.where(bottleneck == out, same_out, np.where(bottleneck == entering, 0, 2))
+        keys = kind_of(code) << 4 | alike << 1 | is_first
+        found = self._numbers[keys]
+        if (found == _UNKNOWN).any():
+            for key in np.unique(keys[found == _UNKNOWN]).tolist():
+                labels = (0, *divmod(key >> 1 & 7, 3))
+                self._numbers[key] = self._lowered(key >> 4, labels, is_first)
+            found = self._numbers[keys]
+        return found
+
+    def _lowered(self, kind: int, alike: tuple[int, ...], is_first: bool) -> int:
+        """A new kind; `NONE` where its operations are of another form, or channels depend on two of the widths.
+
+        Args:
+            kind: Type, stride and gate of its block.
+            alike: For input, output and bottleneck channels a number, the same where they are the same.
+            is_first: Whether it is a block's first sub-layer.
+        """
+
+        def lowered(**widths: int) -> tuple[list[UnitKind], list[_Parsed]]:
+            """With widths in place of those that are probed, by their number in ``alike``."""
+            own = [widths.get(f"w{label}", _PROBES[label]) for label in alike]
+            return _parsed(_operations(kind, own, is_first))
+
+        def follows(place: int, what: str) -> tuple[int, int]:
+            """Which width a convolution's channels are a function of, and of which: 0 where they are that width."""
+
+            def channels(**widths: int) -> int:
+                return int(getattr(lowered(**widths)[1][place].conv, what))
+
+            value = channels()
+            drivers = [label for label in set(alike) if channels(**{f"w{label}": _OTHER}) != value]
+            if len(drivers) != 1:
+                raise _NoKindError
+            (label,) = drivers
+            width = max(alike.index(label), 0 if is_first else 1)  # the others take what the block puts out
+            if value == _PROBES[label] and channels(**{f"w{label}": _OTHER}) == _OTHER:
+                return width, 0
+            self._functions.append(lambda value: channels(**{f"w{label}": value}))
+            return width, len(self._functions)
+
+        try:
+            units, found = lowered()
+            slots = [
+                _Slot(
+                    *(each.role, each.unit, each.place, each.conv.kernel_size, each.conv.stride, each.conv.groups > 1),
+                    *(each.behind_stride or each.conv.stride > 1, each.reads_entering),
+                    *(follows(place, "in_channels"), follows(place, "out_channels")),
+                )
+                for place, each in enumerate(found)
+            ]
+        except _NoKindError:
+            return NONE
+        self._made.append(_Kind(is_first, tuple(slots), tuple(map(self._unit_number, units))))
+        self._columns = None
+        return len(self._made) - 1
+
+    def _in_place(self, kind: _Kind) -> Iterator[tuple[int, bool]]:
+        """A kind's units, each with whether the map was made smaller before it."""
+        behind = False
+        for unit in kind.units:
+            yield unit, behind
+            behind |= any(stride > 1 for _, stride, *_ in self.unit_kinds[unit].body)
+
+    def _unit_number(self, unit: UnitKind) -> int:
+        if unit not in self.unit_kinds:
+            self.unit_kinds.append(unit)
+        return self.unit_kinds.index(unit)
+
+    def _mapped(self, widths: Codes, functions: Index) -> Codes:
+        """Widths behind functions."""
+        places = np.flatnonzero(functions)
+        if not len(places):
+            return widths
+        given, by = widths[places], functions[places] - 1
+        rows, columns = len(self._functions), int(given.max()) + 1
+        if rows > self._values.shape[0] or columns > self._values.shape[1]:
+            rows, columns = max(rows, self._values.shape[0]), max(columns, self._values.shape[1])
+            more = ((0, rows - self._values.shape[0]), (0, columns - self._values.shape[1]))
+            self._values = np.pad(self._values, more, constant_values=_UNKNOWN)
+        found = self._values[by, given]
+        if (found == _UNKNOWN).any():
+            unknown = np.flatnonzero(found == _UNKNOWN)
+            for function, width in set(zip(by[unknown].tolist(), given[unknown].tolist(), strict=True)):
+                self._values[function, width] = self._functions[function](width)
+            found = self._values[by, given]
+        widths[places] = found
+        return widths
+
+
+LOWERING = Lowering()
+"""The kinds of this process."""
+
+
+def _operations(kind: int, widths: Sequence[int], is_first: bool) -> tuple[Op, ...]:
+    entering, out, bottleneck = widths
+    block = block_of_kind(kind, out, bottleneck)
+    return block.first(entering) if is_first else block.following()
+
+
+@dataclass
+class _Parsed:
+    """A convolution of a sub-layer that is being parsed."""
+
+    role: int
+    unit: int
+    place: int
+    conv: Conv
+    behind_stride: bool
+    reads_entering: bool
+    rectified: bool = False
+
+    @property
+    def geometry(self) -> tuple[int, int, int, bool, bool]:
+        conv = self.conv
+        return conv.kernel_size, conv.stride, conv.dilation, conv.groups > 1, self.rectified
+
+
+def _parsed(ops: Sequence[Op]) -> tuple[list[UnitKind], list[_Parsed]]:
+    """A sub-layer's units and its convolutions, in order.
+
+    Raises:
+        _NoKindError: It is made of something else, or a map is made smaller twice.
+    """
+    units: list[UnitKind] = []
+    found: list[_Parsed] = []
+    behind_stride = False
+    for op, batch_norm in _with_batch_norms(ops):
+        if isinstance(op, Activation) and op.kind == "relu" and units and not units[-1].rectified:
+            units[-1] = units[-1]._replace(rectified=True)
+        elif isinstance(op, Gate):
+            found += _gate(op, len(units))
+        elif isinstance(op, Conv) and batch_norm:
+            body, _ = _branch((op, batch_norm), BODY, len(units), behind_stride, not units)
+            units.append(UnitKind((body[0].geometry,), None, False, False))
+            found += body
+            behind_stride |= op.stride > 1
+        elif isinstance(op, Residual):
+            body, gates = _branch(op.body, BODY, len(units), behind_stride, not units)
+            side, none = _branch(op.shortcut, SHORTCUT, len(units), behind_stride, not units)
+            if len(side) > 1 or len(body) <= len(side) or none or any(each.rectified for each in side):
+                raise _NoKindError  # so that no convolution may repeat another one
+            units.append(
+                UnitKind(tuple(each.geometry for each in body), side[0].geometry if side else None, True, False)
+            )
+            found += [*body, *side, *gates]
+            behind_stride |= any(each.conv.stride > 1 for each in body)
+        else:
+            raise _NoKindError
+    return units, found
+
+
+def _branch(
+    ops: Sequence[Op], role: int, unit: int, behind_stride: bool, is_first_unit: bool
+) -> tuple[list[_Parsed], list[_Parsed]]:
+    """The convolutions of a unit's branch, and those of its gates."""
+    found: list[_Parsed] = []
+    gates: list[_Parsed] = []
+    rectified = False
+    for op, batch_norm in _with_batch_norms(ops):
+        if isinstance(op, Conv) and batch_norm:
+            reads_entering = is_first_unit and not found and not rectified
+            if op.kernel_size % 2 == 0 or (op.stride > 1 and behind_stride) or op.stride > 2:
+                raise _NoKindError
+            if op.groups not in (1, op.in_channels):
+                raise _NoKindError
+            found.append(_Parsed(role, unit, len(found), op, behind_stride, reads_entering, rectified))
+            behind_stride, rectified = behind_stride or op.stride > 1, False
+        elif isinstance(op, Gate):
+            gates += _gate(op, unit)
+        elif isinstance(op, Activation) and op.kind == "relu" and not rectified:
+            rectified = True
+        else:
+            raise _NoKindError
+    if rectified:
+        raise _NoKindError
+    return found, gates
+
+
+def _gate(gate: Gate, unit: int) -> list[_Parsed]:
+    return [
+        _Parsed(GATE, unit, place, op, False, False)
+        for place, (op, batch_norm) in enumerate(_with_batch_norms(gate.body))
+        if isinstance(op, Conv) and batch_norm
+    ]
+
+
+def _with_batch_norms(ops: Sequence[Op]) -> list[tuple[Op, BatchNorm | None]]:
+    """Operations, each with the batch norm behind it, if it is a convolution.
+
+    Raises:
+        _NoKindError: A batch norm stands elsewhere, or a convolution has none or a bias.
+    """
+    pairs: list[tuple[Op, BatchNorm | None]] = []
+    for op in ops:
+        if isinstance(op, BatchNorm):
+            if not pairs or not isinstance(pairs[-1][0], Conv) or pairs[-1][1] is not None:
+                raise _NoKindError
+            pairs[-1] = (pairs[-1][0], op)
+        else:
+            pairs.append((op, None))
+    if any(isinstance(op, Conv) and (norm is None or op.bias) for op, norm in pairs):
+        raise _NoKindError
+    return pairs
+
+
+def resolutions(chains: Chains, shrunk: Codes) -> tuple[Codes, Codes]:
+    """Heights and widths of maps, given by what the image's are divided by."""
+    _, height, width = chains.input_size
+    return -(-height // shrunk), -(-width // shrunk)

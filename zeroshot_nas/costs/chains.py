@@ -1,0 +1,75 @@
+"""Costs of many chains, by the functions that cost one operation: these are arithmetic, and take arrays as well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroshot_nas.architecture.architecture import Architecture, head
+from zeroshot_nas.architecture.ops import BatchNorm, Conv, Linear
+from zeroshot_nas.chains.coding import Chains
+from zeroshot_nas.chains.lowering import GATE, LOWERING, Blocks, resolutions
+from zeroshot_nas.costs.base import COSTS, CostInfo, summed_costs
+from zeroshot_nas.costs.complexity import complexity
+
+Column = NDArray[np.float64]
+
+
+def costs_of_chains(chains: Chains, blocks: Blocks) -> dict[str, Column]:
+    """The summed costs of chains and their layers, by name, a value a network.
+
+    Raises:
+        NotImplementedError: A cost reads more than `op`'s numbers.
+    """
+    sizes = np.flatnonzero(blocks.sub_layers > 1)
+    block = np.concatenate([np.arange(len(blocks.net)), sizes])
+    kind = np.concatenate([blocks.first, blocks.following[sizes]])
+    times = np.concatenate([np.ones(len(blocks.net), np.int64), blocks.sub_layers[sizes] - 1])
+    convs = LOWERING.convolutions(blocks, block, kind)
+    columns = LOWERING.columns
+    height, width = resolutions(chains, convs.shrunk)
+    in_gate = columns["role"][convs.slot] == GATE
+    height, width = np.where(in_gate, 1, height), np.where(in_gate, 1, width)
+    shape = (convs.out_channels, height, width)
+    conv: Any = Conv(
+        convs.in_channels,  # type: ignore[arg-type]  # arrays in place of numbers, here and below
+        convs.out_channels,  # type: ignore[arg-type]
+        columns["kernel_size"][convs.slot],
+        columns["stride"][convs.slot],
+        np.where(convs.depthwise, convs.in_channels, 1),  # type: ignore[arg-type]
+    )
+    norm: Any = BatchNorm(convs.out_channels)  # type: ignore[arg-type]
+    net, repeats = blocks.net[block[convs.sub_layer]], times[convs.sub_layer]
+    sums: dict[str, Column] = {"layers": chains.layers.astype(float)}
+    ends = np.flatnonzero(np.diff(blocks.net, append=len(chains)))  # each network's last block
+    out = blocks.channels[ends, 1]
+    for name in summed_costs().names:
+        info = COSTS[name]
+        assert info.count is not None, "it is a sum over operations"
+        each = sum(np.asarray(info.count(op, shape)) for op in (conv, norm) if type(op) in info.ops)
+        total = np.bincount(net, repeats * each, len(chains)) if np.ndim(each) else np.zeros(len(chains))
+        sums[name] = total + _of_head(info, out, chains.num_classes)
+    return sums
+
+
+def _of_head(info: CostInfo, channels: NDArray[np.int64], num_classes: int) -> Any:
+    *_, linear = head(8, num_classes)
+    assert isinstance(linear, Linear)
+    assert info.count is not None
+    ops: Any = Linear(channels, num_classes, linear.bias)  # type: ignore[arg-type]
+    return info.count(ops, (num_classes, 1, 1)) if Linear in info.ops else 0.0
+
+
+def has_costs_of_chains() -> bool:
+    """Whether all summed costs are of operations that chains have as columns."""
+    return all(COSTS[name].ops and set(COSTS[name].ops) <= {Conv, BatchNorm, Linear} for name in summed_costs().names)
+
+
+def costs_one_by_one(networks: Sequence[Architecture]) -> dict[str, Column]:
+    """The same of any architectures."""
+    costs = [complexity(network) for network in networks]
+    names = ("layers", *summed_costs().names)
+    return {name: np.array([float(each[name] or 0) for each in costs]) for name in names}
