@@ -22,6 +22,7 @@ _BITS = {"bottleneck_channels": 16, "out_channels": 16, "sub_layers": 10, "strid
 _SHIFTS = dict(zip(_BITS, np.cumsum([0, *_BITS.values()]).tolist(), strict=False))
 _FIELDS = frozenset(_BITS) - {"type"}
 
+
 class _Type(NamedTuple):
     """What of a block is no number of its code.
 
@@ -44,7 +45,9 @@ def encoded(block: BlockSpec) -> int | None:
     fields = BLOCKS[block.type_name].free_fields
     own = _Type(block.type_name, tuple((name, getattr(block, name)) for name in fields if name not in _FIELDS))
     if own not in _numbers:
-        if len(_types) == 1 << _BITS["type"] or any(isinstance(op, Graph) for op in block.first(block.out_channels)):
+        if len(_types) == 1 << _BITS["type"] or (
+            own.others and any(isinstance(op, Graph) for op in block.first(block.out_channels))
+        ):
             return None
         _numbers[own] = len(_types)
         _types.append(own)

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroshot_nas.architecture.architecture import Architecture, head
+from zeroshot_nas.architecture.architecture import head
 from zeroshot_nas.architecture.ops import BatchNorm, Conv, Linear
 from zeroshot_nas.chains.coding import Chains
-from zeroshot_nas.chains.lowering import GATE, LOWERING, Blocks, resolutions
+from zeroshot_nas.chains.lowering import GATE, LOWERING, NONE, resolutions
 from zeroshot_nas.costs.base import COSTS, CostInfo, summed_costs
-from zeroshot_nas.costs.complexity import complexity
 
 Column = NDArray[np.float64]
 
 
-def costs_of_chains(chains: Chains, blocks: Blocks) -> dict[str, Column]:
+def costs_of_chains(chains: Chains) -> dict[str, Column] | None:
     """The summed costs of chains and their layers, by name, a value a network.
 
-    Raises:
-        NotImplementedError: A cost reads more than `op`'s numbers.
+    Returns:
+        None where a block or a cost is of other operations than convolutions, batch norms and the classifier.
     """
+    infos = [COSTS[name] for name in summed_costs().names]
+    if not all(info.ops and set(info.ops) <= {Conv, BatchNorm, Linear} for info in infos):
+        return None
+    blocks = LOWERING.blocks(chains)
+    if (blocks.first == NONE).any() or (blocks.following == NONE).any():
+        return None
     sizes = np.flatnonzero(blocks.sub_layers > 1)
     block = np.concatenate([np.arange(len(blocks.net)), sizes])
     kind = np.concatenate([blocks.first, blocks.following[sizes]])
@@ -46,12 +50,11 @@ def costs_of_chains(chains: Chains, blocks: Blocks) -> dict[str, Column]:
     sums: dict[str, Column] = {"layers": chains.layers.astype(float)}
     ends = np.flatnonzero(np.diff(blocks.net, append=len(chains)))  # each network's last block
     out = blocks.channels[ends, 1]
-    for name in summed_costs().names:
-        info = COSTS[name]
+    for info in infos:
         assert info.count is not None, "it is a sum over operations"
         each = sum(np.asarray(info.count(op, shape)) for op in (conv, norm) if type(op) in info.ops)
         total = np.bincount(net, repeats * each, len(chains)) if np.ndim(each) else np.zeros(len(chains))
-        sums[name] = total + _of_head(info, out, chains.num_classes)
+        sums[info.name] = total + _of_head(info, out, chains.num_classes)
     return sums
 
 
@@ -61,15 +64,3 @@ def _of_head(info: CostInfo, channels: NDArray[np.int64], num_classes: int) -> A
     assert info.count is not None
     ops: Any = Linear(channels, num_classes, linear.bias)  # type: ignore[arg-type]
     return info.count(ops, (num_classes, 1, 1)) if Linear in info.ops else 0.0
-
-
-def has_costs_of_chains() -> bool:
-    """Whether all summed costs are of operations that chains have as columns."""
-    return all(COSTS[name].ops and set(COSTS[name].ops) <= {Conv, BatchNorm, Linear} for name in summed_costs().names)
-
-
-def costs_one_by_one(networks: Sequence[Architecture]) -> dict[str, Column]:
-    """The same of any architectures."""
-    costs = [complexity(network) for network in networks]
-    names = ("layers", *summed_costs().names)
-    return {name: np.array([float(each[name] or 0) for each in costs]) for name in names}

@@ -351,11 +351,13 @@ class Searcher(ABC):
 
     Attributes:
         restarts: Whether another seed leads to other proposals. Of a strategy that does not, a search has one island.
+        generation: Networks that it proposes at a time in a search by closed form, before it is told of any of them.
         grid_size: Proposals that a strategy has in all, where they are known beforehand; a search says so where it may
             propose fewer.
     """
 
     restarts: ClassVar[bool] = True
+    generation: int = 1
     grid_size: int | None = None
 
     def __init__(self, space: SearchSpace, rng: random.Random, start: Architecture) -> None:
@@ -392,7 +394,7 @@ class Searcher(ABC):
         return None
 
     @abstractmethod
-    def ask(self, n: int) -> list[Architecture]:
+    def ask(self, n: int) -> Sequence[Architecture]:
         """The next ``n`` proposals; fewer where the strategy has no more, and none ends the search."""
 
     @abstractmethod

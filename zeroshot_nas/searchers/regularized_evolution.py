@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Sequence
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.searchers.base import Candidate, Searcher, register_searcher
+from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.searchers.base import Candidate, Problem, Searcher, register_searcher
+from zeroshot_nas.searchers.pool import fitness_of, joined, networks_of, taken
 from zeroshot_nas.spaces.base import SearchSpace
 
 
@@ -25,6 +26,8 @@ class RegularizedEvolution(Searcher):
         start: The first proposal unless it is told of networks before, and the parent while the population is empty.
         population_size: Members kept.
         tournament_size: Members that compete to be the parent.
+        generation_size: Networks that are proposed before any of them joins the population, where a closed form scores
+            them.
     """
 
     def __init__(
@@ -34,38 +37,52 @@ class RegularizedEvolution(Searcher):
         start: Architecture,
         population_size: int = 64,
         tournament_size: int = 3,
+        generation_size: int = 64,
     ) -> None:
         super().__init__(space, rng, start)
-        sizes = {"population_size": population_size, "tournament_size": tournament_size}
+        sizes = {
+            "population_size": population_size,
+            "tournament_size": tournament_size,
+            "generation_size": generation_size,
+        }
         for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}")
+        self.population_size = population_size
         self.tournament_size = tournament_size
-        self.population: deque[Candidate] = deque(maxlen=population_size)
+        self.generation = generation_size
+        self._networks: Sequence[Architecture] = []
+        self._fitness: list[float] = []
+        self._problem: Problem | None = None
         self._started = False
+
+    def begin(self, problem: Problem) -> None:
+        self._problem = problem
 
     @property
     def members(self) -> list[Candidate]:
-        return list(self.population)
+        costs = complexity if self._problem is None else self._problem.costs
+        return [Candidate(each, costs(each), {}, fit) for each, fit in zip(self._networks, self._fitness, strict=True)]
 
-    def ask(self, n: int) -> list[Architecture]:
-        return [self._propose() for _ in range(n)]
-
-    def tell(self, candidates: Sequence[Candidate]) -> None:
-        self.population.extend(candidates)
-
-    def _propose(self) -> Architecture:
+    def ask(self, n: int) -> Sequence[Architecture]:
         if not self._started:
             self._started = True
-            if not self.population:
-                return self.start
-        members, draw = self.population, self.rng.random
-        if not members:
-            return self.space.mutate(self.start, self.rng)
-        size = len(members)
-        parent = members[int(draw() * size)]
-        for _ in range(self.tournament_size - 1):
-            rival = members[int(draw() * size)]
-            if rival.fitness > parent.fitness:
-                parent = rival
-        return self.space.mutate(parent.architecture, self.rng, 1 + (draw() < 0.5))
+            if not self._fitness:
+                return [self.start]
+        draw, fitness, size = self.rng.random, self._fitness, len(self._fitness)
+        mutations = [1 + (draw() < 0.5) for _ in range(n)]
+        if not size:
+            return self.space.mutate_all([self.start] * n, self.rng, [1] * n)
+        parents = []
+        for _ in range(n):
+            parent = int(draw() * size)
+            for _ in range(self.tournament_size - 1):
+                rival = int(draw() * size)
+                if fitness[rival] > fitness[parent]:
+                    parent = rival
+            parents.append(parent)
+        return self.space.mutate_all(taken(self._networks, parents), self.rng, mutations)
+
+    def tell(self, candidates: Sequence[Candidate]) -> None:
+        self._fitness = [*self._fitness, *fitness_of(candidates)][-self.population_size :]
+        self._networks = joined(self._networks, networks_of(candidates))[-self.population_size :]

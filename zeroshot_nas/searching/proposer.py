@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -10,6 +9,7 @@ from time import perf_counter
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.searchers.base import Candidate, Problem, Searcher
+from zeroshot_nas.searchers.pool import Pool, digests
 
 REMEMBERED = 500_000
 """How many of the last networks at least are known again; a bound on memory, reached after minutes only."""
@@ -36,7 +36,6 @@ class Proposer:
         self.exhausted = False
         self.proposed = 0
         self.seconds = {"propose": 0.0, "cost": 0.0}
-        self._max_layers = math.inf if problem.budget.layers is None else problem.budget.layers
         self._over_budget = 0
         self._duplicate = 0
         self._seen: set[int] = set()
@@ -56,35 +55,51 @@ class Proposer:
 
     def ask(self, n: int) -> list[Candidate]:
         """New candidates out of the searcher's next ``n`` proposals, maybe none."""
+        return self.admit(self.propose(n))
+
+    def propose(self, n: int) -> Sequence[Architecture]:
+        """The searcher's next ``n`` proposals."""
         start = perf_counter()
         asked = self.searcher.ask(n)
         self.seconds["propose"] += perf_counter() - start
-        self.exhausted = not asked
-        return self.admit(asked)
+        self.exhausted = not len(asked)
+        return asked
 
     def admit(self, architectures: Sequence[Architecture]) -> list[Candidate]:
         """Those of the proposals that keep to the budget and did not come before, with their costs."""
+        if not len(architectures):
+            return []
         start = perf_counter()
-        self.proposed += len(architectures)
-        candidates = []
-        for architecture in architectures:
-            if architecture.layers > self._max_layers:  # known before any cost
-                self._over_budget += 1
-                continue
-            costs = self.problem.costs(architecture)
-            if self.problem.budget.violations(costs, architecture):
-                self._over_budget += 1
-            elif self._is_new(hash(architecture)):  # 64 bits of numbers alone: no collision in a search
-                candidates.append(Candidate(architecture, costs, {}, -math.inf))
-            else:
-                self._duplicate += 1
+        pool = Pool.of(architectures, self.problem)
+        places, _ = self.admitted(pool, range(len(pool)), pool.fits())
+        candidates = list(pool.take(places))
         self.seconds["cost"] += perf_counter() - start
         return candidates
 
+    def admitted(self, pool: Pool, places: range, fits: Sequence[bool]) -> tuple[list[int], list[int]]:
+        """Of a pool's networks in these places, which are proposals, those that fit and did not come before.
+
+        Returns:
+            Their places, and how many networks had been proposed at each.
+        """
+        new: list[int] = []
+        numbers: list[int] = []
+        digests = pool.digests
+        for number, place in enumerate(places, start=self.proposed + 1):
+            if not fits[place]:
+                self._over_budget += 1
+            elif self._is_new(digests[place]):  # 64 bits of numbers alone: no collision in a search
+                new.append(place)
+                numbers.append(number)
+            else:
+                self._duplicate += 1
+        self.proposed += len(places)
+        return new, numbers
+
     def know(self, candidates: Sequence[Candidate]) -> None:
         """Tells the searcher of networks that others scored; proposed again they are duplicates."""
-        for candidate in candidates:
-            self._is_new(hash(candidate.architecture))
+        for digest in digests([candidate.architecture for candidate in candidates]):
+            self._is_new(digest)
         self.tell(candidates)
 
     def limit(self, budget: Budget) -> None:

@@ -40,7 +40,7 @@ from zeroshot_nas.searching.screening import (
     join_trajectories,
     merge,
     populations,
-    screen_island,
+    screen_islands,
     share_out,
 )
 from zeroshot_nas.searching.settings import SearchSettings
@@ -399,16 +399,17 @@ class Search:
                 self.session.note_progress(proposed, self.proxy.sign * best)
                 bar.set_postfix_str(self._status(best), refresh=False)
 
-            for task in tasks:
-                yield task, screen_island(task, report)
+            yield from zip(tasks, screen_islands(tasks, report) if tasks else [], strict=True)
             return
-        outcomes = run_all(self.executor, SameRelease(screen_island), [(task,) for task in tasks])
-        for task, outcome in zip(tasks, outcomes, strict=True):
-            bar.update(task.proposals)
+        workers = getattr(self.executor, "workers", len(tasks))
+        groups = [tasks[first::workers] for first in range(min(workers, len(tasks)))]
+        outcomes = run_all(self.executor, SameRelease(screen_islands), [(group,) for group in groups])
+        for group, outcome in zip(groups, outcomes, strict=True):
+            bar.update(sum(task.proposals for task in group))
             if outcome.error is not None and not worker_failed(outcome.error):
                 raise outcome.error
             # where workers do not survive it, this process does it: an island is light, and its result is the same
-            yield task, outcome.value or screen_island(task)
+            yield from zip(group, outcome.value or screen_islands(group), strict=True)
 
     def _rank(self, finalists: list[Candidate]) -> RunState:
         ranked_before = len(self.board.history)

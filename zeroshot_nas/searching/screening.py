@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -19,10 +20,10 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.pareto import Archive
 from zeroshot_nas.core.seeding import python_rng
-from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
 from zeroshot_nas.scoring.closed_forms import POOL
 from zeroshot_nas.searchers.base import Candidate, Problem, Screened, Searcher
+from zeroshot_nas.searchers.pool import Pool, joined
 from zeroshot_nas.searching.proposer import Proposer
 from zeroshot_nas.searching.signature import Signature, signature
 from zeroshot_nas.spaces.base import SearchSpace
@@ -149,58 +150,126 @@ def share_out(proposals: int, islands: int) -> list[int]:
     return [proposals // islands + (index < proposals % islands) for index in range(islands)]
 
 
-def screen_island(task: IslandTask, report: Callable[[int, float], None] | None = None) -> Island:
-    """Evolves one island.
+def screen_islands(tasks: Sequence[IslandTask], report: Callable[[int, float], None] | None = None) -> list[Island]:
+    """Evolves islands side by side: what all of them propose at a time is costed and scored at a time.
+
+    Each is what it would be alone.
 
     Args:
-        task: What to do.
+        tasks: What each does; the legs of one search.
         report: Is told the number of new proposals and the best fitness now and then.
     """
-    stream = (task.index,) if task.index else ()
-    searcher = task.searcher(task.space, python_rng(task.seed, 0, *stream), task.start, **task.searcher_options)
-    proposer = Proposer(searcher, task.problem)
-    costs = task.problem.costs
-    proposer.know([Candidate(network, costs(network), {}, fitness) for fitness, network in task.population])
-    kept = _kept(task.kept, task.kinds, task.problem)
-    counts: Counter[str] = Counter()
-    failures: Counter[str] = Counter()
-    best, seconds, interrupted = -math.inf, 0.0, False
-    closed_form, sign = _closed_form(task), task.problem.sign
-    trajectory: list[Screened] = []
-    every = math.ceil(task.proposals * task.legs / TRAJECTORY)
-    reported, next_kept = 0, 0
+    islands = [_Evolving(task) for task in tasks]
+    closed_form = _closed_form(tasks[0])
+    reported, interrupted = 0, False
     try:
         with paused_garbage_collection():
-            for (candidate,) in proposer.batches(task.proposals, 1):
-                start = perf_counter()
-                try:
-                    fitness = sign * closed_form(candidate.architecture)
-                except ZeroShotNASError as error:
-                    failures[str(error)] += 1
-                    continue
-                counts["screened"] += 1
-                scored = candidate.with_fitness(fitness)
-                kept.add(fitness, candidate.architecture, candidate.costs)
-                if fitness > best or proposer.proposed >= next_kept:
-                    trajectory.append(Screened(proposer.proposed, fitness, candidate.costs.to_dict(complete=False)))
-                    next_kept = every * (proposer.proposed // every + 1)
-                best = max(best, fitness)
-                seconds += perf_counter() - start
-                proposer.tell([scored])
-                if report is not None and proposer.proposed - reported >= _REPORT_EVERY:
-                    report(proposer.proposed - reported, best)
-                    reported = proposer.proposed
+            while asked := [(island, networks) for island in islands if len(networks := island.ask())]:
+                _generation(asked, closed_form)
+                proposed = sum(island.proposer.proposed for island in islands)
+                if report is not None and proposed - reported >= _REPORT_EVERY:
+                    report(proposed - reported, max(island.best for island in islands))
+                    reported = proposed
     except KeyboardInterrupt:
-        if not counts["screened"]:
+        if not any(island.counts["screened"] for island in islands):
             raise
         interrupted = True
     if report is not None:
-        report(proposer.proposed - reported, best)
-    counts.update({**proposer.counts, "failed": sum(failures.values())})
-    times = {**proposer.seconds, "screen": seconds}
-    found, way = kept.ranked(), tuple(trajectory)
-    members = tuple((each.fitness, each.architecture) for each in searcher.members) if task.legs > 1 else ()
-    return Island(found, dict(counts), dict(failures), times, interrupted, way, searcher.certificate, members)
+        proposed = sum(island.proposer.proposed for island in islands)
+        report(proposed - reported, max(island.best for island in islands))
+    return [island.result(interrupted) for island in islands]
+
+
+def _generation(
+    asked: Sequence[tuple[_Evolving, Sequence[Architecture]]],
+    closed_form: Callable[[Sequence[Architecture]], Sequence[float | ZeroShotNASError]],
+) -> None:
+    """One generation of each island: costs, what is new and fits, scores, and what the strategy learns of them."""
+    start = perf_counter()
+    problem = asked[0][0].task.problem
+    pool = Pool.of(reduce(joined, [networks for _, networks in asked]), problem)
+    fits = pool.fits()
+    costed = perf_counter()
+    admitted, begin = [], 0
+    for island, networks in asked:
+        admitted.append(island.proposer.admitted(pool, range(begin, begin + len(networks)), fits))
+        begin += len(networks)
+    new = pool.take([place for places, _ in admitted for place in places])
+    values = closed_form(new.networks) if len(new) else []
+    scored = perf_counter()
+    total, begin = sum(len(networks) for _, networks in asked), 0
+    for (island, networks), (places, numbers) in zip(asked, admitted, strict=True):
+        end = begin + len(places)
+        island.learn(new.take(range(begin, end)), numbers, values[begin:end])
+        share = len(networks) / total
+        island.seconds["cost"] += share * (costed - start)
+        island.seconds["screen"] += share * (scored - costed)
+        begin = end
+
+
+class _Evolving:
+    """An island on its way.
+
+    Attributes:
+        task: What it does.
+        proposer: Its strategy's proposals.
+        counts: How many were screened.
+        best: The best fitness so far.
+        seconds: Wall time by what it went into.
+    """
+
+    def __init__(self, task: IslandTask) -> None:
+        stream = (task.index,) if task.index else ()
+        self.task = task
+        rng = python_rng(task.seed, 0, *stream)
+        self.searcher = task.searcher(task.space, rng, task.start, **task.searcher_options)
+        self.proposer = Proposer(self.searcher, task.problem)
+        costs = task.problem.costs
+        self.proposer.know([Candidate(network, costs(network), {}, fitness) for fitness, network in task.population])
+        self.counts: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()
+        self.best = -math.inf
+        self._kept = _kept(task.kept, task.kinds, task.problem)
+        self._failures: Counter[str] = Counter()
+        self._trajectory: list[Screened] = []
+        self._every = math.ceil(task.proposals * task.legs / TRAJECTORY)
+        self._next_kept = 0
+
+    def ask(self) -> Sequence[Architecture]:
+        """The next generation; none at the end."""
+        left = self.task.proposals - self.proposer.proposed
+        return self.proposer.propose(min(self.searcher.generation, left)) if left else ()
+
+    def learn(self, pool: Pool, numbers: Sequence[int], values: Sequence[float | ZeroShotNASError]) -> None:
+        """Takes note of new networks, given how many had been proposed at each, and of their scores."""
+        start = perf_counter()
+        failed = [place for place, value in enumerate(values) if isinstance(value, ZeroShotNASError)]
+        self._failures.update(str(values[place]) for place in failed)
+        if failed:
+            kept = [place for place in range(len(pool)) if place not in failed]
+            pool, numbers, values = pool.take(kept), [numbers[at] for at in kept], [values[at] for at in kept]
+        self.counts["screened"] += len(pool)
+        scored = pool.scored([self.task.problem.sign * float(value) for value in values])  # type: ignore[arg-type]
+        self._kept.add(scored)
+        for place, (fitness, number) in enumerate(zip(scored.fitness, numbers, strict=True)):
+            if fitness > self.best or number >= self._next_kept:
+                costs = scored[place].costs.to_dict(complete=False)
+                self._trajectory.append(Screened(number, fitness, costs))
+                self._next_kept = self._every * (number // self._every + 1)
+                self.best = max(self.best, fitness)
+        self.seconds["screen"] += perf_counter() - start
+        self.proposer.tell(scored)
+
+    def result(self, interrupted: bool) -> Island:
+        """What it found so far."""
+        searcher = self.searcher
+        counts = {**self.counts, **self.proposer.counts, "failed": self._failures.total()}
+        counts.setdefault("screened", 0)
+        members = tuple((each.fitness, each.architecture) for each in searcher.members) if self.task.legs > 1 else ()
+        seconds = {**{"screen": 0.0}, **self.proposer.seconds, **self.seconds}
+        way = tuple(self._trajectory)
+        failures = dict(self._failures)
+        return Island(self._kept.ranked(), counts, failures, seconds, interrupted, way, searcher.certificate, members)
 
 
 class _Fittest:
@@ -212,13 +281,16 @@ class _Fittest:
         self._best_of: dict[Signature, _Entry] = {}
         self._added = 0
 
-    def add(self, fitness: float, architecture: Architecture, _costs: Costs | None = None) -> None:
-        self._added += 1
-        entry = (fitness, -self._added, architecture)
-        (heapq.heappush if len(self._heap) < self.count else heapq.heappushpop)(self._heap, entry)
-        if self.kinds:
-            kind = signature(architecture)
-            self._best_of[kind] = max(entry, self._best_of.get(kind, entry))
+    def add(self, pool: Pool) -> None:
+        for place, fitness in enumerate(pool.fitness):
+            self._added += 1
+            if not self.kinds and len(self._heap) == self.count and fitness <= self._heap[0][0]:
+                continue  # most are; of equals the first stays
+            entry = (fitness, -self._added, pool.networks[place])
+            (heapq.heappush if len(self._heap) < self.count else heapq.heappushpop)(self._heap, entry)
+            if self.kinds:
+                kind = signature(entry[-1])
+                self._best_of[kind] = max(entry, self._best_of.get(kind, entry))
 
     def ranked(self) -> Ranked:
         entries = {*self._heap, *heapq.nlargest(self.kinds, self._best_of.values())}
@@ -232,9 +304,9 @@ class _Leading:
         self.problem = problem
         self._archive: Archive[Candidate] = Archive(count)
 
-    def add(self, fitness: float, architecture: Architecture, costs: Costs | None = None) -> None:
-        candidate = Candidate(architecture, costs or self.problem.costs(architecture), {}, fitness)
-        self._archive.add(self.problem.point(candidate), candidate)
+    def add(self, pool: Pool) -> None:
+        for candidate in pool:
+            self._archive.add(self.problem.point(candidate), candidate)
 
     def ranked(self) -> Ranked:
         self._archive.thin()
@@ -246,12 +318,23 @@ def _kept(finalists: int, kinds: int, problem: Problem) -> _Fittest | _Leading:
     return _Leading(finalists, problem) if problem.objectives else _Fittest(finalists, kinds)
 
 
-def _closed_form(task: IslandTask) -> Callable[[Architecture], float]:
-    """The closed form, of a space that the island will see most of by pools, which cost a fraction of one by one."""
-    if task.closed_form_pool is None or task.space.size() > task.proposals:
-        assert task.problem.closed_form is not None, "an island searches by one"
-        return task.problem.closed_form
-    return _Ahead(task.closed_form_pool, filter(task.problem.fits, task.space.architectures()))
+def _closed_form(task: IslandTask) -> Callable[[Sequence[Architecture]], Sequence[float | ZeroShotNASError]]:
+    """The closed form of pools; of a space that the islands will see most of, with what they will ask for later."""
+    alone, pool = task.problem.closed_form, task.closed_form_pool
+    assert alone is not None, "an island searches by one"
+    if pool is None:
+        return lambda networks: [_value_or_error(alone, network) for network in networks]
+    if task.space.size() > task.proposals:
+        return pool
+    ahead = _Ahead(pool, filter(task.problem.fits, task.space.architectures()))
+    return lambda networks: [ahead(network) for network in networks]
+
+
+def _value_or_error(closed_form: Callable[[Architecture], float], network: Architecture) -> float | ZeroShotNASError:
+    try:
+        return closed_form(network)
+    except ZeroShotNASError as error:
+        return error
 
 
 class _Ahead:
@@ -267,15 +350,12 @@ class _Ahead:
         self.others = others
         self.known: dict[Architecture, float | ZeroShotNASError] = {}
 
-    def __call__(self, architecture: Architecture) -> float:
+    def __call__(self, architecture: Architecture) -> float | ZeroShotNASError:
         if architecture not in self.known:
             others = (other for other in self.others if other not in self.known and other != architecture)
             pool = [architecture, *itertools.islice(others, POOL - 1)]
             self.known.update(zip(pool, self.closed_form_pool(pool), strict=True))
-        value = self.known[architecture]
-        if isinstance(value, ZeroShotNASError):
-            raise value
-        return value
+        return self.known[architecture]
 
 
 def populations(legs: Sequence[Sequence[Island]], problem: Problem) -> list[Ranked]:
@@ -307,10 +387,9 @@ def join_trajectories(islands: Sequence[Island], before: int = 0) -> list[Screen
 def merge(islands: Sequence[Island], finalists: int, problem: Problem, kinds: int = 0) -> Ranked:
     """The best distinct networks of all islands, best first, with the best of so many kinds; of equals the first."""
     kept = _kept(finalists, kinds, problem)
-    seen: set[Architecture] = set()
+    found: dict[Architecture, float] = {}
     for island in islands:
         for fitness, architecture in island.kept:
-            if architecture not in seen:
-                seen.add(architecture)
-                kept.add(fitness, architecture)
+            found.setdefault(architecture, fitness)
+    kept.add(Pool(list(found), problem).scored(list(found.values())))
     return kept.ranked()

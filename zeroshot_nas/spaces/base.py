@@ -79,6 +79,23 @@ class SearchSpace(ABC):
     def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
         """A neighbour: up to ``mutations`` blocks of ``architecture`` changed."""
 
+    def sample_all(self, rng: random.Random, count: int) -> Sequence[Architecture]:
+        """So many random networks; of chains they are arrays (`zeroshot_nas.chains.coding.Chains`), as a pool is."""
+        return [self.sample(rng) for _ in range(count)]
+
+    def mutate_all(
+        self, networks: Sequence[Architecture], rng: random.Random, mutations: Sequence[int]
+    ) -> Sequence[Architecture]:
+        """A neighbour of each network, with up to so many of its blocks changed; of chains they are arrays."""
+        return [self.mutate(network, rng, count) for network, count in zip(networks, mutations, strict=True)]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A class that has a move of its own for one network has it for many."""
+        super().__init_subclass__(**options)
+        for one, many in (("sample", "sample_all"), ("mutate", "mutate_all")):
+            if one in vars(cls) and many not in vars(cls):
+                setattr(cls, many, getattr(SearchSpace, many))
+
     @abstractmethod
     def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
         """A network whose first part is of ``a`` and whose rest is of ``b``."""

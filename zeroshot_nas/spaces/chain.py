@@ -7,16 +7,27 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from zeroshot_nas.architecture.architecture import MAX_LAYERS, Architecture
 from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.base import round_width
 from zeroshot_nas.core.checks import check_counts
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.spaces.base import SearchSpace
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from zeroshot_nas.chains import coding, editing
+    from zeroshot_nas.chains.coding import Chains, Codes
+    from zeroshot_nas.chains.lowering import Index
+else:
+    np = LazyModule("numpy")
+    coding, editing = LazyModule("zeroshot_nas.chains.coding"), LazyModule("zeroshot_nas.chains.editing")
 
 _Option = TypeVar("_Option")
 
@@ -25,6 +36,9 @@ WIDTH_RATIOS = (2.5, 2, 1.5, 1.25, 1, 1 / 1.25, 1 / 1.5, 1 / 2, 1 / 2.5)
 
 LAYER_CHANGES = (-2, -1, 0, 1, 2)
 """What a mutation adds to a block's sub-layers (Zen-NAS)."""
+
+MAX_WIDTH = 65_535
+"""The largest ``max_width``."""
 
 SPLIT_AT = 6
 """Sub-layers from which a block is split in two, so that its parts can differ (Zen-NAS)."""
@@ -89,6 +103,8 @@ class ChainSpace(SearchSpace):
             BLOCKS[name]  # an unknown type is said here, with the nearest known one
         check_counts(1, ArchitectureError, width_step=self.width_step)
         check_counts(self.width_step, ArchitectureError, max_width=self.max_width)
+        if self.max_width > MAX_WIDTH:
+            raise ArchitectureError(f"max_width must be at most {MAX_WIDTH:,}, got {self.max_width!r}")
         if self.last_width is not None and not self._is_width(self.last_width):
             raise ArchitectureError(
                 f"last_width must be a multiple of {self.width_step} up to {self.max_width}, got {self.last_width!r}"
@@ -188,21 +204,106 @@ class ChainSpace(SearchSpace):
 
     def sample(self, rng: random.Random) -> Architecture:
         """A random walk from the initial network: 1 to 8 mutations a block."""
-        architecture = self.initial()
-        for _ in range(rng.randint(1, 8 * len(architecture.blocks))):
-            architecture = self.mutate(architecture, rng)
-        return architecture
+        return self.sample_all(rng, 1)[0]
+
+    def sample_all(self, rng: random.Random, count: int) -> Sequence[Architecture]:
+        draws, walked = _generator(rng), self._coded([self.initial()])
+        left = draws.integers(1, 8 * walked.codes.shape[1], count, endpoint=True)
+        order = np.argsort(-left, kind="stable")  # the longest walk first, so that those still on their way are a slice
+        codes = np.repeat(walked.codes, count, axis=0)
+        for step in range(int(left.max(initial=0))):
+            walking = int(np.searchsorted(-left[order], -step, "left"))
+            moved = self._mutated(codes[:walking].copy(), np.ones(walking, np.intp), draws)
+            codes = editing.stacked(moved, codes[walking:])
+        places = np.empty(count, np.intp)
+        places[order] = np.arange(count)
+        return replace(walked, codes=codes[places])
 
     def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
-        blocks = list(architecture.blocks)
-        last = len(blocks) - 1
-        chosen = {int(rng.random() * len(blocks)) for _ in range(mutations)}
-        for index in sorted(chosen, reverse=True):  # from the back, since a split moves what is behind it
-            if index == 0 or index == last:
-                blocks[index] = self._mutate_end(blocks[index], index, rng)
-            else:
-                blocks[index : index + 1] = self._mutate_body(blocks[index], rng)
-        return self._assemble(blocks)
+        return self.mutate_all([architecture], rng, [mutations])[0]
+
+    def mutate_all(
+        self, networks: Sequence[Architecture], rng: random.Random, mutations: Sequence[int]
+    ) -> Sequence[Architecture]:
+        chains = self._coded(networks)
+        return replace(chains, codes=self._mutated(chains.codes.copy(), np.asarray(mutations), _generator(rng)))
+
+    def _mutated(self, codes: Codes, mutations: Index, draws: np.random.Generator) -> Codes:
+        """Chains with so many of their blocks changed, one where the same is drawn twice; may write into ``codes``."""
+        blocks = editing.lengths(codes)
+        places = (draws.random((len(codes), int(mutations.max()))) * blocks[:, None]).astype(np.intp)
+        places[np.arange(places.shape[1]) >= mutations[:, None]] = -1
+        if places.shape[1] > 1:
+            places = -np.sort(-places, axis=1)  # from the back, since a split moves what is behind it
+            places[:, 1:][places[:, 1:] == places[:, :-1]] = -1
+        for column in places.T:
+            rows = np.flatnonzero(column >= 0)
+            place = column[rows]
+            is_stem, is_last = place == 0, place == blocks[rows] - 1
+            self._mutate_widths(codes, rows[is_stem], place[is_stem], draws)
+            if self.last_width is None:
+                self._mutate_widths(codes, rows[is_last], place[is_last], draws)
+            is_body = ~(is_stem | is_last)
+            codes = self._mutate_bodies(codes, rows[is_body], place[is_body], draws)
+        return codes
+
+    def _mutate_widths(self, codes: Codes, rows: Index, places: Index, draws: np.random.Generator) -> None:
+        own = codes[rows, places]
+        codes[rows, places] = coding.with_field(
+            own, "out_channels", self._drawn_widths(coding.field_of(own, "out_channels"), draws)
+        )
+
+    def _mutate_bodies(self, codes: Codes, rows: Index, places: Index, draws: np.random.Generator) -> Codes:
+        """Of each block one of type, width, bottleneck width and depth changed; one that becomes too deep is split.
+
+        Zen-NAS draws all four anew; near a budget hardly any such move is accepted.
+        """
+        own = codes[rows, places]
+        what = draws.integers(4, size=len(own))
+        for index, name in enumerate(("out_channels", "bottleneck_channels"), start=1):
+            chosen = what == index
+            own[chosen] = coding.with_field(
+                own[chosen], name, self._drawn_widths(coding.field_of(own[chosen], name), draws)
+            )
+        chosen = what == 0
+        own[chosen] = coding.with_field(own[chosen], "type", self._drawn_types(int(chosen.sum()), draws))
+        chosen = what == 3
+        layers = coding.field_of(own, "sub_layers")
+        layers[chosen] = np.maximum(1, layers[chosen] + editing.drawn(LAYER_CHANGES, int(chosen.sum()), draws))
+        split = np.flatnonzero(layers >= SPLIT_AT)
+        rest = coding.with_field(
+            coding.with_field(own[split], "sub_layers", layers[split] - SPLIT_AT // 2), "stride", 1
+        )
+        layers[split] = SPLIT_AT // 2
+        codes[rows, places] = coding.with_field(own, "sub_layers", layers)
+        return editing.inserted(codes, rows[split], places[split] + 1, rest)
+
+    def _widened(self, blocks: Codes, name: str, draws: np.random.Generator) -> Codes:
+        """Blocks with another width."""
+        return coding.with_field(blocks, name, self._drawn_widths(coding.field_of(blocks, name), draws))
+
+    def _drawn_widths(self, widths: Codes, draws: np.random.Generator) -> Codes:
+        step = self.width_step
+        moved = (widths * editing.drawn(WIDTH_RATIOS, len(widths), draws) + step / 2).astype(np.int64) // step * step
+        return np.clip(moved, step, self.max_width // step * step)
+
+    def _drawn_types(self, count: int, draws: np.random.Generator) -> Codes:
+        """Types of body blocks, as the numbers that codes have for them."""
+        return editing.drawn(self._type_numbers, count, draws)
+
+    @cached_property
+    def _type_numbers(self) -> Codes:
+        """Of each body type the number that codes have for it."""
+        return self._numbers_of(self.body_types)
+
+    def _numbers_of(self, types: Sequence[str]) -> Codes:
+        step = self.width_step
+        blocks = [self.body_block(name, step, 1, step) for name in types]
+        return coding.field_of(coding.Chains.of([self._assemble(blocks)]).codes[0], "type")
+
+    def _coded(self, networks: Sequence[Architecture]) -> Chains:
+        """Networks of the space as numbers, these themselves where they are."""
+        return networks if isinstance(networks, coding.Chains) else coding.Chains.of(networks)
 
     def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
         """One-point crossover where both have completed the same strides."""
@@ -285,40 +386,8 @@ class ChainSpace(SearchSpace):
     def _assemble(self, blocks: Sequence[BlockSpec]) -> Architecture:
         return Architecture(tuple(blocks), self.input_size, self.num_classes)
 
-    def _mutate_width(self, width: int, rng: random.Random) -> int:
-        return pick(_mutated_widths(width, self.width_step, self.max_width), rng)
-
     def _round(self, width: float) -> int:
         return _rounded(width, self.width_step, self.max_width)
-
-    def _mutate_end(self, block: BlockSpec, index: int, rng: random.Random) -> BlockSpec:
-        width = self._mutate_width(block.out_channels, rng)
-        return self._stem(width) if index == 0 else self._last(width)
-
-    def _mutate_body(self, block: Any, rng: random.Random) -> list[BlockSpec]:
-        """One of type, width, bottleneck width and depth changed.
-
-        Zen-NAS draws all four anew; near a budget hardly any such move is accepted.
-        """
-        type_name, width, bottleneck_channels = block.type_name, block.out_channels, block.bottleneck_channels
-        sub_layers = block.sub_layers
-        what = int(rng.random() * 4)
-        if what == 0:
-            type_name = self._draw_type(rng)
-        elif what == 1:
-            width = self._mutate_width(width, rng)
-        elif what == 2:
-            bottleneck_channels = self._mutate_width(bottleneck_channels, rng)
-        else:
-            sub_layers = max(1, sub_layers + pick(LAYER_CHANGES, rng))
-        mutant: Any = self.body_block(type_name, width, block.stride, bottleneck_channels, sub_layers)
-        if mutant.sub_layers < SPLIT_AT:
-            return [mutant]
-        half = SPLIT_AT // 2
-        return [replace(mutant, sub_layers=half), replace(mutant, sub_layers=mutant.sub_layers - half, stride=1)]
-
-    def _draw_type(self, rng: random.Random) -> str:
-        return pick(self.body_types, rng)
 
     def _is_width(self, width: object) -> bool:
         return isinstance(width, int) and 0 < width <= self.max_width and width % self.width_step == 0
@@ -331,11 +400,6 @@ class ChainSpace(SearchSpace):
             and block.sub_layers < SPLIT_AT
             and block.squeeze_excite == self.squeeze_excite
         )
-
-
-@lru_cache(maxsize=4_096)
-def _mutated_widths(width: int, step: int, max_width: int) -> tuple[int, ...]:
-    return tuple(_rounded(width * ratio, step, max_width) for ratio in WIDTH_RATIOS)
 
 
 def _rounded(width: float, step: int, max_width: int) -> int:
@@ -360,6 +424,11 @@ def _body_block(
         sub_layers=sub_layers,
         squeeze_excite=squeeze_excite,
     )
+
+
+def _generator(rng: random.Random) -> np.random.Generator:
+    """Draws for many networks at once, by a generator whose draws are one by one."""
+    return np.random.Generator(np.random.SFC64(rng.getrandbits(64)))
 
 
 def pick(options: Sequence[_Option], rng: random.Random) -> _Option:

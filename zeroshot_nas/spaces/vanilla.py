@@ -5,17 +5,29 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BlockSpec
 from zeroshot_nas.architecture.ops import Shape
+from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.spaces.base import register_space
 from zeroshot_nas.spaces.chain import KINDS, SPLIT_AT, ChainSpace, end_block, pick, stride_steps
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from zeroshot_nas.chains import coding, editing
+    from zeroshot_nas.chains.coding import Codes
+    from zeroshot_nas.chains.editing import Mask
+    from zeroshot_nas.chains.lowering import Index
+else:
+    np = LazyModule("numpy")
+    coding, editing = LazyModule("zeroshot_nas.chains.coding"), LazyModule("zeroshot_nas.chains.editing")
 
 STEMS = tuple(f"SuperConvK{k}BNRELU" for k in (3, 5, 7))
 
@@ -101,21 +113,120 @@ class VanillaSpace(ChainSpace):
         ]
         return min(chains, key=lambda chain: float(getattr(complexity(chain), cost)))
 
-    def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
-        chain, last = _parts(architecture)
-        for _ in range(mutations):
-            index = int(rng.random() * (len(chain) + 1))
-            if index == len(chain):
-                last = self._mutate_last(last, chain[-1], rng)
-            elif rng.random() < 1 / 6:
-                self._move_stride(chain, index, rng)
-            elif index == 0:
-                chain[0] = self._mutate_stem(chain[0], rng)
-            elif rng.random() < 0.2:
-                self._copy_or_remove(chain, index, rng)
-            else:
-                chain[index : index + 1] = self._mutate_body(chain[index], rng)
-        return self._assemble([*chain, *last])
+    def _mutated(self, codes: Codes, mutations: Index, draws: np.random.Generator) -> Codes:
+        for index in range(int(mutations.max(initial=0))):
+            codes = self._mutated_once(codes, np.flatnonzero(mutations > index), draws)
+        return codes
+
+    def _mutated_once(self, codes: Codes, rows: Index, draws: np.random.Generator) -> Codes:
+        """Each of some rows with its stem, its last convolution, a stride, or one of its body's blocks changed."""
+        blocks = editing.lengths(codes)
+        ends = codes[np.arange(len(codes)), blocks - 1]
+        has_last = coding.field_of(ends, "type") == self._last_type
+        chain = blocks - has_last
+        places = (draws.random(len(rows)) * (chain[rows] + 1)).astype(np.intp)
+        moves, copies = draws.random((2, len(rows)))
+        is_last = places == chain[rows]
+        moves_stride = ~is_last & (moves < 1 / 6)
+        is_stem = ~is_last & ~moves_stride & (places == 0)
+        in_body = ~is_last & ~moves_stride & ~is_stem
+        copied = in_body & (copies < 0.2)
+        self._move_strides(codes, rows[moves_stride], places[moves_stride], chain, draws)
+        self._mutate_stems(codes, rows[is_stem], draws)
+        # what changes a row's length comes last; each row has one change, so that their order does not matter
+        bodies = in_body & ~copied
+        codes = self._mutate_lasts(codes, rows[is_last], chain, has_last, draws)
+        codes = self._copied_or_removed(codes, rows[copied], places[copied], chain, draws)
+        return self._mutate_bodies(codes, rows[bodies], places[bodies], draws)
+
+    def _mutate_stems(self, codes: Codes, rows: Index, draws: np.random.Generator) -> None:
+        """Another kernel half of the time, or another width."""
+        if not len(rows):
+            return
+        kernel = draws.random(len(rows)) < 0.5
+        chosen = rows[kernel]
+        types = editing.drawn(self._stem_types, len(chosen), draws)
+        codes[chosen, 0] = coding.with_field(codes[chosen, 0], "type", types)
+        others = rows[~kernel]
+        self._mutate_widths(codes, others, np.zeros(len(others), np.intp), draws)
+
+    def _mutate_lasts(
+        self, codes: Codes, rows: Index, chain: Index, has_last: Mask, draws: np.random.Generator
+    ) -> Codes:
+        """None there: one is added; else its width changes, or it is removed."""
+        if not len(rows):
+            return codes
+        there = has_last[rows]
+        gone = there & (draws.random(len(rows)) < 1 / 3)
+        kept, added = rows[there & ~gone], rows[~there]
+        self._mutate_widths(codes, kept, chain[kept], draws)
+        codes = editing.removed(codes, rows[gone], chain[rows[gone]])
+        before = coding.field_of(codes[added, chain[added] - 1], "out_channels")
+        widths = self._drawn_widths(before, draws)
+        lasts = coding.with_field(np.full(len(added), self._last_code), "out_channels", widths)
+        return editing.inserted(codes, added, chain[added], lasts)
+
+    def _move_strides(self, codes: Codes, rows: Index, places: Index, chain: Index, draws: np.random.Generator) -> None:
+        """A block without a stride gets one, new or another block's; one with a stride drops it, or a neighbour has it.
+
+        Either half of the time, where it can be.
+        """
+        if not len(rows):
+            return
+        column = np.arange(codes.shape[1])
+        strided = coding.field_of(codes[rows], "stride") == 2
+        half = draws.random(len(rows)) < 0.5
+        has = strided[np.arange(len(rows)), places]
+        neighbours = (abs(column - places[:, None]) == 1) & (column < chain[rows, None]) & ~strided
+        given = has & half & neighbours.any(1)
+        taken = ~has & strided.any(1) & (half | (np.count_nonzero(strided, axis=1) == self.max_halvings))
+        for chosen, options, stride in ((given, neighbours, 2), (taken, strided, 1)):
+            self._set_strides(codes, rows[chosen], editing.drawn_place(options[chosen], draws), stride)
+        self._set_strides(codes, rows, places, np.where(has, 1, 2))
+
+    @staticmethod
+    def _set_strides(codes: Codes, rows: Index, places: Index, stride: Codes | int) -> None:
+        codes[rows, places] = coding.with_field(codes[rows, places], "stride", stride)
+
+    def _copied_or_removed(
+        self, codes: Codes, rows: Index, places: Index, chain: Index, draws: np.random.Generator
+    ) -> Codes:
+        """A body block is removed, if there is another, or one as it follows it; with stride 1 and one sub-layer."""
+        if not len(rows):
+            return codes
+        gone = (chain[rows] > 2) & (draws.random(len(rows)) < 0.5)
+        copies = codes[rows[~gone], places[~gone]]
+        copies = coding.with_field(coding.with_field(copies, "stride", 1), "sub_layers", 1)
+        codes = editing.removed(codes, rows[gone], places[gone])
+        return editing.inserted(codes, rows[~gone], places[~gone] + 1, copies)
+
+    def _drawn_types(self, count: int, draws: np.random.Generator) -> Codes:
+        numbers, sizes = self._kind_numbers
+        kinds, places = draws.random((2, count))
+        kind = (kinds * len(sizes)).astype(np.intp)
+        return numbers[kind, (places * sizes[kind]).astype(np.intp)]
+
+    @cached_property
+    def _kind_numbers(self) -> tuple[Codes, Index]:
+        """The numbers of the types of each kind ``(kinds, types)``, and how many these are."""
+        sizes = np.array([len(kind) for kind in self.kinds])
+        numbers = np.zeros((len(sizes), int(sizes.max())), np.int64)
+        for place, kind in enumerate(self.kinds):
+            numbers[place, : len(kind)] = self._numbers_of(kind)
+        return numbers, sizes
+
+    @cached_property
+    def _stem_types(self) -> Codes:
+        stems = [end_block(name, self.width_step, 1) for name in STEMS]
+        return coding.field_of(coding.Chains.of([self._assemble(stems)]).codes[0], "type")
+
+    @cached_property
+    def _last_code(self) -> int:
+        return int(coding.Chains.of([self._assemble([self._last(self.width_step)])]).codes[0, 0])
+
+    @cached_property
+    def _last_type(self) -> int:
+        return int(coding.field_of(np.array(self._last_code), "type"))
 
     def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
         """One-point crossover where both have halved equally often; ``a`` where there is no such point."""
@@ -176,46 +287,6 @@ class VanillaSpace(ChainSpace):
             return f"its strides are {strides}; expected 1 and at most {self.max_halvings} times 2"
         return ""
 
-    def _draw_type(self, rng: random.Random) -> str:
-        return pick(pick(self.kinds, rng), rng)
-
-    def _mutate_stem(self, stem: BlockSpec, rng: random.Random) -> BlockSpec:
-        if rng.random() < 0.5:
-            return end_block(pick(STEMS, rng), stem.out_channels, stem.stride)
-        return end_block(stem.type_name, self._mutate_width(stem.out_channels, rng), stem.stride)
-
-    def _mutate_last(self, last: list[BlockSpec], before: BlockSpec, rng: random.Random) -> list[BlockSpec]:
-        """None there: one is added; else its width changes, or it is removed."""
-        if last and rng.random() < 1 / 3:
-            return []
-        return [self._last(self._mutate_width((last or [before])[0].out_channels, rng))]
-
-    def _move_stride(self, chain: list[BlockSpec], index: int, rng: random.Random) -> None:
-        """A block without a stride gets one, new or another block's; one with a stride drops it, or a neighbour has it.
-
-        Either half of the time, where it can be.
-        """
-        strided = [place for place, block in enumerate(chain) if block.stride == 2]
-        if index in strided:
-            free = [place for place in (index - 1, index + 1) if 0 <= place < len(chain) and place not in strided]
-            if free and rng.random() < 0.5:
-                place = pick(free, rng)
-                chain[place] = _with_stride(chain[place], 2)
-            chain[index] = _with_stride(chain[index], 1)
-            return
-        if strided and (len(strided) == self.max_halvings or rng.random() < 0.5):
-            place = pick(strided, rng)
-            chain[place] = _with_stride(chain[place], 1)
-        chain[index] = _with_stride(chain[index], 2)
-
-    def _copy_or_remove(self, chain: list[BlockSpec], index: int, rng: random.Random) -> None:
-        """A body block is removed, if there is another, or one as it follows it; with stride 1 and one sub-layer."""
-        if len(chain) > 2 and rng.random() < 0.5:
-            del chain[index]
-            return
-        block: Any = chain[index]
-        chain.insert(index + 1, self.body_block(block.type_name, block.out_channels, 1, block.bottleneck_channels))
-
 
 def _parts(architecture: Architecture) -> tuple[list[BlockSpec], list[BlockSpec]]:
     """Stem and body, and the last convolution or nothing."""
@@ -231,8 +302,3 @@ def _cuts(chain: list[BlockSpec]) -> dict[int, int]:
         halvings += block.stride == 2
         cuts[place] = halvings
     return cuts
-
-
-@lru_cache(maxsize=16_384)
-def _with_stride(block: BlockSpec, stride: int) -> BlockSpec:
-    return replace(block, stride=stride)

@@ -1,0 +1,113 @@
+"""Networks side by side, as candidates: their costs, whether they keep to a budget, and their fitness."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
+
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.lazy import LazyModule
+from zeroshot_nas.searchers.base import Candidate, Problem
+
+if TYPE_CHECKING:
+    from zeroshot_nas.chains import coding
+    from zeroshot_nas.costs import chains as costs
+else:
+    coding, costs = LazyModule("zeroshot_nas.chains.coding"), LazyModule("zeroshot_nas.costs.chains")
+
+
+@dataclass(frozen=True, eq=False)
+class Pool(Sequence[Candidate]):
+    """Networks with their costs and fitness; as a sequence, candidates, made when they are asked for.
+
+    Attributes:
+        networks: The networks; arrays where the space makes them (`zeroshot_nas.chains.coding.Chains`).
+        problem: What they are costed for.
+        fitness: Their fitness; minus infinity before they are scored.
+        columns: Costs that were worked out side by side, by name.
+    """
+
+    networks: Sequence[Architecture]
+    problem: Problem
+    fitness: Sequence[float] = ()
+    columns: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, networks: Sequence[Architecture], problem: Problem) -> Pool:
+        """Networks without fitness."""
+        columns = costs.costs_of_chains(networks) if isinstance(networks, coding.Chains) else None
+        return cls(networks, problem, (-math.inf,) * len(networks), columns)
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    @overload
+    def __getitem__(self, place: int) -> Candidate: ...
+    @overload
+    def __getitem__(self, place: slice) -> Pool: ...
+    def __getitem__(self, place: int | slice) -> Candidate | Pool:
+        if isinstance(place, slice):
+            return self.take(range(len(self))[place])
+        network = self.networks[place]
+        return Candidate(network, self.problem.costs(network), {}, self.fitness[place])
+
+    def take(self, places: Sequence[int]) -> Pool:
+        """The candidates in these places; what their costs were is not kept."""
+        return Pool(taken(self.networks, places), self.problem, [self.fitness[place] for place in places])
+
+    def scored(self, fitness: Sequence[float]) -> Pool:
+        """The candidates with their fitness."""
+        return replace(self, fitness=fitness)
+
+    @cached_property
+    def digests(self) -> Sequence[int]:
+        """A number of 64 bits for each network."""
+        return digests(self.networks)
+
+    def fits(self) -> Sequence[bool]:
+        """Whether each network keeps to the budget."""
+        budget = self.problem.budget
+        if self.columns is None:
+            most = math.inf if budget.layers is None else budget.layers  # known before any cost
+            return [network.layers <= most and self.problem.fits(network) for network in self.networks]
+        limits = budget.limits()
+        fits = self.columns["layers"] >= 0
+        for name in self.columns.keys() & limits:
+            fits &= self.columns[name] <= limits[name]
+        if limits.keys() <= self.columns.keys() and budget.structure is None:
+            return list(fits.tolist())
+        return [fit and self.problem.fits(self.networks[place]) for place, fit in enumerate(fits.tolist())]
+
+
+def joined(first: Sequence[Architecture], second: Sequence[Architecture]) -> Sequence[Architecture]:
+    """Networks and others behind them; arrays where both are."""
+    if not len(first) or not len(second):
+        return second if not len(first) else first
+    if isinstance(first, coding.Chains) and isinstance(second, coding.Chains):
+        return first.joined(second)
+    return [*first, *second]
+
+
+def taken(networks: Sequence[Architecture], places: Sequence[int]) -> Sequence[Architecture]:
+    """The networks in these places; arrays where all are."""
+    return networks.take(list(places)) if isinstance(networks, coding.Chains) else [networks[place] for place in places]
+
+
+def digests(networks: Sequence[Architecture]) -> Sequence[int]:
+    """A number of 64 bits for each network, of arrays and of what stands in their place the same."""
+    if isinstance(networks, coding.Chains):
+        return list(networks.digests.tolist())
+    return [int(coding.Chains.of([each]).digests[0]) if coding.has_code(each) else hash(each) for each in networks]
+
+
+def networks_of(candidates: Sequence[Candidate]) -> Sequence[Architecture]:
+    """The networks of candidates; arrays where they are."""
+    return candidates.networks if isinstance(candidates, Pool) else [each.architecture for each in candidates]
+
+
+def fitness_of(candidates: Sequence[Candidate]) -> Sequence[float]:
+    """The fitness of candidates."""
+    return candidates.fitness if isinstance(candidates, Pool) else [each.fitness for each in candidates]
