@@ -82,6 +82,11 @@ KINDS = 1 << sum(_BITS[name] for name in ("stride", "squeeze_excite", "type"))
 """Numbers that `kind_of` gives at most."""
 
 
+def type_of_kind(kind: int) -> int:
+    """The type's number in what `kind_of` gives."""
+    return kind >> _SHIFTS["type"] - _SHIFTS["stride"]
+
+
 def block_of_kind(kind: int, out_channels: int, bottleneck_channels: int) -> BlockSpec:
     """A block of one sub-layer."""
     widths = out_channels << _SHIFTS["out_channels"] | bottleneck_channels

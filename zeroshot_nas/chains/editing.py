@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroshot_nas.chains.coding import Codes
+from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.chains.coding import Chains, Codes
 from zeroshot_nas.chains.lowering import Index
 
 Mask: TypeAlias = NDArray[np.bool_]
+Draws: TypeAlias = NDArray[np.float64]
+
+DRAWS = 6
+"""Numbers from 0 to 1 that decide a mutation."""
 
 
 def lengths(codes: Codes) -> Index:
@@ -58,12 +65,56 @@ def stacked(first: Codes, second: Codes) -> Codes:
     return np.concatenate([np.pad(codes, ((0, 0), (0, width - codes.shape[1]))) for codes in (first, second)])
 
 
-def drawn(options: Sequence[Any] | NDArray[Any], size: int, rng: np.random.Generator) -> NDArray[Any]:
-    """One of the options for each of so many, evenly."""
-    return np.asarray(options)[(rng.random(size) * len(options)).astype(np.intp)]
+def drawn(options: Sequence[Any] | NDArray[Any], draws: Draws) -> NDArray[Any]:
+    """One of the options for each draw, evenly.
+
+    Example:
+        >>> drawn((5, 6, 7), np.array([0.1, 0.9])).tolist()
+        [5, 7]
+    """
+    return np.asarray(options)[(draws * len(options)).astype(np.intp)]
 
 
-def drawn_place(mask: Mask, rng: np.random.Generator) -> Index:
+def drawn_place(mask: Mask, draws: Draws) -> Index:
     """In each row a place where the mask is true, evenly; 0 in a row where it never is."""
-    chosen = (rng.random(len(mask)) * np.count_nonzero(mask, axis=1)).astype(np.intp)
+    chosen = (draws * np.count_nonzero(mask, axis=1)).astype(np.intp)
     return np.argmax(np.cumsum(mask, axis=1) > chosen[:, None], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Mutants(Sequence[Architecture]):
+    """Networks that are mutants of others, made when the first is asked for: those of several callers in one go.
+
+    Attributes:
+        parents: The others.
+        mutations: How many of each one's blocks change.
+        draws: What chance decides, ``(networks, mutations, DRAWS)`` numbers from 0 to 1.
+        move: Makes them.
+    """
+
+    parents: Chains
+    mutations: Index
+    draws: Draws
+    move: Callable[[Codes, Index, Draws], Codes]
+
+    def __len__(self) -> int:
+        return len(self.parents)
+
+    @overload
+    def __getitem__(self, place: int) -> Architecture: ...
+    @overload
+    def __getitem__(self, place: slice) -> Chains: ...
+    def __getitem__(self, place: int | slice) -> Architecture | Chains:
+        return self.made[place]
+
+    @cached_property
+    def made(self) -> Chains:
+        """The networks."""
+        return replace(self.parents, codes=self.move(self.parents.codes.copy(), self.mutations, self.draws))
+
+    def joined(self, others: Mutants) -> Mutants:
+        """These and others behind them."""
+        most = max(self.draws.shape[1], others.draws.shape[1])
+        draws = [np.pad(each.draws, ((0, 0), (0, most - each.draws.shape[1]), (0, 0))) for each in (self, others)]
+        mutations = np.concatenate([self.mutations, others.mutations])
+        return Mutants(self.parents.joined(others.parents), mutations, np.concatenate(draws), self.move)

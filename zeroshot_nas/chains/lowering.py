@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Gate, Op, Residual
-from zeroshot_nas.chains.coding import KINDS, Chains, Codes, block_of_kind, field_of, kind_of
+from zeroshot_nas.chains.coding import KINDS, Chains, Codes, block_of_kind, field_of, kind_of, type_of_kind
 
 Index: TypeAlias = NDArray[np.intp]
 
@@ -107,6 +107,28 @@ class Convolutions:
     shrunk: Codes
 
 
+class _Function(NamedTuple):
+    """A convolution's channels as a function of one of its block's widths.
+
+    Attributes:
+        number: Its number.
+        lowered: Lowers a kind that has it.
+        label: The width, as ``lowered`` takes it.
+        place: The convolution.
+        what: ``in_channels`` or ``out_channels``.
+    """
+
+    number: int
+    lowered: Callable[..., tuple[list[UnitKind], list[_Parsed]]]
+    label: int
+    place: int
+    what: str
+
+    def is_told_with(self, other: _Function) -> bool:
+        """Whether one lowering tells both."""
+        return self.lowered is other.lowered and self.label == other.label
+
+
 class _NoKindError(Exception):
     """A sub-layer is not made of convolutions with batch norms, ReLUs, gates and residual units of these."""
 
@@ -130,7 +152,7 @@ class Lowering:
     unit_kinds: list[UnitKind] = field(default_factory=list)
     _numbers: NDArray[np.int32] = field(default_factory=lambda: np.full(KINDS << 4, _UNKNOWN, np.int32))
     _made: list[_Kind] = field(default_factory=list)
-    _functions: list[Callable[[int], int]] = field(default_factory=list)
+    _functions: dict[tuple[Any, ...], _Function] = field(default_factory=dict)
     _values: NDArray[np.int32] = field(default_factory=lambda: np.full((0, 0), _UNKNOWN, np.int32))
     _columns: dict[str, Any] | None = None
 
@@ -228,23 +250,24 @@ class Lowering:
 
         def follows(place: int, what: str) -> tuple[int, int]:
             """Which width a convolution's channels are a function of, and of which: 0 where they are that width."""
-
-            def channels(**widths: int) -> int:
-                return int(getattr(lowered(**widths)[1][place].conv, what))
-
-            value = channels()
-            drivers = [label for label in set(alike) if channels(**{f"w{label}": _OTHER}) != value]
+            values = {label: _channels(other[place], what) for label, other in others.items()}
+            value = _channels(found[place], what)
+            drivers = [label for label in values if values[label] != value]
             if len(drivers) != 1:
                 raise _NoKindError
             (label,) = drivers
             width = max(alike.index(label), 0 if is_first else 1)  # the others take what the block puts out
-            if value == _PROBES[label] and channels(**{f"w{label}": _OTHER}) == _OTHER:
+            if (value, values[label]) == (_PROBES[label], _OTHER):
                 return width, 0
-            self._functions.append(lambda value: channels(**{f"w{label}": value}))
-            return width, len(self._functions)
+            conv = found[place]
+            name = (type_of_kind(kind), conv.role, conv.unit, conv.place, what, width, value, values[label])
+            if name not in self._functions:
+                self._functions[name] = _Function(len(self._functions), lowered, label, place, what)
+            return width, 1 + self._functions[name].number
 
         try:
             units, found = lowered()
+            others = {label: lowered(**{f"w{label}": _OTHER})[1] for label in set(alike)}
             slots = [
                 _Slot(
                     *(each.role, each.unit, each.place, each.conv.kernel_size, each.conv.stride, each.conv.groups > 1),
@@ -284,12 +307,25 @@ class Lowering:
             self._values = np.pad(self._values, more, constant_values=_UNKNOWN)
         found = self._values[by, given]
         if (found == _UNKNOWN).any():
-            unknown = np.flatnonzero(found == _UNKNOWN)
-            for function, width in set(zip(by[unknown].tolist(), given[unknown].tolist(), strict=True)):
-                self._values[function, width] = self._functions[function](width)
+            functions = list(self._functions.values())
+            for number in np.flatnonzero(np.bincount(by[found == _UNKNOWN])).tolist():
+                widths_of = given[(by == number) & (self._values[by, given] == _UNKNOWN)]
+                self._tabulate(functions[number], np.unique(widths_of).tolist())
             found = self._values[by, given]
         widths[places] = found
         return widths
+
+    def _tabulate(self, function: _Function, widths: Sequence[int]) -> None:
+        """Values of a function, and of those that the same lowering tells."""
+        alike = [each for each in self._functions.values() if each.is_told_with(function)]
+        for width in widths:
+            _, convs = function.lowered(**{f"w{function.label}": width})
+            for each in alike:
+                self._values[each.number, width] = _channels(convs[each.place], each.what)
+
+
+def _channels(parsed: _Parsed, what: str) -> int:
+    return int(getattr(parsed.conv, what))
 
 
 LOWERING = Lowering()

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, overload
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.lazy import LazyModule
+from zeroshot_nas.costs.base import STANDARD
 from zeroshot_nas.searchers.base import Candidate, Problem
 
 if TYPE_CHECKING:
-    from zeroshot_nas.chains import coding
+    from zeroshot_nas.chains import coding, editing
     from zeroshot_nas.costs import chains as costs
 else:
-    coding, costs = LazyModule("zeroshot_nas.chains.coding"), LazyModule("zeroshot_nas.costs.chains")
+    coding, editing = LazyModule("zeroshot_nas.chains.coding"), LazyModule("zeroshot_nas.chains.editing")
+    costs = LazyModule("zeroshot_nas.costs.chains")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,7 @@ class Pool(Sequence[Candidate]):
     @classmethod
     def of(cls, networks: Sequence[Architecture], problem: Problem) -> Pool:
         """Networks without fitness."""
+        networks = networks.made if isinstance(networks, editing.Mutants) else networks
         columns = costs.costs_of_chains(networks) if isinstance(networks, coding.Chains) else None
         return cls(networks, problem, (-math.inf,) * len(networks), columns)
 
@@ -55,12 +58,22 @@ class Pool(Sequence[Candidate]):
         return Candidate(network, self.problem.costs(network), {}, self.fitness[place])
 
     def take(self, places: Sequence[int]) -> Pool:
-        """The candidates in these places; what their costs were is not kept."""
-        return Pool(taken(self.networks, places), self.problem, [self.fitness[place] for place in places])
+        """The candidates in these places."""
+        columns = self.columns and {name: column[list(places)] for name, column in self.columns.items()}
+        fitness = [self.fitness[place] for place in places]
+        return Pool(taken(self.networks, places), self.problem, fitness, columns)
 
     def scored(self, fitness: Sequence[float]) -> Pool:
         """The candidates with their fitness."""
         return replace(self, fitness=fitness)
+
+    def costs_of(self, place: int) -> Mapping[str, float]:
+        """What is known of a network's costs, by name."""
+        if self.columns is None or self.problem.latency_ms is not None:
+            return self[place].costs.to_dict(complete=False)
+        standard = [name for name in STANDARD if name in self.columns]
+        further = sorted(self.columns.keys() - STANDARD)
+        return {name: int(self.columns[name][place]) for name in (*standard, *further)}
 
     @cached_property
     def digests(self) -> Sequence[int]:
@@ -86,8 +99,9 @@ def joined(first: Sequence[Architecture], second: Sequence[Architecture]) -> Seq
     """Networks and others behind them; arrays where both are."""
     if not len(first) or not len(second):
         return second if not len(first) else first
-    if isinstance(first, coding.Chains) and isinstance(second, coding.Chains):
-        return first.joined(second)
+    for kind in (coding.Chains, editing.Mutants):
+        if isinstance(first, kind) and isinstance(second, kind):
+            return first.joined(second)
     return [*first, *second]
 
 

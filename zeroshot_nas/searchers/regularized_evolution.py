@@ -6,9 +6,9 @@ import random
 from collections.abc import Sequence
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.costs.complexity import complexity
+from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.searchers.base import Candidate, Problem, Searcher, register_searcher
-from zeroshot_nas.searchers.pool import fitness_of, joined, networks_of, taken
+from zeroshot_nas.searchers.pool import Pool, fitness_of, joined, networks_of, taken
 from zeroshot_nas.spaces.base import SearchSpace
 
 
@@ -53,16 +53,15 @@ class RegularizedEvolution(Searcher):
         self.generation = generation_size
         self._networks: Sequence[Architecture] = []
         self._fitness: list[float] = []
-        self._problem: Problem | None = None
+        self._problem = Problem(Budget(), "")
         self._started = False
 
     def begin(self, problem: Problem) -> None:
         self._problem = problem
 
     @property
-    def members(self) -> list[Candidate]:
-        costs = complexity if self._problem is None else self._problem.costs
-        return [Candidate(each, costs(each), {}, fit) for each, fit in zip(self._networks, self._fitness, strict=True)]
+    def members(self) -> Sequence[Candidate]:
+        return Pool(self._networks, self._problem, self._fitness)
 
     def ask(self, n: int) -> Sequence[Architecture]:
         if not self._started:

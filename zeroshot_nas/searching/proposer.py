@@ -9,7 +9,7 @@ from time import perf_counter
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.searchers.base import Candidate, Problem, Searcher
-from zeroshot_nas.searchers.pool import Pool, digests
+from zeroshot_nas.searchers.pool import Pool, digests, networks_of
 
 REMEMBERED = 500_000
 """How many of the last networks at least are known again; a bound on memory, reached after minutes only."""
@@ -98,7 +98,7 @@ class Proposer:
 
     def know(self, candidates: Sequence[Candidate]) -> None:
         """Tells the searcher of networks that others scored; proposed again they are duplicates."""
-        for digest in digests([candidate.architecture for candidate in candidates]):
+        for digest in digests(networks_of(candidates)):
             self._is_new(digest)
         self.tell(candidates)
 

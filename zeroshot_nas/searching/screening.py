@@ -23,7 +23,7 @@ from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import FileFormatError, ZeroShotNASError
 from zeroshot_nas.scoring.closed_forms import POOL
 from zeroshot_nas.searchers.base import Candidate, Problem, Screened, Searcher
-from zeroshot_nas.searchers.pool import Pool, joined
+from zeroshot_nas.searchers.pool import Pool, fitness_of, joined, networks_of
 from zeroshot_nas.searching.proposer import Proposer
 from zeroshot_nas.searching.signature import Signature, signature
 from zeroshot_nas.spaces.base import SearchSpace
@@ -224,8 +224,8 @@ class _Evolving:
         rng = python_rng(task.seed, 0, *stream)
         self.searcher = task.searcher(task.space, rng, task.start, **task.searcher_options)
         self.proposer = Proposer(self.searcher, task.problem)
-        costs = task.problem.costs
-        self.proposer.know([Candidate(network, costs(network), {}, fitness) for fitness, network in task.population])
+        fitness, networks = zip(*task.population, strict=True) if task.population else ((), ())
+        self.proposer.know(Pool(networks, task.problem, fitness))
         self.counts: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
         self.best = -math.inf
@@ -253,8 +253,7 @@ class _Evolving:
         self._kept.add(scored)
         for place, (fitness, number) in enumerate(zip(scored.fitness, numbers, strict=True)):
             if fitness > self.best or number >= self._next_kept:
-                costs = scored[place].costs.to_dict(complete=False)
-                self._trajectory.append(Screened(number, fitness, costs))
+                self._trajectory.append(Screened(number, fitness, scored.costs_of(place)))
                 self._next_kept = self._every * (number // self._every + 1)
                 self.best = max(self.best, fitness)
         self.seconds["screen"] += perf_counter() - start
@@ -265,8 +264,9 @@ class _Evolving:
         searcher = self.searcher
         counts = {**self.counts, **self.proposer.counts, "failed": self._failures.total()}
         counts.setdefault("screened", 0)
-        members = tuple((each.fitness, each.architecture) for each in searcher.members) if self.task.legs > 1 else ()
-        seconds = {**{"screen": 0.0}, **self.proposer.seconds, **self.seconds}
+        told = searcher.members if self.task.legs > 1 else ()
+        members = tuple(zip(fitness_of(told), networks_of(told), strict=True))
+        seconds = {"screen": 0.0, **self.proposer.seconds, **self.seconds}
         way = tuple(self._trajectory)
         failures = dict(self._failures)
         return Island(self._kept.ranked(), counts, failures, seconds, interrupted, way, searcher.certificate, members)

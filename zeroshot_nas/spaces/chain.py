@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from zeroshot_nas.chains import coding, editing
     from zeroshot_nas.chains.coding import Chains, Codes
+    from zeroshot_nas.chains.editing import Draws
     from zeroshot_nas.chains.lowering import Index
 else:
     np = LazyModule("numpy")
@@ -207,12 +208,13 @@ class ChainSpace(SearchSpace):
         return self.sample_all(rng, 1)[0]
 
     def sample_all(self, rng: random.Random, count: int) -> Sequence[Architecture]:
-        draws, walked = _generator(rng), self._coded([self.initial()])
-        left = draws.integers(1, 8 * walked.codes.shape[1], count, endpoint=True)
+        generator, walked = _generator(rng), self._coded([self.initial()])
+        left = generator.integers(1, 8 * walked.codes.shape[1], count, endpoint=True)
         order = np.argsort(-left, kind="stable")  # the longest walk first, so that those still on their way are a slice
         codes = np.repeat(walked.codes, count, axis=0)
         for step in range(int(left.max(initial=0))):
             walking = int(np.searchsorted(-left[order], -step, "left"))
+            draws = generator.random((walking, 1, editing.DRAWS))
             moved = self._mutated(codes[:walking].copy(), np.ones(walking, np.intp), draws)
             codes = editing.stacked(moved, codes[walking:])
         places = np.empty(count, np.intp)
@@ -225,71 +227,76 @@ class ChainSpace(SearchSpace):
     def mutate_all(
         self, networks: Sequence[Architecture], rng: random.Random, mutations: Sequence[int]
     ) -> Sequence[Architecture]:
-        chains = self._coded(networks)
-        return replace(chains, codes=self._mutated(chains.codes.copy(), np.asarray(mutations), _generator(rng)))
+        counts = np.asarray(mutations, np.intp)
+        draws = _generator(rng).random((len(counts), int(counts.max(initial=0)), editing.DRAWS))
+        return editing.Mutants(self._coded(networks), counts, draws, self._mutated)
 
-    def _mutated(self, codes: Codes, mutations: Index, draws: np.random.Generator) -> Codes:
+    def _mutated(self, codes: Codes, mutations: Index, draws: Draws) -> Codes:
         """Chains with so many of their blocks changed, one where the same is drawn twice; may write into ``codes``."""
         blocks = editing.lengths(codes)
-        places = (draws.random((len(codes), int(mutations.max()))) * blocks[:, None]).astype(np.intp)
+        places = (draws[:, :, 0] * blocks[:, None]).astype(np.intp)
         places[np.arange(places.shape[1]) >= mutations[:, None]] = -1
-        if places.shape[1] > 1:
-            places = -np.sort(-places, axis=1)  # from the back, since a split moves what is behind it
-            places[:, 1:][places[:, 1:] == places[:, :-1]] = -1
-        for column in places.T:
-            rows = np.flatnonzero(column >= 0)
-            place = column[rows]
+        order = np.argsort(-places, axis=1, kind="stable")  # from the back, since a split moves what is behind it
+        for index, column in enumerate(order.T):
+            own = np.arange(len(codes)), column
+            chosen = places[own] >= 0
+            if index:
+                chosen &= places[own] != places[own[0], order[:, index - 1]]
+            rows = np.flatnonzero(chosen)
+            place, draw = places[rows, column[rows]], draws[rows, column[rows]]
             is_stem, is_last = place == 0, place == blocks[rows] - 1
-            self._mutate_widths(codes, rows[is_stem], place[is_stem], draws)
+            self._mutate_widths(codes, rows[is_stem], place[is_stem], draw[is_stem, 1])
             if self.last_width is None:
-                self._mutate_widths(codes, rows[is_last], place[is_last], draws)
+                self._mutate_widths(codes, rows[is_last], place[is_last], draw[is_last, 1])
             is_body = ~(is_stem | is_last)
-            codes = self._mutate_bodies(codes, rows[is_body], place[is_body], draws)
+            codes = self._mutate_bodies(codes, rows[is_body], place[is_body], draw[is_body])
         return codes
 
-    def _mutate_widths(self, codes: Codes, rows: Index, places: Index, draws: np.random.Generator) -> None:
-        own = codes[rows, places]
-        codes[rows, places] = coding.with_field(
-            own, "out_channels", self._drawn_widths(coding.field_of(own, "out_channels"), draws)
-        )
+    def _mutate_widths(self, codes: Codes, rows: Index, places: Index, draws: Draws) -> None:
+        if len(rows):
+            codes[rows, places] = self._widened(codes[rows, places], "out_channels", draws)
 
-    def _mutate_bodies(self, codes: Codes, rows: Index, places: Index, draws: np.random.Generator) -> Codes:
+    def _mutate_bodies(self, codes: Codes, rows: Index, places: Index, draws: Draws) -> Codes:
         """Of each block one of type, width, bottleneck width and depth changed; one that becomes too deep is split.
 
         Zen-NAS draws all four anew; near a budget hardly any such move is accepted.
         """
+        if not len(rows):
+            return codes
         own = codes[rows, places]
-        what = draws.integers(4, size=len(own))
-        for index, name in enumerate(("out_channels", "bottleneck_channels"), start=1):
-            chosen = what == index
-            own[chosen] = coding.with_field(
-                own[chosen], name, self._drawn_widths(coding.field_of(own[chosen], name), draws)
-            )
-        chosen = what == 0
-        own[chosen] = coding.with_field(own[chosen], "type", self._drawn_types(int(chosen.sum()), draws))
-        chosen = what == 3
-        layers = coding.field_of(own, "sub_layers")
-        layers[chosen] = np.maximum(1, layers[chosen] + editing.drawn(LAYER_CHANGES, int(chosen.sum()), draws))
-        split = np.flatnonzero(layers >= SPLIT_AT)
-        rest = coding.with_field(
-            coding.with_field(own[split], "sub_layers", layers[split] - SPLIT_AT // 2), "stride", 1
-        )
-        layers[split] = SPLIT_AT // 2
-        codes[rows, places] = coding.with_field(own, "sub_layers", layers)
-        return editing.inserted(codes, rows[split], places[split] + 1, rest)
+        kind, out, bottleneck, depth = (draws[:, 1] * 4).astype(np.intp) == np.arange(4)[:, None]
+        if kind.any():
+            own[kind] = coding.with_field(own[kind], "type", self._drawn_types(draws[kind, 2:]))
+        for chosen, name in ((out, "out_channels"), (bottleneck, "bottleneck_channels")):
+            if chosen.any():
+                own[chosen] = self._widened(own[chosen], name, draws[chosen, 2])
+        codes[rows, places] = own
+        if depth.any():
+            codes = self._mutate_depths(codes, rows[depth], places[depth], draws[depth, 2])
+        return codes
 
-    def _widened(self, blocks: Codes, name: str, draws: np.random.Generator) -> Codes:
+    @staticmethod
+    def _mutate_depths(codes: Codes, rows: Index, places: Index, draws: Draws) -> Codes:
+        own = codes[rows, places]
+        layers = coding.field_of(own, "sub_layers") + editing.drawn(LAYER_CHANGES, draws)
+        split = np.flatnonzero(layers >= SPLIT_AT)
+        rest = coding.with_field(own[split], "sub_layers", layers[split] - SPLIT_AT // 2)
+        layers[split] = SPLIT_AT // 2
+        codes[rows, places] = coding.with_field(own, "sub_layers", np.maximum(1, layers))
+        return editing.inserted(codes, rows[split], places[split] + 1, coding.with_field(rest, "stride", 1))
+
+    def _widened(self, blocks: Codes, name: str, draws: Draws) -> Codes:
         """Blocks with another width."""
         return coding.with_field(blocks, name, self._drawn_widths(coding.field_of(blocks, name), draws))
 
-    def _drawn_widths(self, widths: Codes, draws: np.random.Generator) -> Codes:
+    def _drawn_widths(self, widths: Codes, draws: Draws) -> Codes:
         step = self.width_step
-        moved = (widths * editing.drawn(WIDTH_RATIOS, len(widths), draws) + step / 2).astype(np.int64) // step * step
-        return np.clip(moved, step, self.max_width // step * step)
+        moved = (widths * editing.drawn(WIDTH_RATIOS, draws) + step / 2).astype(np.int64) // step * step
+        return np.minimum(np.maximum(moved, step), self.max_width // step * step)
 
-    def _drawn_types(self, count: int, draws: np.random.Generator) -> Codes:
-        """Types of body blocks, as the numbers that codes have for them."""
-        return editing.drawn(self._type_numbers, count, draws)
+    def _drawn_types(self, draws: Draws) -> Codes:
+        """Types of body blocks, as the numbers that codes have for them, by two draws each."""
+        return editing.drawn(self._type_numbers, draws[:, 0])
 
     @cached_property
     def _type_numbers(self) -> Codes:

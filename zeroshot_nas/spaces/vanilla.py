@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from zeroshot_nas.chains import coding, editing
     from zeroshot_nas.chains.coding import Codes
-    from zeroshot_nas.chains.editing import Mask
+    from zeroshot_nas.chains.editing import Draws, Mask
     from zeroshot_nas.chains.lowering import Index
 else:
     np = LazyModule("numpy")
@@ -113,98 +113,90 @@ class VanillaSpace(ChainSpace):
         ]
         return min(chains, key=lambda chain: float(getattr(complexity(chain), cost)))
 
-    def _mutated(self, codes: Codes, mutations: Index, draws: np.random.Generator) -> Codes:
+    def _mutated(self, codes: Codes, mutations: Index, draws: Draws) -> Codes:
         for index in range(int(mutations.max(initial=0))):
-            codes = self._mutated_once(codes, np.flatnonzero(mutations > index), draws)
+            rows = np.flatnonzero(mutations > index)
+            codes = self._mutated_once(codes, rows, draws[rows, index])
         return codes
 
-    def _mutated_once(self, codes: Codes, rows: Index, draws: np.random.Generator) -> Codes:
+    def _mutated_once(self, codes: Codes, rows: Index, draws: Draws) -> Codes:
         """Each of some rows with its stem, its last convolution, a stride, or one of its body's blocks changed."""
         blocks = editing.lengths(codes)
         ends = codes[np.arange(len(codes)), blocks - 1]
         has_last = coding.field_of(ends, "type") == self._last_type
         chain = blocks - has_last
-        places = (draws.random(len(rows)) * (chain[rows] + 1)).astype(np.intp)
-        moves, copies = draws.random((2, len(rows)))
-        is_last = places == chain[rows]
-        moves_stride = ~is_last & (moves < 1 / 6)
-        is_stem = ~is_last & ~moves_stride & (places == 0)
-        in_body = ~is_last & ~moves_stride & ~is_stem
-        copied = in_body & (copies < 0.2)
-        self._move_strides(codes, rows[moves_stride], places[moves_stride], chain, draws)
-        self._mutate_stems(codes, rows[is_stem], draws)
-        # what changes a row's length comes last; each row has one change, so that their order does not matter
-        bodies = in_body & ~copied
-        codes = self._mutate_lasts(codes, rows[is_last], chain, has_last, draws)
-        codes = self._copied_or_removed(codes, rows[copied], places[copied], chain, draws)
-        return self._mutate_bodies(codes, rows[bodies], places[bodies], draws)
+        places = (draws[:, 0] * (chain[rows] + 1)).astype(np.intp)
+        last = places == chain[rows]
+        move = ~last & (draws[:, 1] < 1 / 6)
+        stem = ~last & ~move & (places == 0)
+        body = ~last & ~move & ~stem
+        copy = body & (draws[:, 2] < 0.2)
+        change = body & ~copy
+        further = draws[:, 3:]
+        if move.any():
+            self._move_strides(codes, rows[move], places[move], chain, further[move])
+        if stem.any():
+            self._mutate_stems(codes, rows[stem], further[stem])
+        # each row has one change, so that those which move what is behind them do not meet
+        if last.any():
+            codes = self._mutate_lasts(codes, rows[last], chain, has_last, further[last])
+        if copy.any():
+            codes = self._copied_or_removed(codes, rows[copy], places[copy], chain, further[copy])
+        return self._mutate_bodies(codes, rows[change], places[change], draws[change, 2:])
 
-    def _mutate_stems(self, codes: Codes, rows: Index, draws: np.random.Generator) -> None:
+    def _mutate_stems(self, codes: Codes, rows: Index, draws: Draws) -> None:
         """Another kernel half of the time, or another width."""
-        if not len(rows):
-            return
-        kernel = draws.random(len(rows)) < 0.5
-        chosen = rows[kernel]
-        types = editing.drawn(self._stem_types, len(chosen), draws)
+        kernel = draws[:, 0] < 0.5
+        chosen, others = rows[kernel], rows[~kernel]
+        types = editing.drawn(self._stem_types, draws[kernel, 1])
         codes[chosen, 0] = coding.with_field(codes[chosen, 0], "type", types)
-        others = rows[~kernel]
-        self._mutate_widths(codes, others, np.zeros(len(others), np.intp), draws)
+        self._mutate_widths(codes, others, np.zeros(len(others), np.intp), draws[~kernel, 1])
 
-    def _mutate_lasts(
-        self, codes: Codes, rows: Index, chain: Index, has_last: Mask, draws: np.random.Generator
-    ) -> Codes:
+    def _mutate_lasts(self, codes: Codes, rows: Index, chain: Index, has_last: Mask, draws: Draws) -> Codes:
         """None there: one is added; else its width changes, or it is removed."""
-        if not len(rows):
-            return codes
         there = has_last[rows]
-        gone = there & (draws.random(len(rows)) < 1 / 3)
+        gone = there & (draws[:, 0] < 1 / 3)
         kept, added = rows[there & ~gone], rows[~there]
-        self._mutate_widths(codes, kept, chain[kept], draws)
+        self._mutate_widths(codes, kept, chain[kept], draws[there & ~gone, 1])
         codes = editing.removed(codes, rows[gone], chain[rows[gone]])
         before = coding.field_of(codes[added, chain[added] - 1], "out_channels")
-        widths = self._drawn_widths(before, draws)
+        widths = self._drawn_widths(before, draws[~there, 1])
         lasts = coding.with_field(np.full(len(added), self._last_code), "out_channels", widths)
         return editing.inserted(codes, added, chain[added], lasts)
 
-    def _move_strides(self, codes: Codes, rows: Index, places: Index, chain: Index, draws: np.random.Generator) -> None:
+    def _move_strides(self, codes: Codes, rows: Index, places: Index, chain: Index, draws: Draws) -> None:
         """A block without a stride gets one, new or another block's; one with a stride drops it, or a neighbour has it.
 
         Either half of the time, where it can be.
         """
-        if not len(rows):
-            return
         column = np.arange(codes.shape[1])
         strided = coding.field_of(codes[rows], "stride") == 2
-        half = draws.random(len(rows)) < 0.5
+        half = draws[:, 0] < 0.5
         has = strided[np.arange(len(rows)), places]
         neighbours = (abs(column - places[:, None]) == 1) & (column < chain[rows, None]) & ~strided
         given = has & half & neighbours.any(1)
         taken = ~has & strided.any(1) & (half | (np.count_nonzero(strided, axis=1) == self.max_halvings))
         for chosen, options, stride in ((given, neighbours, 2), (taken, strided, 1)):
-            self._set_strides(codes, rows[chosen], editing.drawn_place(options[chosen], draws), stride)
+            self._set_strides(codes, rows[chosen], editing.drawn_place(options[chosen], draws[chosen, 1]), stride)
         self._set_strides(codes, rows, places, np.where(has, 1, 2))
 
     @staticmethod
     def _set_strides(codes: Codes, rows: Index, places: Index, stride: Codes | int) -> None:
         codes[rows, places] = coding.with_field(codes[rows, places], "stride", stride)
 
-    def _copied_or_removed(
-        self, codes: Codes, rows: Index, places: Index, chain: Index, draws: np.random.Generator
-    ) -> Codes:
+    @staticmethod
+    def _copied_or_removed(codes: Codes, rows: Index, places: Index, chain: Index, draws: Draws) -> Codes:
         """A body block is removed, if there is another, or one as it follows it; with stride 1 and one sub-layer."""
-        if not len(rows):
-            return codes
-        gone = (chain[rows] > 2) & (draws.random(len(rows)) < 0.5)
+        gone = (chain[rows] > 2) & (draws[:, 0] < 0.5)
         copies = codes[rows[~gone], places[~gone]]
         copies = coding.with_field(coding.with_field(copies, "stride", 1), "sub_layers", 1)
         codes = editing.removed(codes, rows[gone], places[gone])
         return editing.inserted(codes, rows[~gone], places[~gone] + 1, copies)
 
-    def _drawn_types(self, count: int, draws: np.random.Generator) -> Codes:
+    def _drawn_types(self, draws: Draws) -> Codes:
         numbers, sizes = self._kind_numbers
-        kinds, places = draws.random((2, count))
-        kind = (kinds * len(sizes)).astype(np.intp)
-        return numbers[kind, (places * sizes[kind]).astype(np.intp)]
+        kind = (draws[:, 0] * len(sizes)).astype(np.intp)
+        return numbers[kind, (draws[:, 1] * sizes[kind]).astype(np.intp)]
 
     @cached_property
     def _kind_numbers(self) -> tuple[Codes, Index]:
