@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, TypeAlias, overload
 
@@ -158,12 +158,11 @@ class Chains(Sequence[Architecture]):
 
     def take(self, places: Any) -> Chains:
         """The networks in these places, of an array or a slice."""
-        return replace(self, codes=self.codes[places])
+        return Chains(self.codes[places], self.input_size, self.num_classes)
 
     def joined(self, others: Chains) -> Chains:
         """These networks and others behind them."""
-        width = max(self.codes.shape[1], others.codes.shape[1])
-        return replace(self, codes=np.concatenate([_widened(self.codes, width), _widened(others.codes, width)]))
+        return Chains(stacked(self.codes, others.codes), self.input_size, self.num_classes)
 
     @cached_property
     def layers(self) -> Codes:
@@ -190,19 +189,9 @@ def has_code(architecture: Architecture) -> bool:
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _widened(codes: Codes, width: int) -> Codes:
-    return np.pad(codes, ((0, 0), (0, width - codes.shape[1])))
-
-
-def joined(first: Sequence[Architecture], second: Sequence[Architecture]) -> Sequence[Architecture]:
-    """Networks and others behind them; arrays where both are."""
-    if isinstance(first, Chains) and isinstance(second, Chains):
-        return first.joined(second)
-    return [*first, *second]
-
-
-def taken(networks: Sequence[Architecture], places: Iterable[int]) -> Sequence[Architecture]:
-    """The networks in these places; an array where they are one."""
-    if isinstance(networks, Chains):
-        return networks.take(np.fromiter(places, np.intp))
-    return [networks[place] for place in places]
+def stacked(first: Codes, second: Codes) -> Codes:
+    """Rows of codes and others behind them, padded to one width."""
+    rows, width = len(first), max(first.shape[1], second.shape[1])
+    codes = np.zeros((rows + len(second), width), np.int64)
+    codes[:rows, : first.shape[1]], codes[rows:, : second.shape[1]] = first, second
+    return codes

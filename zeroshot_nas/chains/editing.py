@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.chains.coding import Chains, Codes
+from zeroshot_nas.chains.coding import Chains, Codes, stacked
 from zeroshot_nas.chains.lowering import Index
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -36,7 +36,7 @@ def inserted(codes: Codes, rows: Index, places: Index, blocks: Codes) -> Codes:
     if not len(rows):
         return codes
     if codes[rows, -1].any():
-        codes = np.pad(codes, ((0, 0), (0, 1)))
+        codes = stacked(codes, np.zeros((0, codes.shape[1] + 1), np.int64))
     place = np.arange(codes.shape[1])
     moved = codes[rows[:, None], place - (place > places[:, None])]
     moved[np.arange(len(rows)), places] = blocks
@@ -53,16 +53,10 @@ def removed(codes: Codes, rows: Index, places: Index) -> Codes:
     """
     if not len(rows):
         return codes
-    padded = np.pad(codes[rows], ((0, 0), (0, 1)))
+    padded = stacked(codes[rows], np.zeros((0, codes.shape[1] + 1), np.int64))
     place = np.arange(codes.shape[1])
     codes[rows] = padded[np.arange(len(rows))[:, None], place + (place >= places[:, None])]
     return codes
-
-
-def stacked(first: Codes, second: Codes) -> Codes:
-    """Rows of codes and others behind them, padded to one width."""
-    width = max(first.shape[1], second.shape[1])
-    return np.concatenate([np.pad(codes, ((0, 0), (0, width - codes.shape[1]))) for codes in (first, second)])
 
 
 def drawn(options: Sequence[Any] | NDArray[Any], draws: Draws) -> NDArray[Any]:
@@ -114,7 +108,8 @@ class Mutants(Sequence[Architecture]):
 
     def joined(self, others: Mutants) -> Mutants:
         """These and others behind them."""
-        most = max(self.draws.shape[1], others.draws.shape[1])
-        draws = [np.pad(each.draws, ((0, 0), (0, most - each.draws.shape[1]), (0, 0))) for each in (self, others)]
+        count = len(self)
+        draws = np.zeros((count + len(others), max(self.draws.shape[1], others.draws.shape[1]), DRAWS))
+        draws[:count, : self.draws.shape[1]], draws[count:, : others.draws.shape[1]] = self.draws, others.draws
         mutations = np.concatenate([self.mutations, others.mutations])
-        return Mutants(self.parents.joined(others.parents), mutations, np.concatenate(draws), self.move)
+        return Mutants(self.parents.joined(others.parents), mutations, draws, self.move)

@@ -116,6 +116,7 @@ class _Function(NamedTuple):
         label: The width, as ``lowered`` takes it.
         place: The convolution.
         what: ``in_channels`` or ``out_channels``.
+        told_with: All functions of that width that the kind has.
     """
 
     number: int
@@ -123,10 +124,7 @@ class _Function(NamedTuple):
     label: int
     place: int
     what: str
-
-    def is_told_with(self, other: _Function) -> bool:
-        """Whether one lowering tells both."""
-        return self.lowered is other.lowered and self.label == other.label
+    told_with: list[_Function]
 
 
 class _NoKindError(Exception):
@@ -152,7 +150,8 @@ class Lowering:
     unit_kinds: list[UnitKind] = field(default_factory=list)
     _numbers: NDArray[np.int32] = field(default_factory=lambda: np.full(KINDS << 4, _UNKNOWN, np.int32))
     _made: list[_Kind] = field(default_factory=list)
-    _functions: dict[tuple[Any, ...], _Function] = field(default_factory=dict)
+    _functions: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    _of_number: list[_Function] = field(default_factory=list)
     _values: NDArray[np.int32] = field(default_factory=lambda: np.full((0, 0), _UNKNOWN, np.int32))
     _columns: dict[str, Any] | None = None
 
@@ -262,11 +261,14 @@ class Lowering:
             conv = found[place]
             name = (type_of_kind(kind), conv.role, conv.unit, conv.place, what, width, value, values[label])
             if name not in self._functions:
-                self._functions[name] = _Function(len(self._functions), lowered, label, place, what)
-            return width, 1 + self._functions[name].number
+                self._functions[name] = len(self._of_number)
+                self._of_number.append(_Function(self._functions[name], lowered, label, place, what, told[label]))
+                told[label].append(self._of_number[-1])
+            return width, 1 + self._functions[name]
 
         try:
             units, found = lowered()
+            told: dict[int, list[_Function]] = {label: [] for label in alike}
             others = {label: lowered(**{f"w{label}": _OTHER})[1] for label in set(alike)}
             slots = [
                 _Slot(
@@ -300,27 +302,24 @@ class Lowering:
         if not len(places):
             return widths
         given, by = widths[places], functions[places] - 1
-        rows, columns = len(self._functions), int(given.max()) + 1
-        if rows > self._values.shape[0] or columns > self._values.shape[1]:
-            rows, columns = max(rows, self._values.shape[0]), max(columns, self._values.shape[1])
-            more = ((0, rows - self._values.shape[0]), (0, columns - self._values.shape[1]))
-            self._values = np.pad(self._values, more, constant_values=_UNKNOWN)
+        before, shape = self._values, (len(self._of_number), int(given.max()) + 1)
+        if shape[0] > before.shape[0] or shape[1] > before.shape[1]:
+            self._values = np.full((max(shape[0], before.shape[0]), max(shape[1], before.shape[1])), _UNKNOWN, np.int32)
+            self._values[: before.shape[0], : before.shape[1]] = before
         found = self._values[by, given]
         if (found == _UNKNOWN).any():
-            functions = list(self._functions.values())
             for number in np.flatnonzero(np.bincount(by[found == _UNKNOWN])).tolist():
                 widths_of = given[(by == number) & (self._values[by, given] == _UNKNOWN)]
-                self._tabulate(functions[number], np.unique(widths_of).tolist())
+                self._tabulate(self._of_number[number], np.unique(widths_of).tolist())
             found = self._values[by, given]
         widths[places] = found
         return widths
 
     def _tabulate(self, function: _Function, widths: Sequence[int]) -> None:
         """Values of a function, and of those that the same lowering tells."""
-        alike = [each for each in self._functions.values() if each.is_told_with(function)]
         for width in widths:
             _, convs = function.lowered(**{f"w{function.label}": width})
-            for each in alike:
+            for each in function.told_with:
                 self._values[each.number, width] = _channels(convs[each.place], each.what)
 
 

@@ -40,7 +40,8 @@ class Pool(Sequence[Candidate]):
     @classmethod
     def of(cls, networks: Sequence[Architecture], problem: Problem) -> Pool:
         """Networks without fitness."""
-        networks = networks.made if isinstance(networks, editing.Mutants) else networks
+        if isinstance(networks, editing.Mutants):
+            networks = networks.made
         columns = costs.costs_of_chains(networks) if isinstance(networks, coding.Chains) else None
         return cls(networks, problem, (-math.inf,) * len(networks), columns)
 
@@ -96,13 +97,25 @@ class Pool(Sequence[Candidate]):
 
 
 def joined(first: Sequence[Architecture], second: Sequence[Architecture]) -> Sequence[Architecture]:
-    """Networks and others behind them; arrays where both are."""
+    """Networks and others behind them; arrays where one is, and the other can be."""
     if not len(first) or not len(second):
         return second if not len(first) else first
-    for kind in (coding.Chains, editing.Mutants):
-        if isinstance(first, kind) and isinstance(second, kind):
-            return first.joined(second)
+    if isinstance(first, editing.Mutants) and isinstance(second, editing.Mutants):
+        return first.joined(second)
+    if any(isinstance(each, coding.Chains | editing.Mutants) for each in (first, second)):
+        one, two = as_chains(first), as_chains(second)
+        if one is not None and two is not None:
+            return one.joined(two)
     return [*first, *second]
+
+
+def as_chains(networks: Sequence[Architecture]) -> coding.Chains | None:
+    """Networks of one space as arrays; None where they have no code."""
+    if isinstance(networks, editing.Mutants):
+        return networks.made
+    if isinstance(networks, coding.Chains):
+        return networks
+    return coding.Chains.of(networks) if all(map(coding.has_code, networks)) else None
 
 
 def taken(networks: Sequence[Architecture], places: Sequence[int]) -> Sequence[Architecture]:
@@ -112,8 +125,9 @@ def taken(networks: Sequence[Architecture], places: Sequence[int]) -> Sequence[A
 
 def digests(networks: Sequence[Architecture]) -> Sequence[int]:
     """A number of 64 bits for each network, of arrays and of what stands in their place the same."""
-    if isinstance(networks, coding.Chains):
-        return list(networks.digests.tolist())
+    chains = as_chains(networks) if len(networks) else None
+    if chains is not None:
+        return list(chains.digests.tolist())
     return [int(coding.Chains.of([each]).digests[0]) if coding.has_code(each) else hash(each) for each in networks]
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from operator import itemgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
 Ranked: TypeAlias = tuple[tuple[float, Architecture], ...]
 """Networks with their fitness, the fittest first."""
 
-_Entry: TypeAlias = tuple[float, int, Architecture]
-"""A network with its fitness and its place in the order of arrival, negative; no two places are the same."""
+_Entry: TypeAlias = tuple[float, int, Sequence[Architecture], int]
+"""Fitness of a network, its place in the order of arrival, negative, and a pool with its place there."""
+
+_RANK = itemgetter(0, 1)
+"""By what entries are compared; no two are the same."""
 
 _REPORT_EVERY = 256
 
@@ -284,17 +288,24 @@ class _Fittest:
     def add(self, pool: Pool) -> None:
         for place, fitness in enumerate(pool.fitness):
             self._added += 1
-            if not self.kinds and len(self._heap) == self.count and fitness <= self._heap[0][0]:
-                continue  # most are; of equals the first stays
-            entry = (fitness, -self._added, pool.networks[place])
-            (heapq.heappush if len(self._heap) < self.count else heapq.heappushpop)(self._heap, entry)
+            entry = (fitness, -self._added, pool.networks, place)
+            if len(self._heap) < self.count:
+                heapq.heappush(self._heap, entry)
+            elif fitness > self._heap[0][0]:  # of equals the first stays
+                heapq.heapreplace(self._heap, entry)
             if self.kinds:
-                kind = signature(entry[-1])
-                self._best_of[kind] = max(entry, self._best_of.get(kind, entry))
+                kind = signature(pool.networks[place])
+                self._best_of[kind] = max(entry, self._best_of.get(kind, entry), key=_RANK)
 
     def ranked(self) -> Ranked:
-        entries = {*self._heap, *heapq.nlargest(self.kinds, self._best_of.values())}
-        return tuple((fitness, architecture) for fitness, _, architecture in sorted(entries, reverse=True))
+        entries = {_RANK(entry): entry for entry in (*self._heap, *self._best_kinds())}
+        return tuple(
+            (fitness, networks[place])
+            for fitness, _, networks, place in sorted(entries.values(), key=_RANK, reverse=True)
+        )
+
+    def _best_kinds(self) -> list[_Entry]:
+        return heapq.nlargest(self.kinds, self._best_of.values(), key=_RANK)
 
 
 class _Leading:

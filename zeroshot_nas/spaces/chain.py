@@ -216,7 +216,7 @@ class ChainSpace(SearchSpace):
             walking = int(np.searchsorted(-left[order], -step, "left"))
             draws = generator.random((walking, 1, editing.DRAWS))
             moved = self._mutated(codes[:walking].copy(), np.ones(walking, np.intp), draws)
-            codes = editing.stacked(moved, codes[walking:])
+            codes = coding.stacked(moved, codes[walking:])
         places = np.empty(count, np.intp)
         places[order] = np.arange(count)
         return replace(walked, codes=codes[places])
