@@ -170,8 +170,7 @@ def _shape(space: ChainSpace, name: str) -> tuple[int, float, int, int] | None:
     wide = LOWERING.blocks(Chains.of([Architecture((space.body_block(name, largest, 1, largest),), (largest, 8, 8))]))
     convs = LOWERING.convolutions(wide, np.array([0]), wide.first)
     counted = LOWERING.columns["role"][convs.slot] != GATE
-    read = np.where(convs.depthwise, 1, convs.in_channels) * LOWERING.columns["kernel_size"][convs.slot] ** 2
-    weights, channels = int((convs.out_channels * read)[counted].max()), int(convs.out_channels[counted].max())
+    weights, channels = int((convs.out_channels * convs.fan_in)[counted].max()), int(convs.out_channels[counted].max())
     return max(counts), min(depths), weights, channels
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Gate, Op, Residual
+from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Gate, Op, Residual, Shape
 from zeroshot_nas.chains.coding import KINDS, Chains, Codes, block_of_kind, field_of, kind_of, type_of_kind
 
 Index: TypeAlias = NDArray[np.intp]
@@ -68,6 +69,7 @@ class Blocks:
 
     Attributes:
         net: Number of each one's network.
+        input_size: Shape of an image.
         code: Its code.
         channels: Input, output and bottleneck channels ``(blocks, 3)``.
         stride: Its stride.
@@ -77,6 +79,7 @@ class Blocks:
     """
 
     net: Index
+    input_size: Shape
     code: Codes
     channels: Codes
     stride: Codes
@@ -96,7 +99,7 @@ class Convolutions:
         in_channels: Input channels.
         out_channels: Output channels.
         depthwise: True where it is depthwise.
-        shrunk: By what height and width of its output are divided.
+        height, width: Of its output.
     """
 
     sub_layer: Index
@@ -104,7 +107,14 @@ class Convolutions:
     in_channels: Codes
     out_channels: Codes
     depthwise: NDArray[np.bool_]
-    shrunk: Codes
+    height: Codes
+    width: Codes
+
+    @property
+    def fan_in(self) -> Codes:
+        """Inputs of an output value of each."""
+        read: Codes = np.where(self.depthwise, 1, self.in_channels) * LOWERING.columns["taps"][self.slot]
+        return read
 
 
 class _Function(NamedTuple):
@@ -164,8 +174,12 @@ class Lowering:
         covered[without] = False
         return covered
 
-    def blocks(self, chains: Chains) -> Blocks:
+    @staticmethod
+    def blocks(chains: Chains) -> Blocks:
         """The blocks of chains."""
+        return _blocks(chains)
+
+    def _blocks(self, chains: Chains) -> Blocks:
         codes = chains.codes
         net, place = np.nonzero(codes)
         code = codes[net, place]
@@ -176,26 +190,32 @@ class Lowering:
         first = self._kinds_of(code, channels, is_first=True)
         following = self._kinds_of(code, channels[:, [1, 1, 2]], is_first=False)
         shrunk = strides[net, place] // stride
-        return Blocks(net, code, channels, stride, field_of(code, "sub_layers"), shrunk, first, following)
+        return Blocks(
+            net, chains.input_size, code, channels, stride, field_of(code, "sub_layers"), shrunk, first, following
+        )
 
     def convolutions(self, blocks: Blocks, block: Index, kind: Index) -> Convolutions:
         """The convolutions of sub-layers, given by the number of their block and by their kind."""
         columns = self.columns
         counts = columns["slots"][kind]
         sub_layer = np.repeat(np.arange(len(kind)), counts)
-        slot = np.arange(len(sub_layer)) + np.repeat(
-            columns["slots_start"][kind] - (np.cumsum(counts) - counts), counts
-        )
-        channels = blocks.channels[block[sub_layer]]
-        rows = np.arange(len(slot))
+        slot = np.arange(len(sub_layer)) + (columns["slots_start"][kind] - (np.cumsum(counts) - counts))[sub_layer]
+        channels, first = blocks.channels.ravel(), (3 * block)[sub_layer]
         in_channels, out_channels = (
-            self._mapped(channels[rows, columns[name][slot, 0]], columns[name][slot, 1])
-            for name in ("in_channels", "out_channels")
+            self._mapped(channels[first + columns[f"{name}_width"][slot]], columns[f"{name}_function"][slot])
+            for name in ("in", "out")
         )
-        shrinks = columns["is_behind_stride"][slot] | ~columns["is_first"][kind[sub_layer]]
         depthwise = columns["depthwise"][slot] & (in_channels > 1)
-        shrunk = blocks.shrunk[block[sub_layer]] * np.where(shrinks, blocks.stride[block[sub_layer]], 1)
-        return Convolutions(sub_layer, slot, in_channels, out_channels, depthwise, shrunk)
+        behind = blocks.shrunk[block] * blocks.stride[block]
+        before = np.where(columns["is_first"][kind], blocks.shrunk[block], behind)
+        height, width = (
+            np.where(columns["is_behind_stride"][slot], -(-side // behind)[sub_layer], -(-side // before)[sub_layer])
+            for side in blocks.input_size[1:]
+        )
+        in_gate = columns["role"][slot] == GATE
+        if in_gate.any():
+            height[in_gate] = width[in_gate] = 1
+        return Convolutions(sub_layer, slot, in_channels, out_channels, depthwise, height, width)
 
     def units_of(self, kind: int) -> list[UnitKind]:
         """The units of a kind of sub-layer."""
@@ -203,14 +223,18 @@ class Lowering:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """A column for each field of all slots.
+        """A column for each field of all slots, and of their number of ``taps``.
 
-        Of kinds ``is_first``, how many ``slots`` and ``units`` each has, and where these begin (``slots_start``,
+        Channels as the number of a width, ``in_width``, and of its function, ``in_function``. Of kinds ``is_first``, how many ``slots`` and ``units`` each has, and where these begin (``slots_start``,
         ``units_start``); of units their number, ``unit_kind``, and ``unit_is_behind_stride``.
         """
         if self._columns is None:
             slots = [slot for kind in self._made for slot in kind.slots]
             self._columns = {name: np.array([getattr(slot, name) for slot in slots]) for name in _Slot._fields}
+            for name in ("in", "out"):
+                width, function = self._columns[f"{name}_channels"].T
+                self._columns |= {f"{name}_width": width.copy(), f"{name}_function": function.copy()}
+            self._columns["taps"] = self._columns["kernel_size"] ** 2
             for name in ("slots", "units"):
                 counts = np.array([len(getattr(kind, name)) for kind in self._made])
                 self._columns |= {name: counts, f"{name}_start": np.cumsum(counts) - counts}
@@ -298,6 +322,8 @@ class Lowering:
 
     def _mapped(self, widths: Codes, functions: Index) -> Codes:
         """Widths behind functions."""
+        if not self._of_number:
+            return widths
         places = np.flatnonzero(functions)
         if not len(places):
             return widths
@@ -329,6 +355,12 @@ def _channels(parsed: _Parsed, what: str) -> int:
 
 LOWERING = Lowering()
 """The kinds of this process."""
+
+
+@lru_cache(maxsize=4)
+def _blocks(chains: Chains) -> Blocks:
+    """The blocks of chains; what costs them and what scores them ask for the same."""
+    return LOWERING._blocks(chains)
 
 
 def _operations(kind: int, widths: Sequence[int], is_first: bool) -> tuple[Op, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,21 @@ from numpy.typing import NDArray
 from zeroshot_nas.architecture.architecture import head
 from zeroshot_nas.architecture.ops import BatchNorm, Conv, Linear
 from zeroshot_nas.chains.coding import Chains
-from zeroshot_nas.chains.lowering import GATE, LOWERING, NONE, resolutions
+from zeroshot_nas.chains.lowering import LOWERING, NONE
 from zeroshot_nas.costs.base import COSTS, CostInfo, summed_costs
 
 Column = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Convs(Conv):
+    """Convolutions with arrays in place of numbers."""
+
+    inputs: Any = None
+
+    @property
+    def fan_in(self) -> Any:
+        return self.inputs  # not divided again for each cost
 
 
 def costs_of_chains(chains: Chains) -> dict[str, Column] | None:
@@ -33,18 +45,11 @@ def costs_of_chains(chains: Chains) -> dict[str, Column] | None:
     kind = np.concatenate([blocks.first, blocks.following[sizes]])
     times = np.concatenate([np.ones(len(blocks.net), np.int64), blocks.sub_layers[sizes] - 1])
     convs = LOWERING.convolutions(blocks, block, kind)
+    shape = (convs.out_channels, convs.height, convs.width)
     columns = LOWERING.columns
-    height, width = resolutions(chains, convs.shrunk)
-    in_gate = columns["role"][convs.slot] == GATE
-    height, width = np.where(in_gate, 1, height), np.where(in_gate, 1, width)
-    shape = (convs.out_channels, height, width)
-    conv: Any = Conv(
-        convs.in_channels,  # type: ignore[arg-type]  # arrays in place of numbers, here and below
-        convs.out_channels,  # type: ignore[arg-type]
-        columns["kernel_size"][convs.slot],
-        columns["stride"][convs.slot],
-        np.where(convs.depthwise, convs.in_channels, 1),  # type: ignore[arg-type]
-    )
+    groups = np.where(convs.depthwise, convs.in_channels, 1)
+    kernel_size, stride = columns["kernel_size"][convs.slot], columns["stride"][convs.slot]
+    conv: Any = _Convs(convs.in_channels, convs.out_channels, kernel_size, stride, groups, inputs=convs.fan_in)
     norm: Any = BatchNorm(convs.out_channels)  # type: ignore[arg-type]
     net, repeats = blocks.net[block[convs.sub_layer]], times[convs.sub_layer]
     sums: dict[str, Column] = {"layers": chains.layers.astype(float)}
@@ -52,7 +57,7 @@ def costs_of_chains(chains: Chains) -> dict[str, Column] | None:
     out = blocks.channels[ends, 1]
     for info in infos:
         assert info.count is not None, "it is a sum over operations"
-        each = sum(np.asarray(info.count(op, shape)) for op in (conv, norm) if type(op) in info.ops)
+        each = sum(np.asarray(info.count(op, shape)) for op in (conv, norm) if isinstance(op, info.ops))
         total = np.bincount(net, repeats * each, len(chains)) if np.ndim(each) else np.zeros(len(chains))
         sums[info.name] = total + _of_head(info, out, chains.num_classes)
     return sums

@@ -352,7 +352,7 @@ def _convolutions(blocks: Blocks, units: _Units, passes: _PassRows) -> _Convolut
     begins = np.diff(units.net[unit], prepend=-1) > 0
     first_sub_layer = np.maximum.accumulate(np.where(begins, sub_layer, 0))
     is_stem = columns["reads_entering"][slot] & (sub_layer == first_sub_layer)
-    fan_in = read * columns["kernel_size"][slot].astype(float) ** 2
+    fan_in = read * columns["taps"][slot]
     return _Convolutions(
         *(unit, place, in_channels, out_channels, fan_in, passes.positions[at], rank, passes.dilutions[at], is_stem),
         *tables,

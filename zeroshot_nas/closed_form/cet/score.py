@@ -218,7 +218,8 @@ def _groups_of_chains(networks: Sequence[Architecture]) -> Iterator[_Group]:
     for own, chains in coded:
         covered = np.flatnonzero(LOWERING.covers(chains))
         if len(covered):
-            terms = NetworkTerms(*propagate_chains(chains.take(covered)))
+            members = chains if len(covered) == len(chains) else chains.take(covered)
+            terms = NetworkTerms(*propagate_chains(members))
             yield _Group(own[covered], np.arange(len(covered)), terms)
 
 
