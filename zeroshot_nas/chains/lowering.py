@@ -225,8 +225,9 @@ class Lowering:
     def columns(self) -> dict[str, Any]:
         """A column for each field of all slots, and of their number of ``taps``.
 
-        Channels as the number of a width, ``in_width``, and of its function, ``in_function``. Of kinds ``is_first``, how many ``slots`` and ``units`` each has, and where these begin (``slots_start``,
-        ``units_start``); of units their number, ``unit_kind``, and ``unit_is_behind_stride``.
+        Channels as the number of a width, ``in_width``, and of its function, ``in_function``. Of kinds ``is_first``,
+        how many ``slots`` and ``units`` each has, and where these begin (``slots_start``, ``units_start``); of units
+        their number, ``unit_kind``, and ``unit_is_behind_stride``.
         """
         if self._columns is None:
             slots = [slot for kind in self._made for slot in kind.slots]

@@ -29,7 +29,7 @@ class Pool(Sequence[Candidate]):
         networks: The networks; arrays where the space makes them (`zeroshot_nas.chains.coding.Chains`).
         problem: What they are costed for.
         fitness: Their fitness; minus infinity before they are scored.
-        columns: Costs that were worked out side by side, by name.
+        columns: Costs that were worked out side by side, by name; None before, and where they are not.
     """
 
     networks: Sequence[Architecture]
@@ -40,10 +40,8 @@ class Pool(Sequence[Candidate]):
     @classmethod
     def of(cls, networks: Sequence[Architecture], problem: Problem) -> Pool:
         """Networks without fitness."""
-        if isinstance(networks, editing.Mutants):
-            networks = networks.made
-        columns = costs.costs_of_chains(networks) if isinstance(networks, coding.Chains) else None
-        return cls(networks, problem, (-math.inf,) * len(networks), columns)
+        made = networks.made if isinstance(networks, editing.Mutants) else networks
+        return cls(made, problem, (-math.inf,) * len(networks))
 
     def __len__(self) -> int:
         return len(self.networks)
@@ -63,6 +61,11 @@ class Pool(Sequence[Candidate]):
         columns = self.columns and {name: column[list(places)] for name, column in self.columns.items()}
         fitness = [self.fitness[place] for place in places]
         return Pool(taken(self.networks, places), self.problem, fitness, columns)
+
+    def costed(self) -> Pool:
+        """The candidates with costs that are worked out side by side, where they are arrays."""
+        chains = isinstance(self.networks, coding.Chains) and len(self)
+        return replace(self, columns=costs.costs_of_chains(self.networks)) if chains else self
 
     def scored(self, fitness: Sequence[float]) -> Pool:
         """The candidates with their fitness."""

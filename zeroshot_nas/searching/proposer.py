@@ -38,8 +38,8 @@ class Proposer:
         self.seconds = {"propose": 0.0, "cost": 0.0}
         self._over_budget = 0
         self._duplicate = 0
-        self._seen: set[int] = set()
-        self._seen_before: set[int] = set()
+        self._seen: dict[int, bool] = {}  # whether each fits, by its digest
+        self._seen_before: dict[int, bool] = {}
         searcher.begin(problem)
 
     @property
@@ -71,40 +71,61 @@ class Proposer:
             return []
         start = perf_counter()
         pool = Pool.of(architectures, self.problem)
-        places, _ = self.admitted(pool, range(len(pool)), pool.fits())
-        candidates = list(pool.take(places))
+        places, numbers = self.unknown(pool.digests, range(len(pool)))
+        asked = pool.take(places).costed()
+        admitted, _ = self.admitted(asked.digests, asked.fits(), numbers)
         self.seconds["cost"] += perf_counter() - start
-        return candidates
+        return list(asked.take(admitted))
 
-    def admitted(self, pool: Pool, places: range, fits: Sequence[bool]) -> tuple[list[int], list[int]]:
-        """Of a pool's networks in these places, which are proposals, those that fit and did not come before.
+    def unknown(self, digests: Sequence[int], places: range) -> tuple[list[int], list[int]]:
+        """Of proposals in these places those that did not come before; the others are counted.
 
         Returns:
             Their places, and how many networks had been proposed at each.
         """
         new: list[int] = []
         numbers: list[int] = []
-        digests = pool.digests
         for number, place in enumerate(places, start=self.proposed + 1):
-            if not fits[place]:
-                self._over_budget += 1
-            elif self._is_new(digests[place]):  # 64 bits of numbers alone: no collision in a search
+            fits = self._fits(digests[place])
+            if fits is None:
                 new.append(place)
                 numbers.append(number)
             else:
-                self._duplicate += 1
+                self._count(fits)
         self.proposed += len(places)
         return new, numbers
+
+    def admitted(
+        self, digests: Sequence[int], fits: Sequence[bool], numbers: Sequence[int]
+    ) -> tuple[list[int], list[int]]:
+        """Of networks that did not come before those that keep to the budget, none twice; the others are counted.
+
+        Returns:
+            Their places, and how many networks had been proposed at each, out of ``numbers``.
+        """
+        new: list[int] = []
+        of_new: list[int] = []
+        for place, (digest, fit, number) in enumerate(zip(digests, fits, numbers, strict=True)):
+            if fit and self._fits(digest) is None:  # 64 bits of numbers alone: no collision in a search
+                new.append(place)
+                of_new.append(number)
+            else:
+                self._count(fit)
+            self._remember(digest, fit)
+        return new, of_new
 
     def know(self, candidates: Sequence[Candidate]) -> None:
         """Tells the searcher of networks that others scored; proposed again they are duplicates."""
         for digest in digests(networks_of(candidates)):
-            self._is_new(digest)
+            self._remember(digest, True)
         self.tell(candidates)
 
     def limit(self, budget: Budget) -> None:
         """Goes on within another budget, which the searcher is told of."""
         self.problem = replace(self.problem, budget=budget)
+        for seen in (self._seen, self._seen_before):
+            for digest in [digest for digest, fits in seen.items() if not fits]:
+                del seen[digest]
         self.searcher.begin(self.problem)
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
@@ -113,10 +134,18 @@ class Proposer:
         self.searcher.tell(candidates)
         self.seconds["propose"] += perf_counter() - start
 
-    def _is_new(self, digest: int) -> bool:
-        if digest in self._seen or digest in self._seen_before:
-            return False
+    def _count(self, fits: bool) -> None:
+        if fits:
+            self._duplicate += 1
+        else:
+            self._over_budget += 1
+
+    def _fits(self, digest: int) -> bool | None:
+        """Whether a network keeps to the budget; None where it did not come before."""
+        fits = self._seen.get(digest)
+        return self._seen_before.get(digest) if fits is None else fits
+
+    def _remember(self, digest: int, fits: bool) -> None:
         if len(self._seen) >= REMEMBERED:
-            self._seen_before, self._seen = self._seen, set()
-        self._seen.add(digest)
-        return True
+            self._seen_before, self._seen = self._seen, {}
+        self._seen[digest] = fits

@@ -169,7 +169,8 @@ class SearchSession(RunSession):
 
     def keep_island(self, index: int, island: Island) -> None:
         """Notes that an island's leg is finished."""
-        self.log("island", {"index": index, "island": island.to_dict()})
+        if self.folder is not None:
+            self.log("island", {"index": index, "island": island.to_dict()})
 
     def finish(self, result: SearchResult) -> None:
         """Writes the result's files."""

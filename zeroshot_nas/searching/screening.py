@@ -190,25 +190,34 @@ def _generation(
 ) -> None:
     """One generation of each island: costs, what is new and fits, scores, and what the strategy learns of them."""
     start = perf_counter()
-    problem = asked[0][0].task.problem
-    pool = Pool.of(reduce(joined, [networks for _, networks in asked]), problem)
-    fits = pool.fits()
+    pool = Pool.of(reduce(joined, [networks for _, networks in asked]), asked[0][0].task.problem)
+    unknown = [
+        island.proposer.unknown(pool.digests, places)
+        for (island, _), places in zip(asked, _shares([len(networks) for _, networks in asked]), strict=True)
+    ]
+    new = pool.take([place for places, _ in unknown for place in places]).costed()
+    fits, admitted = new.fits(), []
+    for (island, _), (_, numbers), share in zip(
+        asked, unknown, _shares([len(each) for each, _ in unknown]), strict=True
+    ):
+        own = slice(share.start, share.stop)
+        places, kept = island.proposer.admitted(new.digests[own], fits[own], numbers)
+        admitted.append(([share.start + place for place in places], kept))
     costed = perf_counter()
-    admitted, begin = [], 0
-    for island, networks in asked:
-        admitted.append(island.proposer.admitted(pool, range(begin, begin + len(networks)), fits))
-        begin += len(networks)
-    new = pool.take([place for places, _ in admitted for place in places])
-    values = closed_form(new.networks) if len(new) else []
-    scored = perf_counter()
-    total, begin = sum(len(networks) for _, networks in asked), 0
-    for (island, networks), (places, numbers) in zip(asked, admitted, strict=True):
-        end = begin + len(places)
-        island.learn(new.take(range(begin, end)), numbers, values[begin:end])
-        share = len(networks) / total
-        island.seconds["cost"] += share * (costed - start)
-        island.seconds["screen"] += share * (scored - costed)
-        begin = end
+    fit = new.take([place for places, _ in admitted for place in places])
+    values = closed_form(fit.networks) if len(fit) else []
+    scored, total = perf_counter(), len(pool)
+    shares = _shares([len(places) for places, _ in admitted])
+    for (island, networks), (_, numbers), share in zip(asked, admitted, shares, strict=True):
+        island.learn(fit.take(share), numbers, values[share.start : share.stop])
+        island.seconds["cost"] += (costed - start) * len(networks) / total
+        island.seconds["screen"] += (scored - costed) * len(networks) / total
+
+
+def _shares(counts: Sequence[int]) -> list[range]:
+    """Places of each of several that stand one behind the other."""
+    ends = list(itertools.accumulate(counts))
+    return [range(end - count, end) for end, count in zip(ends, counts, strict=True)]
 
 
 class _Evolving:
