@@ -75,7 +75,8 @@ def decoded(code: int) -> BlockSpec:
 
 def kind_of(codes: Codes) -> Codes:
     """Type, stride and gate of coded blocks as one number below `KINDS`."""
-    return codes >> _SHIFTS["stride"]
+    kinds: Codes = codes >> _SHIFTS["stride"]
+    return kinds
 
 
 KINDS = 1 << sum(_BITS[name] for name in ("stride", "squeeze_excite", "type"))
@@ -84,7 +85,7 @@ KINDS = 1 << sum(_BITS[name] for name in ("stride", "squeeze_excite", "type"))
 
 def type_of_kind(kind: int) -> int:
     """The type's number in what `kind_of` gives."""
-    return kind >> _SHIFTS["type"] - _SHIFTS["stride"]
+    return int(kind >> _SHIFTS["type"] - _SHIFTS["stride"])
 
 
 def block_of_kind(kind: int, out_channels: int, bottleneck_channels: int) -> BlockSpec:
@@ -102,13 +103,15 @@ def field_of(codes: Codes, name: str) -> Codes:
         >>> [field_of(codes, name).tolist() for name in ("out_channels", "bottleneck_channels", "stride")]
         [[16], [8], [2]]
     """
-    return codes >> _SHIFTS[name] & (1 << _BITS[name]) - 1
+    values: Codes = codes >> _SHIFTS[name] & (1 << _BITS[name]) - 1
+    return values
 
 
 def with_field(codes: Codes, name: str, values: Codes | int) -> Codes:
     """Coded blocks with another value of a field."""
     mask = (1 << _BITS[name]) - 1 << _SHIFTS[name]
-    return codes & ~mask | np.asarray(values, np.int64) << _SHIFTS[name]
+    changed: Codes = codes & ~mask | np.asarray(values, np.int64) << _SHIFTS[name]
+    return changed
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +140,7 @@ class Chains(Sequence[Architecture]):
         if isinstance(architectures, Chains):
             return architectures
         first = architectures[0]
-        rows = [[encoded(block) for block in each.blocks] for each in architectures]
+        rows = [[encoded(block) or 0 for block in each.blocks] for each in architectures]
         codes = np.zeros((len(rows), max(map(len, rows))), np.int64)
         for place, row in enumerate(rows):
             codes[place, : len(row)] = row

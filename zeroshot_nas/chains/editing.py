@@ -23,7 +23,8 @@ DRAWS = 6
 
 def lengths(codes: Codes) -> Index:
     """Blocks of each network."""
-    return np.count_nonzero(codes, axis=1)
+    counts: Index = np.count_nonzero(codes, axis=1)
+    return counts
 
 
 def inserted(codes: Codes, rows: Index, places: Index, blocks: Codes) -> Codes:
@@ -72,7 +73,8 @@ def drawn(options: Sequence[Any] | NDArray[Any], draws: Draws) -> NDArray[Any]:
 def drawn_place(mask: Mask, draws: Draws) -> Index:
     """In each row a place where the mask is true, evenly; 0 in a row where it never is."""
     chosen = (draws * np.count_nonzero(mask, axis=1)).astype(np.intp)
-    return np.argmax(np.cumsum(mask, axis=1) > chosen[:, None], axis=1)
+    places: Index = np.argmax(np.cumsum(mask, axis=1) > chosen[:, None], axis=1)
+    return places
 
 
 @dataclass(frozen=True, eq=False)

@@ -256,7 +256,7 @@ class Lowering:
                 labels = (0, *divmod(key >> 1 & 7, 3))
                 self._numbers[key] = self._lowered(key >> 4, labels, is_first)
             found = self._numbers[keys]
-        return found
+        return np.asarray(found, np.intp)
 
     def _lowered(self, kind: int, alike: tuple[int, ...], is_first: bool) -> int:
         """A new kind; `NONE` where its operations are of another form, or channels depend on two of the widths.

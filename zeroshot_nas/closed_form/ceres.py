@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def ceres_pool(
         classes = _classes(networks)
         values = _score(pool.terms, classes, images, steps).tolist()
         return [
-            pool.errors[place] or ScoreValue(value, lambda place=place: _details(pool.terms, place))
+            pool.errors[place] or ScoreValue(value, partial(_details, pool.terms, place))
             for place, value in enumerate(values)
         ]
 

@@ -48,6 +48,8 @@ class CostInfo:
             `Architecture`; worked out only where somebody asks for it. ``"device"``: nothing, a device table predicts
             it.
         ops: For a sum over operations, those that have this cost; others cost nothing. Empty: all are asked.
+        elementwise: Whether the function of an operation is arithmetic, so that it takes operations and shapes with
+            arrays in place of numbers; a search costs a thousand networks at a time where all costs are so.
         unit: Printed behind values: ``"bytes"``.
         option: The option of ``search`` that limits it; default ``"--max-NAME"``.
         help: What that option's help says; default ``"Upper limit on LABEL."``
@@ -59,6 +61,7 @@ class CostInfo:
     label: str = ""
     per: Literal["op", "architecture", "device"] = "op"
     ops: tuple[type, ...] = field(default=(), kw_only=True)
+    elementwise: bool = field(default=False, kw_only=True)
     unit: str = field(default="", kw_only=True)
     option: str = field(default="", kw_only=True)
     help: str = field(default="", kw_only=True)

@@ -32,10 +32,11 @@ def costs_of_chains(chains: Chains) -> dict[str, Column] | None:
     """The summed costs of chains and their layers, by name, a value a network.
 
     Returns:
-        None where a block or a cost is of other operations than convolutions, batch norms and the classifier.
+        None where a block has other operations than convolutions, batch norms, ReLUs, gates and residual links, or a
+        cost reads others or is not elementwise.
     """
     infos = [COSTS[name] for name in summed_costs().names]
-    if not all(info.ops and set(info.ops) <= {Conv, BatchNorm, Linear} for info in infos):
+    if not all(info.elementwise and set(info.ops) <= {Conv, BatchNorm, Linear} for info in infos):
         return None
     blocks = LOWERING.blocks(chains)
     if (blocks.first == NONE).any() or (blocks.following == NONE).any():
@@ -49,23 +50,23 @@ def costs_of_chains(chains: Chains) -> dict[str, Column] | None:
     columns = LOWERING.columns
     groups = np.where(convs.depthwise, convs.in_channels, 1)
     kernel_size, stride = columns["kernel_size"][convs.slot], columns["stride"][convs.slot]
-    conv: Any = _Convs(convs.in_channels, convs.out_channels, kernel_size, stride, groups, inputs=convs.fan_in)
-    norm: Any = BatchNorm(convs.out_channels)  # type: ignore[arg-type]
+    out_channels: Any = convs.out_channels  # here and below arrays stand in place of numbers
+    columns_of: Any = (convs.in_channels, out_channels, kernel_size, stride, groups, False, 1, convs.fan_in)
+    conv, norm = _Convs(*columns_of), BatchNorm(out_channels)
     net, repeats = blocks.net[block[convs.sub_layer]], times[convs.sub_layer]
     sums: dict[str, Column] = {"layers": chains.layers.astype(float)}
     ends = np.flatnonzero(np.diff(blocks.net, append=len(chains)))  # each network's last block
     out = blocks.channels[ends, 1]
     for info in infos:
         assert info.count is not None, "it is a sum over operations"
-        each = sum(np.asarray(info.count(op, shape)) for op in (conv, norm) if isinstance(op, info.ops))
-        total = np.bincount(net, repeats * each, len(chains)) if np.ndim(each) else np.zeros(len(chains))
-        sums[info.name] = total + _of_head(info, out, chains.num_classes)
+        each = sum(info.count(op, shape) for op in (conv, norm) if isinstance(op, info.ops))
+        sums[info.name] = np.bincount(net, repeats * each, len(chains)) + _of_head(info, out, chains.num_classes)
     return sums
 
 
-def _of_head(info: CostInfo, channels: NDArray[np.int64], num_classes: int) -> Any:
+def _of_head(info: CostInfo, channels: Any, num_classes: int) -> Any:
     *_, linear = head(8, num_classes)
     assert isinstance(linear, Linear)
     assert info.count is not None
-    ops: Any = Linear(channels, num_classes, linear.bias)  # type: ignore[arg-type]
+    ops: Any = Linear(channels, num_classes, linear.bias)
     return info.count(ops, (num_classes, 1, 1)) if Linear in info.ops else 0.0

@@ -64,8 +64,10 @@ class Pool(Sequence[Candidate]):
 
     def costed(self) -> Pool:
         """The candidates with costs that are worked out side by side, where they are arrays."""
-        chains = isinstance(self.networks, coding.Chains) and len(self)
-        return replace(self, columns=costs.costs_of_chains(self.networks)) if chains else self
+        networks = self.networks
+        if not isinstance(networks, coding.Chains) or not len(networks):
+            return self
+        return replace(self, columns=costs.costs_of_chains(networks))
 
     def scored(self, fitness: Sequence[float]) -> Pool:
         """The candidates with their fitness."""

@@ -240,7 +240,7 @@ class _Evolving:
         fitness, networks = zip(*task.population, strict=True) if task.population else ((), ())
         self.proposer.know(Pool(networks, task.problem, fitness))
         self.counts: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.seconds = {"cost": 0.0, "screen": 0.0}
         self.best = -math.inf
         self._kept = _kept(task.kept, task.kinds, task.problem)
         self._failures: Counter[str] = Counter()
@@ -279,7 +279,7 @@ class _Evolving:
         counts.setdefault("screened", 0)
         told = searcher.members if self.task.legs > 1 else ()
         members = tuple(zip(fitness_of(told), networks_of(told), strict=True))
-        seconds = {"screen": 0.0, **self.proposer.seconds, **self.seconds}
+        seconds = {**self.proposer.seconds, **self.seconds}
         way = tuple(self._trajectory)
         failures = dict(self._failures)
         return Island(self._kept.ranked(), counts, failures, seconds, interrupted, way, searcher.certificate, members)

@@ -292,7 +292,8 @@ class ChainSpace(SearchSpace):
     def _drawn_widths(self, widths: Codes, draws: Draws) -> Codes:
         step = self.width_step
         moved = (widths * editing.drawn(WIDTH_RATIOS, draws) + step / 2).astype(np.int64) // step * step
-        return np.minimum(np.maximum(moved, step), self.max_width // step * step)
+        bounded: Codes = np.minimum(np.maximum(moved, step), self.max_width // step * step)
+        return bounded
 
     def _drawn_types(self, draws: Draws) -> Codes:
         """Types of body blocks, as the numbers that codes have for them, by two draws each."""

@@ -211,7 +211,7 @@ class _Passes:
     @property
     def is_full(self) -> bool:
         """Whether memory asks to begin anew."""
-        return max(map(len, (self.networks, self.ahead, self.back))) > REMEMBERED
+        return max(len(self.networks), len(self.ahead), len(self.back)) > REMEMBERED
 
     def rows(self, units: _Units, chains: Chains) -> _PassRows:
         """The passes through units."""

@@ -258,7 +258,8 @@ class NetworkTerms(Mapping[str, Array]):
     @cached_property
     def inner(self) -> Array:
         """1 for each convolution that does not read the image, else 0."""
-        return (self.convolutions.is_stem == 0).astype(float)
+        inner: Array = (self.convolutions.is_stem == 0).astype(float)
+        return inner
 
     def total(self, values: Array) -> Array:
         """The sum of each network's values, added in their order whatever stands between them."""

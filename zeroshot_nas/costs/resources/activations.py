@@ -4,7 +4,9 @@ from zeroshot_nas.architecture.ops import Conv, Linear, Shape
 from zeroshot_nas.costs.base import CostInfo, register_cost
 
 
-@register_cost(CostInfo("activations", ops=(Conv, Linear), help="Upper limit on activations, e.g. 500k."))
+@register_cost(
+    CostInfo("activations", ops=(Conv, Linear), elementwise=True, help="Upper limit on activations, e.g. 500k.")
+)
 def activations(_: Conv | Linear, output_shape: Shape) -> int:
     """Values that a convolution or a linear layer puts out for one image (Radosavovic et al., arXiv:2003.13678).
 

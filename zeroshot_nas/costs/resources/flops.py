@@ -6,7 +6,11 @@ from zeroshot_nas.costs.base import CostInfo, register_cost
 
 @register_cost(
     CostInfo(
-        "flops", "FLOPs (multiply-adds)", ops=(Conv, Linear), help="Upper limit on FLOPs (multiply-adds), e.g. 160M."
+        "flops",
+        "FLOPs (multiply-adds)",
+        ops=(Conv, Linear),
+        elementwise=True,
+        help="Upper limit on FLOPs (multiply-adds), e.g. 160M.",
     ),
 )
 def flops(op: Conv | Linear, output_shape: Shape) -> int:

@@ -4,7 +4,9 @@ from zeroshot_nas.architecture.ops import BatchNorm, Conv, Linear, Shape
 from zeroshot_nas.costs.base import CostInfo, register_cost
 
 
-@register_cost(CostInfo("params", ops=(Conv, BatchNorm, Linear), help="Upper limit on parameters, e.g. 1M."))
+@register_cost(
+    CostInfo("params", ops=(Conv, BatchNorm, Linear), elementwise=True, help="Upper limit on parameters, e.g. 1M.")
+)
 def params(op: Conv | BatchNorm | Linear, _: Shape) -> int:
     """Weights and biases, and a scale and a shift for each channel of a batch norm.
 
