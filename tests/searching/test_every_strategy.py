@@ -126,7 +126,7 @@ def test_a_search_that_was_killed_goes_on_in_other_processes_as_if_it_never_was(
 
     with monkeypatch.context() as patched:
         patched.setattr(evaluating, "compute", dying(evaluating.compute))
-        patched.setattr(rounds, "screen_island", dying(rounds.screen_island))
+        patched.setattr(rounds, "screen_islands", dying(rounds.screen_islands))
         with pytest.raises(SystemExit):
             search(strategy, space, kind, out=tmp_path)
     assert outcome(search(strategy, space, kind, out=tmp_path, resume=True, executor=processes)) == unbroken

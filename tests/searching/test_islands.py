@@ -58,47 +58,48 @@ def test_any_workers_and_any_interruption_give_the_same(strategy, processes, tmp
     unbroken = outcome(search(strategy))
     assert unbroken[1].proposed == 270
     assert outcome(search(strategy, executor=processes)) == unbroken
-    real, begun = rounds.screen_island, []
+    real, begun = rounds.screen_islands, []
 
-    def dying(task, report=None):
-        begun.append(task.index)
-        if len(begun) in (2, 6):
+    def dying(tasks, report=None):
+        begun.append([task.index for task in tasks])
+        if len(begun) in (2, 4):
             raise SystemExit("power cut")
-        return real(task, report)
+        return real(tasks, report)
 
-    monkeypatch.setattr(rounds, "screen_island", dying)
+    monkeypatch.setattr(rounds, "screen_islands", dying)
     for resume in (False, True):
         with pytest.raises(SystemExit):
             search(strategy, out=tmp_path, resume=resume)
     assert outcome(search(strategy, out=tmp_path, resume=True)) == unbroken
-    assert begun == [0, 1, 1, 2, 3, 4, 4, 5, 6, 7, 8], "a leg that was finished is not done again"
+    first, second, third = [0, 1, 2], [3, 4, 5], [6, 7, 8]
+    assert begun == [first, second, second, third, third], "a leg that was finished is not done again"
 
 
 def test_stopped_by_the_keyboard_in_a_later_leg_it_has_what_was_found(tmp_path, monkeypatch):
-    real = rounds.screen_island
+    real = rounds.screen_islands
 
-    def stopped(task, report=None):
-        if task.index == 4:
+    def stopped(tasks, report=None):
+        if tasks[0].index == 3:
             raise KeyboardInterrupt
-        return real(task, report)
+        return real(tasks, report)
 
     with monkeypatch.context() as patched:
-        patched.setattr(rounds, "screen_island", stopped)
+        patched.setattr(rounds, "screen_islands", stopped)
         result = search(out=tmp_path)
-    assert (result.state, result.counts.proposed) == ("interrupted", 4 * 30)
+    assert (result.state, result.counts.proposed) == ("interrupted", 3 * 30)
     assert outcome(search(out=tmp_path, resume=True)) == outcome(search())
 
 
 def test_the_first_leg_is_that_of_islands_that_do_not_speak():
     tasks = []
 
-    def noted(task, report=None):
-        tasks.append(task)
-        return real(task, report)
+    def noted(leg, report=None):
+        tasks.extend(leg)
+        return real(leg, report)
 
-    real = rounds.screen_island
+    real = rounds.screen_islands
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(rounds, "screen_island", noted)
+        patched.setattr(rounds, "screen_islands", noted)
         search()
         search(exchanges=0)
     spoke, alone = tasks[:9], tasks[9:]

@@ -199,17 +199,18 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_front(tmp_path, monkeypatch)
     unbroken = search(**how)
     calls = []
 
-    def dying(task, report=None):
-        calls.append(task.index)
+    def dying(tasks, report=None):
+        calls.append(len(tasks))
         if len(calls) == 3:
             raise SystemExit("power cut")
-        return screen(task, report)
+        return screen(tasks, report)
 
-    screen = rounds.screen_island
-    monkeypatch.setattr(rounds, "screen_island", dying)
+    screen = rounds.screen_islands
+    monkeypatch.setattr(rounds, "screen_islands", dying)
+    monkeypatch.setattr(rounds, "SIDE_BY_SIDE", 1)
     with pytest.raises(SystemExit):
         search(out=tmp_path, **how)
-    monkeypatch.setattr(rounds, "screen_island", screen)
+    monkeypatch.setattr(rounds, "screen_islands", screen)
     with pytest.raises(SettingsChangedError, match="objectives"):
         search(out=tmp_path, resume=True, **{**how, "objectives": ("zen", "params")})
     resumed = zs.resume(tmp_path, progress=False)

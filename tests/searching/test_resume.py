@@ -16,7 +16,7 @@ from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.runs.store import open_run
 from zeroshot_nas.searchers.base import SEARCHERS, Problem
 from zeroshot_nas.searching import rounds
-from zeroshot_nas.searching.screening import IslandTask, screen_island
+from zeroshot_nas.searching.screening import IslandTask, screen_islands
 
 BUDGET = zs.Budget(params=50_000, layers=8)
 SCREENED = {"proposals": 600, "islands": 3, "finalists": 12}
@@ -70,15 +70,16 @@ def test_stopped_anywhere_and_resumed(tmp_path, monkeypatch, unbroken, name, set
 
 def test_finished_islands_are_not_done_again(tmp_path, monkeypatch, unbroken):
     done = []
-    real = rounds.screen_island
+    real = rounds.screen_islands
 
-    def dying(task, report=None):
-        done.append(task.index)
+    def dying(tasks, report=None):
+        done.append(tasks[0].index)
         if len(done) == 3:
             raise SystemExit("power cut")
-        return real(task, report)
+        return real(tasks, report)
 
-    monkeypatch.setattr(rounds, "screen_island", dying)
+    monkeypatch.setattr(rounds, "screen_islands", dying)
+    monkeypatch.setattr(rounds, "SIDE_BY_SIDE", 1)
     with pytest.raises(SystemExit):
         search(SCREENED, out=tmp_path)
     assert outcome(search(SCREENED, out=tmp_path, resume=True)) == unbroken["screened"]
@@ -93,13 +94,13 @@ def test_an_island_needs_no_torch():
     task = IslandTask(space, SEARCHERS["regularized_evolution"], {}, space.initial(), problem, None, 5, 0, 3)
     code = """
 import pickle, sys
-from zeroshot_nas.searching.screening import screen_island
-island = screen_island(pickle.loads(sys.stdin.buffer.read()))
+from zeroshot_nas.searching.screening import screen_islands
+(island,) = screen_islands([pickle.loads(sys.stdin.buffer.read())])
 assert "torch" not in sys.modules
 print(island.kept[0][0])
 """
     done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(task), capture_output=True, check=True)
-    assert float(done.stdout) == screen_island(task).kept[0][0]
+    assert float(done.stdout) == screen_islands([task])[0].kept[0][0]
 
 
 def test_a_finished_run_resumed_computes_nothing(tmp_path, monkeypatch, unbroken):

@@ -146,6 +146,9 @@ class Chains(Sequence[Architecture]):
             codes[place, : len(row)] = row
         return cls(codes, first.input_size, first.num_classes)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Chains.of, (list(self),)  # numbers of types are this process's own
+
     def __len__(self) -> int:
         return len(self.codes)
 

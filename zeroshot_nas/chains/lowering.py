@@ -144,8 +144,11 @@ class _NoKindError(Exception):
 NONE, _UNKNOWN = -2, -1
 """In place of the number of a kind: that it has none, and that it was not looked for."""
 
-_PROBES, _OTHER = (37, 53, 71), 101
-"""Widths that a kind is lowered with, and another in place of one: odd, so that no rounding leaves them as they are."""
+_PROBES, _SPARE, _OTHER = (37, 53, 71), (41, 59, 79), 101
+"""Widths that a kind is lowered with, others where one of these is asked for, and another in place of one.
+
+They are odd, so that no rounding leaves them as they are.
+"""
 
 
 @dataclass
@@ -268,8 +271,9 @@ class Lowering:
         """
 
         def lowered(**widths: int) -> tuple[list[UnitKind], list[_Parsed]]:
-            """With widths in place of those that are probed, by their number in ``alike``."""
-            own = [widths.get(f"w{label}", _PROBES[label]) for label in alike]
+            """With widths in place of those that are probed, by their number in ``alike``; all of them differ."""
+            probes = _PROBES if set(_PROBES).isdisjoint(widths.values()) else _SPARE
+            own = [widths.get(f"w{label}", probes[label]) for label in alike]
             return _parsed(_operations(kind, own, is_first))
 
         def follows(place: int, what: str) -> tuple[int, int]:

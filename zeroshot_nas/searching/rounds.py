@@ -53,6 +53,9 @@ GENERATION = 8
 So many can several workers do at once; it is the same for one, so that results do not depend on their number.
 """
 
+SIDE_BY_SIDE = 4
+"""Islands that one process evolves side by side: more save little, and each remembers what it proposed."""
+
 RESULT_FILE = "result.json"
 BEST_FILE = "best.json"
 FILES = (RESULT_FILE, BEST_FILE)
@@ -400,10 +403,11 @@ class Search:
                 self.session.note_progress(proposed, self.proxy.sign * best)
                 bar.set_postfix_str(self._status(best), refresh=False)
 
-            yield from zip(tasks, screen_islands(tasks, report) if tasks else [], strict=True)
+            for group in _groups(tasks, SIDE_BY_SIDE):
+                yield from zip(group, screen_islands(group, report), strict=True)
             return
         workers = getattr(self.executor, "workers", len(tasks))
-        groups = [tasks[first::workers] for first in range(min(workers, len(tasks)))]
+        groups = _groups(tasks, min(SIDE_BY_SIDE, max(1, len(tasks) // workers)))
         outcomes = run_all(self.executor, SameRelease(screen_islands), [(group,) for group in groups])
         for group, outcome in zip(groups, outcomes, strict=True):
             bar.update(sum(task.proposals for task in group))
@@ -478,3 +482,7 @@ class Search:
         text = f"best {self.proxy.sign * best:.5g}" if math.isfinite(best) else "best none yet"
         failed = self.board.failures.total()
         return text + (f", failed {failed}" if failed else "")
+
+
+def _groups(tasks: Sequence[IslandTask], size: int) -> list[Sequence[IslandTask]]:
+    return [tasks[first : first + size] for first in range(0, len(tasks), size)]

@@ -299,15 +299,10 @@ class ChainSpace(SearchSpace):
         """Types of body blocks, as the numbers that codes have for them, by two draws each."""
         return editing.drawn(self._type_numbers, draws[:, 0])
 
-    @cached_property
+    @property
     def _type_numbers(self) -> Codes:
         """Of each body type the number that codes have for it."""
-        return self._numbers_of(self.body_types)
-
-    def _numbers_of(self, types: Sequence[str]) -> Codes:
-        step = self.width_step
-        blocks = [self.body_block(name, step, 1, step) for name in types]
-        return coding.field_of(coding.Chains.of([self._assemble(blocks)]).codes[0], "type")
+        return type_numbers(self.body_types)
 
     def _coded(self, networks: Sequence[Architecture]) -> Chains:
         """Networks of the space as numbers, these themselves where they are."""
@@ -432,6 +427,14 @@ def _body_block(
         sub_layers=sub_layers,
         squeeze_excite=squeeze_excite,
     )
+
+
+@lru_cache(maxsize=256)
+def type_numbers(types: tuple[str, ...]) -> Codes:
+    """The numbers that codes have for block types in this process; a space that travels takes none along."""
+    widths = ("out_channels", "bottleneck_channels")
+    blocks = [BLOCKS[name](**{each: 1 for each in BLOCKS[name].free_fields if each in widths}) for name in types]
+    return coding.field_of(coding.Chains.of([Architecture(tuple(blocks))]).codes[0], "type")
 
 
 def _generator(rng: random.Random) -> np.random.Generator:

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture.architecture import Architecture
@@ -16,7 +16,7 @@ from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.spaces.base import register_space
-from zeroshot_nas.spaces.chain import KINDS, SPLIT_AT, ChainSpace, end_block, pick, stride_steps
+from zeroshot_nas.spaces.chain import KINDS, SPLIT_AT, ChainSpace, end_block, pick, stride_steps, type_numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -161,7 +161,8 @@ class VanillaSpace(ChainSpace):
         codes = editing.removed(codes, rows[gone], chain[rows[gone]])
         before = coding.field_of(codes[added, chain[added] - 1], "out_channels")
         widths = self._drawn_widths(before, draws[~there, 1])
-        lasts = coding.with_field(np.full(len(added), self._last_code), "out_channels", widths)
+        last = coding.encoded(self._last(self.width_step))
+        lasts = coding.with_field(np.full(len(added), last), "out_channels", widths)
         return editing.inserted(codes, added, chain[added], lasts)
 
     def _move_strides(self, codes: Codes, rows: Index, places: Index, chain: Index, draws: Draws) -> None:
@@ -194,31 +195,17 @@ class VanillaSpace(ChainSpace):
         return editing.inserted(codes, rows[~gone], places[~gone] + 1, copies)
 
     def _drawn_types(self, draws: Draws) -> Codes:
-        numbers, sizes = self._kind_numbers
+        numbers, sizes = _numbers_of(self.kinds)
         kind = (draws[:, 0] * len(sizes)).astype(np.intp)
         return numbers[kind, (draws[:, 1] * sizes[kind]).astype(np.intp)]
 
-    @cached_property
-    def _kind_numbers(self) -> tuple[Codes, Index]:
-        """The numbers of the types of each kind ``(kinds, types)``, and how many these are."""
-        sizes = np.array([len(kind) for kind in self.kinds])
-        numbers = np.zeros((len(sizes), int(sizes.max())), np.int64)
-        for place, kind in enumerate(self.kinds):
-            numbers[place, : len(kind)] = self._numbers_of(kind)
-        return numbers, sizes
-
-    @cached_property
+    @property
     def _stem_types(self) -> Codes:
-        stems = [end_block(name, self.width_step, 1) for name in STEMS]
-        return coding.field_of(coding.Chains.of([self._assemble(stems)]).codes[0], "type")
+        return type_numbers(STEMS)
 
-    @cached_property
-    def _last_code(self) -> int:
-        return int(coding.Chains.of([self._assemble([self._last(self.width_step)])]).codes[0, 0])
-
-    @cached_property
+    @property
     def _last_type(self) -> int:
-        return int(coding.field_of(np.array(self._last_code), "type"))
+        return int(type_numbers((self.last_type,))[0])
 
     def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
         """One-point crossover where both have halved equally often; ``a`` where there is no such point."""
@@ -278,6 +265,16 @@ class VanillaSpace(ChainSpace):
         if not set(strides) <= {1, 2} or strides.count(2) > self.max_halvings:
             return f"its strides are {strides}; expected 1 and at most {self.max_halvings} times 2"
         return ""
+
+
+@lru_cache(maxsize=64)
+def _numbers_of(kinds: tuple[tuple[str, ...], ...]) -> tuple[Codes, Index]:
+    """The numbers of the types of each kind of block ``(kinds, types)``, and how many these are."""
+    sizes = np.array([len(kind) for kind in kinds])
+    numbers = np.zeros((len(sizes), int(sizes.max())), np.int64)
+    for place, kind in enumerate(kinds):
+        numbers[place, : len(kind)] = type_numbers(kind)
+    return numbers, sizes
 
 
 def _parts(architecture: Architecture) -> tuple[list[BlockSpec], list[BlockSpec]]:
