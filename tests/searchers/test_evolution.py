@@ -5,6 +5,7 @@ from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.searchers.base import Candidate
 from zeroshot_nas.searchers.evolution import Evolution
+from zeroshot_nas.spaces.base import SearchSpace
 
 SPACE = get_space("resnet", input_size=(1, 8, 8))
 
@@ -23,6 +24,8 @@ def test_the_start_comes_first_and_the_worst_leaves():
 
 def test_parents_are_drawn_evenly_from_the_population():
     class Space:
+        mutate_all = SearchSpace.mutate_all
+
         def mutate(self, architecture, rng, mutations=1):
             parents.append((architecture, mutations))
             return architecture
@@ -39,6 +42,8 @@ def test_parents_are_drawn_evenly_from_the_population():
 
 def test_two_mutations_once_the_population_has_grown():
     class Space:
+        mutate_all = SearchSpace.mutate_all
+
         def mutate(self, architecture, rng, mutations=1):
             seen.append(mutations)
             return architecture

@@ -10,6 +10,7 @@ from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.searchers.base import Candidate, Problem
 from zeroshot_nas.searchers.front import Objective
 from zeroshot_nas.searchers.nsga2 import NSGA2
+from zeroshot_nas.spaces.base import SearchSpace
 
 SPACE = get_space("resnet", input_size=(1, 8, 8))
 PROBLEM = Problem(Budget(), "made_up", objectives=(Objective("made_up", "score", "higher"), Objective("flops")))
@@ -63,6 +64,8 @@ def test_no_member_is_behind_one_that_left():
 
 def test_parents_win_a_tournament_by_front_then_by_crowding():
     class Space:
+        mutate_all = SearchSpace.mutate_all
+
         def mutate(self, architecture, rng, mutations=1):
             parents.append(architecture)
             return architecture

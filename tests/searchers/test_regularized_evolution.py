@@ -7,6 +7,7 @@ from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.searchers.base import Candidate
 from zeroshot_nas.searchers.regularized_evolution import RegularizedEvolution
+from zeroshot_nas.spaces.base import SearchSpace
 
 SPACE = get_space("resnet", input_size=(1, 8, 8))
 
@@ -25,6 +26,8 @@ def test_the_start_comes_first_and_the_oldest_leaves():
 
 def test_parents_win_a_tournament():
     class Space:
+        mutate_all = SearchSpace.mutate_all
+
         def mutate(self, architecture, rng, mutations=1):
             parents.append(architecture)
             counts.append(mutations)

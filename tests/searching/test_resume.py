@@ -91,7 +91,7 @@ def test_an_island_needs_no_torch():
     space = zs.get_space("resnet", input_size=(1, 8, 8))
     proxy = zs.get_proxy("zen:variant=zennas")
     problem = Problem(BUDGET, proxy.key, proxy.bound_closed_form(), proxy.sign, proposals=200)
-    task = IslandTask(space, SEARCHERS["regularized_evolution"], {}, space.initial(), problem, None, 5, 0, 3)
+    task = IslandTask(space, SEARCHERS["regularized_evolution"], {}, space.initial(), problem, 5, 0, 3)
     code = """
 import pickle, sys
 from zeroshot_nas.searching.screening import screen_islands

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -150,10 +150,14 @@ def complexity(architecture: Architecture) -> Costs:
         rows.append(row)
         channels = block.out_channels
     rows.append(summed.head_row(channels, resolution, architecture.num_classes))
+    return costs_of_sums(zip(summed.names, map(sum, zip(*rows))), architecture)  # noqa: B905  checking takes time here
+
+
+def costs_of_sums(sums: Iterable[tuple[str, float]], architecture: Architecture) -> Costs:
+    """Costs whose sums over operations are known, by name."""
     costs = _new(Costs)
     values = costs.__dict__
-    for name, total in zip(summed.names, map(sum, zip(*rows))):  # noqa: B905  checking lengths takes time here
-        values[name] = total
+    values.update(sums)
     values["layers"], values["latency_ms"], values["_architecture"] = architecture.layers, None, architecture
     return costs
 

@@ -313,6 +313,7 @@ class Problem:
         objectives: What the front is of; none where the fittest network alone is searched for.
         block_sum: The closed form as a sum over blocks; the error that says so where it is none, and None where no
             closed form is searched by.
+        closed_form_pool: The closed form of many architectures side by side, where that is faster.
     """
 
     budget: Budget
@@ -323,6 +324,7 @@ class Problem:
     proposals: int | None = None
     objectives: tuple[Objective, ...] = ()
     block_sum: BlockSum | ProxyError | None = None
+    closed_form_pool: Callable[[Sequence[Architecture]], Sequence[float | ZeroShotNASError]] | None = None
 
     def point(self, candidate: Candidate) -> tuple[float, ...]:
         """A candidate's place by the objectives, or by fitness, params and FLOPs; smaller is better on every axis."""
@@ -332,6 +334,13 @@ class Problem:
         """What an architecture costs, latency included where it is predicted."""
         costs = complexity(architecture)
         return costs if self.latency_ms is None else costs.with_latency(self.latency_ms(architecture))
+
+    def values(self, architectures: Sequence[Architecture]) -> Sequence[float | ZeroShotNASError]:
+        """The closed form of architectures, side by side where that is faster; the error where one has none."""
+        assert self.closed_form is not None, "asked for where there is one"
+        if self.closed_form_pool is not None:
+            return self.closed_form_pool(architectures)
+        return [_value_or_error(self.closed_form, architecture) for architecture in architectures]
 
     def fits(self, architecture: Architecture) -> bool:
         """Whether an architecture keeps to the budget."""
@@ -425,6 +434,13 @@ def list_searchers() -> list[str]:
         ['evolution', 'exact', 'gradient', 'grid', 'nsga2', 'random', 'regularized_evolution', 'reinforce']
     """
     return list(SEARCHERS)
+
+
+def _value_or_error(closed_form: Callable[[Architecture], float], network: Architecture) -> float | ZeroShotNASError:
+    try:
+        return closed_form(network)
+    except ZeroShotNASError as error:
+        return error
 
 
 def _shortened(text: str, length: int = 240) -> str:

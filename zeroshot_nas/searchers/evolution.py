@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.searchers.base import Candidate, Searcher, register_searcher
+from zeroshot_nas.core.checks import check_counts
+from zeroshot_nas.costs.budget import Budget
+from zeroshot_nas.searchers.base import Candidate, Problem, Searcher, register_searcher
+from zeroshot_nas.searchers.pool import Pool, fitness_of, networks_of
 from zeroshot_nas.spaces.base import SearchSpace
 
 
@@ -26,6 +29,8 @@ class Evolution(Searcher):
         start: The first proposal unless it is told of networks before, and the parent while the population is empty.
         population_size: Members kept.
         few: Population up to which one block is mutated.
+        generation_size: Networks that are proposed before any of them joins the population, where a closed form scores
+            them.
     """
 
     def __init__(
@@ -35,40 +40,43 @@ class Evolution(Searcher):
         start: Architecture,
         population_size: int = 256,
         few: int = 10,
+        generation_size: int = 64,
     ) -> None:
         super().__init__(space, rng, start)
-        if population_size < 1:
-            raise ValueError(f"population_size must be 1 or more, got {population_size}")
+        check_counts(population_size=population_size, generation_size=generation_size)
         self.population_size = population_size
         self.few = few
-        self._heap: list[tuple[float, int, Candidate]] = []  # the worst member first
+        self.generation = generation_size
+        self._heap: list[tuple[float, int, Architecture]] = []  # the worst member first
         self._born = 0
+        self._problem = Problem(Budget(), "")
         self._started = False
 
+    def begin(self, problem: Problem) -> None:
+        self._problem = problem
+
     @property
-    def members(self) -> list[Candidate]:
+    def members(self) -> Sequence[Candidate]:
         """The population, the worst first."""
-        return [member for _, _, member in sorted(self._heap, key=itemgetter(0, 1))]
+        ordered = sorted(self._heap, key=itemgetter(0, 1))
+        return Pool([network for *_, network in ordered], self._problem, [fitness for fitness, *_ in ordered])
 
-    def ask(self, n: int) -> list[Architecture]:
-        return [self._propose() for _ in range(n)]
-
-    def tell(self, candidates: Sequence[Candidate]) -> None:
-        for candidate in candidates:
-            member = (candidate.fitness, self._born, candidate)
-            self._born += 1
-            if len(self._heap) < self.population_size:
-                heapq.heappush(self._heap, member)
-            else:
-                heapq.heappushpop(self._heap, member)
-
-    def _propose(self) -> Architecture:
+    def ask(self, n: int) -> Sequence[Architecture]:
+        members = len(self._heap)
         if not self._started:
             self._started = True
-            if not self._heap:
-                return self.start
-        members = len(self._heap)
+            if not members:
+                return [self.start]
         if not members:
-            return self.space.mutate(self.start, self.rng)
-        parent = self._heap[int(self.rng.random() * members)][2]
-        return self.space.mutate(parent.architecture, self.rng, 1 if members <= self.few else 2)
+            return self.space.mutate_all([self.start] * n, self.rng, [1] * n)
+        parents = [self._heap[int(self.rng.random() * members)][2] for _ in range(n)]
+        return self.space.mutate_all(parents, self.rng, [1 if members <= self.few else 2] * n)
+
+    def tell(self, candidates: Sequence[Candidate]) -> None:
+        networks = networks_of(candidates)
+        for place, fitness in enumerate(fitness_of(candidates)):
+            if len(self._heap) < self.population_size:
+                heapq.heappush(self._heap, (fitness, self._born, networks[place]))
+            elif (fitness, self._born) > self._heap[0][:2]:
+                heapq.heapreplace(self._heap, (fitness, self._born, networks[place]))
+            self._born += 1

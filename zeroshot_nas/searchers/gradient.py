@@ -6,7 +6,6 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -288,6 +287,7 @@ class _Landscape:
         blocks = [self._block(slot) for slot in chain]
         here = self._values(self._assembled(blocks))
         assert here is not None, "an iterate has a score"
+        self._foresee(list(self._neighbours(chain, blocks)))
         variables: list[Variable] = []
         slopes: list[list[float]] = []
         differences: list[Difference] = []
@@ -316,6 +316,17 @@ class _Landscape:
         near = [1 + index for index, room in enumerate(slack) if room <= NEAR]
         columns = [[row[index] for row in slopes] for index in (0, *near)]
         return Surroundings(tuple(variables), columns[0], columns[1:], differences, slack)
+
+    def _neighbours(self, chain: Chain, blocks: Sequence[BlockSpec | None]) -> Iterator[Architecture]:
+        """The networks that differ in one choice."""
+        for place, slot in enumerate(chain):
+            numbers = ("width", "bottleneck", "layers")
+            changes: list[tuple[str, Any]] = [(name, number) for name in numbers for number in self._next(slot, name)]
+            if self._is_there(slot):
+                changes += [("logits", only(slot.logits, kind)) for kind in range(len(slot.logits))]
+            for name, number in changes:
+                changed = self._block(_with(slot, name, number))
+                yield self._assembled([*blocks[:place], changed, *blocks[place + 1 :]])
 
     def exchanged(self, chain: Chain, around: Surroundings) -> Chain | None:
         """The best of the promising exchanges, if it is better and fits."""
@@ -363,15 +374,20 @@ class _Landscape:
     def _values(self, network: Architecture) -> list[float] | None:
         """Fitness, and the logarithm of each limited cost; None without a score."""
         assert self.problem.closed_form is not None, "refused before"
-        if network in self._known:
-            return self._known[network]
-        values: list[float] | None = None
-        with suppress(ZeroShotNASError):  # as the search itself counts it: a network without a score
-            fitness = self.problem.sign * float(self.problem.closed_form(network))
-            costs = self.problem.costs(network)
-            values = [fitness, *(math.log(max(getattr(costs, name), 1e-9)) for name in self.limits)]
-        self._known[network] = values
-        return values
+        if network not in self._known:
+            self._foresee([network])
+        return self._known[network]
+
+    def _foresee(self, networks: Sequence[Architecture]) -> None:
+        """Works out the values of networks side by side."""
+        new = [network for network in dict.fromkeys(networks) if network not in self._known]
+        for network, fitness in zip(new, self.problem.values(new), strict=True):
+            values: list[float] | None = None
+            if not isinstance(fitness, ZeroShotNASError):  # as the search itself counts it: a network without a score
+                costs = self.problem.costs(network)
+                limited = (math.log(max(getattr(costs, name), 1e-9)) for name in self.limits)
+                values = [self.problem.sign * float(fitness), *limited]
+            self._known[network] = values
 
     def _fits(self, chain: Chain) -> bool:
         network = self.network(chain)

@@ -86,6 +86,8 @@ class Grid(Searcher):
             self.grid_size = int(space.size())
             self._networks = space.architectures()
 
+    generation = 64
+
     def ask(self, n: int) -> list[Architecture]:
         return list(itertools.islice(self._networks, n))
 

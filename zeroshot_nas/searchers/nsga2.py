@@ -48,6 +48,7 @@ class NSGA2(Searcher):
         self._children: list[Candidate] = []
         self._problem: Problem | None = None
         self._started = False
+        self.generation = min(population_size, 64)
 
     def begin(self, problem: Problem) -> None:
         self._problem = problem
@@ -56,8 +57,15 @@ class NSGA2(Searcher):
     def members(self) -> list[Candidate]:
         return self.population + self._children
 
-    def ask(self, n: int) -> list[Architecture]:
-        return [self._propose() for _ in range(n)]
+    def ask(self, n: int) -> Sequence[Architecture]:
+        if not self._started:
+            self._started = True
+            if not self.members:
+                return [self.start]
+        draw = self.rng.random
+        return self.space.mutate_all(
+            [self._parents_child() for _ in range(n)], self.rng, [1 + (draw() < 0.5) for _ in range(n)]
+        )
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         for candidate in candidates:
@@ -65,16 +73,12 @@ class NSGA2(Searcher):
             if len(self._children) == self.population_size:
                 self._select()
 
-    def _propose(self) -> Architecture:
-        if not self._started:
-            self._started = True
-            if not self.members:
-                return self.start
-        space, rng = self.space, self.rng
+    def _parents_child(self) -> Architecture:
+        """A crossover of two parents, or one of them, before it is mutated."""
         parent = self._parent()
-        if self.population and rng.random() < self.crossover_rate:
-            parent = space.crossover(parent, self._parent(), rng)
-        return space.mutate(parent, rng, 1 + (rng.random() < 0.5))
+        if self.population and self.rng.random() < self.crossover_rate:
+            return self.space.crossover(parent, self._parent(), self.rng)
+        return parent
 
     def _parent(self) -> Architecture:
         """The winner of a tournament; before there is a population any network that was scored."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.costs.base import STANDARD
+from zeroshot_nas.costs.complexity import Costs, costs_of_sums
 from zeroshot_nas.searchers.base import Candidate, Problem
 
 if TYPE_CHECKING:
@@ -54,7 +55,12 @@ class Pool(Sequence[Candidate]):
         if isinstance(place, slice):
             return self.take(range(len(self))[place])
         network = self.networks[place]
-        return Candidate(network, self.problem.costs(network), {}, self.fitness[place])
+        return Candidate(network, self._costs(place, network), {}, self.fitness[place])
+
+    def _costs(self, place: int, network: Architecture) -> Costs:
+        if self.columns is None or self.problem.latency_ms is not None:
+            return self.problem.costs(network)
+        return costs_of_sums(((name, int(column[place])) for name, column in self.columns.items()), network)
 
     def take(self, places: Sequence[int]) -> Pool:
         """The candidates in these places."""
@@ -63,11 +69,9 @@ class Pool(Sequence[Candidate]):
         return Pool(taken(self.networks, places), self.problem, fitness, columns)
 
     def costed(self) -> Pool:
-        """The candidates with costs that are worked out side by side, where they are arrays."""
-        networks = self.networks
-        if not isinstance(networks, coding.Chains) or not len(networks):
-            return self
-        return replace(self, columns=costs.costs_of_chains(networks))
+        """The candidates with costs that are worked out side by side, where they have a code."""
+        chains = as_chains(self.networks) if len(self) else None
+        return self if chains is None else replace(self, columns=costs.costs_of_chains(chains))
 
     def scored(self, fitness: Sequence[float]) -> Pool:
         """The candidates with their fitness."""

@@ -12,8 +12,10 @@ from zeroshot_nas.searchers.base import Candidate, Searcher, register_searcher
 class RandomSearch(Searcher):
     """Independent samples of the space; learns nothing."""
 
-    def ask(self, n: int) -> list[Architecture]:
-        return [self.space.sample(self.rng) for _ in range(n)]
+    generation = 256
+
+    def ask(self, n: int) -> Sequence[Architecture]:
+        return self.space.sample_all(self.rng, n)
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         del candidates

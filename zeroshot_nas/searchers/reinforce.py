@@ -96,7 +96,7 @@ class Reinforce(Searcher):
                 raise ValueError(f"{name} must be {expected}, got {value!r}")
         self.policy = Policy(rng, learning_rate)
         self.entropy_bonus = entropy_bonus
-        self.networks_per_step = networks_per_step
+        self.networks_per_step = self.generation = networks_per_step
         self.baseline_decay = baseline_decay
         self._baseline: tuple[float, float] | None = None  # with its scale
         self._rewards: dict[int, float] = {}
@@ -111,7 +111,10 @@ class Reinforce(Searcher):
         self._problem = problem
 
     def ask(self, n: int) -> list[Architecture]:
-        proposals = []
+        proposals: list[Architecture] = []
+        if len(self._batch) >= self.networks_per_step:
+            self._learn()
+        n = min(n, self.networks_per_step - len(self._batch))  # what a step learns from is scored before it learns
         if n and not self._written:
             self._written = 1
             if self._problem.fits(self.start):
@@ -129,8 +132,6 @@ class Reinforce(Searcher):
                 del self._rewards[key]
 
     def _propose(self) -> Architecture | None:
-        if len(self._batch) >= self.networks_per_step:
-            self._learn()
         for _ in range(_TRIES):
             draws: list[Draw] = []
             try:

@@ -121,7 +121,8 @@ class RoundPlan:
                 closed_form = RewardedForm(closed_form, proxy.sign, reward, latency_ms)
         key, sign = (proxy.key, proxy.sign) if reward is None else (f"{proxy.key} rewarded by {reward}", 1)
         proposals, objectives = self.settings.proposals, self.objectives
-        return Problem(self.budget, key, closed_form, sign, latency_ms, proposals, objectives, self._block_sum())
+        pool = proxy.bound_closed_form_pool() if self.has_closed_form and reward is None else None
+        return Problem(self.budget, key, closed_form, sign, latency_ms, proposals, objectives, self._block_sum(), pool)
 
     def _block_sum(self) -> BlockSum | ProxyError | None:
         if not self.has_closed_form:
@@ -140,7 +141,7 @@ class RoundPlan:
 
     def leg(self, before: Sequence[Sequence[Island]]) -> list[IslandTask]:
         """What the islands do next, after the legs before; numbered on from those, and from earlier rounds."""
-        proxy, settings, islands = self.proxy, self.settings, self.settings.islands
+        settings, islands = self.settings, self.settings.islands
         assert islands is not None, "filled in when the search began"
         problem, begun = self.problem, populations(before, self.problem)
         shares = [share_out(share, self.legs)[len(before)] for share in share_out(self.proposals, islands)]
@@ -151,7 +152,6 @@ class RoundPlan:
                 dict(settings.searcher_options),
                 self.start,
                 replace(problem, proposals=share),
-                None if settings.reward else proxy.bound_closed_form_pool(),
                 settings.seed,
                 (self.round * self.legs + len(before)) * islands + index,
                 settings.finalists,
@@ -172,7 +172,7 @@ class SearchSession(RunSession):
 
     def keep_island(self, index: int, island: Island) -> None:
         """Notes that an island's leg is finished."""
-        if self.folder is not None:
+        if self.store is not None:
             self.log("island", {"index": index, "island": island.to_dict()})
 
     def finish(self, result: SearchResult) -> None:

@@ -57,7 +57,6 @@ class IslandTask:
     Attributes:
         problem: What it searches for, with the number of its proposals; its closed form needs no torch, so that a
             worker need not load it.
-        closed_form_pool: The closed form of many architectures side by side, where that is faster.
         index: Its number; the first draws what a search without islands would.
         finalists: Networks to keep.
         legs: Legs that an island has in all.
@@ -70,7 +69,6 @@ class IslandTask:
     searcher_options: Mapping[str, Any]
     start: Architecture
     problem: Problem
-    closed_form_pool: ClosedFormPool | None
     seed: int
     index: int
     finalists: int
@@ -340,21 +338,11 @@ def _kept(finalists: int, kinds: int, problem: Problem) -> _Fittest | _Leading:
 
 def _closed_form(task: IslandTask) -> Callable[[Sequence[Architecture]], Sequence[float | ZeroShotNASError]]:
     """The closed form of pools; of a space that the islands will see most of, with what they will ask for later."""
-    alone, pool = task.problem.closed_form, task.closed_form_pool
-    assert alone is not None, "an island searches by one"
-    if pool is None:
-        return lambda networks: [_value_or_error(alone, network) for network in networks]
-    if task.space.size() > task.proposals:
-        return pool
-    ahead = _Ahead(pool, filter(task.problem.fits, task.space.architectures()))
+    problem = task.problem
+    if problem.closed_form_pool is None or task.space.size() > task.proposals:
+        return problem.values
+    ahead = _Ahead(problem.closed_form_pool, filter(problem.fits, task.space.architectures()))
     return lambda networks: [ahead(network) for network in networks]
-
-
-def _value_or_error(closed_form: Callable[[Architecture], float], network: Architecture) -> float | ZeroShotNASError:
-    try:
-        return closed_form(network)
-    except ZeroShotNASError as error:
-        return error
 
 
 class _Ahead:
