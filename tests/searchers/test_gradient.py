@@ -88,7 +88,7 @@ def test_networks_without_a_score_are_passed_by():
         return float(network.blocks[1].out_channels)
 
     space = zs.get_space("resnet", input_size=SIZE)
-    found = proposals(space, Problem(zs.Budget(params=1e6, layers=12), "made up", moody), starts=2, steps=5)
+    found = proposals(space, Problem(zs.Budget(params=1e6, layers=12), "made up", moody), starts=4, steps=5)
     assert len(found) > 2
     assert not any(each.blocks[1].out_channels % 16 for each in found)
 

@@ -21,7 +21,7 @@ def test_the_start_comes_first_and_the_oldest_leaves():
     assert searcher.ask(1) == [SPACE.initial()]
     for fitness in (5.0, 1.0, 4.0, 3.0, 0.5):
         searcher.tell([candidate(searcher.ask(1)[0], fitness)])
-    assert [member.fitness for member in searcher.population] == [4.0, 3.0, 0.5]
+    assert [member.fitness for member in searcher.members] == [4.0, 3.0, 0.5]
 
 
 def test_parents_win_a_tournament():
@@ -46,7 +46,7 @@ def test_parents_win_a_tournament():
     assert abs(counts.count(2) / 4000 - 0.5) < 0.04
 
 
-@pytest.mark.parametrize("option", ["population_size", "tournament_size"])
+@pytest.mark.parametrize("option", ["population_size", "tournament_size", "generation_size"])
 def test_sizes_are_checked(option):
     with pytest.raises(ValueError, match=f"{option} must be 1 or more, got 0"):
         RegularizedEvolution(SPACE, python_rng(0), SPACE.initial(), **{option: 0})

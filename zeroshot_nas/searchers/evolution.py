@@ -11,7 +11,7 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.searchers.base import Candidate, Problem, Searcher, register_searcher
-from zeroshot_nas.searchers.pool import Pool, fitness_of, networks_of
+from zeroshot_nas.searchers.pool import Pool, fitness_of, joined, networks_of
 from zeroshot_nas.spaces.base import SearchSpace
 
 
@@ -66,7 +66,7 @@ class Evolution(Searcher):
         if not self._started:
             self._started = True
             if not members:
-                return [self.start]
+                return joined([self.start], self.ask(n - 1) if n > 1 else [])
         if not members:
             return self.space.mutate_all([self.start] * n, self.rng, [1] * n)
         parents = [self._heap[int(self.rng.random() * members)][2] for _ in range(n)]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.pareto import crowding_distances, least_crowded, nondominated_ranks
 from zeroshot_nas.searchers.base import Candidate, Problem, Searcher, register_searcher
+from zeroshot_nas.searchers.pool import joined
 from zeroshot_nas.spaces.base import SearchSpace
 
 
@@ -61,7 +62,7 @@ class NSGA2(Searcher):
         if not self._started:
             self._started = True
             if not self.members:
-                return [self.start]
+                return joined([self.start], self.ask(n - 1) if n > 1 else [])
         draw = self.rng.random
         return self.space.mutate_all(
             [self._parents_child() for _ in range(n)], self.rng, [1 + (draw() < 0.5) for _ in range(n)]

@@ -35,7 +35,7 @@ class RegularizedEvolution(Searcher):
         space: SearchSpace,
         rng: random.Random,
         start: Architecture,
-        population_size: int = 64,
+        population_size: int = 128,
         tournament_size: int = 3,
         generation_size: int = 64,
     ) -> None:
@@ -67,7 +67,7 @@ class RegularizedEvolution(Searcher):
         if not self._started:
             self._started = True
             if not self._fitness:
-                return [self.start]
+                return joined([self.start], self.ask(n - 1) if n > 1 else [])
         draw, fitness, size = self.rng.random, self._fitness, len(self._fitness)
         mutations = [1 + (draw() < 0.5) for _ in range(n)]
         if not size:
