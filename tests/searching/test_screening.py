@@ -11,6 +11,7 @@ from tests.scoring.pooled import pooled_proxy
 from zeroshot_nas.scoring import closed_forms
 from zeroshot_nas.scoring.proxy import PROXIES
 from zeroshot_nas.searchers.base import Problem
+from zeroshot_nas.searchers.pool import Pool
 from zeroshot_nas.searching import screening
 from zeroshot_nas.searching.signature import signature
 
@@ -53,11 +54,11 @@ def test_what_the_budget_forbids_is_not_computed():
 
 
 @pytest.mark.parametrize("changes", [{"proposals": SIZE - 1}, {"proposals": SIZE + 1, "islands": 2}])
-def test_a_small_part_of_a_space_is_screened_one_by_one(changes):
+def test_of_a_small_part_of_a_space_nothing_is_computed_ahead(changes):
     with pooled_proxy() as (pools, singles):
         result = search(**changes)
-        assert pools == [9]
-        assert len(singles) == result.counts.screened + result.counts.failed
+        assert not singles
+        assert sum(pools) == result.counts.screened + result.counts.failed + 9, "and the finalists"
 
 
 def test_what_is_asked_for_is_computed_once():
@@ -87,9 +88,13 @@ NETWORKS = st.dictionaries(TEXTS.map(zs.Architecture.from_string), st.integers(0
 @given(fitness_of=NETWORKS, count=st.integers(1, 9), kinds=st.integers(0, 9), islands=st.integers(1, 3))
 def test_the_fittest_are_kept_and_the_best_of_each_of_the_fittest_kinds(fitness_of, count, kinds, islands):
     networks = [(fitness, network) for network, fitness in fitness_of.items()]
+    problem = Problem(zs.Budget(), "any", None, 1)
+
+    def pool(some):
+        return Pool([network for _, network in some], problem, [fitness for fitness, _ in some])
+
     kept = screening._Fittest(count, kinds)
-    for fitness, network in networks:
-        kept.add(fitness, network)
+    kept.add(pool(networks))
     order = sorted(networks, key=lambda each: -each[0])  # of equals the first
     first_of = {signature(network): (fitness, network) for fitness, network in reversed(order)}
     best_of = sorted(first_of.values(), key=order.index)
@@ -97,7 +102,6 @@ def test_the_fittest_are_kept_and_the_best_of_each_of_the_fittest_kinds(fitness_
     # islands that hold parts of them, merged, keep the same
     parts = [screening._Fittest(count, kinds) for _ in range(islands)]
     for place, (fitness, network) in enumerate(networks):
-        parts[place * islands // len(networks)].add(fitness, network)
+        parts[place * islands // len(networks)].add(pool([(fitness, network)]))
     each = [screening.Island(part.ranked(), {}, {}, {}) for part in parts]
-    problem = Problem(zs.Budget(), "any", None, 1)
     assert screening.merge(each, count, problem, kinds) == kept.ranked()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from zeroshot_nas.core.lazy import LazyModule
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from numpy.typing import NDArray
 else:
     np = LazyModule("numpy")
 
@@ -38,6 +39,23 @@ def derive_seed(seed: int, *stream: int) -> int:
 def python_rng(seed: int, *stream: int) -> random.Random:
     """A ``random.Random`` for one stream; the search uses it, since a scalar draw costs a tenth of numpy's."""
     return random.Random(derive_seed(seed, *stream))
+
+
+def uniform(seeds: Sequence[int], start: int, count: int) -> NDArray[np.float64]:
+    """Numbers from 0 to 1 of many streams at once, ``(streams, count)``: of each those from ``start`` on.
+
+    What a stream gives depends on its seed alone, neither on the others nor on how many are asked for at a time:
+    SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), whose numbers are counted.
+
+    Example:
+        >>> uniform([3, 4], 0, 4)[1, 2:].tolist() == uniform([4], 2, 2)[0].tolist()
+        True
+    """
+    counted = np.arange(start + 1, start + count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = np.array(seeds, np.uint64)[:, None] + counted
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        mixed = (mixed ^ mixed >> np.uint64(shift)) * np.uint64(factor)
+    return np.asarray((mixed >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
 def torch_generator(seed: int, *stream: int) -> torch.Generator:

@@ -67,10 +67,12 @@ class Evolution(Searcher):
             self._started = True
             if not members:
                 return joined([self.start], self.ask(n - 1) if n > 1 else [])
-        if not members:
-            return self.space.mutate_all([self.start] * n, self.rng, [1] * n)
-        parents = [self._heap[int(self.rng.random() * members)][2] for _ in range(n)]
-        return self.space.mutate_all(parents, self.rng, [1 if members <= self.few else 2] * n)
+        parents, seeds = [], []
+        for _ in range(n):  # one by one, so that it does not matter how many are asked for at a time
+            parents.append(self._heap[int(self.rng.random() * members)][2] if members else self.start)
+            seeds.append(self.rng.getrandbits(64))
+        mutations = 1 if members <= self.few else 2
+        return self.space.mutate_all(parents, seeds, [mutations] * n)
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         networks = networks_of(candidates)

@@ -63,10 +63,12 @@ class NSGA2(Searcher):
             self._started = True
             if not self.members:
                 return joined([self.start], self.ask(n - 1) if n > 1 else [])
-        draw = self.rng.random
-        return self.space.mutate_all(
-            [self._parents_child() for _ in range(n)], self.rng, [1 + (draw() < 0.5) for _ in range(n)]
-        )
+        parents, seeds, mutations = [], [], []
+        for _ in range(n):  # one by one, so that it does not matter how many are asked for at a time
+            parents.append(self._parents_child())
+            mutations.append(1 + (self.rng.random() < 0.5))
+            seeds.append(self.rng.getrandbits(64))
+        return self.space.mutate_all(parents, seeds, mutations)
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         for candidate in candidates:

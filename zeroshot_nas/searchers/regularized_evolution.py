@@ -68,19 +68,19 @@ class RegularizedEvolution(Searcher):
             self._started = True
             if not self._fitness:
                 return joined([self.start], self.ask(n - 1) if n > 1 else [])
-        draw, fitness, size = self.rng.random, self._fitness, len(self._fitness)
-        mutations = [1 + (draw() < 0.5) for _ in range(n)]
-        if not size:
-            return self.space.mutate_all([self.start] * n, self.rng, [1] * n)
-        parents = []
-        for _ in range(n):
+        fitness, size, draw = self._fitness, len(self._fitness), self.rng.random
+        parents, seeds, mutations = [], [], []
+        for _ in range(n):  # one by one, so that it does not matter how many are asked for at a time
             parent = int(draw() * size)
-            for _ in range(self.tournament_size - 1):
+            for _ in range(self.tournament_size - 1 if size else 0):
                 rival = int(draw() * size)
                 if fitness[rival] > fitness[parent]:
                     parent = rival
             parents.append(parent)
-        return self.space.mutate_all(taken(self._networks, parents), self.rng, mutations)
+            mutations.append(1 + (size > 0 and draw() < 0.5))
+            seeds.append(self.rng.getrandbits(64))
+        chosen = taken(self._networks, parents) if size else [self.start] * n
+        return self.space.mutate_all(chosen, seeds, mutations)
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         self._fitness = [*self._fitness, *fitness_of(candidates)][-self.population_size :]

@@ -79,15 +79,18 @@ class SearchSpace(ABC):
     def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
         """A neighbour: up to ``mutations`` blocks of ``architecture`` changed."""
 
-    def sample_all(self, rng: random.Random, count: int) -> Sequence[Architecture]:
-        """So many random networks; of chains they are arrays (`zeroshot_nas.chains.coding.Chains`), as a pool is."""
-        return [self.sample(rng) for _ in range(count)]
+    def sample_all(self, seeds: Sequence[int]) -> Sequence[Architecture]:
+        """A random network for each seed (of 64 bits), whatever the others are; of chains they are made in one go."""
+        return [self.sample(random.Random(seed)) for seed in seeds]
 
     def mutate_all(
-        self, networks: Sequence[Architecture], rng: random.Random, mutations: Sequence[int]
+        self, networks: Sequence[Architecture], seeds: Sequence[int], mutations: Sequence[int]
     ) -> Sequence[Architecture]:
-        """A neighbour of each network, with up to so many of its blocks changed; of chains they are arrays."""
-        return [self.mutate(network, rng, count) for network, count in zip(networks, mutations, strict=True)]
+        """A neighbour of each network, by its seed, with up to so many blocks changed; see `sample_all`."""
+        return [
+            self.mutate(network, random.Random(seed), count)
+            for network, seed, count in zip(networks, seeds, mutations, strict=True)
+        ]
 
     def __init_subclass__(cls, **options: Any) -> None:
         """A class that has a move of its own for one network has it for many."""

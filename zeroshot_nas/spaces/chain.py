@@ -15,6 +15,7 @@ from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.base import round_width
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.lazy import LazyModule
+from zeroshot_nas.core.seeding import uniform
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.spaces.base import SearchSpace
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from zeroshot_nas.chains import coding, editing
-    from zeroshot_nas.chains.coding import Chains, Codes
+    from zeroshot_nas.chains.coding import Codes
     from zeroshot_nas.chains.editing import Draws
     from zeroshot_nas.chains.lowering import Index
 else:
@@ -205,31 +206,34 @@ class ChainSpace(SearchSpace):
 
     def sample(self, rng: random.Random) -> Architecture:
         """A random walk from the initial network: 1 to 8 mutations a block."""
-        return self.sample_all(rng, 1)[0]
+        return self.sample_all([rng.getrandbits(64)])[0]
 
-    def sample_all(self, rng: random.Random, count: int) -> Sequence[Architecture]:
-        generator, walked = _generator(rng), self._coded([self.initial()])
-        left = generator.integers(1, 8 * walked.codes.shape[1], count, endpoint=True)
+    def sample_all(self, seeds: Sequence[int]) -> Sequence[Architecture]:
+        walked = coding.Chains.of([self.initial()])
+        own = np.array(seeds, np.uint64)
+        left = 1 + (uniform(seeds, 0, 1)[:, 0] * 8 * walked.codes.shape[1]).astype(np.intp)
         order = np.argsort(-left, kind="stable")  # the longest walk first, so that those still on their way are a slice
-        codes = np.repeat(walked.codes, count, axis=0)
+        codes = np.repeat(walked.codes, len(seeds), axis=0)
         for step in range(int(left.max(initial=0))):
             walking = int(np.searchsorted(-left[order], -step, "left"))
-            draws = generator.random((walking, 1, editing.DRAWS))
-            moved = self._mutated(codes[:walking].copy(), np.ones(walking, np.intp), draws)
+            draws = uniform(own[order[:walking]].tolist(), 1 + step * editing.DRAWS, editing.DRAWS)
+            moved = self._mutated(codes[:walking].copy(), np.ones(walking, np.intp), draws[:, None])
             codes = coding.stacked(moved, codes[walking:])
-        places = np.empty(count, np.intp)
-        places[order] = np.arange(count)
+        places = np.empty(len(seeds), np.intp)
+        places[order] = np.arange(len(seeds))
         return replace(walked, codes=codes[places])
 
     def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
-        return self.mutate_all([architecture], rng, [mutations])[0]
+        return self.mutate_all([architecture], [rng.getrandbits(64)], [mutations])[0]
 
     def mutate_all(
-        self, networks: Sequence[Architecture], rng: random.Random, mutations: Sequence[int]
+        self, networks: Sequence[Architecture], seeds: Sequence[int], mutations: Sequence[int]
     ) -> Sequence[Architecture]:
         counts = np.asarray(mutations, np.intp)
-        draws = _generator(rng).random((len(counts), int(counts.max(initial=0)), editing.DRAWS))
-        return editing.Mutants(self._coded(networks), counts, draws, self._mutated)
+        most = int(counts.max(initial=0))
+        draws = uniform(seeds, 0, most * editing.DRAWS).reshape(len(seeds), most, editing.DRAWS)
+        chains = networks if isinstance(networks, coding.Chains) else coding.Chains.of(networks)
+        return editing.Mutants(chains, counts, draws, self._mutated)
 
     def _mutated(self, codes: Codes, mutations: Index, draws: Draws) -> Codes:
         """Chains with so many of their blocks changed, one where the same is drawn twice; may write into ``codes``."""
@@ -303,10 +307,6 @@ class ChainSpace(SearchSpace):
     def _type_numbers(self) -> Codes:
         """Of each body type the number that codes have for it."""
         return type_numbers(self.body_types)
-
-    def _coded(self, networks: Sequence[Architecture]) -> Chains:
-        """Networks of the space as numbers, these themselves where they are."""
-        return networks if isinstance(networks, coding.Chains) else coding.Chains.of(networks)
 
     def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
         """One-point crossover where both have completed the same strides."""
@@ -435,11 +435,6 @@ def type_numbers(types: tuple[str, ...]) -> Codes:
     widths = ("out_channels", "bottleneck_channels")
     blocks = [BLOCKS[name](**{each: 1 for each in BLOCKS[name].free_fields if each in widths}) for name in types]
     return coding.field_of(coding.Chains.of([Architecture(tuple(blocks))]).codes[0], "type")
-
-
-def _generator(rng: random.Random) -> np.random.Generator:
-    """Draws for many networks at once, by a generator whose draws are one by one."""
-    return np.random.Generator(np.random.SFC64(rng.getrandbits(64)))
 
 
 def pick(options: Sequence[_Option], rng: random.Random) -> _Option:
