@@ -15,7 +15,7 @@ class RandomSearch(Searcher):
     generation = 256
 
     def ask(self, n: int) -> Sequence[Architecture]:
-        return self.space.sample_all([self.rng.getrandbits(64) for _ in range(n)])
+        return self.space.sample_all(self.rng, n)
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         del candidates

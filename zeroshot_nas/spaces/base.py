@@ -79,14 +79,14 @@ class SearchSpace(ABC):
     def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
         """A neighbour: up to ``mutations`` blocks of ``architecture`` changed."""
 
-    def sample_all(self, seeds: Sequence[int]) -> Sequence[Architecture]:
-        """A random network for each seed (of 64 bits), whatever the others are; of chains they are made in one go."""
-        return [self.sample(random.Random(seed)) for seed in seeds]
+    def sample_all(self, rng: random.Random, count: int) -> Sequence[Architecture]:
+        """What so many calls of `sample` give; of chains they are made in one go."""
+        return [self.sample(rng) for _ in range(count)]
 
     def mutate_all(
         self, networks: Sequence[Architecture], seeds: Sequence[int], mutations: Sequence[int]
     ) -> Sequence[Architecture]:
-        """A neighbour of each network, by its seed, with up to so many blocks changed; see `sample_all`."""
+        """A neighbour of each network, by its seed of 64 bits alone; of chains they are made in one go."""
         return [
             self.mutate(network, random.Random(seed), count)
             for network, seed, count in zip(networks, seeds, mutations, strict=True)

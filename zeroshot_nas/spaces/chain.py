@@ -206,9 +206,10 @@ class ChainSpace(SearchSpace):
 
     def sample(self, rng: random.Random) -> Architecture:
         """A random walk from the initial network: 1 to 8 mutations a block."""
-        return self.sample_all([rng.getrandbits(64)])[0]
+        return self.sample_all(rng, 1)[0]
 
-    def sample_all(self, seeds: Sequence[int]) -> Sequence[Architecture]:
+    def sample_all(self, rng: random.Random, count: int) -> Sequence[Architecture]:
+        seeds = [rng.getrandbits(64) for _ in range(count)]
         walked = coding.Chains.of([self.initial()])
         own = np.array(seeds, np.uint64)
         left = 1 + (uniform(seeds, 0, 1)[:, 0] * 8 * walked.codes.shape[1]).astype(np.intp)
