@@ -160,7 +160,7 @@ def test_an_impossible_budget_is_told_before_anything_is_proposed(machine):
         run(limit=0.001)
 
 
-@pytest.mark.parametrize("stop_at", [0, 2, 4])
+@pytest.mark.parametrize("stop_at", [0, 1, 2])
 @pytest.mark.parametrize("islands", [{}, {"islands": 2, "exchanges": 2}], ids=["one island", "legs"])
 def test_a_killed_search_goes_on_with_what_was_measured(machine, tmp_path, stop_at, islands):
     machine.factor = 1.5

@@ -111,10 +111,7 @@ class Reinforce(Searcher):
         self._problem = problem
 
     def ask(self, n: int) -> list[Architecture]:
-        proposals: list[Architecture] = []
-        if len(self._batch) >= self.networks_per_step:
-            self._learn()
-        n = min(n, self.networks_per_step - len(self._batch))  # what a step learns from is scored before it learns
+        proposals = []
         if n and not self._written:
             self._written = 1
             if self._problem.fits(self.start):
@@ -132,6 +129,10 @@ class Reinforce(Searcher):
                 del self._rewards[key]
 
     def _propose(self) -> Architecture | None:
+        if (
+            self._written % self.networks_per_step == 0
+        ):  # so that all of a step's are scored where so many are asked for
+            self._learn()
         for _ in range(_TRIES):
             draws: list[Draw] = []
             try:
