@@ -1,0 +1,169 @@
+"""What a search by closed form costs as it grows, and beside the release in which networks were scored one by one.
+
+    python benchmarks/scale.py            # about 20 minutes on two idle cores
+    python benchmarks/scale.py --quick    # few proposals: shows that it runs
+
+Parts:
+before      the same searches with the commit ``BEFORE``, checked out beside this one: CPU time, ratio round by round,
+            peak memory, and the best closed form that each finds
+proposals   seconds and memory for 10,000 to 10,000,000 proposals
+shape       microseconds a proposal by limit on depth, and by population and generation
+workers     two worker processes over one
+command     the whole process of ``zeroshot-nas search`` with its default settings
+
+Every search is a process of its own. Figures of one core are seconds of CPU, user and system.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from common import ROOT, Figure, Part, main, run_process
+
+BEFORE = "5ed7c64"
+"""The last commit in which a search made, costed and scored its networks one by one."""
+
+SMALL = {"params": 100e3, "flops": 4e6, "layers": 20}
+LARGE = {"params": 1e6, "flops": 60e6, "layers": 18}
+
+PROGRAM = """
+import json, sys, time
+import zeroshot_nas as zs
+how = json.loads(sys.argv[1])
+space = zs.get_space(how.pop("space"), input_size=(3, 32, 32))
+proxy, budget = how.pop("proxy"), zs.Budget(**how.pop("budget"))
+start = time.perf_counter()
+found = zs.search(space, proxy, budget, progress=False, **how)
+seconds = time.perf_counter() - start
+print(json.dumps({"best": max(point.fitness for point in found.trajectory), "seconds": seconds}))
+"""
+
+WHAT: dict[str, tuple[dict[str, Any], float | None]] = {
+    "480,000 proposals, zen, resnet": ({"space": "resnet", "proxy": "zen_closed_form", "proposals": 480_000}, 4.0),
+    "100,000 proposals, cet, resnet": ({"space": "resnet", "proxy": "cet", "proposals": 100_000}, 5.0),
+    "100,000 proposals, ceres, resnet": ({"space": "resnet", "proxy": "ceres", "proposals": 100_000}, None),
+    "100,000 proposals, ceres, vanilla": ({"space": "vanilla", "proxy": "ceres", "proposals": 100_000}, None),
+}
+"""Searches, and the least ratio of times that is wanted."""
+
+
+def searched(where: Path = ROOT, **how: Any) -> dict[str, float]:
+    """A search in a process of its own, by the package in that folder."""
+    os.environ["PYTHONPATH"] = str(where)
+    process = run_process([sys.executable, "-c", PROGRAM, json.dumps({"budget": SMALL, "finalists": 20, **how})])
+    return {"cpu": process.cpu_seconds, "gb": process.peak_gb, **json.loads(process.printed)}
+
+
+@contextmanager
+def checked_out(commit: str) -> Iterator[Path]:
+    """An earlier commit in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "before"
+        git = ["git", "-C", str(ROOT), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(place), commit], check=True)
+        try:
+            yield place
+        finally:
+            subprocess.run([*git, "remove", "--force", str(place)], check=True)
+
+
+def before(quick: bool) -> Part:
+    figures, details = [], {}
+    with checked_out(BEFORE) as earlier:
+        for name, (how, at_least) in WHAT.items():
+            asked = how if not quick else {**how, "proposals": 2_000}
+            rounds = [
+                (searched(earlier, seed=seed, **asked), searched(seed=seed, **asked))
+                for seed in range(1 if quick else 5)
+            ]
+            ratios = [then["cpu"] / now["cpu"] for then, now in rounds]
+            figures += [
+                Figure(f"{name}: CPU time before over now", ratios, "times", at_least=at_least),
+                Figure(f"{name}: CPU time", [now["cpu"] for _, now in rounds], "s"),
+                Figure(
+                    f"{name}: peak memory over before",
+                    [now["gb"] / then["gb"] for then, now in rounds],
+                    "",
+                    at_most=1.1,
+                ),
+            ]
+            details[name] = {
+                "best before": [then["best"] for then, _ in rounds],
+                "best": [now["best"] for _, now in rounds],
+            }
+    return Part(figures, details)
+
+
+def proposals(quick: bool) -> Part:
+    figures = []
+    for space, proxy in (("resnet", "zen_closed_form"), ("resnet", "cet"), ("vanilla", "ceres")):
+        for count in (1_000, 2_000) if quick else (10_000, 100_000, 1_000_000, 10_000_000):
+            if count > 1_000_000 and proxy != "cet":
+                continue
+            found = searched(space=space, proxy=proxy, proposals=count)
+            figures += [
+                Figure(f"{space}, {proxy}, {count:,} proposals: CPU time", [found["cpu"]], "s"),
+                Figure(f"{space}, {proxy}, {count:,} proposals: peak memory", [found["gb"]], "GB"),
+            ]
+    return Part(figures)
+
+
+def shape(quick: bool) -> Part:
+    count = 2_000 if quick else 50_000
+    figures = []
+
+    def add(name: str, **how: Any) -> None:
+        few, many = (searched(proposals=each, **how)["cpu"] for each in (count, 3 * count))
+        figures.append(Figure(f"{name}: a proposal", [1e6 * (many - few) / (2 * count)], "us"))
+
+    for layers in (10, 20, 40, 80):
+        budget = {"params": 50e3 * layers, "flops": 3e6 * layers, "layers": layers}
+        add(f"vanilla, ceres, {layers} layers at most", space="vanilla", proxy="ceres", budget=budget)
+    for generation, population in ((1, 64), (16, 64), (64, 64), (64, 128), (256, 256)):
+        options = {"population_size": population, "generation_size": generation}
+        add(
+            f"resnet, cet, population {population}, generation {generation}",
+            space="resnet",
+            proxy="cet",
+            searcher_options=options,
+        )
+    return Part(figures)
+
+
+def workers(quick: bool) -> Part:
+    how = {
+        "space": "vanilla",
+        "proxy": "ceres",
+        "proposals": 4_000 if quick else 1_000_000,
+        "islands": 4,
+        "exchanges": 2,
+    }
+    ratios = []
+    for seed in range(1 if quick else 3):
+        one, two = (searched(seed=seed, executor="process", workers=count, **how) for count in (1, 2))
+        assert one["best"] == two["best"], "any number of workers finds the same"
+        ratios.append(one["seconds"] / two["seconds"])
+    return Part([Figure("two workers over one: wall time", ratios, "times", at_least=1.9)])
+
+
+def command(quick: bool) -> Part:
+    asked = [sys.executable, "-m", "zeroshot_nas", "search", "--max-params", "100k", "--max-flops", "4M"]
+    runs = [run_process(asked) for _ in range(1 if quick else 5)]
+    wall = statistics.median(run.seconds for run in runs)
+    figure = Figure(
+        "zeroshot-nas search, the whole process: CPU time", [run.cpu_seconds for run in runs], "s", at_most=4.0
+    )
+    return Part([figure], {"wall seconds, median": wall})
+
+
+if __name__ == "__main__":
+    main("scale", {each.__name__: each for each in (before, proposals, shape, workers, command)}, __doc__)
