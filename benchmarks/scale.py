@@ -33,7 +33,6 @@ BEFORE = "5ed7c64"
 """The last commit in which a search made, costed and scored its networks one by one."""
 
 SMALL = {"params": 100e3, "flops": 4e6, "layers": 20}
-LARGE = {"params": 1e6, "flops": 60e6, "layers": 18}
 
 PROGRAM = """
 import json, sys, time
@@ -81,25 +80,17 @@ def before(quick: bool) -> Part:
     with checked_out(BEFORE) as earlier:
         for name, (how, at_least) in WHAT.items():
             asked = how if not quick else {**how, "proposals": 2_000}
-            rounds = [
-                (searched(earlier, seed=seed, **asked), searched(seed=seed, **asked))
-                for seed in range(1 if quick else 5)
-            ]
+            seeds = range(1 if quick else 5)
+            rounds = [(searched(earlier, seed=seed, **asked), searched(seed=seed, **asked)) for seed in seeds]
             ratios = [then["cpu"] / now["cpu"] for then, now in rounds]
+            memory = [now["gb"] / then["gb"] for then, now in rounds]
             figures += [
                 Figure(f"{name}: CPU time before over now", ratios, "times", at_least=at_least),
                 Figure(f"{name}: CPU time", [now["cpu"] for _, now in rounds], "s"),
-                Figure(
-                    f"{name}: peak memory over before",
-                    [now["gb"] / then["gb"] for then, now in rounds],
-                    "",
-                    at_most=1.1,
-                ),
+                Figure(f"{name}: peak memory over before", memory, "times", at_most=1.1),
             ]
-            details[name] = {
-                "best before": [then["best"] for then, _ in rounds],
-                "best": [now["best"] for _, now in rounds],
-            }
+            then, now = zip(*rounds, strict=True)
+            details[name] = {"best before": [each["best"] for each in then], "best": [each["best"] for each in now]}
     return Part(figures, details)
 
 
@@ -130,26 +121,17 @@ def shape(quick: bool) -> Part:
         add(f"vanilla, ceres, {layers} layers at most", space="vanilla", proxy="ceres", budget=budget)
     for generation, population in ((1, 64), (16, 64), (64, 64), (64, 128), (256, 256)):
         options = {"population_size": population, "generation_size": generation}
-        add(
-            f"resnet, cet, population {population}, generation {generation}",
-            space="resnet",
-            proxy="cet",
-            searcher_options=options,
-        )
+        name = f"resnet, cet, population {population}, generation {generation}"
+        add(name, space="resnet", proxy="cet", searcher_options=options)
     return Part(figures)
 
 
 def workers(quick: bool) -> Part:
-    how = {
-        "space": "vanilla",
-        "proxy": "ceres",
-        "proposals": 4_000 if quick else 1_000_000,
-        "islands": 4,
-        "exchanges": 2,
-    }
+    count = 4_000 if quick else 1_000_000
+    how = {"space": "vanilla", "proxy": "ceres", "proposals": count, "islands": 4, "exchanges": 2}
     ratios = []
     for seed in range(1 if quick else 3):
-        one, two = (searched(seed=seed, executor="process", workers=count, **how) for count in (1, 2))
+        one, two = (searched(seed=seed, executor="process", workers=each, **how) for each in (1, 2))
         assert one["best"] == two["best"], "any number of workers finds the same"
         ratios.append(one["seconds"] / two["seconds"])
     return Part([Figure("two workers over one: wall time", ratios, "times", at_least=1.9)])
@@ -159,10 +141,8 @@ def command(quick: bool) -> Part:
     asked = [sys.executable, "-m", "zeroshot_nas", "search", "--max-params", "100k", "--max-flops", "4M"]
     runs = [run_process(asked) for _ in range(1 if quick else 5)]
     wall = statistics.median(run.seconds for run in runs)
-    figure = Figure(
-        "zeroshot-nas search, the whole process: CPU time", [run.cpu_seconds for run in runs], "s", at_most=4.0
-    )
-    return Part([figure], {"wall seconds, median": wall})
+    name = "zeroshot-nas search, the whole process: CPU time"
+    return Part([Figure(name, [run.cpu_seconds for run in runs], "s", at_most=4.0)], {"wall seconds, median": wall})
 
 
 if __name__ == "__main__":

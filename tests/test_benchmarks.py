@@ -196,3 +196,11 @@ def test_memory_of_microcontrollers(tmp_path):
     run("memory.py", "--quick", "--only", "arena", "--out", out)
     figures = json.loads(out.read_text())["arena"]["figures"]
     assert all(figure["met"] for figure in figures if figure["target"])
+
+
+def test_scale(tmp_path):
+    out = tmp_path / "results.json"
+    printed = run("scale.py", "--quick", "--only", "proposals", "command", "--out", out)
+    figures = [figure for part in json.loads(out.read_text()).values() for figure in part["figures"]]
+    assert len(figures) == 13
+    assert all(figure["figure"] > 0 and figure["what"] in printed for figure in figures)

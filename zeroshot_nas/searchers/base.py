@@ -366,7 +366,7 @@ class Searcher(ABC):
     """
 
     restarts: ClassVar[bool] = True
-    generation: int = 1
+    generation: int = 32
     grid_size: int | None = None
 
     def __init__(self, space: SearchSpace, rng: random.Random, start: Architecture) -> None:

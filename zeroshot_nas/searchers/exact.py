@@ -86,6 +86,8 @@ class Exact(Searcher):
         signed = {name: value and sign * value for name, value in found.items() if name in ("bound", "best")}
         return {"proxy": self._problem.proxy, "by": "exact", **found, **signed}
 
+    generation = 1  # an improvement is told as soon as it is found
+
     def ask(self, n: int) -> list[Architecture]:
         if self._networks is None:
             self._networks = self._improvements()

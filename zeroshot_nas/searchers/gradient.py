@@ -185,6 +185,8 @@ class GradientAscent(Searcher):
             )
         self._proposals = self._ascents(_Landscape(self.chain_space, problem))
 
+    generation = 1  # it scores them for itself
+
     def ask(self, n: int) -> list[Architecture]:
         return [network for network, _ in zip(self._proposals, range(n), strict=False)]
 
