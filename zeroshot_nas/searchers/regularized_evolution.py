@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.lazy import LazyModule
+from zeroshot_nas.core.seeding import uniform
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.searchers.base import Candidate, Problem, Searcher, register_searcher
 from zeroshot_nas.searchers.pool import Pool, fitness_of, joined, networks_of, taken
 from zeroshot_nas.spaces.base import SearchSpace
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = LazyModule("numpy")
 
 
 @register_searcher("regularized_evolution")
@@ -68,19 +76,14 @@ class RegularizedEvolution(Searcher):
             self._started = True
             if not self._fitness:
                 return joined([self.start], self.ask(n - 1) if n > 1 else [])
-        fitness, size, draw = self._fitness, len(self._fitness), self.rng.random
-        parents, seeds, mutations = [], [], []
-        for _ in range(n):  # one by one, so that it does not matter how many are asked for at a time
-            parent = int(draw() * size)
-            for _ in range(self.tournament_size - 1 if size else 0):
-                rival = int(draw() * size)
-                if fitness[rival] > fitness[parent]:
-                    parent = rival
-            parents.append(parent)
-            mutations.append(1 + (size > 0 and draw() < 0.5))
-            seeds.append(self.rng.getrandbits(64))
-        chosen = taken(self._networks, parents) if size else [self.start] * n
-        return self.space.mutate_all(chosen, seeds, mutations)
+        seeds = [self.rng.getrandbits(64) for _ in range(2 * n)]
+        if not self._fitness:
+            return self.space.mutate_all([self.start] * n, seeds[1::2], [1] * n)
+        draws = uniform(seeds[::2], 0, self.tournament_size + 1)
+        rivals = (draws[:, :-1] * len(self._fitness)).astype(np.intp)
+        winners = np.array(self._fitness)[rivals].argmax(1)  # of equals the first
+        parents, mutations = rivals[np.arange(n), winners].tolist(), 1 + (draws[:, -1] < 0.5)
+        return self.space.mutate_all(taken(self._networks, parents), seeds[1::2], mutations.tolist())
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         self._fitness = [*self._fitness, *fitness_of(candidates)][-self.population_size :]
