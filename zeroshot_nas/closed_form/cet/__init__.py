@@ -18,10 +18,11 @@ score. The way from an architecture to its score::
     ConvColumns                 ranks, novelty and positions of each convolution that counts
         | terms                 sums over a network's convolutions
         v
-    CetTerms                    U, S, their entropies, P, W, E, D_f, D_b           -> ScoreValue
+    NetworkTerms, CetTerms      U, S, their entropies, P, W, E, D_f, D_b           -> ScoreValue
 
-Chains without pooling take a short cut from the architecture to ``CetTerms``: `chain` has the same rules for the few
-numbers that are left of their spectra. `explain` follows the long way for one network and lists its convolutions.
+Chains without pooling take a short cut from their codes (`zeroshot_nas.chains`) to ``ConvColumns``: `combs` and `chain`
+have the same rules for the few numbers that are left of their spectra, of many networks at once. `explain` follows the
+long way for one network and lists its convolutions.
 
 Glossary, in the order of that way:
 
@@ -39,6 +40,6 @@ Glossary, in the order of that way:
 - *excess* e of c channels with covariance C: 1 + e = c tr C^2 / (tr C)^2; c / (1 + e) is their effective number.
 - *participation*, *patch rank*: effective number of inputs of one output value.
 - *novelty* (`novelty`): the part of a convolution that no larger one on a parallel path repeats.
-- *combs* (`chain`): the parts of a gradient that are equal at all positions 1, 2, 4, ... apart.
+- *combs* (`combs`): the parts of a gradient that are equal at all positions 1, 2, 4, ... apart.
 - *uses* U, *expressivity* S, *plain-equivalent depths* D_f and D_b: the terms of the score, see `terms.CetTerms`.
 """
