@@ -43,7 +43,7 @@ class RegularizedEvolution(Searcher):
         space: SearchSpace,
         rng: random.Random,
         start: Architecture,
-        population_size: int = 128,
+        population_size: int = 64,
         tournament_size: int = 3,
         generation_size: int = 64,
     ) -> None:

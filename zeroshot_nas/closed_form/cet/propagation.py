@@ -1,8 +1,8 @@
 """Runs states through plans, forward and backward, for many networks side by side: one rule an operation.
 
 These are the general rules. Of chains without pooling a few numbers stand for a spectrum: the modules `chain` and
-`combs` beside this one have the same rules for these, and take a hundredth of the time; whoever changes a rule changes it
-there as well (`tests/closed_form/cet/test_chain.py` holds the two together).
+`combs` beside this one have the same rules for these, and take a hundredth of the time; whoever changes a rule changes
+it there as well (`tests/closed_form/cet/test_chain.py` holds the two together).
 
 Nothing here depends on how many networks run side by side, to the last bit. A row is made of elementwise operations, of
 products that are a call of their own for each row (`zeroshot_nas.closed_form.cet.spectra.dots`), and of sums over
