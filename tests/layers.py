@@ -24,7 +24,7 @@ FLOORS = (
     ("core",),
     ("architecture", "execution", "callbacks"),
     ("blocks", "closed_form", "micro"),
-    ("costs",),
+    ("costs", "quantization"),
     ("network", "spaces"),
     ("bounds",),
     ("scoring", "searchers", "references"),
