@@ -38,6 +38,9 @@ _TIED = frozenset(("AVERAGE_POOL_2D", "CONCATENATION", "MAX_POOL_2D", "PAD"))
 _LOGISTIC = 1 / 256
 """The scale that a sigmoid's output must have."""
 
+_TIE = 2.0**-14
+"""Share of a step by which ties are broken: sums go up, means of windows away from the whole number 0."""
+
 _MAX_BIAS = 2.0**30
 """A bias in units of its scale stays below, so that sums fit in 32 bits."""
 
@@ -59,7 +62,13 @@ class Grid:
     power_of_two: bool
 
     def rounded(self, index: int, tensor: Tensor) -> Tensor:
-        """A tensor with every value at one of its 256."""
+        """A tensor with every value at one of its 256, the nearest; of two the even one, where kernels do so."""
+        code = self.operators[index - 1].code if index else ""
+        if code == "ADD":
+            tensor = tensor + _TIE * self.scales[index]
+        elif code == "AVERAGE_POOL_2D":
+            whole = tensor.detach() / self.scales[index] + self.zero_points[index]
+            tensor = tensor + _TIE * self.scales[index] * whole.sign()
         return torch.fake_quantize_per_tensor_affine(tensor, self.scales[index], self.zero_points[index], LEAST, MOST)
 
     def images(self, images: Tensor) -> Tensor:

@@ -191,7 +191,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             zero_init_residual=True,
             validation_fraction=0.0,
         ),
-        QAT: Recipe(epochs=5, learning_rate_per_256=0.04, warmup_epochs=0.5, quantization="int8"),
+        QAT: Recipe(epochs=3, learning_rate_per_256=0.04, warmup_epochs=0.5, quantization="int8"),
     }
 )
 """Recipes by name.
@@ -221,7 +221,7 @@ def recipe_table() -> list[tuple[str, ...]]:
 
     Example:
         >>> recipe_table()[:2]
-        [('recipe', 'photos', 'qat', 'quick', 'standard', 'zennas'), ('epochs', '60', '5', '8', '30', '1440')]
+        [('recipe', 'photos', 'qat', 'quick', 'standard', 'zennas'), ('epochs', '60', '3', '8', '30', '1440')]
     """
     recipes = [RECIPES[name] for name in list_recipes()]
     rows = [(field.name, *(_shown(getattr(each, field.name)) for each in recipes)) for field in fields(Recipe)]

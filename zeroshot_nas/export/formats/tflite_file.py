@@ -147,7 +147,7 @@ def _calibration_images(images: Tensor | None) -> Tensor:
     return images[:CALIBRATION_IMAGES]
 
 
-@register_format(FormatInfo("c", "model.cc", made_of="tflite", is_int8=True))
+@register_format(FormatInfo("c", "model.cc", made_of="tflite", takes_ranges=True, is_int8=True))
 def export_c(request: ExportRequest) -> ExportedFile:
     """Writes the TensorFlow Lite file as a C array, and beside it a header with the size of its arena.
 
