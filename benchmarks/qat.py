@@ -88,7 +88,7 @@ LARGE = {
 
 SETTINGS = {
     "digits": Setting((1, 8, 8), get_recipe("standard", epochs=20), SMALL, 3),
-    "mnist5k": Setting((1, 28, 28), get_recipe("standard", epochs=10), SMALL, 3),
+    "mnist5k": Setting((1, 28, 28), get_recipe("standard", epochs=10), SMALL, 1),
     "cifar10": Setting((3, 32, 32), get_recipe("photos", epochs=10, warmup_epochs=2), LARGE, 1, control=False),
 }
 

@@ -82,7 +82,8 @@ class Grid:
 
     def images(self, images: Tensor) -> Tensor:
         """Images in [0, 1] as the first operator gets them: bytes times the first scale."""
-        return images * (self.scales[0] / BYTE)
+        whole: Tensor = _Nearest.apply(images * 255, self.scales.new_ones(()))  # type: ignore[no-untyped-call]
+        return whole * self.scales[0]
 
     def _weight_scales(self, operator: Operator, values: Tensor, biases: Tensor) -> Tensor:
         largest = values.detach().flatten(1).abs().amax(1).double() / MOST_WEIGHT
