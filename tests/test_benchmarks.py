@@ -196,3 +196,15 @@ def test_memory_of_microcontrollers(tmp_path):
     run("memory.py", "--quick", "--only", "arena", "--out", out)
     figures = json.loads(out.read_text())["arena"]["figures"]
     assert all(figure["met"] for figure in figures if figure["target"])
+
+
+def test_qat_goes_on_where_it_was_stopped(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    out = tmp_path / "results.json"
+    how = ["--quick", "--only", "digits", "--runs", tmp_path / "runs", "--out", out]
+    printed = run("qat.py", *how)
+    (row,) = json.loads(out.read_text())["digits"]["details"]["rows"]
+    assert row["qat, powers of two"] == row["qat, powers of two: rounded in torch"]
+    assert set(row) >= {"network", "seed", "float", "calibrated", "calibrated, powers of two", "qat", "further"}
+    assert "| digits: float less qat, mean |" in printed
+    assert run("qat.py", *how) == printed

@@ -89,6 +89,7 @@ def test_the_next_power_of_two_is_the_least_that_is_not_below(value):
     assert is_power_of_two(power)
 
 
+@settings(max_examples=15)
 @given(architectures(), st.booleans())
 def test_the_file_holds_the_weights_and_scales_that_training_computes_with(architecture, power_of_two):
     network, images = rounded_network(architecture, power_of_two, 4)

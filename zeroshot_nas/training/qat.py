@@ -15,7 +15,7 @@ from zeroshot_nas.training.base import ImageData, load_data, read_split
 from zeroshot_nas.training.checkpoint import SPLIT, read_result
 from zeroshot_nas.training.recipe import QAT, Recipe, get_recipe
 from zeroshot_nas.training.result import TrainResult
-from zeroshot_nas.training.trainer import require_roundable, train
+from zeroshot_nas.training.trainer import load_roundable, train
 
 _OF_THE_DATA = (
     *("batch_size", "label_smoothing", "shift", "flip", "mixup", "random_erasing", "auto_augment"),
@@ -84,7 +84,7 @@ def quantize_aware(
     folder = _folder(weights)
     if run.folder is not None and run.folder.resolve() == folder.resolve():
         raise OutputExistsError(f"{folder} holds the weights to start from; give another folder for the int8 run")
-    require_roundable(weights)
+    network = load_roundable(weights)
     told = read_result(Path(weights))
     if told.get("state", "done") != "done":
         warnings.warn(
@@ -94,7 +94,7 @@ def quantize_aware(
             stacklevel=2,
         )
     if data is None:
-        data = _data(folder, told)
+        data = _data(folder, told, network.architecture.input_size)
     chosen = rounding_recipe(weights, recipe, power_of_two=power_of_two)
     seed = told.get("seed", 0) if seed is None else seed
     return train(weights, data, chosen, run, teacher=teacher, seed=seed, device=device, threads=threads)
@@ -135,7 +135,7 @@ def _folder(weights: str | Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _data(folder: Path, told: dict[str, Any]) -> str | ImageData:
+def _data(folder: Path, told: dict[str, Any], size: tuple[int, int, int]) -> str | ImageData:
     """The run's data, in the run's own split."""
     name = told.get("data")
     if name is None:
@@ -144,6 +144,6 @@ def _data(folder: Path, told: dict[str, Any]) -> str | ImageData:
     if split is None:
         return str(name)
     try:
-        return load_data(name, None, split)
+        return load_data(name, size, split)
     except UnknownNameError:
         return str(name)

@@ -537,15 +537,15 @@ def _trained(model: object, recipe: Recipe) -> TrainedNetwork:
     return model
 
 
-def require_roundable(weights: str | Path) -> None:
-    """Refuses weights that can't be trained with rounded values.
+def load_roundable(weights: str | Path) -> TrainedNetwork:
+    """A run's network, if it can be trained with rounded values.
 
     Raises:
         RecipeError: They are rounded already, or of operators that int8 lacks.
         FileFormatError: They are damaged, or a module's of the caller's.
         FileNotFoundError: They are not there.
     """
-    _trained(load(weights), get_recipe(QAT))
+    return _trained(load(weights), get_recipe(QAT))
 
 
 def _starting_network(
