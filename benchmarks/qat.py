@@ -49,6 +49,7 @@ class Setting(NamedTuple):
         networks: Strings by name.
         seeds: How many.
         control: Whether ``further`` is trained.
+        epochs: Of the recipe ``qat``.
     """
 
     input_size: tuple[int, int, int]
@@ -56,6 +57,7 @@ class Setting(NamedTuple):
     networks: Mapping[str, str]
     seeds: int
     control: bool = True
+    epochs: int = 3
 
 
 SMALL = {
@@ -89,7 +91,9 @@ LARGE = {
 SETTINGS = {
     "digits": Setting((1, 8, 8), get_recipe("standard", epochs=20), SMALL, 3),
     "mnist5k": Setting((1, 28, 28), get_recipe("standard", epochs=10), SMALL, 1),
-    "cifar10": Setting((3, 32, 32), get_recipe("photos", epochs=10, warmup_epochs=2), LARGE, 1, control=False),
+    "cifar10": Setting(
+        (3, 32, 32), get_recipe("photos", epochs=10, warmup_epochs=2), LARGE, 1, control=False, epochs=1
+    ),
 }
 
 
@@ -112,6 +116,7 @@ def measured(name: str, data: str, runs: Path, quick: bool) -> Part:
 def _row(setting: Setting, string: str, data: str, folder: Path, seed: int, quick: bool) -> dict[str, Any]:
     """The accuracies of one network."""
     short: dict[str, Any] = {"epochs": 1, "batch_size": 256} if quick else {}
+    few = {"epochs": setting.epochs, **short}
     architecture = zs.Architecture.from_string(string, setting.input_size, 10)
     recipe = get_recipe(setting.recipe, **short)
     _once(folder, lambda: zs.train(architecture, data, recipe, seed=seed, **_how(folder)))
@@ -122,11 +127,11 @@ def _row(setting: Setting, string: str, data: str, folder: Path, seed: int, quic
     row["calibrated, powers of two"] = _calibrated_to_powers_of_two(folder, images)
     for what, power_of_two in (("qat", False), ("qat, powers of two", True)):
         place = Path(f"{folder}-{'int8-power-of-two' if power_of_two else 'int8'}")
-        chosen = rounding_recipe(folder, power_of_two=power_of_two, **short)
+        chosen = rounding_recipe(folder, power_of_two=power_of_two, **few)
         _once(place, lambda place=place, chosen=chosen: zs.quantize_aware(folder, data, chosen, **_how(place)))
         row[what], row[f"{what}: rounded in torch"] = _exported(place, place, images)
     if setting.control:
-        place, chosen = Path(f"{folder}-further"), replace(rounding_recipe(folder, **short), quantization=None)
+        place, chosen = Path(f"{folder}-further"), replace(rounding_recipe(folder, **few), quantization=None)
         _once(place, lambda: zs.train(folder, data, chosen, seed=seed, **_how(place)))
         row["further"] = read_result(place)["test_accuracy"]
     return row

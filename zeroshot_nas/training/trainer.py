@@ -204,7 +204,7 @@ def _opened(
     split = None if begun is None or out is None else read_split(out / SPLIT)
     images = _fit(source, data, input_size, split)
     parts = _split(images, recipe, seed)
-    network = _starting_network(source, images, parts[0], recipe, seed, device)
+    network = _starting_network(source, images, recipe, seed, device, parts[0])
     call = _call(model, weights, data, images, recipe, teacher, seed, device, threads)
     teacher = load(teacher) if isinstance(teacher, str | Path) else teacher
     learner = Learner(network, images, parts, recipe, seed, teacher)
@@ -551,17 +551,20 @@ def load_roundable(weights: str | Path) -> TrainedNetwork:
 def _starting_network(
     model: Architecture | nn.Module,
     images: ImageData,
-    kept: Tensor,
     recipe: Recipe,
     seed: int,
     device: str | torch.device | None,
+    kept: Tensor | None = None,
 ) -> Trained:
-    """A network of our own with the model's weights, which normalises what the training images are like."""
+    """A network of our own with the model's weights, which normalises what the training images are like.
+
+    Where the recipe rounds values, by their ranges on images of the training part, whose indices are ``kept``.
+    """
     mean, std = (values.tolist() for values in _channel_statistics(images.train_images))
     network: Trained
     if isinstance(model, nn.Module):
         device = next(model.parameters()).device if device is None else device
-    if recipe.quantization and isinstance(model, TrainedNetwork):
+    if recipe.quantization and isinstance(model, TrainedNetwork) and kept is not None:
         network = _rounded(model, as_float(images.train_images[kept[:CALIBRATION_IMAGES]]), recipe)
     elif isinstance(model, Architecture | Network):
         architecture = model if isinstance(model, Architecture) else model.architecture
