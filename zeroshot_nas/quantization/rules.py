@@ -44,9 +44,6 @@ _DEAD = 1e-8
 _OF_A_DEAD_TENSOR = 1 / 256
 """Its step: any would do, but kernels refuse those that are far from those of other tensors."""
 
-_FINEST_IN_A_SUM = 2.0**-7
-"""The finest step of a sum or a summand, as a share of the other's: kernels refuse finer ones, which add nothing."""
-
 _TIE = 2.0**-14
 """Share of a step by which ties are broken: sums go up, means of windows away from the whole number 0."""
 
@@ -146,10 +143,6 @@ def grid(operators: tuple[Operator, ...], lows: Tensor, highs: Tensor, power_of_
     high = highs.double().scatter_reduce(0, group, highs.double(), "amax").clamp(min=0)[group]
     scales = (high - low) / (MOST - LEAST)
     scales = torch.where(scales < _DEAD, _OF_A_DEAD_TENSOR, scales)
-    raised, by = (torch.tensor(side, device=lows.device) for side in _summed(operators))
-    if len(raised):
-        scales = scales.scatter_reduce(0, raised, scales[by] * _FINEST_IN_A_SUM, "amax")
-        scales = scales.scatter_reduce(0, group, scales, "amax")[group]
     scales = next_power_of_two(scales) if power_of_two else scales
     zero_points = (LEAST - low / scales).round().clamp(LEAST, MOST)
     fixed = {0: _BYTE_POWER_OF_TWO if power_of_two else BYTE}
@@ -175,14 +168,6 @@ def tied(operators: Sequence[Operator]) -> tuple[int, ...]:
                 first, other = sorted((lead(source), lead(tensor)))
                 leader[other] = first
     return tuple(map(lead, range(len(leader))))
-
-
-@lru_cache(maxsize=64)
-def _summed(operators: Sequence[Operator]) -> tuple[list[int], list[int]]:
-    """Every tensor of a sum beside every summand, in both orders."""
-    pairs = [(index, source) for index, each in enumerate(operators, 1) if each.code == "ADD" for source in each.inputs]
-    pairs += [(source, index) for index, source in pairs]
-    return [one for one, _ in pairs], [other for _, other in pairs]
 
 
 def next_power_of_two(values: Tensor) -> Tensor:
