@@ -75,7 +75,8 @@ class Grid:
         elif code == "AVERAGE_POOL_2D":
             whole = tensor.detach() / self.scales[index] + self.zero_points[index]
             tensor = tensor + _TIE * self.scales[index] * whole.sign()
-        return torch.fake_quantize_per_tensor_affine(tensor, self.scales[index], self.zero_points[index], LEAST, MOST)
+        rounded: Tensor = _Rounded.apply(tensor, self.scales[index], self.zero_points[index])  # type: ignore[no-untyped-call]
+        return rounded
 
     def images(self, images: Tensor) -> Tensor:
         """Images in [0, 1] as the first operator gets them: bytes times the first scale."""
@@ -115,6 +116,21 @@ class Grid:
         units = scales.double() * self.scales[operator.inputs[0]].double()
         nearest: Tensor = _Nearest.apply(biases, units)  # type: ignore[no-untyped-call]
         return whole, nearest
+
+
+class _Rounded(torch.autograd.Function):
+    """What ``torch.fake_quantize_per_tensor_affine`` computes, in half the time on the CPU."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+        whole = (values / scale).round_().add_(zero_point)
+        context.save_for_backward((whole >= LEAST) & (whole <= MOST))
+        return whole.clamp_(LEAST, MOST).sub_(zero_point).mul_(scale)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (is_inside,) = context.saved_tensors
+        return gradients[0] * is_inside, None, None
 
 
 class _Nearest(torch.autograd.Function):

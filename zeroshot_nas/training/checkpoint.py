@@ -143,7 +143,7 @@ class QuantizedNetwork(TrainedNetwork):
 
             def followed(index: int, tensor: Tensor) -> Tensor:
                 if self.training and self.follows:
-                    ends.append(torch.stack(tensor.detach().aminmax()))
+                    ends.append(torch.stack(_in_memory_order(tensor.detach()).aminmax()))
                 return rules.rounded(index, tensor)
 
             *_, logits = rounded.run(rules.images(x.float()), followed)
@@ -168,6 +168,11 @@ class QuantizedNetwork(TrainedNetwork):
             ArchitectureError: Always.
         """
         raise ArchitectureError("an int8 network keeps its classifier; give plain() another one, and train that")
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """The same values, without a copy where channels come last in memory."""
+    return tensor.permute(0, 2, 3, 1) if tensor.is_contiguous(memory_format=torch.channels_last) else tensor
 
 
 RANGE_STEP = 0.05
