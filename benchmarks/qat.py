@@ -97,10 +97,10 @@ SETTINGS = {
 }
 
 
-def measured(name: str, data: str, runs: Path, quick: bool) -> Part:
+def measured(name: str, data: str, runs: Path, quick: bool, only: Sequence[str]) -> Part:
     """Every network of a setting, with every seed."""
     setting = SETTINGS[name]
-    networks = dict(list(setting.networks.items())[:1]) if quick else setting.networks
+    networks = {network: setting.networks[network] for network in (only[:1] if quick else only)}
     rows = [
         {
             "network": network,
@@ -182,6 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one network, seed and epoch: shows that it runs")
     parser.add_argument("--only", nargs="+", choices=SETTINGS, metavar="DATA", help=", ".join(SETTINGS))
+    parser.add_argument("--networks", nargs="+", choices=SMALL, default=list(SMALL), help="default: all three")
     parser.add_argument("--cifar10", help="folder of CIFAR-10; without it cifar10 is left out")
     parser.add_argument("--runs", type=Path, default=Path("runs/qat"), help="folder of the trainings, runs/qat")
     parser.add_argument("--out", type=Path, help="JSON file, default benchmarks/results/qat.json")
@@ -195,7 +196,7 @@ def main() -> None:
             continue
         start = time.perf_counter()
         data = f"cifar10:{arguments.cifar10}" if name == "cifar10" else name
-        part = measured(name, data, arguments.runs, arguments.quick)
+        part = measured(name, data, arguments.runs, arguments.quick, arguments.networks)
         if out is not None:
             merge(out, name, part, {"quick": arguments.quick, "seconds": rounded(time.perf_counter() - start)})
         figures += part.figures
