@@ -32,8 +32,8 @@ from scipy import stats
 import zeroshot_nas as zs
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.export import tflite_writer
-from zeroshot_nas.export.int8_network import Int8Network, quantize
 from zeroshot_nas.micro import memory as model
+from zeroshot_nas.quantization.int8_network import Int8Network, quantize
 from zeroshot_nas.training.checkpoint import TrainedNetwork
 
 BUDGET = zs.Budget(peak_memory="300kB", weights="1MB")

@@ -389,7 +389,9 @@ def recipes_page() -> str:
 
 RECIPES_END = """`quick` is for a look, `standard` for a small data set; neither mirrors images, which digits and
 text must not be. `photos` is `standard` for twice as long, mirrored and shifted by up to 4 pixels. `zennas` is
-Zen-NAS's for CIFAR (arXiv:2102.01063). Which to take: [train on your own data](howto/train.md#which-recipe)."""
+Zen-NAS's for CIFAR (arXiv:2102.01063). `qat` goes on from a run's weights, with values rounded to int8, for
+[microcontrollers](microcontrollers.md#training-with-rounded-values). Which to take:
+[train on your own data](howto/train.md#which-recipe)."""
 
 TRIED_FORMS = (
     *("VC", "VC depth", "VC plain", "logW sum", "nGM", "nHM", "PRtan"),

@@ -25,7 +25,7 @@ FLOORS = (
     ("architecture", "execution", "callbacks"),
     ("chains", "blocks", "micro"),
     ("closed_form",),
-    ("costs",),
+    ("costs", "quantization"),
     ("network", "spaces"),
     ("bounds",),
     ("scoring", "searchers", "references"),

@@ -204,3 +204,15 @@ def test_scale(tmp_path):
     figures = [figure for part in json.loads(out.read_text()).values() for figure in part["figures"]]
     assert len(figures) == 13
     assert all(figure["figure"] > 0 and figure["what"] in printed for figure in figures)
+
+
+def test_qat_goes_on_where_it_was_stopped(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    out = tmp_path / "results.json"
+    how = ["--quick", "--only", "digits", "--runs", tmp_path / "runs", "--out", out]
+    printed = run("qat.py", *how)
+    (row,) = json.loads(out.read_text())["digits"]["details"]["rows"]
+    assert row["qat, powers of two"] == row["qat, powers of two: rounded in torch"]
+    assert set(row) >= {"network", "seed", "float", "calibrated", "calibrated, powers of two", "qat", "further"}
+    assert "| digits: float less qat, mean |" in printed
+    assert run("qat.py", *how) == printed

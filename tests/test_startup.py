@@ -13,9 +13,10 @@ from tests.layers import modules
 LOADS_TORCH = {
     *("network.features", "network.module", "network.inheritance", "network.to_onnx"),
     *("costs.module", "costs.operators", "scoring.forward", "testing"),
-    *("export.checks", "export.exporting", "export.int8_network"),
+    *("export.checks", "export.exporting", "quantization.int8_network", "quantization.program"),
+    *("quantization.rules",),
     *("training.augment", "training.averaging", "training.checkpoint", "training.distillation"),
-    *("training.learner", "training.trainer"),
+    *("training.learner", "training.qat", "training.trainer"),
 }
 """Modules that may load torch when they are imported: they hold, change or train networks. No others do."""
 

@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.training.base import register_data as register_data
     from zeroshot_nas.training.checkpoint import load as load
     from zeroshot_nas.training.checkpoint import predict as predict
+    from zeroshot_nas.training.qat import quantize_aware as quantize_aware
     from zeroshot_nas.training.recipe import Recipe as Recipe
     from zeroshot_nas.training.recipe import get_recipe as get_recipe
     from zeroshot_nas.training.recipe import list_recipes as list_recipes
@@ -183,6 +184,7 @@ _HOMES = {
     "list_data": "training.base",
     "load_data": "training.base",
     "register_data": "training.base",
+    "quantize_aware": "training.qat",
     "Recipe": "training.recipe",
     "get_recipe": "training.recipe",
     "TrainResult": "training.result",

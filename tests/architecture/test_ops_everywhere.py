@@ -40,12 +40,12 @@ from zeroshot_nas.closed_form.topology import nn_degree, nn_mass
 from zeroshot_nas.closed_form.zen import zen_closed_form
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, UndefinedScoreError, ZeroShotNASError
-from zeroshot_nas.export.int8_network import float_program
 from zeroshot_nas.export.source import source
 from zeroshot_nas.latency.onnx_graph import onnx_graph
 from zeroshot_nas.micro.memory import memory
 from zeroshot_nas.network.inheritance import inherit
 from zeroshot_nas.network.module import build
+from zeroshot_nas.quantization.program import float_program
 from zeroshot_nas.scoring.perturbed_pass import count_weights, gaussian_weights, is_chain, perturbed_pass
 from zeroshot_nas.training.checkpoint import TrainedNetwork
 

@@ -16,9 +16,10 @@ from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import ExportError, MissingExtraError
 from zeroshot_nas.export.exporting import export_network
 from zeroshot_nas.export.formats.tflite_file import Interpreter
-from zeroshot_nas.export.int8_network import float_program, quantize
 from zeroshot_nas.export.tflite_writer import tflite_bytes
 from zeroshot_nas.micro.memory import memory
+from zeroshot_nas.quantization.int8_network import quantize
+from zeroshot_nas.quantization.program import float_program
 from zeroshot_nas.training.base import ImageData
 
 pytest.importorskip("ai_edge_litert")

@@ -315,9 +315,14 @@ def recipe_of(name: str, epochs: int | None, batch_size: int | None, changes: Se
     """A recipe with what options change of it."""
     from zeroshot_nas.training.recipe import get_recipe
 
+    return get_recipe(name, **recipe_changes(epochs, batch_size, changes))
+
+
+def recipe_changes(epochs: int | None, batch_size: int | None, changes: Sequence[str] | None) -> dict[str, Any]:
+    """Hyper-parameters that options set."""
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
     overrides = {option: value for option, value in given.items() if value is not None}
-    return get_recipe(name, **{**dict(map(_parse_change, changes or [])), **overrides})
+    return {**dict(map(_parse_change, changes or [])), **overrides}
 
 
 def _parse_change(text: str) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""`train`, `export` and `predict`."""
+"""`train`, `qat`, `export` and `predict`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,18 @@ from zeroshot_nas.cli.base import (
     print_result,
     print_rows,
     read_architecture,
+    recipe_changes,
     recipe_of,
     shows_progress,
 )
 from zeroshot_nas.cli.help import completes_public
 from zeroshot_nas.export.base import OPSET, list_export_formats
+
+Teacher = Annotated[Path | None, typer.Option(help="Folder of a trained run to learn from.")]
+TorchThreads = Annotated[
+    int | None, typer.Option(help="Threads of torch; default: one for a small network. More need idle cores.")
+]
+GoOn = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 
 
 @app.command("train")
@@ -47,7 +54,7 @@ def train_command(
     epochs: Epochs = None,
     batch_size: ImagesPerStep = None,
     changes: Changes = None,
-    teacher: Annotated[Path | None, typer.Option(help="Folder of a trained run to learn from.")] = None,
+    teacher: Teacher = None,
     new_head: NewHead = False,
     image: Input = "3x32x32",
     classes: Classes = 10,
@@ -55,13 +62,11 @@ def train_command(
     space: InSpace = None,
     seed: Seed = 0,
     device: Device = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of torch; default: one for a small network. More need idle cores.")
-    ] = None,
+    threads: TorchThreads = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; default: runs/train-..., the same for the same training.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: GoOn = False,
     log: Log = None,
     force: Force = False,
     quiet: Quiet = False,
@@ -83,6 +88,46 @@ def train_command(
     how: dict[str, Any] = {"out": out, "resume": resume, "seed": seed, "device": device, "threads": threads}
     how |= {"progress": shows_progress(quiet), "force": force, "callbacks": callbacks_of(log)}
     result = train(architecture, images, chosen, teacher=teacher, **how)
+    print_result(as_json, result.to_dict, result.rows)
+    if result.state == "interrupted":
+        raise typer.Exit(130)
+
+
+@app.command("qat")
+def qat_command(
+    weights: Annotated[Path, typer.Argument(metavar="RUN", help="A trained run's folder, or its file of weights.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Data set; default: the run's.", autocompletion=completes_public("list_data")),
+    ] = None,
+    recipe: RecipeName = "qat",
+    epochs: Epochs = None,
+    batch_size: ImagesPerStep = None,
+    changes: Changes = None,
+    power_of_two: Annotated[
+        bool, typer.Option("--power-of-two", help="Scales that are powers of two, for devices that shift.")
+    ] = False,
+    teacher: Teacher = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all randomness; default: the run's.")] = None,
+    device: Device = None,
+    threads: TorchThreads = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the int8 run; default: RUN-int8, beside the run.")] = None,
+    resume: GoOn = False,
+    log: Log = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a run's network further with its values rounded to int8, for a file that needs no calibration."""
+    from zeroshot_nas import quantize_aware
+    from zeroshot_nas.training.qat import default_int8_folder, rounding_recipe
+
+    changed = recipe_changes(epochs, batch_size, changes)
+    chosen = rounding_recipe(weights, recipe, power_of_two=power_of_two, **changed)
+    out = out or default_int8_folder(weights, chosen)
+    how: dict[str, Any] = {"out": out, "resume": resume, "seed": seed, "device": device, "threads": threads}
+    how |= {"progress": shows_progress(quiet), "force": force, "callbacks": callbacks_of(log)}
+    result = quantize_aware(weights, data, chosen, teacher=teacher, **how)
     print_result(as_json, result.to_dict, result.rows)
     if result.state == "interrupted":
         raise typer.Exit(130)
@@ -132,6 +177,7 @@ def export_command(
         ]
         parts += [] if each.latency_ms is None else [f"{each.latency_ms:.3f} ms an image"]
         parts += [] if each.accuracy is None else [f"accuracy {each.accuracy:.2%}"]
+        parts += [] if each.ranges is None else [f"ranges {each.ranges}"]
         rows.append((f"{each.kind}", f"{each.file}: {', '.join(parts)}"))
     print_rows([*rows, ("opset", str(report.opset))])
 

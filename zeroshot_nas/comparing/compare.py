@@ -131,7 +131,7 @@ def compare(
     named = _named(models)
     by_hand = _hand_made(references, named, budget, _limits(models))
     networks = tuple(_unmeasured(name, each, name in by_hand) for name, each in {**named, **by_hand}.items())
-    chosen = get_recipe(recipe)
+    chosen = get_recipe(recipe).for_new_weights()
     if backend is not None:
         BACKENDS[backend]  # refuses an unknown name
     asked = _Asked(networks, data, chosen, tuple(range(seed, seed + seeds)), device, backend, threads)

@@ -68,6 +68,7 @@ class ExportedFile:
         rms_error: Root mean square of that difference over the network's root mean square logit.
         latency_ms: Median milliseconds for one image on one thread; None where it is not timed.
         accuracy: Fraction of the test images that it classifies right; None without test images.
+        ranges: Where an int8 file has the ranges of its tensors from; None for others.
     """
 
     file: Path
@@ -77,6 +78,7 @@ class ExportedFile:
     rms_error: float
     latency_ms: float | None = None
     accuracy: float | None = None
+    ranges: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "file": str(self.file)}
@@ -95,6 +97,8 @@ class FormatInfo:
         file: Name of the file in the run's folder.
         made_of: The format whose file it is made of, which must be asked for too.
         needs_images: Whether it can't do without images of the data.
+        takes_ranges: Whether it takes the ranges of a network that was trained with rounded values, and then needs no
+            images; other formats get the weights before they are rounded.
         tells_origin: Whether it says how the network came about.
         is_int8: Whether its files are int8 anyhow, so that asking for int8 asks for no more.
         logits: ``(file, images)`` to the file's logits, which its accuracy is measured with; None leaves it out.
@@ -105,6 +109,7 @@ class FormatInfo:
     file: str
     made_of: str | None = None
     needs_images: bool = False
+    takes_ranges: bool = False
     tells_origin: bool = False
     is_int8: bool = False
     logits: Callable[[Path, Tensor], Tensor] | None = None

@@ -18,7 +18,6 @@ from zeroshot_nas.core.files import explained_writes, read_as, write_text
 from zeroshot_nas.errors import (
     DataError,
     ExportError,
-    FileFormatError,
     UnfinishedRunWarning,
     UnknownNameError,
     did_you_mean,
@@ -38,14 +37,15 @@ from zeroshot_nas.searchers.base import SearchResult
 from zeroshot_nas.training.base import ImageData, Split, as_float, fit_to, load_data, read_split
 from zeroshot_nas.training.checkpoint import (
     BEST,
-    RESULT,
     SPLIT,
+    QuantizedNetwork,
     Trained,
     TrainedModule,
     TrainedNetwork,
     input_size_of,
     load,
     predict,
+    read_result,
 )
 
 REPORT = "export.json"
@@ -92,6 +92,9 @@ def export_network(
 ) -> ExportReport:
     """Writes a trained network to files that need nothing of this package.
 
+    A network that was trained with rounded values (`quantize_aware`) gives its own ranges to ``"tflite"`` and ``"c"``,
+    which then need no images; other formats get its weights before they are rounded.
+
     Every model takes images ``(N, C, H, W)`` in [0, 1], of any number, and returns logits; it normalises by itself, and
     its batch norms are folded where the format allows. Every float file is run and compared with the network.
 
@@ -123,14 +126,15 @@ def export_network(
         UnfinishedRunWarning: The run was interrupted or killed, or still goes on.
     """
     wanted = _wanted(formats, int8=int8, int8_power_of_two=power_of_two)
-    needs_images = any(info.needs_images for info in wanted)
     if not isinstance(model, nn.Module | str | Path):
         hint = "; an architecture is trained first" if architecture_of(model) is not None else ""
         given = f"{type(model).__name__}{hint}"
         raise TypeError(f"export_network takes a run's folder, its file of weights or an nn.Module, got {given}")
     folder = _folder(model, out)
     network = _network(model, input_size, data)
-    result = {} if isinstance(model, nn.Module) else _result(Path(model))
+    plain = network.plain() if isinstance(network, QuantizedNetwork) else network
+    needs_images = any(info.needs_images and not (info.takes_ranges and plain is not network) for info in wanted)
+    result = {} if isinstance(model, nn.Module) else read_result(Path(model))
     if result.get("state", "done") != "done":
         warnings.warn(
             f"{model} is {result['state']}, {result['epochs']} of {result['recipe']['epochs']} epochs are done; its "
@@ -153,13 +157,14 @@ def export_network(
         for info in wanted:
             source = None if info.made_of is None else files[info.made_of].file
             assert info.export is not None, "a registered format has its function"
-            written = info.export(ExportRequest(network, folder / info.file, train, opset, source, origin))
+            exported = network if info.takes_ranges else plain
+            written = info.export(ExportRequest(exported, folder / info.file, train, opset, source, origin))
             if test is not None and info.logits is not None:
                 written = replace(written, accuracy=_accuracy(info.logits(written.file, test[0]), test[1]))
             files[info.name] = written
     own = None if test is None else _accuracy(predict(network, test[0]), test[1])
-    latency = network_latency_ms(network, check_images(network, train)[0])
-    report = ExportReport(network_size_kb(network), latency, own, tuple(files.values()), opset)
+    latency = network_latency_ms(plain, check_images(network, train)[0])
+    report = ExportReport(network_size_kb(plain), latency, own, tuple(files.values()), opset)
     with explained_writes(folder, ExportError, "make room or choose another folder; the run is as it was"):
         write_text(folder / REPORT, json.dumps(report.to_dict(), indent=2) + "\n")
     return report
@@ -240,18 +245,6 @@ def _folder(model: nn.Module | str | Path, out: str | Path | None) -> Path:
         raise ExportError("a network has no folder of its own; give the folder to write to as out")
     path = Path(model)
     return path if path.is_dir() else path.parent
-
-
-def _result(path: Path) -> dict[str, Any]:
-    """What a run's ``train.json`` says; nothing of a file that is in no run's folder."""
-    file = (path if path.is_dir() else path.parent) / RESULT
-    if not file.exists():
-        return {}
-    try:
-        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return {**result, **{name: result[name] for name in ("state", "epochs", "recipe", "data")}}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FileFormatError(f"{file} is damaged; resume the run to write it again, or remove it") from error
 
 
 def _training_of(model: nn.Module | str | Path, result: dict[str, Any]) -> dict[str, Any] | None:

@@ -104,9 +104,10 @@ def _training(training: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
         yield "Test accuracy", f"not known: {training['epochs']} of {recipe['epochs']} epochs are done"
     else:
         between = f" (95 % interval {interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
+        rounded = "" if recipe.get("quantization") is None else ", with values rounded to int8"
         yield (
             "Test accuracy",
-            f"{accuracy:.2%}{f' of {count:,} images' if (count := images.get('test')) else ''}{between}",
+            f"{accuracy:.2%}{f' of {count:,} images' if (count := images.get('test')) else ''}{between}{rounded}",
         )
     yield "Training", f"{training['epochs']} epochs of {recipe['epochs']}, seed {training.get('seed')}"
 
@@ -141,7 +142,10 @@ def _front_matter(title: str, origin: Origin) -> str:
         "metrics: [accuracy]",
     ]
     training = origin.training
-    if training is not None and training.get("test_accuracy") is not None:
+    is_rounded = (
+        training is not None and training["recipe"].get("quantization") is not None
+    )  # the card's weights are not
+    if training is not None and training.get("test_accuracy") is not None and not is_rounded:
         name = json.dumps(printable(_data_name(training)))
         lines += [
             "model-index:",

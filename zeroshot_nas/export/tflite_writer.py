@@ -13,7 +13,7 @@ from zeroshot_nas.micro.plan import best_plan
 if TYPE_CHECKING:
     import numpy as np
 
-    from zeroshot_nas.export.int8_network import Int8Network
+    from zeroshot_nas.quantization.int8_network import Int8Network
 
 SCHEMA_VERSION = 3
 """Of the format."""

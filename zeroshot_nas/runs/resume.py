@@ -159,8 +159,10 @@ def _training(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> TrainR
     from zeroshot_nas.training.trainer import train
 
     call = read_training(folder)
-    model = call["model"]
-    made = {"model": None if model is None else Architecture.from_dict(model), "recipe": Recipe(**call["recipe"])}
+    model = call.pop("weights", None)
+    if model is None and call["model"] is not None:
+        model = Architecture.from_dict(call["model"])
+    made = {"model": model, "recipe": Recipe(**call["recipe"])}
     arguments = {**call, **made, **given}
     needed = ("model", "data", *(["teacher"] if arguments.pop("needs_teacher") else []))
     _refuse_missing(folder, arguments, needed)

@@ -64,7 +64,7 @@ def trial_settings(count: int, data: str | ImageData | None, recipe: Recipe | st
         return None
     if data is None:
         raise ValueError("trials need data to train on: data='digits', 'folder:photos/' (--data) or an ImageData")
-    chosen = get_recipe(DEFAULT_RECIPE if recipe is None else recipe)
+    chosen = get_recipe(DEFAULT_RECIPE if recipe is None else recipe).for_new_weights()
     if not chosen.validation_fraction:
         raise RecipeError("trials are decided by validation images; give a recipe with a validation_fraction above 0")
     halving(count, chosen.epochs, chosen.warmup_epochs)

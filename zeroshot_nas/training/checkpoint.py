@@ -18,8 +18,17 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.checks import as_shape, check_format
 from zeroshot_nas.core.files import explained_writes, write_atomically
 from zeroshot_nas.core.text import quoted, read_json
-from zeroshot_nas.errors import DataError, FileFormatError, OutputExistsError, SettingsChangedError, StoreError
+from zeroshot_nas.errors import (
+    ArchitectureError,
+    DataError,
+    FileFormatError,
+    OutputExistsError,
+    SettingsChangedError,
+    StoreError,
+)
 from zeroshot_nas.network.module import Network
+from zeroshot_nas.quantization.program import float_program, ordered_operators
+from zeroshot_nas.quantization.rules import grid
 from zeroshot_nas.runs.store import lock_folder
 from zeroshot_nas.training.base import Split, as_float
 from zeroshot_nas.training.images import read_image
@@ -89,6 +98,98 @@ class TrainedNetwork(Network):
             raise DataError(f"expected the names of {num_classes} classes, got {len(class_names)}")
         super().reset_classifier(num_classes, global_pool, seed=seed)
         self.class_names = tuple(map(str, range(num_classes)) if class_names is None else class_names)
+
+
+class QuantizedNetwork(TrainedNetwork):
+    """A network that computes in floating point what its int8 file does, weights and tensors rounded to 256 values.
+
+    What is rounded to what is said in `zeroshot_nas.quantization.rules`; gradients pass as if nothing were rounded.
+    Batch norms are folded into the convolutions before them, with the statistics that they have, in training too. Its
+    feature maps (`forward_features`) are those of the weights before they are rounded.
+
+    Args:
+        architecture: What to build; the weights and ranges wait for ``load_state_dict`` or `quantized`.
+        mean: Mean of each input channel over the training images.
+        std: Their standard deviation.
+        class_names: Names of the classes, in the order of the logits.
+        power_of_two: Whether every scale is a power of two.
+
+    Attributes:
+        ranges: The least and the largest value of every tensor, ``(2, tensors)``.
+        follows: Whether ranges follow what tensors have, in training mode.
+    """
+
+    ranges: Tensor
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        mean: Sequence[float],
+        std: Sequence[float],
+        class_names: Sequence[str],
+        power_of_two: bool = False,
+    ) -> None:
+        super().__init__(architecture, mean, std, class_names)
+        self.power_of_two, self.follows = power_of_two, True
+        self.register_buffer("ranges", torch.zeros(2, len(ordered_operators(architecture)) + 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of images ``(N, C, H, W)`` in [0, 1]."""
+        with torch.autocast(x.device.type, enabled=False):
+            program = float_program(self)
+            rules = grid(program.operators, self.ranges[0], self.ranges[1], self.power_of_two)
+            rounded, _ = rules.rounded_program(program)
+            ends: list[Tensor] = []
+
+            def followed(index: int, tensor: Tensor) -> Tensor:
+                if self.training and self.follows:
+                    ends.append(torch.stack(_in_memory_order(tensor.detach()).aminmax()))
+                return rules.rounded(index, tensor)
+
+            *_, logits = rounded.run(rules.images(x.float()), followed)
+        if ends:
+            self.ranges.lerp_(torch.stack(ends, 1), RANGE_STEP)
+        return logits.flatten(1)
+
+    def plain(self) -> TrainedNetwork:
+        """The network without rounding, its weights shared."""
+        network = TrainedNetwork(
+            self.architecture, self.mean.flatten().tolist(), self.std.flatten().tolist(), self.class_names
+        )
+        network.load_state_dict(
+            {name: value for name, value in self.state_dict().items() if name != "ranges"}, assign=True
+        )
+        return network.to(self.mean.device).train(self.training)
+
+    def reset_classifier(self, *_: Any, **__: Any) -> None:
+        """Refuses: the ranges belong to the classifier that there is.
+
+        Raises:
+            ArchitectureError: Always.
+        """
+        raise ArchitectureError("an int8 network keeps its classifier; give plain() another one, and train that")
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """The same values, without a copy where channels come last in memory."""
+    return tensor.permute(0, 2, 3, 1) if tensor.is_contiguous(memory_format=torch.channels_last) else tensor
+
+
+RANGE_STEP = 0.05
+"""Share of the way that ranges go towards those of a batch."""
+
+
+def quantized(network: TrainedNetwork, lows: Tensor, highs: Tensor, power_of_two: bool) -> QuantizedNetwork:
+    """A copy of a network that computes what its int8 file would, for tensors of these ranges."""
+    copied = QuantizedNetwork(
+        network.architecture,
+        network.mean.flatten().tolist(),
+        network.std.flatten().tolist(),
+        network.class_names,
+        power_of_two,
+    )
+    copied.load_state_dict({**network.state_dict(), "ranges": torch.stack([lows, highs])})
+    return copied.to(network.mean.device).train(network.training)
 
 
 class TrainedModule(nn.Module):
@@ -187,6 +288,8 @@ def pack(network: Trained, epoch: int, validation_accuracy: float | None) -> dic
         if isinstance(network, TrainedModule)
         else {"format": _FORMAT, "architecture": network.architecture.to_json()}
     )
+    if isinstance(network, QuantizedNetwork):
+        own["quantization"] = {"power_of_two": network.power_of_two}
     return {
         **own,
         "version": _VERSION,
@@ -216,10 +319,12 @@ def unpack(checkpoint: Mapping[str, Any], module: nn.Module | None = None) -> Tr
             copied, checkpoint["input_size"], **checkpoint["normalization"], class_names=checkpoint["class_names"]
         )
     else:
-        network = TrainedNetwork(
+        rounded = checkpoint.get("quantization")
+        network = (TrainedNetwork if rounded is None else QuantizedNetwork)(
             Architecture.from_json(checkpoint["architecture"]),
             **checkpoint["normalization"],
             class_names=checkpoint["class_names"],
+            **(rounded or {}),
         )
     _load_weights(network, checkpoint["state_dict"])
     return network.eval()
@@ -500,6 +605,22 @@ def read_call(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{file} is damaged: {error}; train with the same arguments and resume") from None
     return call
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What a run's ``train.json`` says, by its folder or a file in it; nothing where there is none.
+
+    Raises:
+        FileFormatError: It is damaged.
+    """
+    file = (path if path.is_dir() else path.parent) / RESULT
+    if not file.exists():
+        return {}
+    try:
+        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return {**result, **{name: result[name] for name in ("state", "epochs", "recipe", "data")}}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FileFormatError(f"{file} is damaged; resume the run to write it again, or remove it") from error
 
 
 class RunFolder:

@@ -18,7 +18,7 @@ from zeroshot_nas.network.module import Residual
 from zeroshot_nas.training.augment import kornia_augmentation, mixup, random_flip, random_shift
 from zeroshot_nas.training.averaging import moving_average
 from zeroshot_nas.training.base import ImageData, as_float
-from zeroshot_nas.training.checkpoint import Trained, predict
+from zeroshot_nas.training.checkpoint import QuantizedNetwork, Trained, predict
 from zeroshot_nas.training.distillation import Distillation
 from zeroshot_nas.training.recipe import Recipe
 from zeroshot_nas.training.result import Confusion, EpochRecord
@@ -119,6 +119,8 @@ class Learner:
         batches = [batch for batch in torch.split(order, self.recipe.batch_size) if len(batch) > 1]  # batch norm: two
         total, rate = torch.zeros((), device=self.device), 0.0
         self.network.train()
+        if isinstance(self.network, QuantizedNetwork):
+            self.network.follows = 2 * epoch <= self.recipe.epochs + 1  # then weights settle to what ranges are
         for step, batch in enumerate(batches, start=(epoch - 1) * len(batches)):
             rate = self.recipe.learning_rate(step, len(batches))
             images, targets = self._batch(batch.to(self.device), generator)

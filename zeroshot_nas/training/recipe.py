@@ -12,6 +12,7 @@ from zeroshot_nas.errors import RecipeError, UnknownNameError, did_you_mean
 
 POLICIES = (None, "cifar10", "imagenet", "svhn")
 PRECISIONS = ("float32", "bfloat16", "auto")
+QUANTIZATIONS = (None, "int8", "int8_power_of_two")
 
 _MOST_EPOCHS = 1_000_000
 _FROM_ZERO = (
@@ -47,6 +48,8 @@ class Recipe:
         distill_logits: Weight of the cross entropy with a teacher's probabilities.
         distill_features: Weight of the smooth L1 distance to a teacher's feature maps.
         validation_fraction: Share of the training images that chooses the best epoch; 0 takes the last epoch.
+        quantization: ``"int8"`` trains with values rounded as in the file for microcontrollers, from trained weights
+            alone; ``"int8_power_of_two"`` with scales that are powers of two; None rounds nothing.
 
     Raises:
         RecipeError: A value is out of range.
@@ -76,6 +79,7 @@ class Recipe:
     distill_logits: float = 1.0
     distill_features: float = 1.0
     validation_fraction: float = 0.1
+    quantization: Literal["int8", "int8_power_of_two"] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 2), ("shift", 0), ("patience", 0)):
@@ -92,7 +96,11 @@ class Recipe:
         _check(_is_number(erasing) and 0 <= erasing <= 1, "random_erasing", "a probability from 0 to 1", erasing)
         for name in ("flip", "zero_init_residual"):
             _check(isinstance(getattr(self, name), bool), name, "True or False", getattr(self, name))
-        for name, choices in (("auto_augment", POLICIES), ("precision", PRECISIONS)):
+        for name, choices in (
+            ("auto_augment", POLICIES),
+            ("precision", PRECISIONS),
+            ("quantization", QUANTIZATIONS),
+        ):
             value = getattr(self, name)
             _check(value in choices, name, f"one of {', '.join(map(repr, choices))}", value)
         _check(
@@ -101,6 +109,9 @@ class Recipe:
             "0 without a validation part",
             self.patience,
         )
+        rounds = self.quantization is not None
+        _check(not (rounds and self.precision == "bfloat16"), "precision", "float32 to be rounded", self.precision)
+        _check(not (rounds and self.zero_init_residual), "zero_init_residual", "False for trained weights", True)
 
     @property
     def peak_learning_rate(self) -> float:
@@ -129,8 +140,26 @@ class Recipe:
         return self.peak_learning_rate * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; ``Recipe(**recipe.to_dict())`` is the recipe again."""
-        return asdict(self)
+        """JSON-ready; ``Recipe(**recipe.to_dict())`` is the recipe again.
+
+        ``quantization`` is left out where there is none, as earlier releases have it, whose runs go on.
+        """
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("quantization", None)}
+
+    def for_new_weights(self) -> Recipe:
+        """The recipe itself, if it can train a network from the beginning.
+
+        Raises:
+            RecipeError: It starts from trained weights.
+        """
+        _check(
+            self.quantization is None,
+            "quantization",
+            "none for a network that is not trained yet (train it, then zeroshot-nas qat RUN, or "
+            'zs.quantize_aware("RUN"))',
+            self.quantization,
+        )
+        return self
 
 
 def _is_number(value: object) -> bool:
@@ -141,6 +170,9 @@ def _check(right: bool, name: str, expected: str, value: object) -> None:
     if not right:
         raise RecipeError(f"{name} must be {expected}, got {value!r}")
 
+
+QAT = "qat"
+"""The recipe that goes on from trained weights with rounded values."""
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
@@ -159,6 +191,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             zero_init_residual=True,
             validation_fraction=0.0,
         ),
+        QAT: Recipe(epochs=3, learning_rate_per_256=0.005, warmup_epochs=0.5, ema_decay=0.99, quantization="int8"),
     }
 )
 """Recipes by name.
@@ -169,6 +202,8 @@ CIFAR (arXiv:2102.01063): SGD with Nesterov momentum 0.9, 0.1 per 256 images, 1,
 warm-up, label smoothing 0.1, mixup 0.2, random erasing, AutoAugment, weight decay 5e-4 (4e-5 and 480 epochs for
 ImageNet), last batch norms of residual branches at zero. Departures: no colour jitter, He's initialisation instead of
 Xavier's with gain 3.26, batch norm momentum 0.1, no decay on biases and batch norms, and erased pixels are black.
+``qat`` goes on from trained weights with values rounded to int8, at a learning rate that leaves them what they are:
+eight bits cost little, and larger steps would be a training of its own.
 """
 
 
@@ -177,7 +212,7 @@ def list_recipes() -> list[str]:
 
     Example:
         >>> list_recipes()
-        ['photos', 'quick', 'standard', 'zennas']
+        ['photos', 'qat', 'quick', 'standard', 'zennas']
     """
     return sorted(RECIPES)
 
@@ -187,10 +222,10 @@ def recipe_table() -> list[tuple[str, ...]]:
 
     Example:
         >>> recipe_table()[:2]
-        [('recipe', 'photos', 'quick', 'standard', 'zennas'), ('epochs', '60', '8', '30', '1440')]
+        [('recipe', 'photos', 'qat', 'quick', 'standard', 'zennas'), ('epochs', '60', '3', '8', '30', '1440')]
     """
-    recipes = [RECIPES[name].to_dict() for name in list_recipes()]
-    rows = [(field.name, *(_shown(each[field.name]) for each in recipes)) for field in fields(Recipe)]
+    recipes = [RECIPES[name] for name in list_recipes()]
+    rows = [(field.name, *(_shown(getattr(each, field.name)) for each in recipes)) for field in fields(Recipe)]
     return [("recipe", *list_recipes()), *rows]
 
 

@@ -164,11 +164,17 @@ class TrainResult:
             tested += [("most confused", text) for text in [self._most_confused()] if text]
         accuracy = self.validation_accuracy
         by = "the last" if accuracy is None else f"by validation accuracy {accuracy:.2%}"
+        rounded = self.recipe.quantization
         seen = f"{self.images['train']:,} to learn from, {self.images['validation']:,} to choose the epoch"
         rows = [
             *tested,
             ("best epoch", f"{self.best_epoch} of {self.epochs}, {by}"),
             ("images", f"{seen}, {left:,} to test"),
+            *(
+                []
+                if rounded is None
+                else [("values", f"rounded to {rounded.replace('_power_of_two', ', scales powers of two')}")]
+            ),
             ("time", f"{self.seconds:.1f} s"),
         ]
         if self.state == "interrupted":

@@ -22,16 +22,19 @@ from zeroshot_nas.callbacks.base import Hooks
 from zeroshot_nas.core.progress import note, progress_bar
 from zeroshot_nas.core.seeding import one_torch_thread, preserved_rng, torch_generator, torch_threads
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.errors import ArchitectureError, DataError, SettingsChangedError
+from zeroshot_nas.errors import ArchitectureError, DataError, RecipeError, SettingsChangedError
 from zeroshot_nas.network.layout import is_unsafe_in_channels_last
 from zeroshot_nas.network.module import Network, initialize
+from zeroshot_nas.quantization.int8_network import ranges
+from zeroshot_nas.quantization.program import ordered_operators
 from zeroshot_nas.runs.options import RunOptions, run_options
 from zeroshot_nas.runs.store import settings_difference
-from zeroshot_nas.training.base import ImageData, Split, fit_to, load_data, read_split, stratified_split
+from zeroshot_nas.training.base import ImageData, Split, as_float, fit_to, load_data, read_split, stratified_split
 from zeroshot_nas.training.checkpoint import (
     BEST,
     LAST,
     SPLIT,
+    QuantizedNetwork,
     RunFolder,
     Trained,
     TrainedModule,
@@ -39,11 +42,12 @@ from zeroshot_nas.training.checkpoint import (
     input_size_of,
     load,
     pack,
+    quantized,
     read_state,
     unpack,
 )
 from zeroshot_nas.training.learner import Learner, confusion, zero_init_residual
-from zeroshot_nas.training.recipe import Recipe, get_recipe
+from zeroshot_nas.training.recipe import QAT, Recipe, get_recipe
 from zeroshot_nas.training.result import HEADER, Confusion, EpochRecord, State, TrainResult
 
 DEFAULT_RECIPE = Recipe()
@@ -54,12 +58,15 @@ _SHOWN = 3
 _THREADS = "torch threads"
 """Name of the setting that has the number of threads that torch runs on."""
 
+CALIBRATION_IMAGES = 256
+"""Training images that ranges begin with."""
+
 SMALL_STEP = 2_000_000_000
 """Multiply-adds of a training step below which it runs on one thread."""
 
 
 def train(
-    model: Architecture | HasArchitecture | nn.Module,
+    model: Architecture | HasArchitecture | nn.Module | str | Path,
     data: str | ImageData,
     recipe: Recipe | str = DEFAULT_RECIPE,
     run: RunOptions | None = None,
@@ -81,10 +88,11 @@ def train(
     Args:
         model: An architecture or a candidate of a search, which is built and initialised with ``seed``, or any module
             with one output a class, whose copy is trained on. It gets images that are normalised; the result's network
-            normalises by itself.
+            normalises by itself. The folder of a run, or its file of weights, goes on from these.
         data: A name, with a path where it has one (`load_data`), or images of your own (`from_datasets`); they are
             fitted to the network's input size.
-        recipe: Hyper-parameters, or the name of a recipe.
+        recipe: Hyper-parameters, or the name of a recipe. One that quantises takes a trained network: see
+            `quantize_aware`.
         run: Where the run is written, whether it goes on or replaces what is there, and whether it shows its progress:
             a bar and a table of epochs on standard error. ``out`` is a folder for ``best.safetensors``,
             ``last.safetensors``, ``architecture.json``, ``train.json``, ``train.log`` and ``state.pt``, and
@@ -105,6 +113,7 @@ def train(
         RunOptionsError: ``resume`` or ``force`` without ``out``, or both.
         TypeError: An option is none of these.
         UnknownNameError: No data set or recipe has that name.
+        RecipeError: The recipe quantises, and the model is not trained, or is quantised already.
         ArchitectureError: ``model`` is none of what is taken.
         DataError: The data don't fit the network or the teacher, or are too few for the recipe, or the device is not
             there.
@@ -169,7 +178,7 @@ def train_until(
 
 def _opened(
     stack: ExitStack,
-    model: Architecture | HasArchitecture | nn.Module,
+    model: Architecture | HasArchitecture | nn.Module | str | Path,
     data: str | ImageData,
     recipe: Recipe | str,
     run: RunOptions,
@@ -182,7 +191,10 @@ def _opened(
     """A training where it begins, or where its folder's run is; the stack ends its hold on folder and threads."""
     out, resume = run.folder, run.resume
     hooks = run.hooks("training")  # refuses what can't be called before anything is written
-    source, recipe = _plain(model), get_recipe(recipe)
+    recipe = get_recipe(recipe)
+    weights = model if isinstance(model, str | Path) else None
+    model = load(model) if isinstance(model, str | Path) else model
+    source = _trained(model, recipe) if recipe.quantization else _plain(model)
     if input_size is not None and isinstance(source, Architecture | Network):
         raise DataError("an architecture has its own input_size; use dataclasses.replace(architecture, input_size=...)")
     if threads is not None and (type(threads) is not int or threads < 1):
@@ -192,8 +204,8 @@ def _opened(
     split = None if begun is None or out is None else read_split(out / SPLIT)
     images = _fit(source, data, input_size, split)
     parts = _split(images, recipe, seed)
-    network = _starting_network(source, images, recipe, seed, device)
-    call = _call(model, data, images, recipe, teacher, seed, device, threads)
+    network = _starting_network(source, images, recipe, seed, device, parts[0])
+    call = _call(model, weights, data, images, recipe, teacher, seed, device, threads)
     teacher = load(teacher) if isinstance(teacher, str | Path) else teacher
     learner = Learner(network, images, parts, recipe, seed, teacher)
     folder = None if out is None else stack.enter_context(RunFolder(out, run.force, resume))
@@ -214,6 +226,7 @@ def default_folder(model: Architecture, data: str, recipe: Recipe, teacher: Path
 
 def _call(
     model: Architecture | HasArchitecture | nn.Module,
+    weights: str | Path | None,
     data: str | ImageData,
     images: ImageData,
     recipe: Recipe,
@@ -228,6 +241,7 @@ def _call(
     architecture = _plain(model)
     return {
         "model": architecture.to_dict() if isinstance(architecture, Architecture) else None,
+        **({} if weights is None else {"weights": str(Path(weights).resolve())}),
         "data": given.loaded_by,
         "recipe": recipe.to_dict(),
         "teacher": path,
@@ -490,6 +504,7 @@ def _plain(model: object) -> Architecture | nn.Module:
     """An architecture or a module; of anything else its architecture."""
     if isinstance(model, nn.Module):
         model = model.module if isinstance(model, TrainedModule) else model
+        model = model.plain() if isinstance(model, QuantizedNetwork) else model
         if isinstance(model, Network) and not model.num_classes:
             raise ArchitectureError("the network has no classifier to train; give it one: reset_classifier(classes)")
         if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -501,15 +516,57 @@ def _plain(model: object) -> Architecture | nn.Module:
     return architecture
 
 
+def _trained(model: object, recipe: Recipe) -> TrainedNetwork:
+    """A network whose trained weights can be rounded.
+
+    Raises:
+        RecipeError: It is not trained, is rounded already, or has operators that int8 lacks.
+    """
+    if isinstance(model, TrainedModule) or (isinstance(model, nn.Module) and not isinstance(model, Network)):
+        name = type(model.module if isinstance(model, TrainedModule) else model).__name__
+        raise RecipeError(
+            f"a {name} is a module of your own, whose operators int8 files do not know; quantise a network of this "
+            "package"
+        )
+    if isinstance(model, QuantizedNetwork):
+        raise RecipeError("the network is quantised already; start from the run that it was made of")
+    if not isinstance(model, TrainedNetwork):
+        recipe.for_new_weights()
+        raise AssertionError("a recipe that quantises is none for new weights")
+    ordered_operators(model.architecture)  # names what int8 lacks
+    return model
+
+
+def load_roundable(weights: str | Path) -> TrainedNetwork:
+    """A run's network, if it can be trained with rounded values.
+
+    Raises:
+        RecipeError: They are rounded already, or of operators that int8 lacks.
+        FileFormatError: They are damaged, or a module's of the caller's.
+        FileNotFoundError: They are not there.
+    """
+    return _trained(load(weights), get_recipe(QAT))
+
+
 def _starting_network(
-    model: Architecture | nn.Module, images: ImageData, recipe: Recipe, seed: int, device: str | torch.device | None
+    model: Architecture | nn.Module,
+    images: ImageData,
+    recipe: Recipe,
+    seed: int,
+    device: str | torch.device | None,
+    kept: Tensor | None = None,
 ) -> Trained:
-    """A network of our own with the model's weights, which normalises what the training images are like."""
+    """A network of our own with the model's weights, which normalises what the training images are like.
+
+    Where the recipe rounds values, by their ranges on images of the training part, whose indices are ``kept``.
+    """
     mean, std = (values.tolist() for values in _channel_statistics(images.train_images))
     network: Trained
     if isinstance(model, nn.Module):
         device = next(model.parameters()).device if device is None else device
-    if isinstance(model, Architecture | Network):
+    if recipe.quantization and isinstance(model, TrainedNetwork) and kept is not None:
+        network = _rounded(model, as_float(images.train_images[kept[:CALIBRATION_IMAGES]]), recipe)
+    elif isinstance(model, Architecture | Network):
         architecture = model if isinstance(model, Architecture) else model.architecture
         network = TrainedNetwork(architecture, mean, std, images.class_names)
         if isinstance(model, Network):
@@ -530,6 +587,12 @@ def _starting_network(
     if isinstance(network, TrainedNetwork):  # a stranger's forward may use view, which other formats forbid
         network.to(memory_format=_memory_format(network))  # type: ignore[call-overload]  # unknown to torch's stub
     return network
+
+
+def _rounded(model: TrainedNetwork, images: Tensor, recipe: Recipe) -> QuantizedNetwork:
+    """The network with its values rounded, by the ranges that they have on some images to begin with."""
+    lows, highs = ranges(copy.deepcopy(model).cpu().eval(), images.cpu())
+    return quantized(model, lows, highs, recipe.quantization == "int8_power_of_two")
 
 
 def _copied(module: nn.Module) -> nn.Module:

@@ -77,7 +77,10 @@ def _export(request: ExportRequest, kind: str, *, power_of_two: bool) -> Exporte
     write_atomically(file, lambda path: path.write_bytes(content))
     runtime = ort_session(file)
     largest, error = checks.compare(request.network, images, checks.run(runtime, images))
-    return ExportedFile(file, kind, len(content) / 1000, largest, error, checks.latency_ms(runtime, images[0]))
+    ranges = f"of {len(images)} calibration images"
+    return ExportedFile(
+        file, kind, len(content) / 1000, largest, error, checks.latency_ms(runtime, images[0]), ranges=ranges
+    )
 
 
 def scales(file: Path) -> dict[str, np.ndarray[Any, Any]]:

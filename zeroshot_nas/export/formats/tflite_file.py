@@ -25,6 +25,9 @@ CALIBRATION_IMAGES = 256
 LEAST_CALIBRATION_IMAGES = 16
 """Fewer say too little of the ranges."""
 
+LEARNED = "learned in training, without calibration images"
+"""Where a network that was trained with rounded values has its ranges from."""
+
 _BYTES_A_LINE = 20
 
 
@@ -48,9 +51,8 @@ class Interpreter:
         self._size = 0
 
     def whole(self, images: Tensor) -> np.ndarray[Any, Any]:
-        """Images ``(N, C, H, W)`` in [0, 1] as the file takes them: int8 ``(N, H, W, C)``."""
-        scale, zero_point = self._input["quantization"]
-        values = np.rint(images.permute(0, 2, 3, 1).numpy() / scale) + zero_point
+        """Images ``(N, C, H, W)`` in [0, 1] as the file takes them: int8 ``(N, H, W, C)``, their bytes less 128."""
+        values = np.rint(images.permute(0, 2, 3, 1).numpy() * 255) - 128
         whole: np.ndarray[Any, Any] = np.clip(values, -128, 127).astype(np.int8)
         return whole
 
@@ -90,44 +92,62 @@ def _logits(file: Path, images: Tensor) -> Tensor:
     return Interpreter(file.read_bytes()).logits(images)
 
 
-@register_format(FormatInfo("tflite", "model.tflite", needs_images=True, logits=_logits, is_int8=True))
+@register_format(
+    FormatInfo("tflite", "model.tflite", needs_images=True, takes_ranges=True, logits=_logits, is_int8=True)
+)
 def export_tflite(request: ExportRequest) -> ExportedFile:
     """Writes a full-integer file: int8 in and out, weights by channel, with a plan of the arena for microcontrollers.
 
     It has the operators of `zeroshot_nas.micro.operators.OPERATORS` alone, in the order that needs the least RAM. What
-    goes in is an image's bytes less 128. The first `CALIBRATION_IMAGES` of the request's images are used.
+    goes in is an image's bytes less 128. Ranges are those that a network learned (`quantize_aware`), or of the first
+    `CALIBRATION_IMAGES` of the request's images.
 
     Raises:
         ExportError: The network is none of ours, or there are too few calibration images.
         MissingExtraError: The extra ``tflite`` is not installed.
     """
     from zeroshot_nas.export import checks
-    from zeroshot_nas.export.int8_network import quantize
     from zeroshot_nas.export.tflite_writer import tflite_bytes
-    from zeroshot_nas.training.checkpoint import TrainedNetwork
+    from zeroshot_nas.quantization.int8_network import quantize, with_ranges
+    from zeroshot_nas.training.checkpoint import QuantizedNetwork, TrainedNetwork
 
     network, images = request.network, request.images
     if not isinstance(network, TrainedNetwork):
         raise ExportError(
             "a module of your own has no operators of TensorFlow Lite that are known; ask for the format onnx or torch"
         )
+    if isinstance(network, QuantizedNetwork):
+        lows, highs = network.ranges
+        quantized, ranges = with_ranges(network, lows, highs, network.power_of_two), LEARNED
+        images = checks.check_images(network, images)
+    else:
+        images = _calibration_images(images)
+        quantized, ranges = quantize(network, images), f"of {len(images)} calibration images"
+    about = {**checks.metadata(network), "input": "int8 (1, H, W, C), an image's bytes less 128"}
+    content = tflite_bytes(quantized, "made by zeroshot-nas", about)
+    runtime = Interpreter(content)
+    largest, rms = checks.compare(network, images, runtime.logits(images))
+    latency = runtime.median_ms(images[0])
+    write_atomically(request.file, lambda draft: draft.write_bytes(content))
+    return ExportedFile(request.file, "tflite int8", len(content) / 1000, largest, rms, latency, ranges=ranges)
+
+
+def _calibration_images(images: Tensor | None) -> Tensor:
+    """Those that ranges are measured on.
+
+    Raises:
+        ExportError: There are too few.
+    """
     count = 0 if images is None else len(images)
     if images is None or count < LEAST_CALIBRATION_IMAGES:
         raise ExportError(
             f"int8 needs at least {LEAST_CALIBRATION_IMAGES} calibration images, got {count}; give more of the images "
             "that the network was trained on"
         )
-    images = images[:CALIBRATION_IMAGES]
-    about = {**checks.metadata(network), "input": "int8 (1, H, W, C), an image's bytes less 128"}
-    content = tflite_bytes(quantize(network, images), "made by zeroshot-nas", about)
-    runtime = Interpreter(content)
-    largest, rms = checks.compare(network, images, runtime.logits(images))
-    latency = runtime.median_ms(images[0])
-    write_atomically(request.file, lambda draft: draft.write_bytes(content))
-    return ExportedFile(request.file, "tflite int8", len(content) / 1000, largest, rms, latency)
+    return images[:CALIBRATION_IMAGES]
 
 
-@register_format(FormatInfo("c", "model.cc", made_of="tflite", is_int8=True))
+@register_format(FormatInfo("c", "model.cc", made_of="tflite", takes_ranges=True, is_int8=True))
 def export_c(request: ExportRequest) -> ExportedFile:
     """Writes the TensorFlow Lite file as a C array, and beside it a header with the size of its arena.
 
