@@ -1,0 +1,74 @@
+"""In which precision a network is trained, and how its values lie in memory; both follow from network and processor."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from zeroshot_nas.errors import PrecisionWarning
+from zeroshot_nas.network.layout import in_layout, is_unsafe_in_channels_last
+from zeroshot_nas.network.module import Conv2d
+from zeroshot_nas.training.checkpoint import Trained, TrainedNetwork
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16 that torch's convolutions use (AVX-512 BF16, AMX)."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # a release of torch may lack one
+    return any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
+def precision_of(network: Trained, asked: str) -> str:
+    """``"float32"`` or ``"bfloat16"``; the latter for ``"auto"`` where that was measured to be faster.
+
+    Which is on CPUs that multiply bfloat16, for networks of ours whose channels lie last. It does not depend on the
+    clock: the same network is trained alike on all machines of a kind.
+    """
+    on_cpu = network.mean.device.type == "cpu"
+    if asked == "auto":
+        is_faster = on_cpu and isinstance(network, TrainedNetwork) and has_channels_last(network)
+        return "bfloat16" if is_faster and multiplies_bfloat16() else "float32"
+    if asked == "bfloat16" and on_cpu and not multiplies_bfloat16():
+        warnings.warn(
+            "this processor does not multiply bfloat16, so that training in it is slower than in float32, several "
+            "times; precision 'auto' takes what is faster",
+            PrecisionWarning,
+            stacklevel=2,
+        )
+    return asked
+
+
+def lay_out(network: TrainedNetwork) -> None:
+    """Puts channels last, which is faster, except where torch 2.13 writes past its buffers.
+
+    On the CPU that is the backward pass of a 1x1 convolution with a stride from few channels
+    (`zeroshot_nas.network.layout`), for which the whole network stays as it is, and with several threads that of a
+    convolution from one channel, which alone does.
+    """
+    if has_channels_last(network):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # unknown to torch's stub
+        if network.mean.device.type == "cpu":
+            for part in network.modules():
+                if isinstance(part, nn.Conv2d) and part.in_channels == 1:
+                    part.weight.data = in_layout(part.weight.data, torch.contiguous_format)
+
+
+def has_channels_last(network: TrainedNetwork) -> bool:
+    """Whether `lay_out` puts the network's channels last."""
+    return network.mean.device.type != "cpu" or not is_unsafe_in_channels_last(network)
+
+
+def use_single_in_groups(network: nn.Module) -> None:
+    """Lets grouped convolutions compute in float32 among others that don't: oneDNN has no fast ones in bfloat16."""
+    for part in network.modules():
+        if type(part) is Conv2d and part.groups > 1:
+            part.__class__ = SingleConv2d
+
+
+class SingleConv2d(Conv2d):
+    """A convolution in float32 where autocast has others in bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float()).to(x.dtype)
