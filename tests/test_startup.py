@@ -15,7 +15,7 @@ LOADS_TORCH = {
     *("costs.module", "costs.operators", "scoring.forward", "testing"),
     *("export.checks", "export.exporting", "export.int8_network"),
     *("training.augment", "training.averaging", "training.checkpoint", "training.distillation"),
-    *("training.learner", "training.trainer"),
+    *("training.learner", "training.narrow_norm", "training.precision", "training.trainer"),
 }
 """Modules that may load torch when they are imported: they hold, change or train networks. No others do."""
 

@@ -18,10 +18,9 @@ from zeroshot_nas.network.module import Residual
 from zeroshot_nas.training.augment import kornia_augmentation, mixup, random_flip, random_shift
 from zeroshot_nas.training.averaging import MovingAverage
 from zeroshot_nas.training.base import ImageData, as_float
-from zeroshot_nas.training.checkpoint import Trained, TrainedNetwork, predict
+from zeroshot_nas.training.checkpoint import Trained, predict
 from zeroshot_nas.training.distillation import Distillation
-from zeroshot_nas.training.narrow_norm import fold_batch_norms
-from zeroshot_nas.training.precision import precision_of, use_single_in_groups
+from zeroshot_nas.training.precision import precision_of, warn_where_slow
 from zeroshot_nas.training.recipe import Recipe
 from zeroshot_nas.training.result import Confusion, EpochRecord
 
@@ -69,12 +68,10 @@ class Learner:
         self.precision = precision_of(network, recipe.precision)
         self.optimizer = _optimizer(network, self.distillation, recipe)
         self.average = MovingAverage(network, recipe.ema_decay) if recipe.ema_decay else None
-        if isinstance(network, TrainedNetwork) and self.device.type == "cpu":
-            fold_batch_norms(network)
-            use_single_in_groups(network)
 
     def epochs(self, done: int = 0) -> Iterator[EpochRecord]:
         """Trains, and gives a record after every epoch that is left."""
+        warn_where_slow(self.precision, self.device)
         for epoch in range(done + 1, self.recipe.epochs + 1):
             start = time.perf_counter()
             rate, loss = self._train_epoch(epoch)

@@ -68,7 +68,7 @@ class _Folded(torch.autograd.Function):
         channels = x.shape[1]
         count = x.numel() // channels
         folded = _folded(x)
-        unused = torch.zeros(2, FOLD * channels)  # without them the statistics were of the images' precision
+        unused = w.new_zeros(2, FOLD * channels)  # without them the statistics were of the images' precision
         means, variances = (each.view(FOLD, channels) for each in _statistics(folded, *unused, 0.0))
         mean = means.mean(0)
         variance = (variances + (means - mean).square_()).mean(0)
@@ -111,6 +111,6 @@ def _repeated(values: Tensor) -> Tensor:
 
 def _affine(folded: Tensor, factor: Tensor, summand: Tensor) -> Tensor:
     """``factor x + summand``, by the batch norm that is not trained: one pass, in single precision, whatever x is."""
-    zeros, ones = torch.zeros(2, len(factor) * FOLD).add_(torch.tensor([[0.0], [1.0]]))
+    zeros, ones = factor.new_zeros(FOLD * len(factor)), factor.new_ones(FOLD * len(factor))
     out: Tensor = _batch_norm(folded, _repeated(factor), _repeated(summand), zeros, ones, False, 0.0, 0.0)[0]
     return out

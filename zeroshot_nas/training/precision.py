@@ -11,6 +11,7 @@ from zeroshot_nas.errors import PrecisionWarning
 from zeroshot_nas.network.layout import in_layout, is_unsafe_in_channels_last
 from zeroshot_nas.network.module import Conv2d
 from zeroshot_nas.training.checkpoint import Trained, TrainedNetwork
+from zeroshot_nas.training.narrow_norm import fold_batch_norms
 
 
 def multiplies_bfloat16() -> bool:
@@ -22,24 +23,40 @@ def multiplies_bfloat16() -> bool:
 def precision_of(network: Trained, asked: str) -> str:
     """``"float32"`` or ``"bfloat16"``; the latter for ``"auto"`` where that was measured to be faster.
 
-    Which is on CPUs that multiply bfloat16, for networks of ours whose channels lie last. It does not depend on the
-    clock: the same network is trained alike on all machines of a kind.
+    Which is on CPUs that multiply bfloat16, for networks of ours whose channels lie last. No clock decides: the same
+    network is trained alike on all machines of a kind.
     """
-    on_cpu = network.mean.device.type == "cpu"
-    if asked == "auto":
-        is_faster = on_cpu and isinstance(network, TrainedNetwork) and has_channels_last(network)
-        return "bfloat16" if is_faster and multiplies_bfloat16() else "float32"
-    if asked == "bfloat16" and on_cpu and not multiplies_bfloat16():
+    if asked != "auto":
+        return asked
+    is_faster = (
+        network.mean.device.type == "cpu"
+        and multiplies_bfloat16()
+        and isinstance(network, TrainedNetwork)
+        and has_channels_last(network)
+    )
+    return "bfloat16" if is_faster else "float32"
+
+
+def warn_where_slow(precision: str, device: torch.device) -> None:
+    """Warns of a precision that the processor can only imitate."""
+    if precision == "bfloat16" and device.type == "cpu" and not multiplies_bfloat16():
         warnings.warn(
-            "this processor does not multiply bfloat16, so that training in it is slower than in float32, several "
-            "times; precision 'auto' takes what is faster",
+            "training in bfloat16 on a processor without instructions for it, several times slower than in float32; "
+            "precision 'auto' takes what is faster",
             PrecisionWarning,
             stacklevel=2,
         )
-    return asked
 
 
-def lay_out(network: TrainedNetwork) -> None:
+def speed_up(network: TrainedNetwork) -> None:
+    """Makes a network ready to be trained fast; to rounding it computes what it did."""
+    _lay_out(network)
+    if network.mean.device.type == "cpu":
+        fold_batch_norms(network)
+        _use_single_in_groups(network)
+
+
+def _lay_out(network: TrainedNetwork) -> None:
     """Puts channels last, which is faster, except where torch 2.13 writes past its buffers.
 
     On the CPU that is the backward pass of a 1x1 convolution with a stride from few channels
@@ -55,11 +72,11 @@ def lay_out(network: TrainedNetwork) -> None:
 
 
 def has_channels_last(network: TrainedNetwork) -> bool:
-    """Whether `lay_out` puts the network's channels last."""
+    """Whether `speed_up` puts the network's channels last."""
     return network.mean.device.type != "cpu" or not is_unsafe_in_channels_last(network)
 
 
-def use_single_in_groups(network: nn.Module) -> None:
+def _use_single_in_groups(network: nn.Module) -> None:
     """Lets grouped convolutions compute in float32 among others that don't: oneDNN has no fast ones in bfloat16."""
     for part in network.modules():
         if type(part) is Conv2d and part.groups > 1:
@@ -67,8 +84,8 @@ def use_single_in_groups(network: nn.Module) -> None:
 
 
 class SingleConv2d(Conv2d):
-    """A convolution in float32 where autocast has others in bfloat16."""
+    """A convolution in the weights' precision where autocast has others in bfloat16."""
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.float()).to(x.dtype)
+            return super().forward(x.to(self.weight.dtype)).to(x.dtype)

@@ -42,7 +42,7 @@ from zeroshot_nas.training.checkpoint import (
     unpack,
 )
 from zeroshot_nas.training.learner import Learner, confusion, zero_init_residual
-from zeroshot_nas.training.precision import lay_out
+from zeroshot_nas.training.precision import speed_up
 from zeroshot_nas.training.recipe import Recipe, get_recipe
 from zeroshot_nas.training.result import HEADER, Confusion, EpochRecord, State, TrainResult
 
@@ -403,6 +403,7 @@ class _Training:
             weights=None if self.folder is None else self.folder.path / BEST,
             history=self.history,
             recipe=self.recipe,
+            precision=self.learner.precision,
             data=self.images.name,
             seed=self.learner.seed,
             network=self.network,
@@ -528,7 +529,7 @@ def _starting_network(
             f"device {str(device)!r} can't be used: {reason}; expected cpu or a device that is here"
         ) from error
     if isinstance(network, TrainedNetwork):  # a stranger's forward may use view, which other formats forbid
-        lay_out(network)
+        speed_up(network)
     return network
 
 
