@@ -31,7 +31,7 @@ for channels, threads, precision in ((1, 1, "bfloat16"), (1, 2, "float32"), (1, 
     data = zs.ImageData(images, labels, images[:9], labels[:9], tuple("abc"), "noise")
     for block in ("SuperResK3K3(8,9,2,9,1)", "SuperResIDWE2K3(8,9,2,9,1)", "SuperConvK1BNRELU(8,3,1,1)"):
         network = zs.Architecture.from_string(f"SuperConvK3BNRELU({channels},8,1,1){block}", images.shape[1:], 3)
-        recipe = zs.Recipe(epochs=2, batch_size=33, precision=precision, validation_fraction=0)
+        recipe = zs.Recipe(epochs=2, batch_size=33, precision=precision, validation_fraction=0.3)
         zs.train(network, data, recipe, threads=threads, progress=False)
 """
 

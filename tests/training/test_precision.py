@@ -20,7 +20,7 @@ from zeroshot_nas.training import narrow_norm, precision
 from zeroshot_nas.training.base import ImageData
 from zeroshot_nas.training.checkpoint import TrainedNetwork
 from zeroshot_nas.training.narrow_norm import FOLD, NARROW, NarrowBatchNorm2d, fold_batch_norms
-from zeroshot_nas.training.precision import SingleConv2d, precision_of, speed_up
+from zeroshot_nas.training.precision import GreyConv2d, SingleConv2d, precision_of, speed_up
 from zeroshot_nas.training.recipe import PRECISIONS, Recipe
 from zeroshot_nas.training.trainer import train
 
@@ -56,6 +56,7 @@ def _same(one, other):
 @pytest.fixture
 def folds_all(monkeypatch):
     monkeypatch.setattr(narrow_norm, "FEW", 0)
+    monkeypatch.setattr(narrow_norm, "LOW", (torch.bfloat16, torch.float32, torch.float64))
 
 
 @pytest.fixture
@@ -81,6 +82,7 @@ def test_a_folded_batch_norm_is_a_batch_norm(channels, shape, low, seed):
     found = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(narrow_norm, "FEW", 0)
+        patch.setattr(narrow_norm, "LOW", (torch.bfloat16, torch.float32))
         for norm, x in ((exact, images.double()), (folded, images.clone())):
             out = norm(x.requires_grad_())
             out.backward(gradient.to(out))
@@ -93,11 +95,17 @@ def test_a_folded_batch_norm_is_a_batch_norm(channels, shape, low, seed):
 
 
 @pytest.mark.parametrize(
-    "case", ["evaluation", "rows first", "few values", "odd number of pixels", "one channel", "many channels"]
+    "case",
+    [
+        *("evaluation", "rows first", "few values", "odd number of pixels", "one channel", "many channels"),
+        "single precision",
+    ],
 )
 def test_batch_norms_that_are_not_folded(monkeypatch, case):
     channels = {"one channel": 1, "many channels": NARROW}.get(case, 8)
     monkeypatch.setattr(narrow_norm, "FEW", 10**9 if case == "few values" else 0)
+    if case != "single precision":
+        monkeypatch.setattr(narrow_norm, "LOW", (torch.float32,))
     shape = (3, channels, 5, 7) if case == "odd number of pixels" else (2, channels, FOLD, FOLD)
     images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
     images = images.contiguous() if case == "rows first" else images
@@ -137,10 +145,12 @@ def test_layouts():
     grey, colour = _network(GREY), _network(COLOUR)
     for network in (grey, colour):
         speed_up(network)
-    first, *others = (part.weight for part in grey.modules() if isinstance(part, nn.Conv2d) and part.kernel_size[0] > 1)
-    assert first.stride() == (9, 9, 3, 1)
-    assert all(each.stride() == (9 * each.shape[1], 1, 3 * each.shape[1], each.shape[1]) for each in others)
-    assert next(colour.parameters()).stride() == (27, 1, 9, 3)
+    first, *others = (part for part in grey.modules() if isinstance(part, nn.Conv2d))
+    assert (type(first), {type(each) for each in others}) == (GreyConv2d, {Conv2d})
+    for each in colour.modules():
+        if isinstance(each, nn.Conv2d):
+            assert each.weight.is_contiguous(memory_format=torch.channels_last)
+            assert type(each) is Conv2d
     strided = Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)SuperConvK1BNRELU(8,8,2,1)", (3, 8, 8))
     for threads, last in ((1, True), (2, False)):
         with torch_threads(threads):
@@ -162,6 +172,20 @@ def test_grouped_convolutions_stay_in_single_precision():
     assert torch.equal(
         single, nn.functional.conv2d(x, grouped.weight, None, grouped.stride, grouped.padding, 1, grouped.groups)
     )
+
+
+def test_one_channel_is_trained_as_three():
+    torch.manual_seed(0)
+    plain = nn.Conv2d(1, 5, 3, 2, 1)
+    grey = copy.deepcopy(plain)
+    grey.__class__ = GreyConv2d
+    images, found = torch.rand(4, 1, 9, 9), []
+    for conv in (plain, grey):
+        x = images.clone().requires_grad_()
+        out = conv(x)
+        out.square().sum().backward()
+        found.append((out, x.grad, conv.weight.grad, conv.bias.grad, conv.eval()(images)))
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("able", [True, False])
@@ -196,7 +220,7 @@ def test_what_it_was_trained_in_is_told(tmp_path, any_processor, architecture, a
     assert dict(result.rows())["time"].endswith(f"trained in {result.precision}")
     loaded = zs.load(tmp_path)
     assert all(value.dtype in (torch.float32, torch.int64) for value in loaded.state_dict().values())
-    assert {type(part) for part in loaded.modules()}.isdisjoint({NarrowBatchNorm2d, SingleConv2d})
+    assert {type(part) for part in loaded.modules()}.isdisjoint({NarrowBatchNorm2d, GreyConv2d, SingleConv2d})
 
 
 @pytest.mark.usefixtures("folds_all")

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from zeroshot_nas.core.seeding import derive_seed, torch_generator
 from zeroshot_nas.errors import TrainingError
-from zeroshot_nas.network.layout import in_layout
 from zeroshot_nas.network.module import Residual
 from zeroshot_nas.training.augment import kornia_augmentation, mixup, random_flip, random_shift
 from zeroshot_nas.training.averaging import MovingAverage
@@ -136,7 +135,7 @@ class Learner:
         if recipe.mixup:
             classes = F.one_hot(targets, len(self.network.class_names)).float()
             images, targets = mixup(images, classes, recipe.mixup, generator)
-        return in_layout(images, torch.contiguous_format), targets  # of one channel, either way would be channels last
+        return images, targets
 
     def _step(self, images: Tensor, targets: Tensor, rate: float) -> Tensor:
         """One step on one batch; the loss before it."""

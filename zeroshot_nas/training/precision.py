@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroshot_nas.errors import PrecisionWarning
-from zeroshot_nas.network.layout import in_layout, is_unsafe_in_channels_last
+from zeroshot_nas.network.layout import is_unsafe_in_channels_last
 from zeroshot_nas.network.module import Conv2d
 from zeroshot_nas.training.checkpoint import Trained, TrainedNetwork
 from zeroshot_nas.training.narrow_norm import fold_batch_norms
@@ -61,14 +61,14 @@ def _lay_out(network: TrainedNetwork) -> None:
 
     On the CPU that is the backward pass of a 1x1 convolution with a stride from few channels
     (`zeroshot_nas.network.layout`), for which the whole network stays as it is, and with several threads that of a
-    convolution from one channel, which alone does.
+    convolution from one channel, which gets more of them.
     """
     if has_channels_last(network):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # unknown to torch's stub
         if network.mean.device.type == "cpu":
             for part in network.modules():
-                if isinstance(part, nn.Conv2d) and part.in_channels == 1:
-                    part.weight.data = in_layout(part.weight.data, torch.contiguous_format)
+                if type(part) is Conv2d and part.in_channels == 1:
+                    part.__class__ = GreyConv2d
 
 
 def has_channels_last(network: TrainedNetwork) -> bool:
@@ -81,6 +81,19 @@ def _use_single_in_groups(network: nn.Module) -> None:
     for part in network.modules():
         if type(part) is Conv2d and part.groups > 1:
             part.__class__ = SingleConv2d
+
+
+class GreyConv2d(Conv2d):
+    """A convolution from one channel that is trained as one from three, of which two are zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        more = (0, 0, 0, 0, 0, 2)
+        images = nn.functional.pad(x, more).contiguous(memory_format=torch.channels_last)
+        weight = nn.functional.pad(self.weight, more).contiguous(memory_format=torch.channels_last)
+        out: Tensor = self._conv_forward(images, weight, self.bias)
+        return out
 
 
 class SingleConv2d(Conv2d):
