@@ -3,6 +3,7 @@
 python benchmarks/training.py
 python benchmarks/training.py --quick --only throughput --out /tmp/training.json
 CIFAR10=cifar10-20k python benchmarks/training.py --only cifar10      # goes on where it was stopped
+BEFORE=checkout python benchmarks/training.py --only before           # beside an earlier release, or another checkout
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ import json
 import os
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import RESULTS, Figure, Part, circumstances, main, read_runs, seconds_of
+from common import RESULTS, ROOT, Figure, Part, circumstances, main, read_runs, seconds_of
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 
@@ -307,6 +311,61 @@ def _judged(architecture: Architecture) -> TrainedNetwork:
     return network
 
 
+EPOCHS = """
+import json, sys, time, torch, zeroshot_nas as zs
+networks = json.loads(sys.argv[1])
+torch.set_num_threads(1)
+for line in sys.stdin:
+    name, count = line.split()
+    string, size = networks[name]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (int(count), *size), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(len(images)) % 10
+    data = zs.ImageData(images, labels, images[:9], labels[:9], tuple("0123456789"), "noise")
+    recipe = zs.get_recipe("photos" if size[0] == 3 else "standard", epochs=2)
+    ends = []
+    note = lambda event: ends.append(time.process_time()) if event.kind == "epoch" else None
+    zs.train(zs.Architecture.from_string(string, size), data, recipe, threads=1, progress=False, callbacks=[note])
+    print(len(images) / (ends[1] - ends[0]), flush=True)
+"""
+"""A process that trains for every line that it is told; answers images a second of CPU of the second epoch, with all
+that belongs to it: batches, steps, average, validation."""
+
+
+def before(quick: bool) -> Part:
+    """Images a second of CPU of whole epochs over those of another checkout, in turns; each is a process of its own.
+
+    The checkout's folder is told by the environment variable BEFORE; without it this one is measured against itself.
+    """
+    places = {"before": os.environ.get("BEFORE", str(ROOT)), "now": str(ROOT)}
+    networks = {"mnist5k": NETWORKS["mnist5k"], "3x32x32": COLOUR, "found": FOUND, "mobilenet": MOBILE}
+    told = json.dumps({name: (str(each), each.input_size) for name, each in networks.items()})
+    speeds: dict[str, dict[str, list[float]]] = {name: {place: [] for place in places} for name in networks}
+    with ExitStack() as stack:
+        processes = {}
+        for place, folder in places.items():
+            how: dict[str, Any] = {"cwd": folder, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True}
+            how |= {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            command = [sys.executable, "-c", EPOCHS, told]  # which imports from where it runs
+            processes[place] = stack.enter_context(subprocess.Popen(command, **how))
+        for number, name in itertools.product(range(2 if quick else 10), networks):
+            for place, process in processes.items():
+                assert process.stdin is not None, "a pipe"
+                assert process.stdout is not None, "a pipe"
+                process.stdin.write(f"{name} {140 if quick else 1280}\n")
+                process.stdin.flush()
+                speed = float(process.stdout.readline())
+                if number:  # the first is slower
+                    speeds[name][place].append(speed)
+        for process in processes.values():
+            process.communicate()
+    figures = []
+    for name, each in speeds.items():
+        ratios = [now / old for old, now in zip(each["before"], each["now"], strict=True)]
+        figures.append(Figure(f"{name}: images a second of an epoch, now over before", ratios, "times", at_least=1.4))
+    return Part(figures, {"images a second": speeds})
+
+
 def cifar10(quick: bool) -> Part:
     """Test accuracy in float32 and by auto, of five seeds: 20,000 images of CIFAR-10, 10 epochs of the recipe photos.
 
@@ -414,6 +473,7 @@ PARTS = {
     "cpu_time": cpu_time,
     "throughput": throughput,
     "precision": precision,
+    "before": before,
     "cifar10": cifar10,
     "onnx": onnx,
     "int8": int8,

@@ -13,14 +13,13 @@ from torch import nn
 
 import zeroshot_nas as zs
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.core.seeding import torch_threads
 from zeroshot_nas.errors import PrecisionWarning, RecipeError
-from zeroshot_nas.network.module import Conv2d, initialize
+from zeroshot_nas.network.module import initialize
 from zeroshot_nas.training import narrow_norm, precision
 from zeroshot_nas.training.base import ImageData
 from zeroshot_nas.training.checkpoint import TrainedNetwork
 from zeroshot_nas.training.narrow_norm import FOLD, NARROW, NarrowBatchNorm2d, fold_batch_norms
-from zeroshot_nas.training.precision import GreyConv2d, SingleConv2d, precision_of, speed_up
+from zeroshot_nas.training.precision import FastConv2d, precision_of, speed_up
 from zeroshot_nas.training.recipe import PRECISIONS, Recipe
 from zeroshot_nas.training.trainer import train
 
@@ -140,47 +139,24 @@ def test_networks_of_every_space_compute_what_they_did(name):
             torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-8)
 
 
-def test_layouts():
-    """Channels come last, but not where torch writes past its buffers."""
-    grey, colour = _network(GREY), _network(COLOUR)
-    for network in (grey, colour):
-        speed_up(network)
-    first, *others = (part for part in grey.modules() if isinstance(part, nn.Conv2d))
-    assert (type(first), {type(each) for each in others}) == (GreyConv2d, {Conv2d})
-    for each in colour.modules():
-        if isinstance(each, nn.Conv2d):
-            assert each.weight.is_contiguous(memory_format=torch.channels_last)
-            assert type(each) is Conv2d
-    strided = Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)SuperConvK1BNRELU(8,8,2,1)", (3, 8, 8))
-    for threads, last in ((1, True), (2, False)):
-        with torch_threads(threads):
-            network = _network(strided)
-            speed_up(network)
-            assert next(network.parameters()).is_contiguous(memory_format=torch.channels_last) is last
-
-
-def test_grouped_convolutions_stay_in_single_precision():
-    network = _network(Architecture.from_string("SuperResIDWE2K3(3,8,2,8,1)", (3, 8, 8)))
-    speed_up(network)
-    kinds = {part.groups > 1: type(part) for part in network.modules() if isinstance(part, Conv2d)}
-    assert kinds == {False: Conv2d, True: SingleConv2d}
-    grouped = next(part for part in network.modules() if isinstance(part, SingleConv2d))
-    x = torch.randn(2, grouped.in_channels, 8, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        low, single = grouped(x.bfloat16()), grouped(x)
-    assert (low.dtype, single.dtype) == (torch.bfloat16, torch.float32)
-    assert torch.equal(
-        single, nn.functional.conv2d(x, grouped.weight, None, grouped.stride, grouped.padding, 1, grouped.groups)
-    )
-
-
-def test_one_channel_is_trained_as_three():
+@pytest.mark.parametrize(
+    ("channels", "options"),
+    [
+        (1, {"kernel_size": 3, "stride": 2, "padding": 1}),
+        (1, {"kernel_size": 1, "stride": 2}),
+        (3, {"kernel_size": 1, "stride": 2}),
+        (6, {"kernel_size": 1, "stride": (1, 3), "groups": 2}),
+        (6, {"kernel_size": 3, "groups": 6, "dilation": 2}),
+        (5, {"kernel_size": 1, "stride": 2, "padding": 1}),
+    ],
+)
+def test_a_fast_convolution_is_a_convolution(channels, options):
     torch.manual_seed(0)
-    plain = nn.Conv2d(1, 5, 3, 2, 1)
-    grey = copy.deepcopy(plain)
-    grey.__class__ = GreyConv2d
-    images, found = torch.rand(4, 1, 9, 9), []
-    for conv in (plain, grey):
+    plain = nn.Conv2d(channels, 12, **options)
+    fast = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    fast.__class__ = FastConv2d
+    images, found = torch.rand(4, channels, 9, 9), []
+    for conv in (plain, fast):
         x = images.clone().requires_grad_()
         out = conv(x)
         out.square().sum().backward()
@@ -188,13 +164,31 @@ def test_one_channel_is_trained_as_three():
     torch.testing.assert_close(*found)
 
 
+def test_channels_lie_last():
+    for architecture in (GREY, COLOUR, Architecture.from_string("SuperConvK1BNRELU(3,8,2,1)", (3, 8, 8))):
+        network = _network(architecture)
+        speed_up(network)
+        convolutions = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
+        assert {type(each) for each in convolutions} == {FastConv2d}
+        assert all(each.weight.is_contiguous(memory_format=torch.channels_last) for each in convolutions)
+
+
+def test_grouped_convolutions_stay_in_single_precision():
+    network = _network(Architecture.from_string("SuperResIDWE2K3(3,8,2,8,1)", (3, 8, 8)))
+    speed_up(network)
+    grouped = next(part for part in network.modules() if isinstance(part, FastConv2d) and part.groups > 1)
+    x = torch.randn(2, grouped.in_channels, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        low, single = grouped(x.bfloat16()), grouped(x)
+    assert (low.dtype, single.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(single, grouped(x))
+
+
 @pytest.mark.parametrize("able", [True, False])
 def test_auto_follows_from_network_and_processor(any_processor, able):
     any_processor(able)
-    unsafe = Architecture.from_string("SuperConvK1BNRELU(3,8,2,1)", (3, 8, 8))
-    expected = "bfloat16" if able else "float32"
-    assert [precision_of(_network(each), "auto") for each in (GREY, COLOUR, unsafe)] == [expected] * 2 + ["float32"]
-    assert precision_of(_network(unsafe), "bfloat16") == "bfloat16"
+    assert precision_of(_network(COLOUR), "auto") == ("bfloat16" if able else "float32")
+    assert precision_of(_network(COLOUR), "bfloat16") == "bfloat16"
     assert precision_of(_network(COLOUR), "float32") == "float32"
     assert precision_of(_network(COLOUR).to("meta"), "auto") == "float32"  # as on any other device
 
@@ -220,7 +214,7 @@ def test_what_it_was_trained_in_is_told(tmp_path, any_processor, architecture, a
     assert dict(result.rows())["time"].endswith(f"trained in {result.precision}")
     loaded = zs.load(tmp_path)
     assert all(value.dtype in (torch.float32, torch.int64) for value in loaded.state_dict().values())
-    assert {type(part) for part in loaded.modules()}.isdisjoint({NarrowBatchNorm2d, GreyConv2d, SingleConv2d})
+    assert {type(part) for part in loaded.modules()}.isdisjoint({NarrowBatchNorm2d, FastConv2d})
 
 
 @pytest.mark.usefixtures("folds_all")

@@ -80,7 +80,7 @@ class _Folded(torch.autograd.Function):
         for average, value in zip(averages, (mean, variance * (count / (count - 1))), strict=True):
             average.lerp_(value, momentum)
         ctx.save_for_backward(x, w, mean, (variance + eps).rsqrt())
-        return _unfolded(_batch_norm(folded, *map(_repeated, (w, b, mean, variance)), False, 0.0, eps)[0], x)
+        return _unfolded(_batch_norm(folded, *_repeated(w, b, mean, variance), False, 0.0, eps)[0], x)
 
     @staticmethod
     @once_differentiable
@@ -89,14 +89,18 @@ class _Folded(torch.autograd.Function):
         channels = x.shape[1]
         count = x.numel() // channels
         folded, of_output = _folded(x), _folded(gradient.contiguous(memory_format=torch.channels_last))
-        saved = *map(_repeated, (mean, scale)), True, 0.0, [False, True, True]
-        sums = _batch_norm_backward(of_output, folded, _repeated(w), None, None, *saved)[1:]
+        factors, means, scales = _repeated(w, mean, scale)
+        wanted = means, scales, True, 0.0, [False, True, True]
+        sums = _batch_norm_backward(of_output, folded, factors, None, None, *wanted)[1:]
         of_w, of_b = (each.view(FOLD, channels).sum(0) for each in sums)
         # dx = w scale (dy - mean(dy) - x^ mean(dy x^)) with x^ = scale (x - mean): affine in dy and in x
         per_dy = w * scale
         per_x = per_dy * scale * of_w / -count
-        of_x = _affine(of_output, per_dy, torch.zeros_like(per_dy))
-        of_x += _affine(folded, per_x, per_dy * of_b / -count - per_x * mean)
+        none, one = torch.zeros_like(w), torch.ones_like(w)
+        rest = per_dy * of_b / -count - per_x * mean
+        per_dy, per_x, none, one, rest = _repeated(per_dy, per_x, none, one, rest)
+        of_x = _affine(of_output, per_dy, none, none, one)
+        of_x += _affine(folded, per_x, rest, none, one)
         return _unfolded(of_x, x), of_w, of_b, None, None, None
 
 
@@ -110,12 +114,12 @@ def _unfolded(folded: Tensor, like: Tensor) -> Tensor:
     return folded.permute(0, 2, 3, 1).reshape(count, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _repeated(values: Tensor) -> Tensor:
-    return values.repeat(FOLD)
+def _repeated(*values: Tensor) -> Tensor:
+    """Values of the channels as those of the folded map's, a row each."""
+    return torch.stack(values).repeat(1, FOLD)
 
 
-def _affine(folded: Tensor, factor: Tensor, summand: Tensor) -> Tensor:
+def _affine(folded: Tensor, factor: Tensor, summand: Tensor, none: Tensor, one: Tensor) -> Tensor:
     """``factor x + summand``, by the batch norm that is not trained: one pass, in single precision, whatever x is."""
-    zeros, ones = factor.new_zeros(FOLD * len(factor)), factor.new_ones(FOLD * len(factor))
-    out: Tensor = _batch_norm(folded, _repeated(factor), _repeated(summand), zeros, ones, False, 0.0, 0.0)[0]
+    out: Tensor = _batch_norm(folded, factor, summand, none, one, False, 0.0, 0.0)[0]
     return out

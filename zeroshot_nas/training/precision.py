@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from zeroshot_nas.errors import PrecisionWarning
-from zeroshot_nas.network.layout import is_unsafe_in_channels_last
 from zeroshot_nas.network.module import Conv2d
 from zeroshot_nas.training.checkpoint import Trained, TrainedNetwork
 from zeroshot_nas.training.narrow_norm import fold_batch_norms
@@ -23,18 +22,13 @@ def multiplies_bfloat16() -> bool:
 def precision_of(network: Trained, asked: str) -> str:
     """``"float32"`` or ``"bfloat16"``; the latter for ``"auto"`` where that was measured to be faster.
 
-    Which is on CPUs that multiply bfloat16, for networks of ours whose channels lie last. No clock decides: the same
+    Which is on CPUs that multiply bfloat16, for networks of ours, whose channels lie last. No clock decides: the same
     network is trained alike on all machines of a kind.
     """
     if asked != "auto":
         return asked
-    is_faster = (
-        network.mean.device.type == "cpu"
-        and multiplies_bfloat16()
-        and isinstance(network, TrainedNetwork)
-        and has_channels_last(network)
-    )
-    return "bfloat16" if is_faster else "float32"
+    is_ours = network.mean.device.type == "cpu" and isinstance(network, TrainedNetwork)
+    return "bfloat16" if is_ours and multiplies_bfloat16() else "float32"
 
 
 def warn_where_slow(precision: str, device: torch.device) -> None:
@@ -49,56 +43,35 @@ def warn_where_slow(precision: str, device: torch.device) -> None:
 
 
 def speed_up(network: TrainedNetwork) -> None:
-    """Makes a network ready to be trained fast; to rounding it computes what it did."""
-    _lay_out(network)
-    if network.mean.device.type == "cpu":
-        fold_batch_norms(network)
-        _use_single_in_groups(network)
-
-
-def _lay_out(network: TrainedNetwork) -> None:
-    """Puts channels last, which is faster, except where torch 2.13 writes past its buffers.
-
-    On the CPU that is the backward pass of a 1x1 convolution with a stride from few channels
-    (`zeroshot_nas.network.layout`), for which the whole network stays as it is, and with several threads that of a
-    convolution from one channel, which gets more of them.
-    """
-    if has_channels_last(network):
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # unknown to torch's stub
-        if network.mean.device.type == "cpu":
-            for part in network.modules():
-                if type(part) is Conv2d and part.in_channels == 1:
-                    part.__class__ = GreyConv2d
-
-
-def has_channels_last(network: TrainedNetwork) -> bool:
-    """Whether `speed_up` puts the network's channels last."""
-    return network.mean.device.type != "cpu" or not is_unsafe_in_channels_last(network)
-
-
-def _use_single_in_groups(network: nn.Module) -> None:
-    """Lets grouped convolutions compute in float32 among others that don't: oneDNN has no fast ones in bfloat16."""
+    """Makes a network ready to be trained fast, channels last; to rounding it computes what it did."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # unknown to torch's stub
+    if network.mean.device.type != "cpu":
+        return
+    fold_batch_norms(network)
     for part in network.modules():
-        if type(part) is Conv2d and part.groups > 1:
-            part.__class__ = SingleConv2d
+        if type(part) is Conv2d:
+            part.__class__ = FastConv2d
 
 
-class GreyConv2d(Conv2d):
-    """A convolution from one channel that is trained as one from three, of which two are zeros."""
+class FastConv2d(Conv2d):
+    """A convolution that is trained round what torch 2.13 does slowly on a CPU, or writing past its buffers.
+
+    Of a 1x1 kernel with a stride it reads the pixels that count and no others; from one channel it is one from three,
+    of which two are zeros (see `zeroshot_nas.network.layout` for either); in groups it stays in the weights' precision.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        more = (0, 0, 0, 0, 0, 2)
-        images = nn.functional.pad(x, more).contiguous(memory_format=torch.channels_last)
-        weight = nn.functional.pad(self.weight, more).contiguous(memory_format=torch.channels_last)
-        out: Tensor = self._conv_forward(images, weight, self.bias)
-        return out
-
-
-class SingleConv2d(Conv2d):
-    """A convolution in the weights' precision where autocast has others in bfloat16."""
-
-    def forward(self, x: Tensor) -> Tensor:
+        weight, stride, padding = self.weight, self.stride, self.padding
+        assert not isinstance(padding, str), "a convolution of ours pads by numbers"
+        if max(stride) > 1 and self.kernel_size == (1, 1) and max(padding) == 0:
+            x, stride = nn.functional.avg_pool2d(x, 1, stride), (1, 1)  # a slice's gradient would have rows first
+        if self.in_channels == 1:
+            x, weight = (nn.functional.pad(each, (0, 0, 0, 0, 0, 2)) for each in (x, weight))
+            x, weight = (each.contiguous(memory_format=torch.channels_last) for each in (x, weight))
+        how = self.bias, stride, padding, self.dilation, self.groups
+        if self.groups == 1:
+            return nn.functional.conv2d(x, weight, *how)
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+            return nn.functional.conv2d(x.to(weight.dtype), weight, *how).to(x.dtype)
