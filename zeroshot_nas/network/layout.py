@@ -22,8 +22,8 @@ NARROW, NARROW_WITH_THREADS = 8, 16
 def has_unsafe_gradient(kernel_size: Sequence[int], stride: Sequence[int], channels_of_group: int) -> bool:
     """Whether the weight's gradient of a channels-last convolution may corrupt the heap (torch 2.13, CPUs with AVX2).
 
-    So it is for a 1x1 kernel with a stride that reads fewer than 8 channels; than 16 where torch has several threads. By
-    these it was seen for larger kernels from one channel, too, which training goes round.
+    So it is for a 1x1 kernel with a stride that reads fewer than 8 channels, with several threads fewer than 16. With
+    several it was seen for larger kernels from one channel, too, which training goes round.
     """
     narrow = NARROW if torch.get_num_threads() == 1 else NARROW_WITH_THREADS
     return math.prod(kernel_size) == 1 and max(stride) > 1 and channels_of_group < narrow
