@@ -64,7 +64,12 @@ def any_processor(monkeypatch):
     return lambda able: monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: able)
 
 
-@given(st.integers(2, NARROW - 1), st.sampled_from([(4, 8, 16), (33, 32, 8)]), st.booleans(), st.integers(0, 99))
+@given(
+    st.sampled_from([2, 3, 8, 15, 16, 17, 31]),
+    st.sampled_from([(4, 8, 16), (33, 32, 8)]),
+    st.booleans(),
+    st.integers(0, 99),
+)
 def test_a_folded_batch_norm_is_a_batch_norm(channels, shape, low, seed):
     """Output, gradients and running statistics are those of double precision, as near as torch's own."""
     generator = torch.Generator().manual_seed(seed)
