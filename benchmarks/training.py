@@ -348,7 +348,7 @@ def before(quick: bool) -> Part:
             how |= {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
             command = [sys.executable, "-c", EPOCHS, told]  # which imports from where it runs
             processes[place] = stack.enter_context(subprocess.Popen(command, **how))
-        for number, name in itertools.product(range(2 if quick else 8), networks):
+        for number, name in itertools.product(range(2 if quick else 10), networks):
             for place, process in processes.items():
                 assert process.stdin is not None, "a pipe"
                 assert process.stdout is not None, "a pipe"
