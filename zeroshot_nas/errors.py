@@ -225,6 +225,10 @@ class CallbackWarning(UserWarning):
     """A callback failed and is told no more; its run goes on."""
 
 
+class PrecisionWarning(UserWarning):
+    """Training in a precision that the processor is slow in."""
+
+
 class UnfinishedRunWarning(UserWarning):
     """A run is exported whose training was not at its end."""
 

@@ -24,7 +24,7 @@ from zeroshot_nas.errors import (
 from zeroshot_nas.network.module import Residual, build
 from zeroshot_nas.training import learner, trainer
 from zeroshot_nas.training.augment import kornia_augmentation, mixup
-from zeroshot_nas.training.averaging import moving_average
+from zeroshot_nas.training.averaging import MovingAverage
 from zeroshot_nas.training.base import ImageData
 from zeroshot_nas.training.checkpoint import load
 from zeroshot_nas.training.distillation import Distillation
@@ -281,10 +281,10 @@ def test_the_moving_average_is_what_is_kept():
 def test_moving_average_by_hand():
     line = nn.Linear(1, 1, bias=False)
     line.weight.data.fill_(1.0)
-    average, expected = moving_average(line, 0.2), 1.0
+    average, expected = MovingAverage(line, 0.2), 1.0
     for step, value in enumerate((3.0, -1.0, 5.0)):
         line.weight.data.fill_(value)
-        average.update_parameters(line)
+        average.update()
         decay = min(0.2, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
     assert average.module.weight.item() == pytest.approx(expected)

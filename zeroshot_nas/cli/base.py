@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from zeroshot_nas.cli.help import Application, completes_public
+from zeroshot_nas.cli.help import Application, completes, completes_public
 from zeroshot_nas.core.text import printable, read_json
 from zeroshot_nas.costs.base import COSTS, list_costs, parse_number
 from zeroshot_nas.errors import FileFormatError
+from zeroshot_nas.training.recipe import PRECISIONS
 
 if TYPE_CHECKING:
     from zeroshot_nas.architecture.architecture import Architecture
@@ -104,6 +105,13 @@ Epochs = Annotated[int | None, typer.Option(help="Passes over the training image
 ImagesPerStep = Annotated[int | None, typer.Option("--batch-size", help="Images a step; default: the recipe's.")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Of the recipe, e.g. mixup=0.1.")
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="Precision to train in: float32, bfloat16, or auto for the faster of both; default: the recipe's.",
+        autocompletion=completes(lambda: PRECISIONS),
+    ),
 ]
 NewHead = Annotated[bool, typer.Option("--new-head", help="Give the network the data's number of classes.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; default: all cores.")]
@@ -311,16 +319,20 @@ def space_of(options: Mapping[str, Any]) -> SearchSpace:
     return get_space(options["space"], input_size=image, num_classes=classes, **extra)
 
 
-def recipe_of(name: str, epochs: int | None, batch_size: int | None, changes: Sequence[str] | None) -> Recipe:
+def recipe_of(
+    name: str, epochs: int | None, batch_size: int | None, precision: str | None, changes: Sequence[str] | None
+) -> Recipe:
     """A recipe with what options change of it."""
     from zeroshot_nas.training.recipe import get_recipe
 
-    return get_recipe(name, **recipe_changes(epochs, batch_size, changes))
+    return get_recipe(name, **recipe_changes(epochs, batch_size, changes, precision))
 
 
-def recipe_changes(epochs: int | None, batch_size: int | None, changes: Sequence[str] | None) -> dict[str, Any]:
+def recipe_changes(
+    epochs: int | None, batch_size: int | None, changes: Sequence[str] | None, precision: str | None = None
+) -> dict[str, Any]:
     """Hyper-parameters that options set."""
-    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
+    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "precision": precision}
     overrides = {option: value for option, value in given.items() if value is not None}
     return {**dict(map(_parse_change, changes or [])), **overrides}
 

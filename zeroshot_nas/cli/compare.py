@@ -25,6 +25,7 @@ from zeroshot_nas.cli.base import (
     InSpace,
     Log,
     NewHead,
+    Precision,
     Quiet,
     RecipeName,
     Scheduler,
@@ -76,6 +77,7 @@ def compare_command(
     recipe: RecipeName = "standard",
     epochs: Epochs = None,
     batch_size: ImagesPerStep = None,
+    precision: Precision = None,
     changes: Changes = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each network, of seeds counted on from --seed.")] = 3,
     seed: Seed = 0,
@@ -117,7 +119,7 @@ def compare_command(
     named = _named({name: read_architecture(name, image, classes, squeeze_excite, space) for name in models})
     if new_head:
         named = _with_classes_of(named, data)
-    chosen = recipe_of(recipe, epochs, batch_size, changes)
+    chosen = recipe_of(recipe, epochs, batch_size, precision, changes)
     by_hand = [name for name in references.split(",") if name]
     budget = _budget(ctx.params, models[0])
     asked = [[each.to_dict() for each in named.values()], by_hand, repr(budget), data, chosen.to_dict(), seeds, seed]

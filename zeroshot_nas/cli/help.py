@@ -19,7 +19,10 @@ PANELS = {
         "sample",
     ),
     "Scores": ("repeats", "batch_size", "seed", "device", "explain", "plot"),
-    "Training": ("trials", "data", "recipe", "epochs", "changes", "teacher", "references", "seeds", "power_of_two"),
+    "Training": (
+        *("trials", "data", "recipe", "epochs", "precision", "changes", "teacher", "references", "seeds"),
+        "power_of_two",
+    ),
     "Tables": ("benchmark", "table", "dataset", "split", "arch_column", "accuracy_column"),
     "Run": (
         *("out", "resume", "force", "cache", "executor", "workers", "scheduler", "time_limit", "log", "quiet"),

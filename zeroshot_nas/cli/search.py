@@ -25,6 +25,7 @@ from zeroshot_nas.cli.base import (
     Force,
     Input,
     Log,
+    Precision,
     Quiet,
     Repeats,
     Resume,
@@ -160,6 +161,7 @@ def search_command(
             autocompletion=completes_public("list_recipes"),
         ),
     ] = None,
+    precision: Precision = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run: run.db, result.json and best.json.")] = None,
     resume: Resume = False,
     cache: Cache = None,
@@ -244,7 +246,7 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     else:
         starting_point(space, budget, None)
     asked = {"space": space, "proxy": proxy, "budget": budget, "settings": settings}
-    return {**asked, **latency, **_trials(options)}
+    return {**asked, **latency, **_trials(options, {})}
 
 
 def _arguments_again(
@@ -269,7 +271,7 @@ def _arguments_again(
         changes: dict[str, Any] = {"options": {**made.options, **asked.options}}
         changes |= {name: getattr(asked, name) for option, name in _OF_SPACE.items() if option in given and name}
         arguments["space"] = replace(made, **changes).make()
-    arguments |= _trials(given)
+    arguments |= _trials(given, arguments)
     if "device_table" in given:
         arguments["device_table"] = _device_table(given["device_table"], options["dataset"])
     return arguments
@@ -324,9 +326,18 @@ def _searcher_options(texts: Sequence[str], settings: SearchSettings) -> dict[st
     return options
 
 
-def _trials(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What options say of trials, as `search` takes it."""
-    return {name: options[name] for name in ("trials", "data", "recipe") if name in options}
+def _trials(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """What options say of trials, as `search` takes it; of a run that goes on they change what is known."""
+    from zeroshot_nas.searching.trials import DEFAULT_RECIPE
+    from zeroshot_nas.training.recipe import get_recipe
+
+    trials = {name: options[name] for name in ("trials", "data", "recipe") if name in options}
+    if options.get("precision") is None:
+        return trials
+    asked = {**known, **trials}
+    if not asked.get("trials"):
+        raise typer.BadParameter("--precision is what trials train in, and there are none; give --trials, such as 8")
+    return {**trials, "recipe": get_recipe(asked.get("recipe") or DEFAULT_RECIPE, precision=options["precision"])}
 
 
 def _device_table(text: str | None, dataset: str | None) -> str | DeviceCosts | None:

@@ -21,6 +21,7 @@ from zeroshot_nas.cli.base import (
     Log,
     Model,
     NewHead,
+    Precision,
     Quiet,
     RecipeName,
     Seed,
@@ -53,6 +54,7 @@ def train_command(
     recipe: RecipeName = "standard",
     epochs: Epochs = None,
     batch_size: ImagesPerStep = None,
+    precision: Precision = None,
     changes: Changes = None,
     teacher: Teacher = None,
     new_head: NewHead = False,
@@ -78,7 +80,7 @@ def train_command(
     from zeroshot_nas.training.checkpoint import SPLIT
     from zeroshot_nas.training.trainer import default_folder
 
-    chosen = recipe_of(recipe, epochs, batch_size, changes)
+    chosen = recipe_of(recipe, epochs, batch_size, precision, changes)
     architecture = read_architecture(model, image, classes, squeeze_excite, space)
     images: Any = data
     if new_head:

@@ -15,16 +15,18 @@ else:
     torch = LazyModule("torch")
     nn = LazyModule("torch.nn")
 
-NARROW = 8
-"""Input channels a group below which torch 2.13 writes past a buffer; see `has_unsafe_gradient`."""
+NARROW, NARROW_WITH_THREADS = 8, 16
+"""Input channels a group below which torch 2.13 writes past a buffer, on one thread and on several."""
 
 
 def has_unsafe_gradient(kernel_size: Sequence[int], stride: Sequence[int], channels_of_group: int) -> bool:
     """Whether the weight's gradient of a channels-last convolution may corrupt the heap (torch 2.13, CPUs with AVX2).
 
-    So it is for a 1x1 kernel with a stride that reads fewer than 8 channels.
+    So it is for a 1x1 kernel with a stride that reads fewer than 8 channels, with several threads fewer than 16. With
+    several it was seen for larger kernels from one channel, too, which training goes round.
     """
-    return math.prod(kernel_size) == 1 and max(stride) > 1 and channels_of_group < NARROW
+    narrow = NARROW if torch.get_num_threads() == 1 else NARROW_WITH_THREADS
+    return math.prod(kernel_size) == 1 and max(stride) > 1 and channels_of_group < narrow
 
 
 def is_unsafe_in_channels_last(network: nn.Module) -> bool:

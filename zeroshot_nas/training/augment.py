@@ -29,13 +29,10 @@ def random_shift(images: Tensor, pixels: int, generator: torch.Generator) -> Ten
     """
     if pixels == 0:
         return images
-    count, channels, height, width = images.shape
-    corners = torch.randint(0, 2 * pixels + 1, (2, count, 1), generator=generator)
-    rows = (corners[0] + torch.arange(height))[:, None, :, None]
-    columns = (corners[1] + torch.arange(width))[:, None, None, :]
-    image, channel = torch.arange(count)[:, None, None, None], torch.arange(channels)[:, None, None]
-    index = [part.to(images.device) for part in (image, channel, rows, columns)]
-    return F.pad(images, (pixels,) * 4)[*index]
+    count, _, height, width = images.shape
+    rows, columns = torch.randint(0, 2 * pixels + 1, (2, count), generator=generator).to(images.device)
+    windows = F.pad(images, (pixels,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view
+    return windows[torch.arange(count, device=images.device), :, rows, columns]
 
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -533,14 +533,15 @@ def torch_bytes(content: object) -> bytes:
 
 
 @torch.no_grad()
-def predict(network: Network | Classifier, images: Tensor, *, batch_size: int = 512) -> Tensor:
+def predict(network: Network | Classifier, images: Tensor, *, batch_size: int | None = None) -> Tensor:
     """Probabilities ``(N, num_classes)`` of the classes, on the CPU.
 
     Args:
         network: A network from `load` or `load_onnx`, which take raw images, or a plain one, which takes normalised
             ones.
         images: Images ``(N, C, H, W)`` of the network's input size, float, or uint8 from 0 to 255.
-        batch_size: Images that go through the network at once.
+        batch_size: Images that go through the network at once. Default: 64 on a CPU, where twice the time an image goes
+            by when a batch does not fit in its caches, and 512 elsewhere.
 
     Raises:
         DataError: The images are not of the network's input size.
@@ -556,10 +557,10 @@ def predict(network: Network | Classifier, images: Tensor, *, batch_size: int = 
         raise DataError(
             f"the network takes images (N, {', '.join(map(str, size))}), got {tuple(images.shape)}; resize them"
         )
-    batches = map(as_float, torch.split(images, batch_size))
+    parameter = next(network.parameters()) if isinstance(network, nn.Module) else torch.empty(0)
+    batches = map(as_float, torch.split(images, batch_size or (64 if parameter.device.type == "cpu" else 512)))
     if not isinstance(network, nn.Module):
         return torch.cat([network(batch) for batch in batches]).softmax(1)
-    parameter = next(network.parameters())
     was_training = network.training
     network.eval()
     try:

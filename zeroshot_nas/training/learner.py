@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +15,11 @@ from zeroshot_nas.core.seeding import derive_seed, torch_generator
 from zeroshot_nas.errors import TrainingError
 from zeroshot_nas.network.module import Residual
 from zeroshot_nas.training.augment import kornia_augmentation, mixup, random_flip, random_shift
-from zeroshot_nas.training.averaging import moving_average
+from zeroshot_nas.training.averaging import MovingAverage
 from zeroshot_nas.training.base import ImageData, as_float
 from zeroshot_nas.training.checkpoint import QuantizedNetwork, Trained, predict
 from zeroshot_nas.training.distillation import Distillation
+from zeroshot_nas.training.precision import precision_of, warn_where_slow
 from zeroshot_nas.training.recipe import Recipe
 from zeroshot_nas.training.result import Confusion, EpochRecord
 
@@ -64,12 +64,13 @@ class Learner:
                 recipe.distill_features,
             )
         self.kornia = kornia_augmentation(recipe.auto_augment, recipe.random_erasing)
-        self.precision = self._precision()
+        self.precision = precision_of(network, recipe.precision)
         self.optimizer = _optimizer(network, self.distillation, recipe)
-        self.average = moving_average(network, recipe.ema_decay) if recipe.ema_decay else None
+        self.average = MovingAverage(network, recipe.ema_decay) if recipe.ema_decay else None
 
     def epochs(self, done: int = 0) -> Iterator[EpochRecord]:
         """Trains, and gives a record after every epoch that is left."""
+        warn_where_slow(self.precision, self.device)
         for epoch in range(done + 1, self.recipe.epochs + 1):
             start = time.perf_counter()
             rate, loss = self._train_epoch(epoch)
@@ -86,16 +87,15 @@ class Learner:
 
     def kept_network(self) -> Trained:
         """The network whose weights count: the moving average's, if there is one."""
-        return self.network if self.average is None else cast("Trained", self.average.module)
+        return self.network if self.average is None else self.average.module
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on: tensors, numbers and text."""
         average = self.average
-        steps = 0 if average is None else int(average.n_averaged) - 1
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": None if average is None else {"steps": steps, "average": average.module.state_dict()},
+            "average": None if average is None else {"steps": average.steps, "average": average.module.state_dict()},
             "projections": None if self.distillation is None else self.distillation.state_dict(),
             "precision": self.precision,
         }
@@ -107,7 +107,7 @@ class Learner:
         self.precision = state["precision"]
         if self.average is not None:
             self.average.module.load_state_dict(state["average"]["average"])
-            self.average.n_averaged.fill_(state["average"]["steps"] + 1)
+            self.average.steps = state["average"]["steps"]
         if self.distillation is not None:
             self.distillation.load_state_dict(state["projections"])
 
@@ -129,11 +129,11 @@ class Learner:
 
     def _batch(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augmented images and their targets, classes or where images are mixed probabilities."""
-        recipe, images, targets = self.recipe, as_float(self.images[batch]), self.labels[batch]
+        recipe, images, targets = self.recipe, self.images[batch], self.labels[batch]
         images = random_shift(images, recipe.shift, generator)
         if recipe.flip:
             images = random_flip(images, generator)
-        images = self.kornia(images)
+        images = self.kornia(as_float(images))  # only now: a quarter of the memory was moved
         if recipe.mixup:
             classes = F.one_hot(targets, len(self.network.class_names)).float()
             images, targets = mixup(images, classes, recipe.mixup, generator)
@@ -151,7 +151,7 @@ class Learner:
             nn.utils.clip_grad_norm_(parameters, self.recipe.gradient_clip)
         self.optimizer.step()
         if self.average is not None:
-            self.average.update_parameters(self.network)
+            self.average.update()
         return loss.detach()
 
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -161,14 +161,6 @@ class Learner:
             if self.distillation is not None:
                 loss = loss + self.distillation(images, logits)
         return loss
-
-    def _precision(self) -> str:
-        """The recipe's precision; of ``"auto"`` the faster one, by the clock."""
-        if self.recipe.precision != "auto":
-            return self.recipe.precision
-        images = as_float(self.images[: self.recipe.batch_size])
-        seconds = {each: _seconds(self.network, images, each == "bfloat16") for each in ("float32", "bfloat16")}
-        return min(seconds, key=lambda each: seconds[each])
 
 
 def accuracy(network: Trained, images: Tensor, labels: Tensor) -> float:
@@ -201,17 +193,3 @@ def _optimizer(network: nn.Module, distillation: nn.Module | None, recipe: Recip
     free = [parameter for parameter in parameters if parameter.ndim <= 1]  # biases and batch norm
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
-
-
-def _seconds(network: nn.Module, images: Tensor, bfloat16: bool) -> float:
-    """Wall seconds of a forward and a backward pass, the best of three."""
-    network, best = copy.deepcopy(network).train(), math.inf
-    for _ in range(3):
-        start = time.perf_counter()
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
-            loss = network(images).float().square().mean()
-        loss.backward()
-        if images.device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return best

@@ -43,7 +43,8 @@ class Recipe:
         ema_decay: Decay of the exponential moving average of the weights that is validated and kept; 0 keeps none.
         gradient_clip: Largest norm of all gradients together; 0 sets none.
         zero_init_residual: Sets the last batch norm's scale of each residual branch to 0 at the start.
-        precision: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``, whichever is measured to be faster.
+        precision: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 where the processor has
+            instructions for it and the network's layout suits. Weights are float32 in any case.
         patience: Epochs without a better validation accuracy after which training stops; 0 never stops early.
         distill_logits: Weight of the cross entropy with a teacher's probabilities.
         distill_features: Weight of the smooth L1 distance to a teacher's feature maps.
@@ -74,7 +75,7 @@ class Recipe:
     ema_decay: float = 0.0
     gradient_clip: float = 0.0
     zero_init_residual: bool = False
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    precision: Literal["float32", "bfloat16", "auto"] = "auto"
     patience: int = 0
     distill_logits: float = 1.0
     distill_features: float = 1.0

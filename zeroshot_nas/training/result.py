@@ -95,6 +95,7 @@ class TrainResult:
         weights: File of the best weights; None where no folder was given.
         history: One record an epoch.
         recipe: The recipe.
+        precision: ``"float32"`` or ``"bfloat16"``, in which it was trained; weights are float32 either way.
         data: Name of the data.
         seed: The seed.
         network: The network with the best weights, as ``zeroshot_nas.load`` would give it.
@@ -113,6 +114,7 @@ class TrainResult:
     weights: Path | None
     history: tuple[EpochRecord, ...] = field(repr=False)
     recipe: Recipe
+    precision: str
     data: str
     seed: int
     network: Trained = field(repr=False, compare=False)
@@ -175,7 +177,7 @@ class TrainResult:
                 if rounded is None
                 else [("values", f"rounded to {rounded.replace('_power_of_two', ', scales powers of two')}")]
             ),
-            ("time", f"{self.seconds:.1f} s"),
+            ("time", f"{self.seconds:.1f} s, trained in {self.precision}"),
         ]
         if self.state == "interrupted":
             way_on = "" if self.weights is None else f"; go on with: zeroshot-nas resume {self.weights.parent}"

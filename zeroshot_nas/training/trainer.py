@@ -23,7 +23,6 @@ from zeroshot_nas.core.progress import note, progress_bar
 from zeroshot_nas.core.seeding import one_torch_thread, preserved_rng, torch_generator, torch_threads
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ArchitectureError, DataError, RecipeError, SettingsChangedError
-from zeroshot_nas.network.layout import is_unsafe_in_channels_last
 from zeroshot_nas.network.module import Network, initialize
 from zeroshot_nas.quantization.int8_network import ranges
 from zeroshot_nas.quantization.program import ordered_operators
@@ -47,6 +46,7 @@ from zeroshot_nas.training.checkpoint import (
     unpack,
 )
 from zeroshot_nas.training.learner import Learner, confusion, zero_init_residual
+from zeroshot_nas.training.precision import speed_up
 from zeroshot_nas.training.recipe import QAT, Recipe, get_recipe
 from zeroshot_nas.training.result import HEADER, Confusion, EpochRecord, State, TrainResult
 
@@ -417,6 +417,7 @@ class _Training:
             weights=None if self.folder is None else self.folder.path / BEST,
             history=self.history,
             recipe=self.recipe,
+            precision=self.learner.precision,
             data=self.images.name,
             seed=self.learner.seed,
             network=self.network,
@@ -584,8 +585,9 @@ def _starting_network(
         raise DataError(
             f"device {str(device)!r} can't be used: {reason}; expected cpu or a device that is here"
         ) from error
-    if isinstance(network, TrainedNetwork):  # a stranger's forward may use view, which other formats forbid
-        network.to(memory_format=_memory_format(network))  # type: ignore[call-overload]  # unknown to torch's stub
+    # a stranger's forward may use view, which other formats forbid
+    if isinstance(network, TrainedNetwork) and not isinstance(network, QuantizedNetwork):
+        speed_up(network)
     return network
 
 
@@ -600,18 +602,6 @@ def _copied(module: nn.Module) -> nn.Module:
         return copy.deepcopy(module)
     except Exception as error:  # whatever a stranger's parts raise
         raise DataError(f"{type(module).__name__} can't be copied, and a copy is trained: {error}") from error
-
-
-def _memory_format(network: TrainedNetwork) -> torch.memory_format:
-    """Channels last, which is faster, except where torch 2.13 writes past its buffers.
-
-    On the CPU that is the backward pass of a 1x1 convolution with a stride from few channels
-    (`zeroshot_nas.network.layout`), and with several threads that of a convolution from one channel. With one thread a
-    training from one channel crashed inside torch once; its cause is not known, so one thread is no exception here.
-    """
-    on_cpu, one_channel = network.mean.device.type == "cpu", network.architecture.input_size[0] == 1
-    unsafe = on_cpu and (one_channel or is_unsafe_in_channels_last(network))
-    return torch.contiguous_format if unsafe else torch.channels_last
 
 
 def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

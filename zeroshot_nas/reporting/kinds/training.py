@@ -47,6 +47,7 @@ def _page(folder: Path, known: Mapping[str, Any]) -> Page:
     recipe, epochs = known["recipe"], int(known["epochs"])
     state = _state(folder, str(known["state"]))
     settings = {"data": known["data"], "seed": known["seed"], **recipe}
+    settings["precision"] = known.get("precision", settings["precision"])  # of "auto" what it came to
     network = _network(folder)
     return Page(
         title=f"Training on {known['data'].partition(':')[0]}",
