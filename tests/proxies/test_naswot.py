@@ -14,7 +14,7 @@ import zeroshot_nas as zs
 from zeroshot_nas import Batch, get_proxy
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.proxies.naswot import naswot
-from zeroshot_nas.scoring.relu_patterns import shared_units
+from zeroshot_nas.scoring.relu_patterns import differing_units, packed_units
 
 SIZE = (3, 6, 6)
 
@@ -101,7 +101,7 @@ def test_memory_layout_does_not_matter():
 def test_counts_are_exact_in_half_precision():
     x = torch.ones(2, 5000, dtype=torch.bfloat16)
     x[1, :3] = 0
-    assert shared_units(x).tolist() == [[5000, 4997], [4997, 4997]]
+    assert differing_units(packed_units([x])).tolist() == [[0, 3], [3, 0]]
 
 
 def test_normalised_scores_of_narrow_and_wide_networks_are_close():

@@ -148,9 +148,11 @@ class KeptTensors:
 
     def current(self, value: Any) -> Any:
         """The tensor that a value stands for; lists and tuples member by member, all else as it is."""
+        if not self._has_replaced:
+            return value
         if type(value) in (list, tuple):
             return type(value)(map(self.current, value))
-        if not self._has_replaced or not isinstance(value, torch.Tensor):
+        if not isinstance(value, torch.Tensor):
             return value
         with torch._C.DisableTorchFunction():
             return self._followed(value) if value._base is None else self._current_view(value, value._base)

@@ -23,16 +23,12 @@ else:
 
 
 @cache
-def _relu_functions() -> frozenset[Callable[..., Any]]:
+def _kinds() -> dict[Callable[..., Any], str]:
+    """Torch's functions that a recorded pass treats in a way of their own."""
     functional = nn.functional
-    return frozenset(
-        {torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, functional.relu, functional.relu_}
-    )
-
-
-@cache
-def _layer_functions() -> frozenset[Callable[..., Any]]:
-    return frozenset({torch.conv1d, torch.conv2d, torch.conv3d, nn.functional.linear})
+    relus = torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, functional.relu, functional.relu_
+    layers = torch.conv1d, torch.conv2d, torch.conv3d, functional.linear
+    return {**dict.fromkeys(relus, "relu"), **dict.fromkeys(layers, "layer"), functional.hardsigmoid: "hardsigmoid"}
 
 
 class LayerCall(NamedTuple):
@@ -348,9 +344,10 @@ class RecordedPass:
         """Runs one torch function, out of place where it would change what is read, and notes it."""
         args = [self._kept.current(argument) for argument in args]
         kwargs = {name: self._kept.current(argument) for name, argument in kwargs.items()}
-        if func in _relu_functions():
+        kind = _kinds().get(func)
+        if kind == "relu":
             return self._relu(func, args, kwargs)
-        if func is nn.functional.hardsigmoid:
+        if kind == "hardsigmoid":
             self.calls_hardsigmoid = True
             if self._twice:
                 return self._replaced(hardsigmoid, func, args, kwargs)
@@ -359,7 +356,7 @@ class RecordedPass:
         if on is not None:
             self._relus.append(on)
             self._last_relu = result
-        if func in _layer_functions():
+        if kind == "layer":
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             self.weights.append(weight)
             self._kept.keep(result)
@@ -371,7 +368,7 @@ class RecordedPass:
         result = self._replaced(torch.relu, func, args, kwargs)
         self._kept.keep(result)
         if "relus" in self._reads:
-            self._relus.append(result.detach() > 0)
+            self._relus.append(result.detach().bool())  # the fastest of the ways to ask for what is above zero
             self._last_relu = result
         return result
 
