@@ -31,6 +31,13 @@ def _kinds() -> dict[Callable[..., Any], str]:
     return {**dict.fromkeys(relus, "relu"), **dict.fromkeys(layers, "layer"), functional.hardsigmoid: "hardsigmoid"}
 
 
+def layer_weight(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The weight that a convolution or linear layer is called with; None where another function of torch is called."""
+    if _kinds().get(func) != "layer":
+        return None
+    return args[1] if len(args) > 1 else kwargs["weight"]
+
+
 class LayerCall(NamedTuple):
     """One call of a convolution or linear layer.
 
@@ -356,8 +363,7 @@ class RecordedPass:
         if on is not None:
             self._relus.append(on)
             self._last_relu = result
-        if kind == "layer":
-            weight = args[1] if len(args) > 1 else kwargs["weight"]
+        if (weight := layer_weight(func, args, kwargs)) is not None:
             self.weights.append(weight)
             self._kept.keep(result)
             if "layers" in self._reads:

@@ -179,8 +179,6 @@ def count_images(relus: Sequence[Tensor]) -> int:
     return len({row.tobytes() for row in packed_units(relus)})
 
 
-
-
 def _bit_counts(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     """Ones in each row of words."""
     ones = np.bitwise_count(words) if hasattr(np, "bitwise_count") else np.unpackbits(words.view(np.uint8), axis=1)
