@@ -31,6 +31,15 @@ def _kinds() -> dict[Callable[..., Any], str]:
     return {**dict.fromkeys(relus, "relu"), **dict.fromkeys(layers, "layer"), functional.hardsigmoid: "hardsigmoid"}
 
 
+@cache
+def _fast_twice() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Functions of torch whose second derivative is slow, and their like."""
+    from zeroshot_nas.scoring.double_backward import batch_norm, convolution  # here: it loads torch
+
+    convolutions = dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), convolution)
+    return {**convolutions, nn.functional.batch_norm: batch_norm}
+
+
 def layer_weight(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """The weight that a convolution or linear layer is called with; None where another function of torch is called."""
     if _kinds().get(func) != "layer":
@@ -61,7 +70,8 @@ class Passes:
         targets: Labels ``(N,)`` for `loss`.
         differentiable: Whether the forward pass keeps what a backward pass needs.
         reads: What will be read of them, of `zeroshot_nas.scoring.proxy.READS`.
-        twice: Whether functions that torch differentiates once are replaced by their like that have two derivatives.
+        twice: Whether functions that torch differentiates once, or slowly twice, are replaced by their like with two
+            derivatives, for those of weights.
     """
 
     def __init__(
@@ -78,7 +88,7 @@ class Passes:
         self.network = network
         self.reads = reads
         self.given = inputs
-        differentiates_inputs = differentiable and (inputs.is_floating_point() or inputs.is_complex())
+        differentiates_inputs = differentiable and not twice and (inputs.is_floating_point() or inputs.is_complex())
         self.inputs = inputs.detach().requires_grad_(differentiates_inputs)
         self.targets = targets
         self.differentiable = differentiable
@@ -93,9 +103,7 @@ class Passes:
 
     @cached_property
     def differentiable_twice(self) -> Passes:
-        """These, or where the network calls what torch differentiates once, passes of their own of the same values."""
-        if not self.forward.calls_hardsigmoid:
-            return self
+        """Passes of the same values, to differentiate twice for weights."""
         return Passes(self.network, self.given, self.targets, self.differentiable, self.reads, twice=True)
 
     @property
@@ -247,7 +255,6 @@ class RecordedPass:
     Attributes:
         output: What the network returned.
         weights: Weights of the convolutions and linear layers, one for each call, in order.
-        calls_hardsigmoid: Whether it called torch's hardsigmoid, which has one derivative.
 
     Args:
         network: Any module.
@@ -257,7 +264,6 @@ class RecordedPass:
     """
 
     def __init__(self, network: nn.Module, inputs: Tensor, reads: frozenset[str], *, twice: bool = False) -> None:
-        self.calls_hardsigmoid = False
         self._twice = twice
         self.weights: list[Tensor] = []
         self._reads = reads
@@ -354,12 +360,10 @@ class RecordedPass:
         kind = _kinds().get(func)
         if kind == "relu":
             return self._relu(func, args, kwargs)
-        if kind == "hardsigmoid":
-            self.calls_hardsigmoid = True
-            if self._twice:
-                return self._replaced(hardsigmoid, func, args, kwargs)
+        if self._twice and kind == "hardsigmoid":
+            return self._replaced(hardsigmoid, func, args, kwargs)
         on = units_on(func, args, kwargs) if "relus" in self._reads else None  # before it runs, which may be in place
-        result = self._kept.run(func, args, kwargs)
+        result = self._kept.run(_fast_twice().get(func, func) if self._twice else func, args, kwargs)
         if on is not None:
             self._relus.append(on)
             self._last_relu = result
