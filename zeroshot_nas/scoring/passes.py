@@ -355,8 +355,9 @@ class RecordedPass:
 
     def _call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Runs one torch function, out of place where it would change what is read, and notes it."""
-        args = [self._kept.current(argument) for argument in args]
-        kwargs = {name: self._kept.current(argument) for name, argument in kwargs.items()}
+        if self._kept.has_replaced:
+            args = [self._kept.current(argument) for argument in args]
+            kwargs = {name: self._kept.current(argument) for name, argument in kwargs.items()}
         kind = _kinds().get(func)
         if kind == "relu":
             return self._relu(func, args, kwargs)
