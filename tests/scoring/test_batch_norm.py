@@ -24,11 +24,17 @@ def network():
 def test_modes_momenta_and_running_statistics_are_as_before(statistics):
     module = network()
     module[0].eval()
-    before = [(part.training, getattr(part, "momentum", None)) for part in module.modules()]
+
+    def settings():
+        names = "training", "momentum", "track_running_stats"
+        return [[getattr(part, name, None) for name in names] for part in module.modules()]
+
+    before = settings()
     running = [module[2].running_mean.clone(), module[2].running_var.clone()]
     with statistics(module):
         module(X)
-    assert [(part.training, getattr(part, "momentum", None)) for part in module.modules()] == before
+    assert settings() == before
+    assert module[2].num_batches_tracked == 0
     assert all(map(torch.equal, running, [module[2].running_mean, module[2].running_var]))
 
 
