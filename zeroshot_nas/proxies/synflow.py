@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.scoring.batch_norm import without_batch_norm
-from zeroshot_nas.scoring.interception import intercepted
-from zeroshot_nas.scoring.passes import check_differentiable, layer_weight
+from zeroshot_nas.scoring.passes import RecordedPass, check_differentiable
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
 if TYPE_CHECKING:
@@ -144,14 +142,14 @@ class _Flow(NamedTuple):
         gradients: R's gradient for each, times e^log_scale.
         log_scale: How far input and output gradient were scaled.
         sums: Sum of |weight times gradient| for each.
-        sizes: The largest number that each layer and the network returned; double precision alone has them.
+        outputs: What the layers and the network returned.
     """
 
     weights: list[Tensor]
     gradients: list[Tensor]
     log_scale: float
     sums: list[float]
-    sizes: list[float]
+    outputs: list[Tensor]
 
     @property
     def in_range(self) -> bool:
@@ -179,7 +177,8 @@ def _flow(network: nn.Module, batch: Batch, keep_batch_norm: bool) -> _Flow:
         if scaled.in_range:
             further = _run(network, image, keep_batch_norm, scale * _PROBE)
             if not (
-                _proportional(flow.sizes, scaled.sizes, scale) and _proportional(scaled.sizes, further.sizes, _PROBE)
+                _proportional(flow.outputs, scaled.outputs, scale)
+                and _proportional(scaled.outputs, _outputs(further), _PROBE)
             ):
                 raise UndefinedScoreError(
                     f"the flow {'under' if vanishes else 'over'}flows, and the module's outputs are not proportional "
@@ -194,7 +193,7 @@ def _flow(network: nn.Module, batch: Batch, keep_batch_norm: bool) -> _Flow:
 def _attempt(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float) -> _Flow:
     """The flow of an image times a scale, the gradient of the output being the same scale."""
     forward = _run(network, image, keep_batch_norm, scale)
-    weights = forward.weights
+    weights = list({id(layer.weight): layer.weight for layer in forward.layers}.values())
     if not weights:
         raise ProxyError("synflow sums over convolutions and linear layers, and the module has none")
     output = forward.output
@@ -207,18 +206,10 @@ def _attempt(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: fl
         weights = [weight.detach() for weight in weights]
         products = [(weight * gradient).abs_().sum() for weight, gradient in zip(weights, gradients, strict=True)]
         sums = torch.stack(products).tolist()
-    return _Flow(weights, gradients, 2 * math.log(scale), sums, forward.sizes)
+    return _Flow(weights, gradients, 2 * math.log(scale), sums, _outputs(forward))
 
 
-class _Forward(NamedTuple):
-    """A forward pass: what the network returned, its layers' weights, each once, and sizes as in `_Flow`."""
-
-    output: Tensor
-    weights: list[Tensor]
-    sizes: list[float]
-
-
-def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float) -> _Forward:
+def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float) -> RecordedPass:
     """A forward pass with absolute state, in the image's precision, image and biases times a scale."""
     parameters, buffers = dict(network.named_parameters()), dict(network.named_buffers())
     state = {**parameters, **buffers}
@@ -234,41 +225,44 @@ def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float)
                 state[name] *= scale
     for name in parameters.keys() & real:
         state[name].requires_grad_()
-    weights: dict[int, Tensor] = {}
-    sizes: list[float] = []
-
-    def noted(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        result = func(*args, **kwargs)
-        if (weight := layer_weight(func, args, kwargs)) is not None:
-            weights[id(weight)] = weight
-            if image.dtype == torch.float64:
-                sizes.append(_size(result))
-        return result
-
     try:
-        with intercepted(noted) if keep_batch_norm else without_batch_norm(noted):
-            output = torch.func.functional_call(network, state, (image * scale,))
+        own = _with_state(network, state)
+        forward = RecordedPass(own, image * scale, frozenset({"layers"}), norms=keep_batch_norm)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise UndefinedScoreError(
             "a batch norm sees one value per channel of the image (a gate, a small map); use variant 'paper'"
         ) from error
-    if not isinstance(output, torch.Tensor):
-        raise ProxyError(f"expected a tensor from {type(network).__name__}, got {type(output).__name__}")
-    return _Forward(output, list(weights.values()), [*sizes, _size(output)])
+    if not isinstance(forward.output, torch.Tensor):
+        raise ProxyError(f"expected a tensor from {type(network).__name__}, got {type(forward.output).__name__}")
+    return forward
 
 
-def _size(output: Tensor) -> float:
-    """The largest absolute value."""
-    return float(output.detach().abs().amax())
+def _outputs(forward: RecordedPass) -> list[Tensor]:
+    return [*(layer.output.detach() for layer in forward.layers), forward.output.detach()]
 
 
-def _proportional(sizes: Sequence[float], scaled: Sequence[float], scale: float) -> bool:
-    """Whether sizes are a scale times others, as far as both are in range."""
-    for before, after in zip(sizes, scaled, strict=True):
-        expected = before * scale
-        readable = min(before, expected) > 1e-305 and expected < math.inf
-        if readable and not math.isclose(expected, after, rel_tol=1e-9):
+def _proportional(outputs: Sequence[Tensor], scaled: Sequence[Tensor], scale: float) -> bool:
+    """Whether outputs are a scale times others, as far as both are in range."""
+    for before, after in zip(outputs, scaled, strict=True):
+        given = before.abs().amax().item()
+        expected = given * scale
+        readable = min(given, expected) > 1e-305 and expected < math.inf
+        if readable and not math.isclose(expected, after.abs().amax().item(), rel_tol=1e-9):
             return False
     return True
+
+
+def _with_state(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    """A network run with other tensors in place of its parameters and buffers."""
+
+    class WithState(nn.Module):  # here: to derive from a class of torch loads it
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, image: Tensor) -> Any:
+            return torch.func.functional_call(self.network, state, (image,))
+
+    return WithState()

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.core.lazy import LazyModule
-from zeroshot_nas.scoring.interception import Handler, intercepted, run
+from zeroshot_nas.scoring.interception import intercepted
 
 if TYPE_CHECKING:
     import torch
@@ -63,11 +63,8 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
             norm.momentum, norm.track_running_stats = momentum, tracks
 
 
-def without_batch_norm(handler: Handler = run) -> AbstractContextManager[object]:
+def without_batch_norm() -> AbstractContextManager[object]:
     """While open, batch norm returns a copy of its input, whether a module calls it or a function.
-
-    Args:
-        handler: What runs in place of every other torch function.
 
     A hook on the modules would not do: a batch norm refuses one value per channel before its hook runs, and where the
     hook gives the input itself, an activation in place changes it under those who still read it.
@@ -76,7 +73,7 @@ def without_batch_norm(handler: Handler = run) -> AbstractContextManager[object]
     def passed_by(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if func in (nn.functional.batch_norm, torch.batch_norm):
             return (args[0] if args else kwargs["input"]).clone()
-        return handler(func, args, kwargs)
+        return func(*args, **kwargs)
 
     return intercepted(passed_by)
 

@@ -26,11 +26,6 @@ class Handler(Protocol):
     def __call__(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], /) -> Any: ...
 
 
-def run(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], /) -> Any:
-    """The handler that leaves a torch function as it is."""
-    return func(*args, **kwargs)
-
-
 def intercepted(handler: Handler) -> AbstractContextManager[object]:
     """While open, a handler runs in place of every torch function; what it calls itself is not intercepted again.
 

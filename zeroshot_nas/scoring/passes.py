@@ -28,7 +28,13 @@ def _kinds() -> dict[Callable[..., Any], str]:
     functional = nn.functional
     relus = torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, functional.relu, functional.relu_
     layers = torch.conv1d, torch.conv2d, torch.conv3d, functional.linear
-    return {**dict.fromkeys(relus, "relu"), **dict.fromkeys(layers, "layer"), functional.hardsigmoid: "hardsigmoid"}
+    norms = torch.batch_norm, functional.batch_norm
+    return {
+        **dict.fromkeys(relus, "relu"),
+        **dict.fromkeys(layers, "layer"),
+        **dict.fromkeys(norms, "batch norm"),
+        functional.hardsigmoid: "hardsigmoid",
+    }
 
 
 @cache
@@ -38,13 +44,6 @@ def _fast_twice() -> dict[Callable[..., Any], Callable[..., Any]]:
 
     convolutions = dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), convolution)
     return {**convolutions, nn.functional.batch_norm: batch_norm}
-
-
-def layer_weight(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The weight that a convolution or linear layer is called with; None where another function of torch is called."""
-    if _kinds().get(func) != "layer":
-        return None
-    return args[1] if len(args) > 1 else kwargs["weight"]
 
 
 class LayerCall(NamedTuple):
@@ -261,10 +260,20 @@ class RecordedPass:
         inputs: As of `Passes`.
         reads: As of `Passes`.
         twice: As of `Passes`.
+        norms: Whether batch norms run; else they return a copy of their input.
     """
 
-    def __init__(self, network: nn.Module, inputs: Tensor, reads: frozenset[str], *, twice: bool = False) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        inputs: Tensor,
+        reads: frozenset[str],
+        *,
+        twice: bool = False,
+        norms: bool = True,
+    ) -> None:
         self._twice = twice
+        self._norms = norms
         self.weights: list[Tensor] = []
         self._reads = reads
         self._axes = inputs.dim()
@@ -363,12 +372,15 @@ class RecordedPass:
             return self._relu(func, args, kwargs)
         if self._twice and kind == "hardsigmoid":
             return self._replaced(hardsigmoid, func, args, kwargs)
+        if kind == "batch norm" and not self._norms:
+            return (args[0] if args else kwargs["input"]).clone()
         on = units_on(func, args, kwargs) if "relus" in self._reads else None  # before it runs, which may be in place
         result = self._kept.run(_fast_twice().get(func, func) if self._twice else func, args, kwargs)
         if on is not None:
             self._relus.append(on)
             self._last_relu = result
-        if (weight := layer_weight(func, args, kwargs)) is not None:
+        if kind == "layer":
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
             self.weights.append(weight)
             self._kept.keep(result)
             if "layers" in self._reads:
