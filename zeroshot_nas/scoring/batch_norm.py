@@ -48,19 +48,18 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
     modes = [(part, part.training) for part in network.modules()]
     network.eval()
     tracking = nn.modules.instancenorm._InstanceNorm
-    norms: list[Any] = [*batch_norms(network), *(part for part in network.modules() if isinstance(part, tracking))]
-    kept = [(norm.momentum, norm.track_running_stats) for norm in norms]
+    norms = [*batch_norms(network), *(part for part in network.modules() if isinstance(part, tracking))]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.training = True
-        norm.momentum = 0.0
-        norm.track_running_stats = isinstance(norm, tracking) and norm.track_running_stats
+        norm.momentum = 0.0  # type: ignore[assignment]
     try:
         yield
     finally:
         for part, training in modes:
             part.training = training
-        for norm, (momentum, tracks) in zip(norms, kept, strict=True):
-            norm.momentum, norm.track_running_stats = momentum, tracks
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def without_batch_norm() -> AbstractContextManager[object]:
