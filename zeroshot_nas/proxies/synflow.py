@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
+from zeroshot_nas.scoring.batch_norm import batch_norms
 from zeroshot_nas.scoring.passes import RecordedPass, check_differentiable
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
@@ -204,29 +205,16 @@ def _attempt(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: fl
     ]
     with torch.no_grad():
         weights = [weight.detach() for weight in weights]
-        products = [(weight * gradient).abs_().sum() for weight, gradient in zip(weights, gradients, strict=True)]
-        sums = torch.stack(products).tolist()
+        products = torch._foreach_mul(weights, gradients)
+        torch._foreach_abs_(products)
+        sums = torch.stack([each.sum() for each in products]).tolist()
     return _Flow(weights, gradients, 2 * math.log(scale), sums, _outputs(forward))
 
 
 def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float) -> RecordedPass:
     """A forward pass with absolute state, in the image's precision, image and biases times a scale."""
-    parameters, buffers = dict(network.named_parameters()), dict(network.named_buffers())
-    state = {**parameters, **buffers}
-    real = [name for name, tensor in state.items() if tensor.is_floating_point()]
-    with torch.no_grad():
-        state.update((name, state[name].clone()) for name in state.keys() - real)  # batch norm counts in place
-        state.update(zip(real, torch._foreach_abs([state[name] for name in real]), strict=True))
-        for name in buffers.keys() & real:
-            state[name] = torch.where(buffers[name] == -math.inf, buffers[name], state[name])  # masks stay masks
-        for name in real:
-            state[name] = state[name].to(image.dtype)
-            if scale != 1 and name.rpartition(".")[2] == "bias":
-                state[name] *= scale
-    for name in parameters.keys() & real:
-        state[name].requires_grad_()
+    own = _with_state(network, _absolute(network, image.dtype, keep_batch_norm, scale))
     try:
-        own = _with_state(network, state)
         forward = RecordedPass(own, image * scale, frozenset({"layers"}), norms=keep_batch_norm)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
@@ -237,6 +225,31 @@ def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float)
     if not isinstance(forward.output, torch.Tensor):
         raise ProxyError(f"expected a tensor from {type(network).__name__}, got {type(forward.output).__name__}")
     return forward
+
+
+def _absolute(network: nn.Module, dtype: torch.dtype, keep_batch_norm: bool, scale: float) -> dict[str, Tensor]:
+    """Absolute parameters and buffers by name, biases times a scale; of batch norms that are passed by only counts."""
+    torchs = nn.modules.batchnorm._BatchNorm.forward
+    passed_by = [] if keep_batch_norm else [norm for norm in batch_norms(network) if type(norm).forward is torchs]
+    held = [each for norm in passed_by for each in (*norm.parameters(), *norm.buffers())]
+    unread = {id(each) for each in held if each.is_floating_point()}
+    parameters = {name: each for name, each in network.named_parameters() if id(each) not in unread}
+    buffers = {name: each for name, each in network.named_buffers() if id(each) not in unread}
+    state = parameters | buffers
+    real = [name for name, each in state.items() if each.is_floating_point()]
+    with torch.no_grad():
+        state.update((name, state[name].clone()) for name in state.keys() - real)  # one may count in place
+        absolute = torch._foreach_abs([state[name] for name in real]) if real else ()
+        state.update(zip(real, absolute, strict=True))
+        for name in buffers.keys() & real:
+            state[name] = torch.where(buffers[name] == -math.inf, buffers[name], state[name])  # masks stay masks
+        for name in real:
+            state[name] = state[name].to(dtype)
+            if scale != 1 and name.rpartition(".")[2] == "bias":
+                state[name] *= scale
+    for name in parameters.keys() & real:
+        state[name].requires_grad_()
+    return state
 
 
 def _outputs(forward: RecordedPass) -> list[Tensor]:
