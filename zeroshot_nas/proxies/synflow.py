@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule
@@ -143,14 +144,14 @@ class _Flow(NamedTuple):
         gradients: R's gradient for each, times e^log_scale.
         log_scale: How far input and output gradient were scaled.
         sums: Sum of |weight times gradient| for each.
-        outputs: What the layers and the network returned.
+        forward: The pass that they are of.
     """
 
     weights: list[Tensor]
     gradients: list[Tensor]
     log_scale: float
     sums: list[float]
-    outputs: list[Tensor]
+    forward: RecordedPass
 
     @property
     def in_range(self) -> bool:
@@ -178,8 +179,7 @@ def _flow(network: nn.Module, batch: Batch, keep_batch_norm: bool) -> _Flow:
         if scaled.in_range:
             further = _run(network, image, keep_batch_norm, scale * _PROBE)
             if not (
-                _proportional(flow.outputs, scaled.outputs, scale)
-                and _proportional(scaled.outputs, _outputs(further), _PROBE)
+                _proportional(flow.forward, scaled.forward, scale) and _proportional(scaled.forward, further, _PROBE)
             ):
                 raise UndefinedScoreError(
                     f"the flow {'under' if vanishes else 'over'}flows, and the module's outputs are not proportional "
@@ -208,12 +208,12 @@ def _attempt(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: fl
         products = torch._foreach_mul(weights, gradients)
         torch._foreach_abs_(products)
         sums = torch.stack([each.sum() for each in products]).tolist()
-    return _Flow(weights, gradients, 2 * math.log(scale), sums, _outputs(forward))
+    return _Flow(weights, gradients, 2 * math.log(scale), sums, forward)
 
 
 def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float) -> RecordedPass:
     """A forward pass with absolute state, in the image's precision, image and biases times a scale."""
-    own = _with_state(network, _absolute(network, image.dtype, keep_batch_norm, scale))
+    own = _with_state()(network, _absolute(network, image.dtype, keep_batch_norm, scale))
     try:
         forward = RecordedPass(own, image * scale, frozenset({"layers"}), norms=keep_batch_norm)
     except ValueError as error:
@@ -256,26 +256,27 @@ def _outputs(forward: RecordedPass) -> list[Tensor]:
     return [*(layer.output.detach() for layer in forward.layers), forward.output.detach()]
 
 
-def _proportional(outputs: Sequence[Tensor], scaled: Sequence[Tensor], scale: float) -> bool:
-    """Whether outputs are a scale times others, as far as both are in range."""
-    for before, after in zip(outputs, scaled, strict=True):
-        given = before.abs().amax().item()
-        expected = given * scale
-        readable = min(given, expected) > 1e-305 and expected < math.inf
+def _proportional(given: RecordedPass, scaled: RecordedPass, scale: float) -> bool:
+    """Whether a pass's outputs are a scale times another's, as far as both are in range."""
+    for before, after in zip(_outputs(given), _outputs(scaled), strict=True):
+        size = before.abs().amax().item()
+        expected = size * scale
+        readable = min(size, expected) > 1e-305 and expected < math.inf
         if readable and not math.isclose(expected, after.abs().amax().item(), rel_tol=1e-9):
             return False
     return True
 
 
-def _with_state(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-    """A network run with other tensors in place of its parameters and buffers."""
+@cache
+def _with_state() -> Callable[[nn.Module, dict[str, Tensor]], nn.Module]:
+    """The class of a network that is run with other tensors in place of its parameters and buffers."""
 
     class WithState(nn.Module):  # here: to derive from a class of torch loads it
-        def __init__(self) -> None:
+        def __init__(self, network: nn.Module, state: dict[str, Tensor]) -> None:
             super().__init__()
-            self.network = network
+            self.network, self.state = network, state
 
         def forward(self, image: Tensor) -> Any:
-            return torch.func.functional_call(self.network, state, (image,))
+            return torch.func.functional_call(self.network, self.state, (image,))
 
-    return WithState()
+    return WithState

@@ -283,11 +283,11 @@ class RecordedPass:
         self._modules: list[tuple[nn.Module, Tensor]] = []
         self._named: dict[nn.Module, list[Tensor]] = defaultdict(list)
         self._names = _names(network)
-        self._blocks = BlockOutputs(network)
         self._kept = KeptTensors()
         modules = {module: names for module, names in self._names.items() if module is not network}
         handles = [module.register_forward_hook(self._hook(len(names))) for module, names in modules.items()]
         if "features" in reads:
+            self._blocks = BlockOutputs(network)
             for member in self._blocks.members:
                 handles.append(member.register_forward_pre_hook(self._block_pre_hook))
                 handles.append(member.register_forward_hook(self._block_hook))
