@@ -7,10 +7,12 @@
 Parts: ``alone`` times each proxy's function and the plain one of `plain_proxies.py` in turn, on the same weights and
 the same batch of 16, and checks that they give the same number. Neither is charged for the building or copying of the
 network, nor for drawing weights and images; the whole call of ``score`` is a figure of its own. Times are also given
-as multiples of one plain forward pass without gradients, measured in between. ``together`` is one call of ``score`` for
-all proxies that share their passes. The network has the shape of ResNet-20 with 22, 44 and 88 channels (513,776
-parameters, 76.9M multiply-adds on 3x32x32). Torch runs on one thread. Results go to
-``benchmarks/results/proxy_speed.json``, a table to the screen.
+as multiples of one plain forward pass without gradients, measured in between. How fast ours could be at best is what
+its convolution kernels alone take, forward and backward: plain time over that is the limit of plain over ours, were all
+else free, and the share of these kernels in ours is how much of the limit is reached. ``together`` is one call of
+``score`` for all proxies that share their passes. The network has the shape of ResNet-20 with 22, 44 and 88 channels
+(513,776 parameters, 76.9M multiply-adds on 3x32x32). Torch runs on one thread, and times are seconds of CPU. Results go
+to ``benchmarks/results/proxy_speed.json``, a table to the screen.
 """
 
 from __future__ import annotations
@@ -24,9 +26,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from common import Figure, Part, main, seconds_of
+from common import Figure, Part, cpu_seconds_of, main
 from plain_proxies import PLAIN, outputs_of
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import zeroshot_nas as zs
 from zeroshot_nas.core.seeding import torch_generator
@@ -184,6 +187,12 @@ class Subject:
         with _as_scored(self.network, self.batch, [self.proxy]) as batch:
             return _timed(lambda: self.proxy(self.network, batch))
 
+    def kernels(self) -> float:
+        """Seconds of the convolution kernels in ours."""
+        with _Convolutions() as convolutions:
+            self.ours()
+        return convolutions.seconds
+
     def plain(self) -> tuple[float, float]:
         """Value and seconds of the plain function; the network's buffers are as new."""
         self.plain_network.load_state_dict(self.state)
@@ -193,7 +202,7 @@ class Subject:
 
     def whole(self) -> float:
         """Seconds of a call of `score`."""
-        return seconds_of(lambda: _score(self.plain_network, [self.proxy]))
+        return cpu_seconds_of(lambda: _score(self.plain_network, [self.proxy]))
 
 
 @contextmanager
@@ -231,9 +240,24 @@ def _channels_last(batch: zs.Batch) -> zs.Batch:
     return batch._replace(inputs=inputs, perturbation=perturbation, further=further)
 
 
+class _Convolutions(TorchDispatchMode):
+    """While open, adds up the seconds of all convolution kernels, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results: list[Any] = []
+        seconds = cpu_seconds_of(lambda: results.append(func(*args, **(kwargs or {}))))
+        if "convolution" in func.__name__:
+            self.seconds += seconds
+        return results[0]
+
+
 def _timed(function: Callable[[], float]) -> tuple[float, float]:
     values: list[float] = []
-    seconds = seconds_of(lambda: values.append(function()))
+    seconds = cpu_seconds_of(lambda: values.append(function()))
     return values[0], seconds
 
 
@@ -251,7 +275,7 @@ def alone(quick: bool) -> Part:
 
     @torch.no_grad()
     def forward() -> float:
-        return seconds_of(lambda: network(images))
+        return cpu_seconds_of(lambda: network(images))
 
     figures, forwards = [], []
     for name, subject in subjects.items():
@@ -261,15 +285,18 @@ def alone(quick: bool) -> Part:
             "ours": lambda subject=subject: subject.ours()[1],
             "plain": lambda subject=subject: subject.plain()[1],
             "whole": subject.whole,
+            "kernels": subject.kernels,
         }
         times = _alternating(timers, runs, calls)
         figures += _figures(name, times, case.faster, case.passes)
+        if all(times["kernels"]):
+            figures += _limit(name, times)
         forwards.append(times["forward"])
     timers = {
         "forward": forward,
         "ours": lambda: _together_seconds(az),
         "plain": lambda: sum(subject.plain()[1] for subject in az),
-        "whole": lambda: seconds_of(lambda: _score(network, [subject.proxy for subject in az])),
+        "whole": lambda: cpu_seconds_of(lambda: _score(network, [subject.proxy for subject in az])),
     }
     figures += _figures("AZ-NAS, all three", _alternating(timers, runs, calls), 1, AZ_PASSES)
     forward_ms = [statistics.median(run) for run in zip(*forwards, strict=True)]
@@ -289,7 +316,7 @@ def _together_seconds(subjects: Sequence[Subject]) -> float:
     """Seconds of several proxies on shared passes."""
     network = subjects[0].network
     with _as_scored(network, subjects[0].batch, [subject.proxy for subject in subjects]) as batch:
-        return seconds_of(lambda: [subject.proxy(network, batch) for subject in subjects])
+        return cpu_seconds_of(lambda: [subject.proxy(network, batch) for subject in subjects])
 
 
 def _differences(subject: Subject) -> dict[str, float]:
@@ -336,6 +363,16 @@ def _figures(name: str, times: Mapping[str, Sequence[float]], faster: float, pas
     ]
 
 
+def _limit(name: str, times: Mapping[str, Sequence[float]]) -> list[Figure]:
+    """What convolutions leave to be gained."""
+    ours, plain, kernels = times["ours"], times["plain"], times["kernels"]
+    return [
+        Figure(f"{name}: convolution kernels in ours", kernels, "ms"),
+        Figure(f"{name}: limit of plain / ours, those kernels alone", _ratios(plain, kernels), "x"),
+        Figure(f"{name}: share of those kernels in ours, and of the limit that is reached", _ratios(kernels, ours)),
+    ]
+
+
 def together(quick: bool) -> Part:
     """All proxies that share their passes in one call of `score`, against one call each."""
     runs, calls = (1, 1) if quick else (3, 5)
@@ -347,9 +384,9 @@ def together(quick: bool) -> Part:
     differences = {name: _score(network, [proxy])[name].value - scores[name].value for name, proxy in proxies.items()}
     assert not any(differences.values()), differences
     timers: dict[str, Callable[[], float]] = {
-        name: lambda proxy=proxy: seconds_of(lambda: _score(network, [proxy])) for name, proxy in proxies.items()
+        name: lambda proxy=proxy: cpu_seconds_of(lambda: _score(network, [proxy])) for name, proxy in proxies.items()
     }
-    timers["together"] = lambda: seconds_of(lambda: _score(network, list(proxies.values())))
+    timers["together"] = lambda: cpu_seconds_of(lambda: _score(network, list(proxies.values())))
     times = _alternating(timers, runs, calls)
     shared = times.pop("together")
     total = [sum(run) for run in zip(*times.values(), strict=True)]

@@ -12,13 +12,13 @@ from tests.layers import modules
 
 LOADS_TORCH = {
     *("network.features", "network.module", "network.inheritance", "network.to_onnx"),
-    *("costs.module", "costs.operators", "scoring.forward", "testing"),
+    *("costs.module", "costs.operators", "scoring.double_backward", "scoring.forward", "testing"),
     *("export.checks", "export.exporting", "quantization.int8_network", "quantization.program"),
     *("quantization.rules",),
     *("training.augment", "training.averaging", "training.checkpoint", "training.distillation"),
     *("training.learner", "training.narrow_norm", "training.precision", "training.qat", "training.trainer"),
 }
-"""Modules that may load torch when they are imported: they hold, change or train networks. No others do."""
+"""Modules that may load torch when they are imported: they hold, change, differentiate or train networks."""
 
 LOADED_AT_ONCE = {
     "scipy": {"nasbench.agreement", "nasbench.equal_budget", "nasbench.report"},

@@ -14,7 +14,8 @@ import zeroshot_nas as zs
 from zeroshot_nas import Batch, get_proxy
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
 from zeroshot_nas.proxies.naswot import naswot
-from zeroshot_nas.scoring.relu_patterns import shared_units
+from zeroshot_nas.scoring import relu_patterns
+from zeroshot_nas.scoring.relu_patterns import differing_units, packed_units
 
 SIZE = (3, 6, 6)
 
@@ -101,7 +102,24 @@ def test_memory_layout_does_not_matter():
 def test_counts_are_exact_in_half_precision():
     x = torch.ones(2, 5000, dtype=torch.bfloat16)
     x[1, :3] = 0
-    assert shared_units(x).tolist() == [[5000, 4997], [4997, 4997]]
+    assert differing_units(packed_units([x])).tolist() == [[0, 3], [3, 0]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.lists(st.integers(1, 150), min_size=1, max_size=4))
+def test_units_that_differ_are_counted_bit_by_bit(seed, images, widths):
+    """Of several activations, whatever fills their last byte and word, in parts of any size, by NumPy 1 and 2."""
+    rng = np.random.default_rng(seed)
+    relus = [torch.from_numpy(rng.random((images, width)) < 0.5) for width in widths]
+    codes = np.concatenate([relu.numpy() for relu in relus], axis=1)
+    expected = (codes[:, None] != codes[None]).sum(2).tolist()
+    packed = packed_units(relus)
+    assert differing_units(packed).tolist() == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relu_patterns, "_CACHED", 1)
+        assert differing_units(packed).tolist() == expected
+        patch.delattr(np, "bitwise_count", raising=False)
+        assert differing_units(packed).tolist() == expected
 
 
 def test_normalised_scores_of_narrow_and_wide_networks_are_close():

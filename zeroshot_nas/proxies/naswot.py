@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import TYPE_CHECKING
 
 from zeroshot_nas.core.lazy import LazyModule, no_grad
 from zeroshot_nas.errors import UndefinedScoreError
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, register_proxy
-from zeroshot_nas.scoring.relu_patterns import duplicates, relu_units, shared_units
+from zeroshot_nas.scoring.relu_patterns import differing_units, packed_units, relu_units
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
     from torch import nn
 else:
-    torch = LazyModule("torch")
+    np = LazyModule("numpy")
     nn = LazyModule("torch.nn")
 
 
@@ -58,15 +57,14 @@ def naswot(network: nn.Module, batch: Batch, /, *, normalise: bool = False) -> f
         raise UndefinedScoreError("naswot compares images; score on two or more")
     relus = relu_units(batch.passes(network).forward.relus, images)
     units = sum(relu.shape[1] for relu in relus)
-    both_on = sum((shared_units(relu) for relu in relus[1:]), start=shared_units(relus[0]))
-    on = both_on.diagonal()
-    kernel = units - on - on[:, None] + 2 * both_on
-    eigenvalues = torch.linalg.eigvalsh(kernel)
-    smallest, largest = eigenvalues[0].item(), eigenvalues[-1].item()
-    if smallest <= images * torch.finfo(torch.float64).eps * largest:
-        pairs = [f"{first} and {second}" for first, second in itertools.islice(duplicates(kernel, units), 3)]
+    distances = differing_units(packed_units(relus))
+    eigenvalues = np.linalg.eigvalsh(units - distances)
+    smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
+    if smallest <= images * np.finfo(np.float64).eps * largest:
+        equal = np.argwhere(np.triu(distances == 0, 1))
+        pairs = [f"{first} and {second}" for first, second in equal[:3]]
         if pairs:
             raise UndefinedScoreError(f"all activations are on for the same units in images {', '.join(pairs)}")
         raise UndefinedScoreError(f"{units} activation units are too few to compare {images} images; score on fewer")
-    log_determinant = float(eigenvalues.log().sum().item())
+    log_determinant = float(np.log(eigenvalues).sum())
     return log_determinant - images * math.log(units) if normalise else log_determinant

@@ -305,7 +305,7 @@ def l2_norm(network: nn.Module, batch: Batch, /) -> float:  # noqa: ARG001  a pr
     layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
     weights = [part.weight for part in network.modules() if isinstance(part, layers)]  # some made as they are read
     distinct = {id(weight): weight for weight in weights}.values()
-    return _total([torch.linalg.vector_norm(weight) for weight in distinct], "l2_norm")
+    return _total(torch._foreach_norm(list(distinct)) if distinct else (), "l2_norm")
 
 
 def _total(terms: Sequence[Tensor], proxy: str) -> float:

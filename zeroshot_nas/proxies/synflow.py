@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError
-from zeroshot_nas.scoring.batch_norm import without_batch_norm
+from zeroshot_nas.scoring.batch_norm import batch_norms
 from zeroshot_nas.scoring.passes import RecordedPass, check_differentiable
 from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
 
@@ -144,14 +144,14 @@ class _Flow(NamedTuple):
         gradients: R's gradient for each, times e^log_scale.
         log_scale: How far input and output gradient were scaled.
         sums: Sum of |weight times gradient| for each.
-        outputs: What the layers and the network returned.
+        forward: The pass that they are of.
     """
 
     weights: list[Tensor]
     gradients: list[Tensor]
     log_scale: float
     sums: list[float]
-    outputs: list[Tensor]
+    forward: RecordedPass
 
     @property
     def in_range(self) -> bool:
@@ -179,8 +179,7 @@ def _flow(network: nn.Module, batch: Batch, keep_batch_norm: bool) -> _Flow:
         if scaled.in_range:
             further = _run(network, image, keep_batch_norm, scale * _PROBE)
             if not (
-                _proportional(flow.outputs, scaled.outputs, scale)
-                and _proportional(scaled.outputs, _outputs(further), _PROBE)
+                _proportional(flow.forward, scaled.forward, scale) and _proportional(scaled.forward, further, _PROBE)
             ):
                 raise UndefinedScoreError(
                     f"the flow {'under' if vanishes else 'over'}flows, and the module's outputs are not proportional "
@@ -206,26 +205,17 @@ def _attempt(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: fl
     ]
     with torch.no_grad():
         weights = [weight.detach() for weight in weights]
-        products = [(weight * gradient).abs_().sum() for weight, gradient in zip(weights, gradients, strict=True)]
-        sums = torch.stack(products).tolist()
-    return _Flow(weights, gradients, 2 * math.log(scale), sums, _outputs(forward))
+        products = torch._foreach_mul(weights, gradients)
+        torch._foreach_abs_(products)
+        sums = torch.stack([each.sum() for each in products]).tolist()
+    return _Flow(weights, gradients, 2 * math.log(scale), sums, forward)
 
 
 def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float) -> RecordedPass:
     """A forward pass with absolute state, in the image's precision, image and biases times a scale."""
-    state = {}
-    with torch.no_grad():
-        for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
-            if not tensor.is_floating_point():
-                state[name] = tensor.clone()  # batch norm counts its batches in place
-                continue
-            absolute = torch.where(tensor.isinf(), tensor, tensor.abs()).to(image.dtype)  # masks stay masks
-            state[name] = absolute.mul_(scale) if scale != 1 and name.rpartition(".")[2] == "bias" else absolute
-    for name, parameter in network.named_parameters():
-        state[name].requires_grad_(parameter.is_floating_point())
+    own = _with_state()(network, _absolute(network, image.dtype, keep_batch_norm, scale))
     try:
-        with nullcontext() if keep_batch_norm else without_batch_norm():
-            forward = RecordedPass(_with_state(network, state), image * scale, frozenset({"layers"}))
+        forward = RecordedPass(own, image * scale, frozenset({"layers"}), norms=keep_batch_norm)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -237,30 +227,56 @@ def _run(network: nn.Module, image: Tensor, keep_batch_norm: bool, scale: float)
     return forward
 
 
+def _absolute(network: nn.Module, dtype: torch.dtype, keep_batch_norm: bool, scale: float) -> dict[str, Tensor]:
+    """Absolute parameters and buffers by name, biases times a scale; of batch norms that are passed by only counts."""
+    torchs = nn.modules.batchnorm._BatchNorm.forward
+    passed_by = [] if keep_batch_norm else [norm for norm in batch_norms(network) if type(norm).forward is torchs]
+    held = [each for norm in passed_by for each in (*norm.parameters(), *norm.buffers())]
+    unread = {id(each) for each in held if each.is_floating_point()}
+    parameters = {name: each for name, each in network.named_parameters() if id(each) not in unread}
+    buffers = {name: each for name, each in network.named_buffers() if id(each) not in unread}
+    state = parameters | buffers
+    real = [name for name, each in state.items() if each.is_floating_point()]
+    with torch.no_grad():
+        state.update((name, state[name].clone()) for name in state.keys() - real)  # one may count in place
+        absolute = torch._foreach_abs([state[name] for name in real]) if real else ()
+        state.update(zip(real, absolute, strict=True))
+        for name in buffers.keys() & real:
+            state[name] = torch.where(buffers[name] == -math.inf, buffers[name], state[name])  # masks stay masks
+        for name in real:
+            state[name] = state[name].to(dtype)
+            if scale != 1 and name.rpartition(".")[2] == "bias":
+                state[name] *= scale
+    for name in parameters.keys() & real:
+        state[name].requires_grad_()
+    return state
+
+
 def _outputs(forward: RecordedPass) -> list[Tensor]:
     return [*(layer.output.detach() for layer in forward.layers), forward.output.detach()]
 
 
-def _proportional(outputs: Sequence[Tensor], scaled: Sequence[Tensor], scale: float) -> bool:
-    """Whether outputs are a scale times others, as far as both are in range."""
-    for before, after in zip(outputs, scaled, strict=True):
-        given = before.abs().amax().item()
-        expected = given * scale
-        readable = min(given, expected) > 1e-305 and expected < math.inf
+def _proportional(given: RecordedPass, scaled: RecordedPass, scale: float) -> bool:
+    """Whether a pass's outputs are a scale times another's, as far as both are in range."""
+    for before, after in zip(_outputs(given), _outputs(scaled), strict=True):
+        size = before.abs().amax().item()
+        expected = size * scale
+        readable = min(size, expected) > 1e-305 and expected < math.inf
         if readable and not math.isclose(expected, after.abs().amax().item(), rel_tol=1e-9):
             return False
     return True
 
 
-def _with_state(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-    """A network run with other tensors in place of its parameters and buffers."""
+@cache
+def _with_state() -> Callable[[nn.Module, dict[str, Tensor]], nn.Module]:
+    """The class of a network that is run with other tensors in place of its parameters and buffers."""
 
     class WithState(nn.Module):  # here: to derive from a class of torch loads it
-        def __init__(self) -> None:
+        def __init__(self, network: nn.Module, state: dict[str, Tensor]) -> None:
             super().__init__()
-            self.network = network
+            self.network, self.state = network, state
 
         def forward(self, image: Tensor) -> Any:
-            return torch.func.functional_call(self.network, state, (image,))
+            return torch.func.functional_call(self.network, self.state, (image,))
 
-    return WithState()
+    return WithState

@@ -84,9 +84,8 @@ def _mean_over_deviation(gradients: Sequence[Tensor], variant: Variant) -> Tenso
     """Sum over one layer's weights, given its gradient in every batch; weights that do not deviate count nothing."""
     sizes = [gradient.abs() for gradient in gradients]
     compared = sizes if variant == "paper" else gradients
-    if len(compared) == 2:  # squares of small gradients would underflow
-        deviation = (compared[0] - compared[1]).abs_() / 2
+    if len(compared) == 2:  # squares of small gradients would underflow; both halves cancel
+        deviation, total = (compared[0] - compared[1]).abs_(), sizes[0] + sizes[1]
     else:
-        deviation = torch.stack(list(compared)).std(0, correction=0)
-    mean = torch.stack(sizes).mean(0) if len(sizes) > 2 else (sizes[0] + sizes[1]) / 2
-    return torch.where(deviation == 0, 0, mean / deviation).sum()
+        deviation, total = torch.stack(list(compared)).std(0, correction=0), torch.stack(sizes).mean(0)
+    return total.div_(deviation).masked_fill_(deviation == 0, 0).sum()

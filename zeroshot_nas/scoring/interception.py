@@ -116,7 +116,7 @@ class KeptTensors:
 
     def __init__(self) -> None:
         self._by_id: dict[int, _Tensor] = {}  # a tensor that is gone takes its entry along, so that ids are of one each
-        self._has_replaced = False
+        self.has_replaced = False
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Keeps a tensor from now on."""
@@ -130,7 +130,7 @@ class KeptTensors:
 
     def replace(self, tensor: Tensor, replacement: Tensor) -> None:
         """From now on a tensor stands for another, and what shares its memory for what holds that."""
-        self._has_replaced = True
+        self.has_replaced = True
         with torch._C.DisableTorchFunction():
             if tensor._base is None:
                 self._entry(tensor).replacement = replacement
@@ -148,9 +148,11 @@ class KeptTensors:
 
     def current(self, value: Any) -> Any:
         """The tensor that a value stands for; lists and tuples member by member, all else as it is."""
+        if not self.has_replaced:
+            return value
         if type(value) in (list, tuple):
             return type(value)(map(self.current, value))
-        if not self._has_replaced or not isinstance(value, torch.Tensor):
+        if not isinstance(value, torch.Tensor):
             return value
         with torch._C.DisableTorchFunction():
             return self._followed(value) if value._base is None else self._current_view(value, value._base)

@@ -23,16 +23,27 @@ else:
 
 
 @cache
-def _relu_functions() -> frozenset[Callable[..., Any]]:
+def _kinds() -> dict[Callable[..., Any], str]:
+    """Torch's functions that a recorded pass treats in a way of their own."""
     functional = nn.functional
-    return frozenset(
-        {torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, functional.relu, functional.relu_}
-    )
+    relus = torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, functional.relu, functional.relu_
+    layers = torch.conv1d, torch.conv2d, torch.conv3d, functional.linear
+    norms = torch.batch_norm, functional.batch_norm
+    return {
+        **dict.fromkeys(relus, "relu"),
+        **dict.fromkeys(layers, "layer"),
+        **dict.fromkeys(norms, "batch norm"),
+        functional.hardsigmoid: "hardsigmoid",
+    }
 
 
 @cache
-def _layer_functions() -> frozenset[Callable[..., Any]]:
-    return frozenset({torch.conv1d, torch.conv2d, torch.conv3d, nn.functional.linear})
+def _fast_twice() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Functions of torch whose second derivative is slow, and their like."""
+    from zeroshot_nas.scoring.double_backward import batch_norm, convolution  # here: it loads torch
+
+    convolutions = dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), convolution)
+    return {**convolutions, nn.functional.batch_norm: batch_norm}
 
 
 class LayerCall(NamedTuple):
@@ -58,7 +69,8 @@ class Passes:
         targets: Labels ``(N,)`` for `loss`.
         differentiable: Whether the forward pass keeps what a backward pass needs.
         reads: What will be read of them, of `zeroshot_nas.scoring.proxy.READS`.
-        twice: Whether functions that torch differentiates once are replaced by their like that have two derivatives.
+        twice: Whether functions that torch differentiates once, or slowly twice, are replaced by their like with two
+            derivatives, for those of weights.
     """
 
     def __init__(
@@ -75,7 +87,7 @@ class Passes:
         self.network = network
         self.reads = reads
         self.given = inputs
-        differentiates_inputs = differentiable and (inputs.is_floating_point() or inputs.is_complex())
+        differentiates_inputs = differentiable and not twice and (inputs.is_floating_point() or inputs.is_complex())
         self.inputs = inputs.detach().requires_grad_(differentiates_inputs)
         self.targets = targets
         self.differentiable = differentiable
@@ -90,9 +102,7 @@ class Passes:
 
     @cached_property
     def differentiable_twice(self) -> Passes:
-        """These, or where the network calls what torch differentiates once, passes of their own of the same values."""
-        if not self.forward.calls_hardsigmoid:
-            return self
+        """Passes of the same values, to differentiate twice for weights."""
         return Passes(self.network, self.given, self.targets, self.differentiable, self.reads, twice=True)
 
     @property
@@ -244,18 +254,26 @@ class RecordedPass:
     Attributes:
         output: What the network returned.
         weights: Weights of the convolutions and linear layers, one for each call, in order.
-        calls_hardsigmoid: Whether it called torch's hardsigmoid, which has one derivative.
 
     Args:
         network: Any module.
         inputs: As of `Passes`.
         reads: As of `Passes`.
         twice: As of `Passes`.
+        norms: Whether batch norms run; else they return a copy of their input.
     """
 
-    def __init__(self, network: nn.Module, inputs: Tensor, reads: frozenset[str], *, twice: bool = False) -> None:
-        self.calls_hardsigmoid = False
+    def __init__(
+        self,
+        network: nn.Module,
+        inputs: Tensor,
+        reads: frozenset[str],
+        *,
+        twice: bool = False,
+        norms: bool = True,
+    ) -> None:
         self._twice = twice
+        self._norms = norms
         self.weights: list[Tensor] = []
         self._reads = reads
         self._axes = inputs.dim()
@@ -265,11 +283,11 @@ class RecordedPass:
         self._modules: list[tuple[nn.Module, Tensor]] = []
         self._named: dict[nn.Module, list[Tensor]] = defaultdict(list)
         self._names = _names(network)
-        self._blocks = BlockOutputs(network)
         self._kept = KeptTensors()
         modules = {module: names for module, names in self._names.items() if module is not network}
         handles = [module.register_forward_hook(self._hook(len(names))) for module, names in modules.items()]
         if "features" in reads:
+            self._blocks = BlockOutputs(network)
             for member in self._blocks.members:
                 handles.append(member.register_forward_pre_hook(self._block_pre_hook))
                 handles.append(member.register_forward_hook(self._block_hook))
@@ -346,20 +364,22 @@ class RecordedPass:
 
     def _call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Runs one torch function, out of place where it would change what is read, and notes it."""
-        args = [self._kept.current(argument) for argument in args]
-        kwargs = {name: self._kept.current(argument) for name, argument in kwargs.items()}
-        if func in _relu_functions():
+        if self._kept.has_replaced:
+            args = [self._kept.current(argument) for argument in args]
+            kwargs = {name: self._kept.current(argument) for name, argument in kwargs.items()}
+        kind = _kinds().get(func)
+        if kind == "relu":
             return self._relu(func, args, kwargs)
-        if func is nn.functional.hardsigmoid:
-            self.calls_hardsigmoid = True
-            if self._twice:
-                return self._replaced(hardsigmoid, func, args, kwargs)
+        if self._twice and kind == "hardsigmoid":
+            return self._replaced(hardsigmoid, func, args, kwargs)
+        if kind == "batch norm" and not self._norms:
+            return (args[0] if args else kwargs["input"]).clone()
         on = units_on(func, args, kwargs) if "relus" in self._reads else None  # before it runs, which may be in place
-        result = self._kept.run(func, args, kwargs)
+        result = self._kept.run(_fast_twice().get(func, func) if self._twice else func, args, kwargs)
         if on is not None:
             self._relus.append(on)
             self._last_relu = result
-        if func in _layer_functions():
+        if kind == "layer":
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             self.weights.append(weight)
             self._kept.keep(result)
@@ -371,7 +391,7 @@ class RecordedPass:
         result = self._replaced(torch.relu, func, args, kwargs)
         self._kept.keep(result)
         if "relus" in self._reads:
-            self._relus.append(result.detach() > 0)
+            self._relus.append(result.detach().bool())  # the fastest of the ways to ask for what is above zero
             self._last_relu = result
         return result
 

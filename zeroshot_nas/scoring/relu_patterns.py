@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ProxyError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
     from torch import Tensor
 else:
+    np = LazyModule("numpy")
     torch = LazyModule("torch")
 
 _PART = 24
@@ -19,6 +22,9 @@ _PART = 24
 
 _WORD = 62
 """Bits kept in one int64."""
+
+_CACHED = 1 << 12
+"""Words of an image that are compared at a time, so that those of all images stay in the cache."""
 
 _TABLE = 1 << 22
 """Up to this many possible patterns, those seen are marked in a table; beyond, they are sorted."""
@@ -89,21 +95,38 @@ def relu_units(relus: Sequence[Tensor], images: int, *, spatial: bool = False) -
     return [_flat(relu) for relu in wanted]
 
 
-def shared_units(units: Tensor) -> Tensor:
-    """How many units are on in both images, for every pair ``(N, N)``; float64, exact.
+def packed_units(relus: Sequence[Tensor]) -> npt.NDArray[np.uint64]:
+    """All units of each image as bits, 64 a word: ``(N, words)``; zeros fill the last.
 
     Args:
-        units: Which units are on ``(N, units)``: booleans, or a ReLU's result.
+        relus: Of each activation which units are on ``(N, units)``: booleans, or a ReLU's result.
 
     Example:
-        >>> shared_units(torch.tensor([[1.0, 0.5, 0.0], [0.0, 2.0, 0.0]])).tolist()
-        [[2.0, 1.0], [1.0, 1.0]]
+        >>> packed_units([torch.tensor([[1.0, 0.5, 0.0], [0.0, 2.0, 0.0]])]).shape
+        (2, 1)
     """
-    counts = torch.zeros(len(units), len(units), dtype=torch.float64, device=units.device)
-    for part in torch.split(units, 1 << _PART, dim=1):
-        codes = _codes(part)
-        counts += codes @ codes.T
-    return counts
+    rows = [np.packbits(units.bool().cpu().numpy(), axis=1) for units in relus]
+    size = sum(row.shape[1] for row in rows)
+    packed = np.zeros((len(rows[0]), -(-size // 8)), np.uint64)
+    np.concatenate(rows, axis=1, out=packed.view(np.uint8)[:, :size])
+    return packed
+
+
+def differing_units(packed: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """How many units are on in one image of a pair alone, for every pair ``(N, N)``; exact.
+
+    Args:
+        packed: From `packed_units`.
+
+    Example:
+        >>> differing_units(packed_units([torch.tensor([[1.0, 0.5, 0.0], [0.0, 2.0, 0.0]])])).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
+    counts = np.zeros((len(packed), len(packed)))
+    for part in np.split(packed, range(_CACHED, packed.shape[1], _CACHED), axis=1):
+        for image, words in enumerate(part[:-1]):
+            counts[image, image + 1 :] += _bit_counts(part[image + 1 :] ^ words)
+    return counts + counts.T
 
 
 def unit_codes(units: Tensor) -> Tensor:
@@ -144,7 +167,7 @@ def count_patterns(codes: Tensor) -> int:
 
 
 def count_images(relus: Sequence[Tensor]) -> int:
-    """How many images differ in the pattern of their units; it reads only as many activations as tell them apart.
+    """How many images differ in the pattern of their units.
 
     Args:
         relus: Which units are on ``(N, units)``: booleans, or a ReLU's result.
@@ -153,22 +176,13 @@ def count_images(relus: Sequence[Tensor]) -> int:
         >>> count_images([torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])])
         2
     """
-    images = len(relus[0])
-    same = torch.ones(images, images, dtype=torch.bool, device=relus[0].device)
-    for units in relus:
-        (tied,) = torch.nonzero(same.sum(1) > 1, as_tuple=True)
-        if not len(tied):
-            break
-        counts = shared_units(units if len(tied) == images else units[tied])
-        own = counts.diagonal()
-        same[tied[:, None], tied] &= (counts == own) & (counts == own[:, None])
-    return int((~same.tril(-1).any(1)).sum())
+    return len({row.tobytes() for row in packed_units(relus)})
 
 
-def duplicates(agreements: Tensor, units: int) -> Iterator[tuple[int, int]]:
-    """Pairs of images, numbered from 0, that agree in all units."""
-    pairs = torch.nonzero((agreements == units).triu(1)).tolist()
-    yield from ((first, second) for first, second in pairs)
+def _bit_counts(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Ones in each row of words."""
+    ones = np.bitwise_count(words) if hasattr(np, "bitwise_count") else np.unpackbits(words.view(np.uint8), axis=1)
+    return np.asarray(ones.sum(1, dtype=np.int64))  # NumPy 1 counts no bits
 
 
 def _flat(relu: Tensor) -> Tensor:
