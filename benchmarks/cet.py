@@ -26,7 +26,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -36,9 +36,8 @@ from scipy.stats import kendalltau, spearmanr
 from torch import nn
 
 from zeroshot_nas import Architecture, Batch, Budget, build, cost, get_space, search
-from zeroshot_nas.closed_form.cet.chain import backward_block, forward_block, sub_layer
 from zeroshot_nas.closed_form.cet.explain import cet_explain
-from zeroshot_nas.closed_form.cet.score import cet, cet_terms_pool, plan_sequence, propagate, terms_of
+from zeroshot_nas.closed_form.cet.score import cet_pool, cet_terms_pool, plan_sequence, propagate, terms_of
 from zeroshot_nas.closed_form.cet.terms import VARIANTS, CetTerms
 from zeroshot_nas.closed_form.zen import zen_closed_form
 from zeroshot_nas.core.garbage import paused_garbage_collection
@@ -228,26 +227,35 @@ def mutation(quick: bool) -> Part:
     figures, details = [], {}
     steps = 200 if quick else 1_000
     for name, (space, size, budget) in WALKS.items():
-        found: dict[str, list[float]] = {"cet": [], "zen_closed_form": [], "by_spectra": []}
+        found: dict[str, list[float]] = {"cet": [], "zen": [], "spectra": []}
         for seed in range(1 if quick else 5):
             mutants = walk(get_space(space, input_size=size), budget, 2 * steps, seed)
-            for memo in (forward_block, backward_block, sub_layer):
-                memo.cache_clear()
-            for function in (cet, zen_closed_form, by_spectra):
-                late = mutants[steps:] if function is not by_spectra else mutants[steps : steps + 50]
-                for mutant in mutants[:steps] if function is not by_spectra else ():
-                    function(mutant)
+            early, late, few = mutants[:steps], mutants[steps:], mutants[steps : steps + 50]
+            ways: dict[str, tuple[Callable[[list[Architecture]], object], list[Architecture]]] = {
+                "cet": (generations, late),
+                "zen": (lambda networks: [zen_closed_form(each) for each in networks], late),
+                "spectra": (lambda networks: [by_spectra(each) for each in networks], few),
+            }
+            for way, (function, asked) in ways.items():
+                if way != "spectra":
+                    function(early)
                 with paused_garbage_collection():  # as in a search
-                    seconds = seconds_of(lambda late=late, function=function: [function(each) for each in late])
-                found[function.__name__].append(1e6 * seconds / len(late))
+                    seconds = seconds_of(lambda function=function, asked=asked: function(asked))
+                found[way].append(1e6 * seconds / len(asked))
         figures += [
-            Figure(f"{name}: CET of one more mutation", found["cet"], "us", at_most=100),
-            Figure(f"{name}: by spectra over that", ratios(found["by_spectra"], found["cet"])),
-            Figure(f"{name}: that over Zen-score's closed form", ratios(found["cet"], found["zen_closed_form"])),
+            Figure(f"{name}: CET of one more mutation, a generation at a time", found["cet"], "us", at_most=100),
+            Figure(f"{name}: by spectra, one by one, over that", ratios(found["spectra"], found["cet"])),
+            Figure(f"{name}: that over Zen-score's closed form, one by one", ratios(found["cet"], found["zen"])),
         ]
         convolutions = [len(cet_explain(each)) for each in mutants[-100:]]
         details[name] = {"budget": budget.limits(), "median convolutions": statistics.median(convolutions)}
     return Part(figures, details)
+
+
+def generations(networks: list[Architecture]) -> None:
+    """CET of networks, as many at a time as evolution proposes."""
+    for first in range(0, len(networks), 64):
+        cet_pool(networks[first : first + 64])
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> list[float]:
