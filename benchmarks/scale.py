@@ -58,7 +58,7 @@ WHAT: dict[str, tuple[dict[str, Any], float | None]] = {
 def searched(where: Path = ROOT, **how: Any) -> dict[str, float]:
     """A search in a process of its own, by the package in that folder."""
     os.environ["PYTHONPATH"] = str(where)
-    process = run_process([sys.executable, "-c", PROGRAM, json.dumps({"budget": SMALL, "finalists": 20, **how})])
+    process = run_process([sys.executable, "-P", "-c", PROGRAM, json.dumps({"budget": SMALL, "finalists": 20, **how})])
     return {"cpu": process.cpu_seconds, "gb": process.peak_gb, **json.loads(process.printed)}
 
 
