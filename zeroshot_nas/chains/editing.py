@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.chains.coding import Chains, Codes, stacked
 from zeroshot_nas.chains.lowering import Index
+from zeroshot_nas.core.seeding import uniform
 
 Mask: TypeAlias = NDArray[np.bool_]
 Draws: TypeAlias = NDArray[np.float64]
@@ -84,13 +85,13 @@ class Mutants(Sequence[Architecture]):
     Attributes:
         parents: The others.
         mutations: How many of each one's blocks change.
-        draws: What chance decides, ``(networks, mutations, DRAWS)`` numbers from 0 to 1.
-        move: Makes them.
+        seeds: What each one's draws follow from.
+        move: Makes them, with `DRAWS` numbers from 0 to 1 a mutation ``(networks, mutations, DRAWS)``.
     """
 
     parents: Chains
     mutations: Index
-    draws: Draws
+    seeds: Sequence[int]
     move: Callable[[Codes, Index, Draws], Codes]
 
     def __len__(self) -> int:
@@ -106,12 +107,11 @@ class Mutants(Sequence[Architecture]):
     @cached_property
     def made(self) -> Chains:
         """The networks."""
-        return replace(self.parents, codes=self.move(self.parents.codes.copy(), self.mutations, self.draws))
+        most = int(self.mutations.max(initial=0))
+        draws = uniform(self.seeds, 0, most * DRAWS).reshape(len(self.seeds), most, DRAWS)
+        return replace(self.parents, codes=self.move(self.parents.codes.copy(), self.mutations, draws))
 
     def joined(self, others: Mutants) -> Mutants:
         """These and others behind them."""
-        count = len(self)
-        draws = np.zeros((count + len(others), max(self.draws.shape[1], others.draws.shape[1]), DRAWS))
-        draws[:count, : self.draws.shape[1]], draws[count:, : others.draws.shape[1]] = self.draws, others.draws
         mutations = np.concatenate([self.mutations, others.mutations])
-        return Mutants(self.parents.joined(others.parents), mutations, draws, self.move)
+        return Mutants(self.parents.joined(others.parents), mutations, [*self.seeds, *others.seeds], self.move)

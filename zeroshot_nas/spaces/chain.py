@@ -230,11 +230,8 @@ class ChainSpace(SearchSpace):
     def mutate_all(
         self, networks: Sequence[Architecture], seeds: Sequence[int], mutations: Sequence[int]
     ) -> Sequence[Architecture]:
-        counts = np.asarray(mutations, np.intp)
-        most = int(counts.max(initial=0))
-        draws = uniform(seeds, 0, most * editing.DRAWS).reshape(len(seeds), most, editing.DRAWS)
         chains = networks if isinstance(networks, coding.Chains) else coding.Chains.of(networks)
-        return editing.Mutants(chains, counts, draws, self._mutated)
+        return editing.Mutants(chains, np.asarray(mutations, np.intp), seeds, self._mutated)
 
     def _mutated(self, codes: Codes, mutations: Index, draws: Draws) -> Codes:
         """Chains with so many of their blocks changed, one where the same is drawn twice; may write into ``codes``."""
