@@ -128,7 +128,7 @@ def shape(quick: bool) -> Part:
 
 def workers(quick: bool) -> Part:
     count = 4_000 if quick else 1_000_000
-    how = {"space": "vanilla", "proxy": "ceres", "proposals": count, "islands": 4, "exchanges": 2}
+    how = {"space": "vanilla", "proxy": "ceres", "proposals": count, "islands": 8, "exchanges": 2}
     ratios = []
     for seed in range(1 if quick else 3):
         one, two = (searched(seed=seed, executor="process", workers=each, **how) for each in (1, 2))
