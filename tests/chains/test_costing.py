@@ -1,6 +1,7 @@
 """Many chains cost what each costs alone, whatever the blocks, gates and resolutions."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from zeroshot_nas.architecture.blockspec import BLOCKS
 from zeroshot_nas.architecture.ops import Conv
 from zeroshot_nas.chains.coding import Chains
 from zeroshot_nas.chains.lowering import LOWERING
+from zeroshot_nas.closed_form.ceres import ceres, ceres_pool
 from zeroshot_nas.costs.base import COSTS, CostInfo, register_cost, summed_costs
 from zeroshot_nas.costs.chains import costs_of_chains
 from zeroshot_nas.costs.complexity import complexity
@@ -77,3 +79,20 @@ def test_a_cost_that_takes_no_arrays_is_asked_one_by_one():
         COSTS._entries.pop("wide_kernels", None)
         summed_costs.cache_clear()
     assert np.isfinite(costs_of_chains(Chains.of([space.initial()]))["flops"]).all()
+
+
+def test_threads_do_not_disturb_each_other():
+    """What is known of kinds and passes is shared by threads; each finds what it finds alone."""
+    spaces = [
+        zs.get_space("vanilla", input_size=(3, side, side), width_step=step) for side in (16, 24) for step in (1, 5)
+    ]
+    asked = [list(space.sample_all(random.Random(seed), 40)) for seed, space in enumerate(spaces * 2)]
+
+    def worked_out(networks):
+        return costs_of_chains(Chains.of(networks))["params"].tolist(), ceres_pool(networks)
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(worked_out, asked))
+    for networks, (params, scores) in zip(asked, found, strict=True):
+        assert params == [complexity(network).params for network in networks]
+        assert scores == [ceres(network) for network in networks]

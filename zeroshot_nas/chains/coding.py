@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from threading import Lock
 from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
@@ -28,10 +29,12 @@ class _Type(NamedTuple):
 
     Attributes:
         name: Its registered name.
+        cls: Its class; a name may be registered anew.
         others: Its further fields, as pairs of name and value.
     """
 
     name: str
+    cls: type[BlockSpec]
     others: tuple[tuple[str, Any], ...]
 
 
@@ -39,19 +42,32 @@ _types: list[_Type | None] = [None]  # those that were met so far, each by its n
 _numbers: dict[_Type, int] = {}
 
 
+_numbering = Lock()  # executors may have threads
+
+
+def _number_of(own: _Type, block: BlockSpec) -> int | None:
+    """The number of a type, a new one where it has none; None where its blocks have no code."""
+    if own not in _numbers:
+        has_graph = own.others and any(isinstance(op, Graph) for op in block.first(block.out_channels))
+        if has_graph or len(_types) == 1 << _BITS["type"]:
+            return None
+        _numbers[own] = len(_types)
+        _types.append(own)
+    return _numbers[own]
+
+
 @lru_cache(maxsize=65_536)
 def encoded(block: BlockSpec) -> int | None:
     """A block as a number; None where it has a graph, or a value that a code has no room for."""
     fields = BLOCKS[block.type_name].free_fields
-    own = _Type(block.type_name, tuple((name, getattr(block, name)) for name in fields if name not in _FIELDS))
-    if own not in _numbers:
-        if len(_types) == 1 << _BITS["type"] or (
-            own.others and any(isinstance(op, Graph) for op in block.first(block.out_channels))
-        ):
-            return None
-        _numbers[own] = len(_types)
-        _types.append(own)
-    code: int = _numbers[own] << _SHIFTS["type"]
+    own = _Type(
+        block.type_name, type(block), tuple((name, getattr(block, name)) for name in fields if name not in _FIELDS)
+    )
+    with _numbering:
+        number = _number_of(own, block)
+    if number is None:
+        return None
+    code: int = number << _SHIFTS["type"]
     for name in _FIELDS.intersection(fields):
         value = int(getattr(block, name))
         if value >> _BITS[name]:

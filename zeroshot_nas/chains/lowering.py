@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from threading import RLock
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -167,6 +168,7 @@ class Lowering:
     _of_number: list[_Function] = field(default_factory=list)
     _values: NDArray[np.int32] = field(default_factory=lambda: np.full((0, 0), _UNKNOWN, np.int32))
     _columns: dict[str, Any] | None = None
+    _lock: RLock = field(default_factory=RLock)  # executors may have threads
 
     def covers(self, chains: Chains) -> NDArray[np.bool_]:
         """Whether all blocks of each network have a kind, and one of them a convolution."""
@@ -232,20 +234,26 @@ class Lowering:
         how many ``slots`` and ``units`` each has, and where these begin (``slots_start``, ``units_start``); of units
         their number, ``unit_kind``, and ``unit_is_behind_stride``.
         """
-        if self._columns is None:
-            slots = [slot for kind in self._made for slot in kind.slots]
-            self._columns = {name: np.array([getattr(slot, name) for slot in slots]) for name in _Slot._fields}
-            for name in ("in", "out"):
-                width, function = self._columns[f"{name}_channels"].T
-                self._columns |= {f"{name}_width": width.copy(), f"{name}_function": function.copy()}
-            self._columns["taps"] = self._columns["kernel_size"] ** 2
-            for name in ("slots", "units"):
-                counts = np.array([len(getattr(kind, name)) for kind in self._made])
-                self._columns |= {name: counts, f"{name}_start": np.cumsum(counts) - counts}
-            self._columns["is_first"] = np.array([kind.is_first for kind in self._made])
-            units = [(unit, behind) for kind in self._made for unit, behind in self._in_place(kind)]
-            self._columns["unit_kind"], self._columns["unit_is_behind_stride"] = np.array(units, np.intp).T
-        return self._columns
+        columns = self._columns
+        if columns is None:
+            with self._lock:
+                columns = self._columns = self._columns_of_all()
+        return columns
+
+    def _columns_of_all(self) -> dict[str, Any]:
+        slots = [slot for kind in self._made for slot in kind.slots]
+        columns: dict[str, Any] = {name: np.array([getattr(slot, name) for slot in slots]) for name in _Slot._fields}
+        for name in ("in", "out"):
+            width, function = columns[f"{name}_channels"].T
+            columns |= {f"{name}_width": width.copy(), f"{name}_function": function.copy()}
+        columns["taps"] = columns["kernel_size"] ** 2
+        for name in ("slots", "units"):
+            counts = np.array([len(getattr(kind, name)) for kind in self._made])
+            columns |= {name: counts, f"{name}_start": np.cumsum(counts) - counts}
+        columns["is_first"] = np.array([kind.is_first for kind in self._made])
+        units = [(unit, behind) for kind in self._made for unit, behind in self._in_place(kind)]
+        columns["unit_kind"], columns["unit_is_behind_stride"] = np.array(units, np.intp).T
+        return columns
 
     def _kinds_of(self, code: Codes, channels: Codes, *, is_first: bool) -> Index:
         """The kinds of sub-layers, given input, output and bottleneck channels; `NONE` where one has none."""
@@ -255,9 +263,10 @@ class Lowering:
         keys = kind_of(code) << 4 | alike << 1 | is_first
         found = self._numbers[keys]
         if (found == _UNKNOWN).any():
-            for key in np.unique(keys[found == _UNKNOWN]).tolist():
-                labels = (0, *divmod(key >> 1 & 7, 3))
-                self._numbers[key] = self._lowered(key >> 4, labels, is_first)
+            with self._lock:
+                for key in np.unique(keys[self._numbers[keys] == _UNKNOWN]).tolist():
+                    labels = (0, *divmod(key >> 1 & 7, 3))
+                    self._numbers[key] = self._lowered(key >> 4, labels, is_first)
             found = self._numbers[keys]
         return np.asarray(found, np.intp)
 
@@ -333,18 +342,26 @@ class Lowering:
         if not len(places):
             return widths
         given, by = widths[places], functions[places] - 1
-        before, shape = self._values, (len(self._of_number), int(given.max()) + 1)
-        if shape[0] > before.shape[0] or shape[1] > before.shape[1]:
-            self._values = np.full((max(shape[0], before.shape[0]), max(shape[1], before.shape[1])), _UNKNOWN, np.int32)
-            self._values[: before.shape[0], : before.shape[1]] = before
-        found = self._values[by, given]
-        if (found == _UNKNOWN).any():
-            for number in np.flatnonzero(np.bincount(by[found == _UNKNOWN])).tolist():
-                widths_of = given[(by == number) & (self._values[by, given] == _UNKNOWN)]
-                self._tabulate(self._of_number[number], np.unique(widths_of).tolist())
-            found = self._values[by, given]
-        widths[places] = found
+        values = self._values
+        known = int(by.max()) < values.shape[0] and int(given.max()) < values.shape[1]
+        if not known or (values[by, given] == _UNKNOWN).any():
+            with self._lock:
+                self._tabulate_all(by, given)
+            values = self._values
+        widths[places] = values[by, given]
         return widths
+
+    def _tabulate_all(self, functions: Index, widths: Codes) -> None:
+        """Values of functions at widths, where they are not known."""
+        before, shape = self._values, (len(self._of_number), int(widths.max()) + 1)
+        if shape[0] > before.shape[0] or shape[1] > before.shape[1]:
+            grown = np.full((max(shape[0], before.shape[0]), max(shape[1], before.shape[1])), _UNKNOWN, np.int32)
+            grown[: before.shape[0], : before.shape[1]] = before
+            self._values = grown
+        unknown = self._values[functions, widths] == _UNKNOWN
+        for number in np.flatnonzero(np.bincount(functions[unknown])).tolist():
+            asked = widths[(functions == number) & (self._values[functions, widths] == _UNKNOWN)]
+            self._tabulate(self._of_number[number], np.unique(asked).tolist())
 
     def _tabulate(self, function: _Function, widths: Sequence[int]) -> None:
         """Values of a function, and of those that the same lowering tells."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -289,15 +290,17 @@ def _constant(step: _Step) -> Combs:
     return constant_combs((1, height, width))
 
 
-_passes: dict[str, _Passes] = {}
+_passes: dict[int, _Passes] = {}  # by their width; the last one alone
+_passing = Lock()  # executors may have threads
 
 
 def _passes_through(units: _Units, chains: Chains) -> _PassRows:
-    width = 1 + _most_convolutions(len(LOWERING.unit_kinds))
-    memo = _passes.get("all")
-    if memo is None or memo.width != width or memo.is_full:
-        memo = _passes["all"] = _Passes.of_width(width)
-    return memo.rows(units, chains)
+    with _passing:
+        width = 1 + _most_convolutions(len(LOWERING.unit_kinds))
+        if width not in _passes or _passes[width].is_full:
+            _passes.clear()
+            _passes[width] = _Passes.of_width(width)
+        return _passes[width].rows(units, chains)
 
 
 class _Convolutions(NamedTuple):
