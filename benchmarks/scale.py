@@ -10,14 +10,17 @@ proposals   seconds and memory for 10,000 to 10,000,000 proposals
 shape       microseconds a proposal by limit on depth, and by population and generation
 workers     two worker processes over one
 command     the whole process of ``zeroshot-nas search`` with its default settings
+picture     ``docs/scale.png`` of the parts that were measured before
 
 Every search is a process of its own. Figures of one core are seconds of CPU, user and system.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -27,7 +30,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, Figure, Part, main, run_process
+from common import RESULTS, ROOT, Figure, Part, main, run_process
+
+from zeroshot_nas.plots.base import figure_class
 
 BEFORE = "5ed7c64"
 """The last commit in which a search made, costed and scored its networks one by one."""
@@ -145,5 +150,31 @@ def command(quick: bool) -> Part:
     return Part([Figure(name, [run.cpu_seconds for run in runs], "s", at_most=4.0)], {"wall seconds, median": wall})
 
 
+def picture(quick: bool) -> Part:
+    """Times by proposals, beside a line of ten microseconds each, and by what a generation holds."""
+    results = json.loads((RESULTS / "scale.json").read_text())
+    drawing = figure_class()(figsize=(9, 3.6), layout="constrained")
+    left, right = drawing.subplots(1, 2)
+    grown: dict[str, list[tuple[float, float]]] = {}
+    for figure in results["proposals"]["figures"]:
+        if "CPU time" in figure["what"]:
+            space, proxy, rest = figure["what"].split(", ", 2)
+            count = float(rest.split(" ")[0].replace(",", ""))
+            grown.setdefault(f"{proxy} in {space}", []).append((count, figure["figure"]))
+    for name, points in grown.items():
+        left.loglog(*zip(*points, strict=True), marker="o", label=name)
+    left.loglog((1e4, 1e8), (0.1, 1e3), color="grey", linestyle=":", label="10 us each")
+    left.set(xlabel="proposals", ylabel="seconds of CPU, whole process")
+    left.legend(frameon=False)
+    shapes = {figure["what"]: figure["figure"] for figure in results["shape"]["figures"]}
+    generation = {name: re.search(r"generation (\d+)", name) for name in shapes}
+    by_generation = [(int(found[1]), shapes[name]) for name, found in generation.items() if found]
+    right.loglog(*zip(*sorted(by_generation), strict=True), marker="o", label="cet in resnet")
+    right.set(xlabel="networks of a generation, of each of four islands", ylabel="microseconds a proposal")
+    right.legend(frameon=False)
+    drawing.savefig(ROOT / "docs" / "scale.png" if not quick else io.BytesIO(), dpi=110)
+    return Part([])
+
+
 if __name__ == "__main__":
-    main("scale", {each.__name__: each for each in (before, proposals, shape, workers, command)}, __doc__)
+    main("scale", {each.__name__: each for each in (before, proposals, shape, workers, command, picture)}, __doc__)
