@@ -1,6 +1,8 @@
 """Many chains cost what each costs alone, whatever the blocks, gates and resolutions."""
 
 import random
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -96,3 +98,14 @@ def test_threads_do_not_disturb_each_other():
     for networks, (params, scores) in zip(asked, found, strict=True):
         assert params == [complexity(network).params for network in networks]
         assert scores == [ceres(network) for network in networks]
+
+
+def test_a_process_that_meets_no_kind_at_all():
+    code = """
+import zeroshot_nas as zs
+from zeroshot_nas.architecture.blockspec import BLOCKS
+block = BLOCKS["TinyNASK1K3K1"](out_channels=24, stride=2)
+print(zs.score(zs.Architecture((block,)), "cet").state, end="")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "ok"

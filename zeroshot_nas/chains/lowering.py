@@ -173,10 +173,12 @@ class Lowering:
     def covers(self, chains: Chains) -> NDArray[np.bool_]:
         """Whether all blocks of each network have a kind, and one of them a convolution."""
         blocks = self.blocks(chains)
-        without = blocks.net[(blocks.first == NONE) | (blocks.following == NONE)]
-        units = self.columns["units"][blocks.first]
+        known = (blocks.first != NONE) & (blocks.following != NONE)
+        if not known.any():
+            return np.zeros(len(chains), np.bool_)
+        units = self.columns["units"][np.where(known, blocks.first, 0)]
         covered = np.bincount(blocks.net, units, len(chains)) > 0
-        covered[without] = False
+        covered[blocks.net[~known]] = False
         return covered
 
     @staticmethod
