@@ -253,7 +253,7 @@ def _predicting(space: str, proposals: int, seed: int, table: DeviceTable) -> tu
 
     searcher = RegularizedEvolution(where, python_rng(seed), where.initial())
     proposer = Proposer(searcher, Problem(zs.Budget(layers=LAYERS, latency_ms=3.0), "zen", latency_ms=predict))
-    for candidates in proposer.batches(proposals, 1):
+    for candidates in proposer.batches(proposals, 64):
         proposer.tell([each.with_fitness(zen_closed_form(each.architecture)) for each in candidates])
     first, spent = spent, []
     for network in networks.copy():

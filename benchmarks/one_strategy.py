@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from time import process_time
 from typing import Any
 
@@ -15,7 +16,7 @@ from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.errors import UndefinedScoreError
+from zeroshot_nas.errors import ZeroShotNASError
 from zeroshot_nas.scoring.proxy import get_proxy
 from zeroshot_nas.searchers.base import SEARCHERS, Problem
 from zeroshot_nas.searching.proposer import Proposer
@@ -27,13 +28,19 @@ class Counting:
     """A closed form that counts how often it is computed; a network that was computed before is not counted again."""
 
     def __init__(self, proxy: str) -> None:
-        self.closed_form = get_proxy(proxy).bound_closed_form()
-        self.values: dict[Architecture, float] = {}
+        self.proxy = get_proxy(proxy)
+        self.values: dict[Architecture, float | ZeroShotNASError] = {}
 
     def __call__(self, architecture: Architecture) -> float:
-        if architecture not in self.values:
-            self.values[architecture] = self.closed_form(architecture)
-        return self.values[architecture]
+        (value,) = self.pool([architecture])
+        if isinstance(value, ZeroShotNASError):
+            raise value
+        return value
+
+    def pool(self, architectures: Sequence[Architecture]) -> list[float | ZeroShotNASError]:
+        new = [each for each in dict.fromkeys(architectures) if each not in self.values]
+        self.values.update(zip(new, self.proxy.closed_forms(new) if new else [], strict=True))
+        return [self.values[each] for each in architectures]
 
 
 def run(
@@ -52,20 +59,24 @@ def run(
     start = process_time()
     strategy = SEARCHERS[searcher](where, python_rng(seed, 0), starting_point(where, limits, None), **(options or {}))
     block_sum = scored_by.block_sum_or_error()
-    problem = Problem(limits, scored_by.key, counting, scored_by.sign, proposals=proposals, block_sum=block_sum)
+    how: dict[str, Any] = {"proposals": proposals, "block_sum": block_sum, "closed_form_pool": counting.pool}
+    problem = Problem(limits, scored_by.key, counting, scored_by.sign, **how)
     proposer = Proposer(strategy, problem)
     way: list[tuple[int, float, float]] = []
     best = None
     with paused_garbage_collection():
-        for (candidate,) in proposer.batches(proposals, 1):
-            try:
-                fitness = scored_by.sign * counting(candidate.architecture)
-            except UndefinedScoreError:
-                continue
-            if not way or fitness > way[-1][1]:
-                way.append((len(counting.values), fitness, round(process_time() - start, 3)))
-                best = candidate.architecture
-            proposer.tell([candidate.with_fitness(fitness)])
+        for candidates in proposer.batches(proposals, strategy.generation):
+            before, told = len(counting.values), []
+            values = counting.pool([candidate.architecture for candidate in candidates])
+            for place, (candidate, value) in enumerate(zip(candidates, values, strict=True), start=1):
+                if isinstance(value, ZeroShotNASError):
+                    continue
+                told.append(candidate.with_fitness(scored_by.sign * value))
+                if not way or told[-1].fitness > way[-1][1]:
+                    seen = min(before + place, len(counting.values))
+                    way.append((seen, told[-1].fitness, round(process_time() - start, 3)))
+                    best = candidate.architecture
+            proposer.tell(told)
     assert best is not None, "a strategy proposes something that fits"
     return {
         "best": way[-1][1],

@@ -48,7 +48,7 @@ TRAINED = [
 training each. Among them are winners of CET and what they become with wide bodies and without their last layers."""
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["resnet", "vanilla", "nasbench_macro"]), st.sampled_from(SIZES))
 def test_a_chains_score_is_that_of_the_general_propagation(seed, name, size):
     network = zs.get_space(name, input_size=size).sample(random.Random(seed))

@@ -32,7 +32,7 @@ def by_chain(network: zs.Architecture) -> CetTerms:
     return NetworkTerms(*propagate_chains(Chains.of([network]))).row(0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 10**6), st.sampled_from(["resnet", "mobilenet", "vanilla", "nasbench_macro"]), st.sampled_from(SIZES)
 )
