@@ -52,9 +52,9 @@ def test_it_learns_what_pays():
     def mean(networks):
         return sum(map(params, networks)) / len(networks)
 
-    learned = proposals_of(params, rounds=60)
-    against = proposals_of(lambda network: -params(network), rounds=60)
-    assert 1.2 * mean(against[-160:]) < mean(against[:160])
+    learned = proposals_of(params, rounds=75)
+    against = proposals_of(lambda network: -params(network), rounds=75)
+    assert 1.3 * mean(against[-160:]) < mean(against[:160])
     assert mean(learned[:160]) < mean(learned[-160:])
 
 

@@ -51,7 +51,7 @@ def found(result):
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.3, 2.0])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_the_winner_keeps_its_budget_however_wrong_the_prediction_is(machine, factor, seed):
     machine.factor = factor
     result = run(seed=seed)
@@ -62,7 +62,7 @@ def test_the_winner_keeps_its_budget_however_wrong_the_prediction_is(machine, fa
     assert all(each["measured_ms"] > 0.8 for each in latency["measurements"][:-1])
     limits = latency["prediction_limits_ms"]
     assert limits == sorted(limits, reverse=True)
-    assert len(limits) == 1 if factor < 1.1 else len(limits) > 1 or factor < 2, "a little off may not matter"
+    assert (len(limits) > 1) == (factor > 1.1)
     assert result.seconds["measure"] >= 0
     assert SearchResult.from_json(result.to_json()) == result
 

@@ -165,7 +165,9 @@ def test_the_keyboard_interrupts_a_screen_with_the_finalists_so_far(monkeypatch)
     info = ProxyInfo("slow", PROXIES["zen"].function, closed_form=interrupting)
     result = screened(Proxy(info))
     assert result.state == "interrupted"
-    assert 0 < result.counts.screened < 50, "the generation that was under way is lost"
+    counts = result.counts
+    assert 0 < counts.screened < 50, "the generation that was under way is lost"
+    assert counts.screened == counts.proposed - counts.over_budget - counts.duplicate
     assert len(result.history) == 12
     assert result.best.fitness == max(zen_closed_form(each.architecture) for each in result.history)
 

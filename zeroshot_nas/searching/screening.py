@@ -245,6 +245,7 @@ class _Evolving:
         self._trajectory: list[Screened] = []
         self._every = math.ceil(task.proposals * task.legs / TRAJECTORY)
         self._next_kept = 0
+        self._settled = self.proposer.counts
 
     def ask(self) -> Sequence[Architecture]:
         """The next generation; none at the end."""
@@ -269,11 +270,13 @@ class _Evolving:
                 self.best = max(self.best, fitness)
         self.seconds["screen"] += perf_counter() - start
         self.proposer.tell(scored)
+        self._settled = self.proposer.counts
 
     def result(self, interrupted: bool) -> Island:
         """What it found so far."""
         searcher = self.searcher
-        counts = {**self.counts, **self.proposer.counts, "failed": self._failures.total()}
+        of_proposals = self._settled if interrupted else self.proposer.counts  # without a generation that was cut short
+        counts = {**self.counts, **of_proposals, "failed": self._failures.total()}
         counts.setdefault("screened", 0)
         told = searcher.members if self.task.legs > 1 else ()
         members = tuple(zip(fitness_of(told), networks_of(told), strict=True))
