@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from zeroshot_nas.core.frames import data_frame
 from zeroshot_nas.core.html import html_table, number
+from zeroshot_nas.errors import ZeroShotNASError
 
 if TYPE_CHECKING:
     import pandas
+
+_Network = TypeVar("_Network")
 
 
 class ScoreValue(float):
@@ -108,3 +111,11 @@ class Score:
             return f"{self.proxy}: failed ({self.reason})"
         error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
         return f"{self.proxy}: {self.value:.6g}{error} ({self.repeats} repeats, {self.seconds:.2g} s)"
+
+
+def value_or_error(function: Callable[[_Network], float], network: _Network) -> float | ZeroShotNASError:
+    """A function's value; the error that it raises, where it says why there is none."""
+    try:
+        return function(network)
+    except ZeroShotNASError as error:
+        return error.with_traceback(None)

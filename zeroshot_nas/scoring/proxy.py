@@ -14,6 +14,7 @@ from zeroshot_nas.closed_form.block_sum import BlockSum
 from zeroshot_nas.core.options import checked_option, option_types, parsed_option
 from zeroshot_nas.core.ranking import Aggregation
 from zeroshot_nas.core.registry import Registry
+from zeroshot_nas.core.score import value_or_error
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError, did_you_mean
 from zeroshot_nas.network.init import Init
 
@@ -265,7 +266,7 @@ class Proxy:
         alone, pool = self.bound_closed_form(), self.bound_closed_form_pool()
         if pool is not None:
             return list(pool(architectures))
-        return [_value_or_error(alone, architecture) for architecture in architectures]
+        return [value_or_error(alone, architecture) for architecture in architectures]
 
     def bound_closed_form_pool(self) -> ClosedFormPool | None:
         """The closed form of many with its options set; None where there is no way faster than one by one."""
@@ -441,12 +442,3 @@ def pool_only(info: ProxyInfo) -> ProxyError:
         f"{info.name} joins the ranks of {', '.join(info.parts)} in a pool of networks, and has no value for one: "
         f"use score_pool(networks, {info.name!r}), or score the parts"
     )
-
-
-def _value_or_error(
-    closed_form: Callable[[Architecture], float], architecture: Architecture
-) -> float | ZeroShotNASError:
-    try:
-        return closed_form(architecture)
-    except ZeroShotNASError as error:
-        return error

@@ -16,7 +16,7 @@ from zeroshot_nas.core.checks import check_format
 from zeroshot_nas.core.frames import data_frame
 from zeroshot_nas.core.html import html_table, number
 from zeroshot_nas.core.registry import Registry
-from zeroshot_nas.core.score import Score
+from zeroshot_nas.core.score import Score, value_or_error
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.complexity import Costs, complexity
@@ -340,7 +340,7 @@ class Problem:
         assert self.closed_form is not None, "asked for where there is one"
         if self.closed_form_pool is not None:
             return self.closed_form_pool(architectures)
-        return [_value_or_error(self.closed_form, architecture) for architecture in architectures]
+        return [value_or_error(self.closed_form, architecture) for architecture in architectures]
 
     def fits(self, architecture: Architecture) -> bool:
         """Whether an architecture keeps to the budget."""
@@ -434,13 +434,6 @@ def list_searchers() -> list[str]:
         ['evolution', 'exact', 'gradient', 'grid', 'nsga2', 'random', 'regularized_evolution', 'reinforce']
     """
     return list(SEARCHERS)
-
-
-def _value_or_error(closed_form: Callable[[Architecture], float], network: Architecture) -> float | ZeroShotNASError:
-    try:
-        return closed_form(network)
-    except ZeroShotNASError as error:
-        return error
 
 
 def _shortened(text: str, length: int = 240) -> str:
