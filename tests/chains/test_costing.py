@@ -83,6 +83,24 @@ def test_a_cost_that_takes_no_arrays_is_asked_one_by_one():
     assert np.isfinite(costs_of_chains(Chains.of([space.initial()]))["flops"]).all()
 
 
+def test_a_cost_that_is_no_whole_number_stays_what_it_is():
+    space = zs.get_space("resnet", input_size=(1, 8, 8))
+    try:
+
+        @register_cost(CostInfo("joules", ops=(Conv,), elementwise=True))
+        def joules(op: Conv, output_shape: tuple[int, int, int]) -> float:
+            return op.fan_in * output_shape[0] * 0.3
+
+        found = zs.search(space, "cet", zs.Budget(joules=40_000.5), proposals=500, progress=False)
+        for each in found.history:
+            assert each.costs["joules"] == pytest.approx(complexity(each.architecture)["joules"])
+        assert any(point.costs["joules"] % 1 for point in found.trajectory)
+        assert max(point.costs["joules"] for point in found.trajectory) <= 40_000.5
+    finally:
+        COSTS._entries.pop("joules", None)
+        summed_costs.cache_clear()
+
+
 def test_threads_do_not_disturb_each_other():
     """What is known of kinds and passes is shared by threads; each finds what it finds alone."""
     spaces = [

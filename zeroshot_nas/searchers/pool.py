@@ -60,7 +60,7 @@ class Pool(Sequence[Candidate]):
     def _costs(self, place: int, network: Architecture) -> Costs:
         if self.columns is None or self.problem.latency_ms is not None:
             return self.problem.costs(network)
-        return costs_of_sums(((name, int(column[place])) for name, column in self.columns.items()), network)
+        return costs_of_sums(((name, _plain(column[place])) for name, column in self.columns.items()), network)
 
     def take(self, places: Sequence[int]) -> Pool:
         """The candidates in these places."""
@@ -83,7 +83,7 @@ class Pool(Sequence[Candidate]):
             return self[place].costs.to_dict(complete=False)
         standard = [name for name in STANDARD if name in self.columns]
         further = sorted(self.columns.keys() - STANDARD)
-        return {name: int(self.columns[name][place]) for name in (*standard, *further)}
+        return {name: _plain(self.columns[name][place]) for name in (*standard, *further)}
 
     @cached_property
     def digests(self) -> Sequence[int]:
@@ -103,6 +103,12 @@ class Pool(Sequence[Candidate]):
         if limits.keys() <= self.columns.keys() and budget.structure is None:
             return list(fits.tolist())
         return [fit and self.problem.fits(self.networks[place]) for place, fit in enumerate(fits.tolist())]
+
+
+def _plain(value: Any) -> float:
+    """A column's number: a whole one as such."""
+    number = float(value)
+    return int(number) if number.is_integer() else number
 
 
 def joined(first: Sequence[Architecture], second: Sequence[Architecture]) -> Sequence[Architecture]:

@@ -250,12 +250,14 @@ class _Evolving:
     def ask(self) -> Sequence[Architecture]:
         """The next generation; none at the end."""
         left = self.task.proposals - self.proposer.proposed
-        return self.proposer.propose(min(self.searcher.generation, left)) if left else ()
+        return (
+            self.proposer.propose(min(self.searcher.generation, left)) if left and not self.proposer.exhausted else ()
+        )
 
     def learn(self, pool: Pool, numbers: Sequence[int], values: Sequence[float | ZeroShotNASError]) -> None:
         """Takes note of new networks, given how many had been proposed at each, and of their scores."""
         start = perf_counter()
-        failed = [place for place, value in enumerate(values) if isinstance(value, ZeroShotNASError)]
+        failed = {place for place, value in enumerate(values) if isinstance(value, ZeroShotNASError)}
         self._failures.update(str(values[place]) for place in failed)
         if failed:
             kept = [place for place in range(len(pool)) if place not in failed]
