@@ -250,15 +250,15 @@ class _Evolving:
     def ask(self) -> Sequence[Architecture]:
         """The next generation; none at the end."""
         left = self.task.proposals - self.proposer.proposed
-        return (
-            self.proposer.propose(min(self.searcher.generation, left)) if left and not self.proposer.exhausted else ()
-        )
+        if not left or self.proposer.exhausted:
+            return ()
+        return self.proposer.propose(min(self.searcher.generation, left))
 
     def learn(self, pool: Pool, numbers: Sequence[int], values: Sequence[float | ZeroShotNASError]) -> None:
         """Takes note of new networks, given how many had been proposed at each, and of their scores."""
         start = perf_counter()
         failed = {place for place, value in enumerate(values) if isinstance(value, ZeroShotNASError)}
-        self._failures.update(str(values[place]) for place in failed)
+        self._failures.update(str(values[place]) for place in sorted(failed))
         if failed:
             kept = [place for place in range(len(pool)) if place not in failed]
             pool, numbers, values = pool.take(kept), [numbers[at] for at in kept], [values[at] for at in kept]
