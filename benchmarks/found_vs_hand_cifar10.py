@@ -216,7 +216,7 @@ def work(wanted: Sequence[Task], runs: Runs, data: Path | None, trainings: int, 
             if (text, training_seed, task.protocol) in runs.trained:
                 continue
             line = {"row": task.row, "budget": task.budget, "seed": task.seed, "training_seed": training_seed}
-            outcome = train(text, images(task.protocol), PROTOCOLS[task.protocol].recipe, training_seed)
+            outcome = train(architecture(text), images(task.protocol), PROTOCOLS[task.protocol].recipe, training_seed)
             runs.add({**line, "protocol": task.protocol, "architecture": text, **outcome, **about})
             said = f"{task.row} {task.budget} {task.seed} {training_seed}: {outcome['test_accuracy']:.2%}"
             print(f"{time.strftime('%H:%M:%S')} {said}, {outcome['cpu_seconds']} s", file=sys.stderr, flush=True)

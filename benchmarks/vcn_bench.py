@@ -528,10 +528,10 @@ def optimizer(network: nn.Module, recipe: zs.Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=True, fused=True)
 
 
-def train(text: str, images: Images, recipe: zs.Recipe, seed: int) -> dict[str, Any]:
+def train(found: zs.Architecture, images: Images, recipe: zs.Recipe, seed: int) -> dict[str, Any]:
     """Trains a network and tests it."""
     start = time.process_time()
-    network = prepared(zs.build(architecture(text), seed=seed))
+    network = prepared(zs.build(found, seed=seed))
     steps = optimizer(network, recipe)
     losses: list[float] = []
     for epoch in range(recipe.epochs):
@@ -658,7 +658,9 @@ def work(parts: Sequence[str], plan: Sequence[Entry], runs: Runs, data: Mapping[
         for count, task in enumerate(missing, start=1):
             entry, start = entries[task.name], time.perf_counter()
             line = asdict(task) | {"budget": entry.budget, "kind": entry.kind, "architecture": entry.architecture}
-            line |= train(entry.architecture, images(task.protocol), PROTOCOLS[task.protocol].recipe, task.seed)
+            line |= train(
+                architecture(entry.architecture), images(task.protocol), PROTOCOLS[task.protocol].recipe, task.seed
+            )
             line |= {"seconds": round(time.perf_counter() - start, 1), **about}
             runs.add(task, line)
             print(

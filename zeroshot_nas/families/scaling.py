@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
+from itertools import product
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
@@ -219,13 +220,13 @@ def _scaled(architecture: Architecture, phi: float, factors: Factors, width_step
     sides = (max(1, round(height * longer)), max(1, round(width * longer)))
     blocks = _deeper(architecture.blocks, factors.depth**phi)
 
-    def make(multiplier: float, spread: bool) -> Architecture:
-        widened = _wider(blocks, multiplier, width_step, spread)
-        return Architecture(widened, (channels, *sides), architecture.num_classes)
+    def make(widths: Mapping[int, int]) -> Architecture:
+        return Architecture(_with_widths(blocks, widths), (channels, *sides), architecture.num_classes)
 
+    widths = _widths(blocks)
     target = 2**phi * complexity(architecture).flops
     try:
-        complexity(make(1.0, False))
+        complexity(make(_rounded(widths, 1.0, width_step, False)))
     except ArchitectureError as error:
         if sides == (height, width):
             raise
@@ -233,7 +234,7 @@ def _scaled(architecture: Architecture, phi: float, factors: Factors, width_step
             f"phi={phi:g} gives images of {sides[0]}x{sides[1]}, which these blocks do not take: {error}; give another "
             "phi, or factors that leave the resolution alone"
         ) from None
-    found, costs = _nearest(make, target)
+    found, costs = _nearest(make, widths, width_step, target)
     off = costs.flops / target - 1
     if abs(off) > TOLERANCE:
         raise ArchitectureError(
@@ -275,41 +276,74 @@ def _depth_field(blocks: Sequence[BlockSpec], place: int) -> str | None:
     return None if at_an_end and is_plain else block.depth_field
 
 
-def _wider(blocks: Sequence[BlockSpec], multiplier: float, step: int, spread: bool) -> tuple[BlockSpec, ...]:
-    """Blocks with all widths times a number, rounded; with ``spread`` unlike widths are rounded at unlike places."""
-    fields = [[name for name in block.field_kinds if name.endswith("_channels")] for block in blocks]
-    widths = sorted({getattr(block, name) for block, names in zip(blocks, fields, strict=True) for name in names})
-    shift = {width: (place + 0.5) / len(widths) if spread else 0.5 for place, width in enumerate(widths)}
-    rounded: dict[int, Any] = {
-        width: step * max(1, math.floor(width * multiplier / step + shift[width])) for width in widths
-    }
+def _width_fields(block: BlockSpec) -> list[str]:
+    return [name for name in block.field_kinds if name.endswith("_channels")]
+
+
+def _widths(blocks: Sequence[BlockSpec]) -> list[int]:
+    """The widths of blocks, each once: equal ones stay equal."""
+    return sorted({getattr(block, name) for block in blocks for name in _width_fields(block)})
+
+
+def _with_widths(blocks: Sequence[BlockSpec], widths: Mapping[int, int]) -> tuple[BlockSpec, ...]:
+    """Blocks with other widths for theirs."""
+    values: Mapping[int, Any] = widths
     return tuple(
-        replace(block, **{name: rounded[getattr(block, name)] for name in names})
-        for block, names in zip(blocks, fields, strict=True)
+        replace(block, **{name: values[getattr(block, name)] for name in _width_fields(block)}) for block in blocks
     )
 
 
-def _nearest(make: Callable[[float, bool], Architecture], target: float) -> tuple[Architecture, Costs]:
-    """The network whose FLOPs are nearest to a number, over multipliers on its widths."""
-    found: list[tuple[float, float, Architecture, Costs]] = []
+def _rounded(widths: Sequence[int], multiplier: float, step: int, spread: bool) -> dict[int, int]:
+    """All widths times a number, rounded; with ``spread`` unlike widths are rounded at unlike places."""
+    shifts = {width: (place + 0.5) / len(widths) if spread else 0.5 for place, width in enumerate(widths)}
+    return {width: step * max(1, math.floor(width * multiplier / step + shift)) for width, shift in shifts.items()}
 
-    def attempt(multiplier: float, spread: bool) -> None:
+
+class _Try(NamedTuple):
+    """What widths came to: how far the FLOPs are off, and by which number and as what the widths were made."""
+
+    off: float
+    multiplier: float
+    widths: Mapping[int, int]
+    network: Architecture
+    costs: Costs
+
+
+def _nearest(
+    make: Callable[[Mapping[int, int]], Architecture], widths: Sequence[int], step: int, target: float
+) -> tuple[Architecture, Costs]:
+    """The network whose FLOPs are nearest to a number, over multipliers on its widths.
+
+    Where none is near enough, single widths go a step up or down as long as that brings the FLOPs nearer.
+    """
+    found: list[_Try] = []
+
+    def attempt(multiplier: float, rounded: Mapping[int, int]) -> None:
         try:
-            network = make(multiplier, spread)
+            network = make(rounded)
             costs = complexity(network)
         except ArchitectureError:  # cells with dead branches take some widths alone; they take those they have
             return
-        found.append((abs(costs.flops / target - 1), multiplier, network, costs))
+        found.append(_Try(abs(costs.flops / target - 1), multiplier, rounded, network, costs))
 
-    attempt(1.0, False)
+    def best() -> _Try:
+        return min(found, key=attrgetter("off", "multiplier"))
+
+    attempt(1.0, _rounded(widths, 1.0, step, False))
     for _ in range(_GUESSES):  # FLOPs grow by about the square of the widths
-        _, multiplier, _, costs = min(found, key=itemgetter(0))
-        attempt(multiplier * math.sqrt(target / costs.flops), False)
-    _, around, _, _ = min(found, key=itemgetter(0))
+        guess = best().multiplier * math.sqrt(target / best().costs.flops)
+        attempt(guess, _rounded(widths, guess, step, False))
+    around = best().multiplier
     for spread in (False, True):
-        for step in range(-_STEPS, _STEPS + 1):
-            attempt(around * _STEP**step, spread)
-        if min(found, key=itemgetter(0))[0] <= TOLERANCE:
+        for number in range(-_STEPS, _STEPS + 1):
+            multiplier = around * _STEP**number
+            attempt(multiplier, _rounded(widths, multiplier, step, spread))
+        if best().off <= TOLERANCE:
             break
-    _, _, network, costs = min(found, key=itemgetter(0))
-    return network, costs
+    last = math.inf
+    while TOLERANCE < best().off < last:
+        start, last = best(), best().off
+        for width, change in product(widths, (-step, step)):
+            if start.widths[width] + change >= step:
+                attempt(start.multiplier, {**start.widths, width: start.widths[width] + change})
+    return best().network, best().costs
