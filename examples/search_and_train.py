@@ -26,7 +26,11 @@ def main() -> None:
 
     start = time.perf_counter()
     result = zs.search(
-        "resnet", arguments.proxy, BUDGET, input_size=(1, 16, 16), proposals=arguments.proposals, seed=arguments.seed
+        proxy=arguments.proxy,
+        budget=BUDGET,
+        input_size=(1, 16, 16),
+        proposals=arguments.proposals,
+        seed=arguments.seed,
     )
     best, searched = result.best, time.perf_counter()
     trained = zs.train(

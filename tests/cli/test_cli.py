@@ -103,7 +103,16 @@ def test_a_screened_and_an_unscreened_search_with_shape_bounds(run, tmp_path):
 
 
 def test_a_space_takes_its_options(run, tmp_path):
-    options = ["--space-option", "width_step=2", "--space-option", "max_width=14", "--out", tmp_path]
+    options = [
+        "--space",
+        "resnet",
+        "--space-option",
+        "width_step=2",
+        "--space-option",
+        "max_width=14",
+        "--out",
+        tmp_path,
+    ]
     code, out, err = run(*SMALL_SEARCH, "--proposals", 200, *options)
     assert code == 0, err
     best = zs.SearchResult.from_json((tmp_path / "result.json").read_text()).best.architecture
@@ -180,7 +189,7 @@ def test_text_files_and_architecture_files_are_read(run, tmp_path):
         ),
         (["score", NET, "--input", "1x8x8", "--repeats", "0"], "repeats must be"),
         (["score", NET, "--input", "1x8x8", "--seed", "-1"], "seed is an integer of 0 or more"),
-        (["search", "--max-params", "1k"], "the smallest has 5,458 params; the budget is 1,000"),
+        (["search", "--space", "resnet", "--max-params", "1k"], "the smallest has 5,458 params; the budget is 1,000"),
         (["search", "--max-params", "lots"], "a number with an optional k, M or G"),
         (["search", "--max-params", "0"], "must be a number above 0"),
         (["search", "--space", "resnets"], "Did you mean 'resnet'"),
@@ -526,6 +535,8 @@ def test_predictions_of_a_folder_and_class_names_that_a_terminal_would_obey(run,
 
 def test_search_prints_what_is_proved(run):
     small = (
+        "--space",
+        "resnet",
         "--input",
         "3x8x8",
         "--space-option",

@@ -79,7 +79,19 @@ def program(*arguments):
 def test_a_plug_in_from_a_file_meets_every_executor(tmp_path, executor):
     file = tmp_path / "my_proxy.py"
     file.write_text(PROXY.format(name="widest"))
-    small = ["--input", "1x8x8", "--max-params", "20k", "--proposals", 12, "--quiet", "--executor", executor]
+    small = [
+        "--space",
+        "resnet",
+        "--input",
+        "1x8x8",
+        "--max-params",
+        "20k",
+        "--proposals",
+        12,
+        "--quiet",
+        "--executor",
+        executor,
+    ]
     done = program("search", "--plugin", file, "--proxy", "widest", *small, "--out", tmp_path / "run")
     assert (done.returncode, done.stderr) == (0, "")
     best = json.loads((tmp_path / "run" / "best.json").read_text())

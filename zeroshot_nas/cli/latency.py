@@ -32,6 +32,7 @@ from zeroshot_nas.cli.base import (
     space_of,
 )
 from zeroshot_nas.cli.help import Application, completes_public
+from zeroshot_nas.spaces.base import DEFAULT_SPACE
 
 if TYPE_CHECKING:
     from zeroshot_nas.architecture.architecture import Architecture
@@ -47,7 +48,7 @@ def latency_calibrate_command(
         typer.Option(
             help="Search space whose networks are to be predicted.", autocompletion=completes_public("list_spaces")
         ),
-    ] = "resnet",
+    ] = DEFAULT_SPACE,
     image: Input = "3x32x32",
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,

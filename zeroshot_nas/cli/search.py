@@ -53,6 +53,7 @@ from zeroshot_nas.cli.help import completes, completes_public
 from zeroshot_nas.core.options import parsed_option
 from zeroshot_nas.costs.reward import as_reward
 from zeroshot_nas.searchers.words import certificate_rows, latency_rows
+from zeroshot_nas.spaces.base import DEFAULT_SPACE
 
 if TYPE_CHECKING:
     from zeroshot_nas.nasbench.hardware import DeviceCosts
@@ -67,7 +68,7 @@ def search_command(
     ctx: typer.Context,
     space: Annotated[
         str, typer.Option(help="Search space; see `list`.", autocompletion=completes_public("list_spaces"))
-    ] = "resnet",
+    ] = DEFAULT_SPACE,
     proxy: Annotated[
         str | None,
         typer.Option(

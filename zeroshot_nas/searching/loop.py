@@ -23,13 +23,13 @@ from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import restart
 from zeroshot_nas.searching.trial_runs import check_data, remove_replaced_trials, with_trials
 from zeroshot_nas.searching.trials import trial_settings
-from zeroshot_nas.spaces.base import SearchSpace
+from zeroshot_nas.spaces.base import DEFAULT_SPACE, SearchSpace
 from zeroshot_nas.training.base import ImageData
 from zeroshot_nas.training.recipe import Recipe
 
 
 def search(
-    space: str | SearchSpace,
+    space: str | SearchSpace = DEFAULT_SPACE,
     proxy: str | Proxy | ProxyFunction | None = None,
     budget: Budget | None = None,
     settings: SearchSettings | None = None,
@@ -76,7 +76,7 @@ def search(
     once where the executor has several workers.
 
     Args:
-        space: A registered space's name, or a `SearchSpace`.
+        space: A registered space's name, or a `SearchSpace`; default ``"vanilla"``.
         proxy: What to rank by: a name, a name with options (``"zen:variant=zennas"``) or a function. Default: the one
             that the objectives name, or else ``"ceres"``, which is made for networks of one budget and needs no limit
             on depth; tell it how long the winner will be trained, ``"ceres:images=20000:steps=3750"``.

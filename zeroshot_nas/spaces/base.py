@@ -19,6 +19,9 @@ from zeroshot_nas.core.text import quoted
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
 from zeroshot_nas.spaces.notations import Notation, choose, notations_of
 
+DEFAULT_SPACE = "vanilla"
+"""Where a search looks unless it is told: of the spaces of chains the one whose winners train best."""
+
 
 @dataclass(frozen=True)
 class SpaceCall:
