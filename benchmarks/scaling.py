@@ -5,7 +5,7 @@
     python benchmarks/scaling.py --data cifar10-20k --quick --runs /tmp/runs.jsonl
 
 The network is the winner of a default search. Beside the scaled ones stands the winner of a search at the larger budget
-itself: as many FLOPs, and as many params as any of the scaled ones has. All are trained by one recipe on 10,000 images
+itself: as many FLOPs, and as many params as any of the scaled ones has, and a ResNet-8 as wide as that. All are trained by one recipe on 10,000 images
 of CIFAR-10, resized where a network takes another resolution. Every training is one line of a file of runs, written as
 it ends. The images tested on chose nothing here.
 """
@@ -34,7 +34,7 @@ from zeroshot_nas.training.base import fit_to
 BUDGET = zs.Budget(params=50e3, flops=1e6, layers=MAX_LAYERS)
 PHIS = (1, 2)
 FACTORS = ("found", "efficientnet", "width", "depth", "fast", "resolution")
-SEARCHED, BASE = "search at that budget", "unscaled"
+SEARCHED, BASE, DRAWN = "search at that budget", "unscaled", "ResNet-8 drawn at that budget"
 SEEDS = 3
 
 LENGTHS = {
@@ -81,6 +81,7 @@ def rows(quick: bool) -> list[Row]:
         params = max(each.costs.params for each in scaled.values())
         budget = replace(BUDGET, params=params, flops=2**phi * zs.cost(base).flops)
         made.append(Row(SEARCHED, phi, winner(budget)))
+        made.append(Row(DRAWN, phi, zs.reference("resnet8", budget, INPUT, CLASSES, strides="222")))
     return made
 
 
