@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.core.registry import Registry
+from zeroshot_nas.core.seeding import torch_generator
 from zeroshot_nas.errors import DataError, FileFormatError
 
 if TYPE_CHECKING:
@@ -266,6 +267,31 @@ def stratified_split(labels: Tensor, fraction: float, generator: torch.Generator
     due = (torch.arange(len(labels) + 1, dtype=torch.float64) * fraction).floor()
     held_out = due.diff() > 0  # evenly spaced, so every class gives its share
     return order[~held_out], order[held_out]
+
+
+def learned_and_held_out(data: ImageData, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the training images to learn from, and of those that choose the best epoch.
+
+    Args:
+        data: Images, which may hold some out themselves.
+        fraction: Share to hold out; 0 for none.
+        seed: Which.
+
+    Raises:
+        DataError: Either part is too small.
+    """
+    if data.held_out is not None and fraction:
+        is_kept = torch.ones(len(data.train_labels), dtype=torch.bool).index_fill(0, data.held_out.cpu(), False)
+        kept, held_out = is_kept.nonzero().flatten(), data.held_out.cpu()
+    else:
+        kept, held_out = stratified_split(data.train_labels, fraction, torch_generator(seed, 1))
+    if len(kept) < 2 or (fraction and not len(held_out)):
+        raise DataError(
+            f"{len(data.train_labels)} training images at validation_fraction {fraction} leave "
+            f"{len(kept)} to train on and {len(held_out)} to validate on; expected 2 and 1 or more. "
+            "Give more images, or set validation_fraction to 0"
+        )
+    return kept, held_out
 
 
 def _with_channels(images: Tensor, channels: int, name: str) -> Tensor:

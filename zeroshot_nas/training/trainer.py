@@ -28,7 +28,7 @@ from zeroshot_nas.quantization.int8_network import ranges
 from zeroshot_nas.quantization.program import ordered_operators
 from zeroshot_nas.runs.options import RunOptions, run_options
 from zeroshot_nas.runs.store import settings_difference
-from zeroshot_nas.training.base import ImageData, Split, as_float, fit_to, load_data, read_split, stratified_split
+from zeroshot_nas.training.base import ImageData, Split, as_float, fit_to, learned_and_held_out, load_data, read_split
 from zeroshot_nas.training.checkpoint import (
     BEST,
     LAST,
@@ -203,7 +203,7 @@ def _opened(
     stack.enter_context(_threads_for(source, recipe, threads, begun))
     split = None if begun is None or out is None else read_split(out / SPLIT)
     images = _fit(source, data, input_size, split)
-    parts = _split(images, recipe, seed)
+    parts = learned_and_held_out(images, recipe.validation_fraction, seed)
     network = _starting_network(source, images, recipe, seed, device, parts[0])
     call = _call(model, weights, data, images, recipe, teacher, seed, device, threads)
     teacher = load(teacher) if isinstance(teacher, str | Path) else teacher
@@ -465,22 +465,6 @@ def _digest(tensors: Iterable[Tensor]) -> str:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _split(data: ImageData, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the training images to learn from, and of those that choose the best epoch."""
-    if data.held_out is not None and recipe.validation_fraction:
-        is_kept = torch.ones(len(data.train_labels), dtype=torch.bool).index_fill(0, data.held_out.cpu(), False)
-        kept, held_out = is_kept.nonzero().flatten(), data.held_out.cpu()
-    else:
-        kept, held_out = stratified_split(data.train_labels, recipe.validation_fraction, torch_generator(seed, 1))
-    if len(kept) < 2 or (recipe.validation_fraction and not len(held_out)):
-        raise DataError(
-            f"{len(data.train_labels)} training images at validation_fraction {recipe.validation_fraction} leave "
-            f"{len(kept)} to train on and {len(held_out)} to validate on; expected 2 and 1 or more. "
-            "Give more images, or set validation_fraction to 0"
-        )
-    return kept, held_out
 
 
 def _fit(
