@@ -99,6 +99,8 @@ if TYPE_CHECKING:
     from zeroshot_nas.training.recipe import get_recipe as get_recipe
     from zeroshot_nas.training.recipe import list_recipes as list_recipes
     from zeroshot_nas.training.result import TrainResult as TrainResult
+    from zeroshot_nas.training.supernet import Supernet as Supernet
+    from zeroshot_nas.training.supernet import train_supernet as train_supernet
     from zeroshot_nas.training.trainer import train as train
 
 _HOMES = {
@@ -192,6 +194,8 @@ _HOMES = {
     "TrainResult": "training.result",
     "load": "training.checkpoint",
     "predict": "training.checkpoint",
+    "Supernet": "training.supernet",
+    "train_supernet": "training.supernet",
     "train": "training.trainer",
 }
 __all__ = sorted(_HOMES)

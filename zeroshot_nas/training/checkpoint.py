@@ -684,6 +684,10 @@ class RunFolder:
         if "architecture" in checkpoint:
             self._save(ARCHITECTURE, Architecture.from_json(checkpoint["architecture"]).to_json(indent=2) + "\n")
 
+    def save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Writes tensors as a safetensors file."""
+        self._save(name, weights_bytes(tensors))
+
     def save_result(self, result: Mapping[str, Any]) -> None:
         """Writes a JSON-ready result; a row of numbers is one line."""
         text = json.dumps(result, indent=2, allow_nan=False)
