@@ -42,9 +42,9 @@ ELASTIC = {"width_step": 1, "least_width": 0.25, "budget": BUDGETS["A"]}
 BAND = 1.8e6, 2.2e6
 NETWORKS = 12
 
-RECIPE = replace(PROTOCOLS["short"].recipe, epochs=8, validation_fraction=0.1)
+RECIPE = replace(PROTOCOLS["short"].recipe, epochs=5, validation_fraction=0.1)
 SCRATCH = {
-    "short": Protocol(10_000, replace(PROTOCOLS["short"].recipe, epochs=6)),
+    "short": Protocol(10_000, replace(PROTOCOLS["short"].recipe, epochs=4)),
     "quick": PROTOCOLS["quick"],
 }
 

@@ -179,7 +179,7 @@ class _SupernetLearner(Learner):
 
 @torch.no_grad()
 def recalibrate(network: nn.Module, images: Tensor) -> None:
-    """Measures a network's batch norms anew, as the mean over batches of images ``(N, C, H, W)``; eval mode after it."""
+    """Measures a network's batch norms anew: means over batches of images ``(N, C, H, W)``. Leaves it in eval mode."""
     norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
     before = [norm.momentum for norm in norms]
     for norm in norms:
