@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.errors import ArchitectureError, ProxyError, UndefinedScoreError
 from zeroshot_nas.scoring.proxy import PROXIES, ProxyInfo
 
@@ -19,22 +20,22 @@ def supernet(architecture: Architecture, /, *, run: str = "", calibration: int =
         architecture: A network that the supernet holds: the same blocks as its largest network, of the same kinds and
             strides, with widths, depths and kernels no larger.
         run: Folder of the supernet's run. A cache of scores is by this name, so give a new supernet a new folder.
-        calibration: Training images that batch norms are measured on, 2 or more.
+        calibration: Training images that batch norms are measured on, 2 or more; all that are kept where these are
+            fewer (`zeroshot_nas.train_supernet` keeps 512).
 
     Raises:
-        ProxyError: No folder is given, or it holds no supernet, or there are not so many images.
+        ProxyError: No folder is given, it holds no supernet, or ``calibration`` is below 2.
         UndefinedScoreError: The supernet does not hold the network; the message says in which block and what.
     """
     from zeroshot_nas.training.supernet import kept_supernet  # here: what only names proxies loads no torch
 
+    check_counts(2, ProxyError, calibration=calibration)
     if not run:
         raise ProxyError("supernet needs a trained supernet: give its folder, as in supernet:run=runs/supernet")
     try:
         trained = kept_supernet(run)
     except FileNotFoundError as error:
         raise ProxyError(str(error)) from None
-    if not 2 <= calibration <= len(trained.calibration):
-        raise ProxyError(f"calibration must be from 2 to {len(trained.calibration)} images, got {calibration}")
     try:
         return trained.accuracy(architecture, calibration)
     except ArchitectureError as error:

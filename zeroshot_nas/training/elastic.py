@@ -15,6 +15,9 @@ from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.cost import cost
 from zeroshot_nas.errors import ArchitectureError, InfeasibleBudgetError
 
+LEAST_KERNEL = 3
+"""The smallest kernel that a larger one becomes, as in Once-for-all: a 1x1 convolution sees no neighbours."""
+
 _DRAWS = 10_000
 """Networks that are drawn until one is within the budget."""
 
@@ -84,7 +87,8 @@ class Elastic:
         for each in fields(block):
             own = getattr(block, each.name)
             if each.name in fixed:
-                yield each.name, sorted({values[each.name] for values in types if values[each.name] <= own})
+                least = min(own, LEAST_KERNEL) if each.name == "kernel_size" else 1
+                yield each.name, sorted({values[each.name] for values in types if least <= values[each.name] <= own})
             elif each.name == block.depth_field:
                 yield each.name, list(range(1, own + 1))
             elif each.name.endswith("_channels"):

@@ -88,8 +88,8 @@ def train_supernet(
 
     Raises:
         ArchitectureError: The largest network has blocks that can't be sliced.
-        RecipeError: The recipe holds no validation images out, or rounds values; or there are both ``sandwich``, which
-            trains the largest network, and a budget.
+        RecipeError: The recipe holds no validation images out, or rounds values; there are both ``sandwich``, which
+            trains the largest network, and a budget; or the budget bounds structure.
         InfeasibleBudgetError: No network that was drawn is within the budget.
         DataError: As in `zeroshot_nas.train`, like all other errors.
 
@@ -107,6 +107,8 @@ def train_supernet(
     architecture = largest if isinstance(largest, Architecture) else largest.architecture
     if sandwich and budget is not None:
         raise RecipeError("sandwich trains the largest network, whatever a budget is; give one of the two")
+    if budget is not None and budget.structure is not None:
+        raise RecipeError("a supernet's budget has limits on costs alone; leave its structure out")
     elastic = Elastic(architecture, width_step, least_width, budget)
     elastic.sample(python_rng(seed))  # refuses a budget that none is within
     slices(architecture, elastic.smallest())  # refuses what can't be sliced
