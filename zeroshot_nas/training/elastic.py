@@ -41,7 +41,7 @@ class Elastic:
         >>> elastic.smallest().to_string()
         'SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,2,16,1)'
         >>> elastic.sample(random.Random(0)).to_string()
-        'SuperConvK3BNRELU(3,16,1,1)SuperResK5K5(16,16,2,16,3)'
+        'SuperConvK3BNRELU(3,16,1,1)SuperResK5K5(16,16,2,16,2)'
     """
 
     largest: Architecture
