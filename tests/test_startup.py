@@ -16,7 +16,8 @@ LOADS_TORCH = {
     *("export.checks", "export.exporting", "quantization.int8_network", "quantization.program"),
     *("quantization.rules",),
     *("training.augment", "training.averaging", "training.checkpoint", "training.distillation"),
-    *("training.learner", "training.narrow_norm", "training.precision", "training.qat", "training.supernet", "training.trainer"),
+    *("training.learner", "training.narrow_norm", "training.precision", "training.qat"),
+    *("training.supernet", "training.trainer"),
 }
 """Modules that may load torch when they are imported: they hold, change, differentiate or train networks."""
 

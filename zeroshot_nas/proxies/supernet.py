@@ -44,5 +44,5 @@ def supernet(architecture: Architecture, /, *, run: str = "", calibration: int =
 
 PROXIES.add(
     "supernet",
-    ProxyInfo("supernet", closed_form=supernet, source="arXiv:1904.00420", cost="forward", never_negative=True),
+    ProxyInfo("supernet", closed_form=supernet, source="arXiv:1904.00420", cost="many", never_negative=True),
 )

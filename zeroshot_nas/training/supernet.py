@@ -188,7 +188,7 @@ def recalibrate(network: nn.Module, images: Tensor) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
     network.train()
-    for batch in images.split(_BATCH):
+    for batch in torch.split(images, _BATCH):
         network(as_float(batch))
     network.eval()
     for norm, momentum in zip(norms, before, strict=True):
