@@ -147,10 +147,12 @@ def compared(name: str, accuracies: dict[str, float], folder: Path, runs: Runs) 
             "regret": entry.regret,
             "seconds a network": entry.milliseconds / 1_000,
             "failed": entry.failed,
-            "scores": [scores[entry.proxy].value for scores in found.scores],
+            "scores": dict(zip(found.rows, found.scores[entry.proxy], strict=True)),
         }
-        figures.append(Figure(f"{name}, {called}: Kendall's tau", [entry.kendall], ""))
-        figures.append(Figure(f"{name}, {called}: regret", [entry.regret], "points"))
+        if entry.kendall is not None:  # it has no tau where all scores are equal
+            figures.append(Figure(f"{name}, {called}: Kendall's tau", [entry.kendall]))
+        if entry.regret is not None:
+            figures.append(Figure(f"{name}, {called}: regret", [entry.regret], "points"))
     seconds = runs.supernet_seconds()
     figures.append(Figure(f"{name}: CPU time of the supernet's training", [seconds], "s"))
     return Part(figures, {"networks": accuracies, "scores": details, "supernet": {"cpu_seconds": seconds}})
