@@ -196,7 +196,7 @@ def test_what_is_no_supernet_is_said(run, tmp_path):
     with pytest.raises(ProxyError, match=r"calibration must be .* 2 or more, got 1"):
         zs.score(SMALL, f"supernet:run={run}:calibration=1")
     shutil.copytree(run, tmp_path / "copy")
-    (tmp_path / "copy" / supernets.IMAGES).write_bytes(b"no images")
+    (tmp_path / "copy" / supernets.SUPERNET_IMAGES).write_bytes(b"no images")
     with pytest.raises(FileFormatError, match="is damaged"):
         zs.score(SMALL, f"supernet:run={tmp_path / 'copy'}")
 

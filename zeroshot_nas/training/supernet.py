@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture
+from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.seeding import one_torch_thread, preserved_rng, python_rng, torch_generator
 from zeroshot_nas.costs.budget import Budget
@@ -21,7 +21,7 @@ from zeroshot_nas.errors import ArchitectureError, FileFormatError, RecipeError
 from zeroshot_nas.network.slicing import slices
 from zeroshot_nas.runs.options import RunOptions, run_options
 from zeroshot_nas.training.base import ImageData, as_float
-from zeroshot_nas.training.checkpoint import BEST, TrainedNetwork, load
+from zeroshot_nas.training.checkpoint import BEST, SUPERNET_IMAGES, TrainedNetwork, load
 from zeroshot_nas.training.elastic import Elastic
 from zeroshot_nas.training.learner import Learner, accuracy
 from zeroshot_nas.training.precision import speed_up
@@ -29,9 +29,6 @@ from zeroshot_nas.training.recipe import Recipe, get_recipe
 from zeroshot_nas.training.result import TrainResult
 from zeroshot_nas.training.trainer import DEFAULT_RECIPE, opened
 from zeroshot_nas.training.weights import read_weights
-
-IMAGES = "supernet_images.safetensors"
-"""File of a supernet's folder: training images to measure batch norms on, and those held out, with their classes."""
 
 CALIBRATION = 512
 """Training images that batch norms are measured on."""
@@ -87,7 +84,7 @@ def train_supernet(
         options: Run options one by one, as in `zeroshot_nas.train`.
 
     Raises:
-        ArchitectureError: The largest network has blocks that can't be sliced.
+        ArchitectureError: The largest network is none, or has blocks that can't be sliced.
         RecipeError: The recipe holds no validation images out, or rounds values; there are both ``sandwich``, which
             trains the largest network, and a budget; or the budget bounds structure.
         InfeasibleBudgetError: No network that was drawn is within the budget.
@@ -104,7 +101,9 @@ def train_supernet(
     if not recipe.validation_fraction:
         raise RecipeError("validation_fraction must be above 0: a supernet is asked for accuracies on held-out images")
     check_counts(0, RecipeError, sandwich=sandwich)
-    architecture = largest if isinstance(largest, Architecture) else largest.architecture
+    architecture = architecture_of(largest)
+    if architecture is None:
+        raise ArchitectureError(f"train_supernet takes an Architecture, got {type(largest).__name__}")
     if sandwich and budget is not None:
         raise RecipeError("sandwich trains the largest network, whatever a budget is; give one of the two")
     if budget is not None and budget.structure is not None:
@@ -116,7 +115,7 @@ def train_supernet(
     with preserved_rng(), ExitStack() as stack:
         training = opened(stack, architecture, data, recipe, run, None, None, seed, device, threads, learns)
         if training.folder is not None:
-            training.folder.save_tensors(IMAGES, _images_of(training.learner))
+            training.folder.save_tensors(SUPERNET_IMAGES, _images_of(training.learner))
         return training.finish(training.train(run.progress))
 
 
@@ -219,10 +218,10 @@ class Supernet:
             FileNotFoundError: It holds no supernet.
             FileFormatError: A file is damaged.
         """
-        file = Path(folder) / IMAGES
+        file = Path(folder) / SUPERNET_IMAGES
         if not file.is_file() or not (file.parent / BEST).is_file():
             raise FileNotFoundError(
-                f"{folder} holds no supernet; expected the folder of a run of train_supernet, with {BEST} and {IMAGES}"
+                f"{folder} holds no supernet; expected the folder of a run of train_supernet, with {BEST} and {SUPERNET_IMAGES}"
             )
         network = load(folder)
         try:
