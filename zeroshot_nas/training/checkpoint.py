@@ -652,11 +652,8 @@ class RunFolder:
                 "go on with it, or force=True (--force) to replace it"
             )
         if force:
-            for name in (
-                *held,
-                SPLIT,
-                SUPERNET_IMAGES,
-            ):  # of another run, which must not be gone on with, nor taken for this one's
+            # of another run, which must not be gone on with, nor taken for this one's
+            for name in (*held, SPLIT, SUPERNET_IMAGES):
                 (self.path / name).unlink(missing_ok=True)
 
     def __enter__(self) -> RunFolder:

@@ -221,7 +221,8 @@ class Supernet:
         file = Path(folder) / SUPERNET_IMAGES
         if not file.is_file() or not (file.parent / BEST).is_file():
             raise FileNotFoundError(
-                f"{folder} holds no supernet; expected the folder of a run of train_supernet, with {BEST} and {SUPERNET_IMAGES}"
+                f"{folder} holds no supernet; expected the folder of a run of train_supernet, with {BEST} and "
+                f"{SUPERNET_IMAGES}"
             )
         network = load(folder)
         try:
