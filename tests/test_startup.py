@@ -11,12 +11,13 @@ import pytest
 from tests.layers import modules
 
 LOADS_TORCH = {
-    *("network.features", "network.module", "network.inheritance", "network.to_onnx"),
+    *("network.features", "network.module", "network.inheritance", "network.slicing", "network.to_onnx"),
     *("costs.module", "costs.operators", "scoring.double_backward", "scoring.forward", "testing"),
     *("export.checks", "export.exporting", "quantization.int8_network", "quantization.program"),
     *("quantization.rules",),
     *("training.augment", "training.averaging", "training.checkpoint", "training.distillation"),
-    *("training.learner", "training.narrow_norm", "training.precision", "training.qat", "training.trainer"),
+    *("training.learner", "training.narrow_norm", "training.precision", "training.qat"),
+    *("training.supernet", "training.trainer"),
 }
 """Modules that may load torch when they are imported: they hold, change, differentiate or train networks."""
 

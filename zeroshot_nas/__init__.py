@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.network.inheritance import inherit as inherit
     from zeroshot_nas.network.module import Network as Network
     from zeroshot_nas.network.module import build as build
+    from zeroshot_nas.network.slicing import shrink as shrink
     from zeroshot_nas.references.base import list_references as list_references
     from zeroshot_nas.references.base import reference as reference
     from zeroshot_nas.references.base import register_reference as register_reference
@@ -98,6 +99,8 @@ if TYPE_CHECKING:
     from zeroshot_nas.training.recipe import get_recipe as get_recipe
     from zeroshot_nas.training.recipe import list_recipes as list_recipes
     from zeroshot_nas.training.result import TrainResult as TrainResult
+    from zeroshot_nas.training.supernet import Supernet as Supernet
+    from zeroshot_nas.training.supernet import train_supernet as train_supernet
     from zeroshot_nas.training.trainer import train as train
 
 _HOMES = {
@@ -143,6 +146,7 @@ _HOMES = {
     "Memory": "micro.memory",
     "memory": "micro.memory",
     "inherit": "network.inheritance",
+    "shrink": "network.slicing",
     "BenchmarkTable": "nasbench.table",
     "load_table": "nasbench.base",
     "Correlation": "nasbench.correlation",
@@ -190,6 +194,8 @@ _HOMES = {
     "TrainResult": "training.result",
     "load": "training.checkpoint",
     "predict": "training.checkpoint",
+    "Supernet": "training.supernet",
+    "train_supernet": "training.supernet",
     "train": "training.trainer",
 }
 __all__ = sorted(_HOMES)

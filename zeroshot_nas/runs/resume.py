@@ -159,6 +159,7 @@ def _training(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> TrainR
     from zeroshot_nas.training.trainer import train
 
     call = read_training(folder)
+    supernet = call.pop("supernet", None)
     model = call.pop("weights", None)
     if model is None and call["model"] is not None:
         model = Architecture.from_dict(call["model"])
@@ -166,7 +167,16 @@ def _training(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> TrainR
     arguments = {**call, **made, **given}
     needed = ("model", "data", *(["teacher"] if arguments.pop("needs_teacher") else []))
     _refuse_missing(folder, arguments, needed)
-    return train(**arguments, run=RunOptions(out=folder, resume=True, progress=run.progress, callbacks=run.callbacks))
+    options = RunOptions(out=folder, resume=True, progress=run.progress, callbacks=run.callbacks)
+    if supernet is None:
+        return train(**arguments, run=options)
+    from zeroshot_nas.costs.budget import Budget
+    from zeroshot_nas.training.supernet import train_supernet
+
+    del arguments["teacher"]
+    limits = supernet.pop("budget")
+    budget = None if limits is None else Budget(**limits)
+    return train_supernet(arguments.pop("model"), run=options, budget=budget, **arguments, **supernet)
 
 
 def _refuse_missing(folder: Path, arguments: Mapping[str, Any], needed: Sequence[str]) -> None:

@@ -36,6 +36,7 @@ from zeroshot_nas.training.weights import SUFFIX, read_weights, weights_bytes
 
 BEST, LAST, ARCHITECTURE, RESULT = "best.safetensors", "last.safetensors", "architecture.json", "train.json"
 STATE, LOG, CALL, SPLIT = "state.pt", "train.log", "call.json", "split.json"
+SUPERNET_IMAGES = "supernet_images.safetensors"
 """Files of a run's folder. The state is more than weights: steps, random states and records, in torch's own format."""
 
 HUB_CONFIG, HUB_WEIGHTS = "config.json", "model.safetensors"
@@ -651,7 +652,8 @@ class RunFolder:
                 "go on with it, or force=True (--force) to replace it"
             )
         if force:
-            for name in (*held, SPLIT):  # of another run, which must not be gone on with, nor taken for this one's
+            # of another run, which must not be gone on with, nor taken for this one's
+            for name in (*held, SPLIT, SUPERNET_IMAGES):
                 (self.path / name).unlink(missing_ok=True)
 
     def __enter__(self) -> RunFolder:
@@ -683,6 +685,10 @@ class RunFolder:
         (self.path / _older(name)).unlink(missing_ok=True)  # of an earlier release that began the run
         if "architecture" in checkpoint:
             self._save(ARCHITECTURE, Architecture.from_json(checkpoint["architecture"]).to_json(indent=2) + "\n")
+
+    def save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Writes tensors as a safetensors file."""
+        self._save(name, weights_bytes(tensors))
 
     def save_result(self, result: Mapping[str, Any]) -> None:
         """Writes a JSON-ready result; a row of numbers is one line."""

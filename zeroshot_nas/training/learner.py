@@ -79,11 +79,11 @@ class Learner:
                     f"the loss became {loss} in epoch {epoch}, at a learning rate of {rate:.3g}: that is too high; "
                     f"lower the recipe's learning_rate_per_256, which is {self.recipe.learning_rate_per_256:g}"
                 )
-            held_out = self.held_out
-            found = (
-                accuracy(self.kept_network(), self.images[held_out], self.labels[held_out]) if len(held_out) else None
-            )
-            yield EpochRecord(epoch, rate, loss, found, time.perf_counter() - start)
+            yield EpochRecord(epoch, rate, loss, self._validated(), time.perf_counter() - start)
+
+    def about(self) -> dict[str, Any]:
+        """Settings beside the recipe that the weights depend on; none but where training is of another kind."""
+        return {}
 
     def kept_network(self) -> Trained:
         """The network whose weights count: the moving average's, if there is one."""
@@ -110,6 +110,13 @@ class Learner:
             self.average.steps = state["average"]["steps"]
         if self.distillation is not None:
             self.distillation.load_state_dict(state["projections"])
+
+    def _validated(self) -> float | None:
+        """Fraction of the validation images classified right; None without such images."""
+        held_out = self.held_out
+        if not len(held_out):
+            return None
+        return accuracy(self.kept_network(), self.images[held_out], self.labels[held_out])
 
     def _train_epoch(self, epoch: int) -> tuple[float, float]:
         """Learning rate of the last step, and the mean loss."""

@@ -133,7 +133,7 @@ def train(
     """
     run = run_options(run, options, "train", takes=("out", "resume", "force", "progress", "callbacks"))
     with preserved_rng(), ExitStack() as stack:
-        training = _opened(stack, model, data, recipe, run, input_size, teacher, seed, device, threads)
+        training = opened(stack, model, data, recipe, run, input_size, teacher, seed, device, threads)
         return training.finish(training.train(run.progress))
 
 
@@ -172,11 +172,11 @@ def train_until(
         TrainingError: The loss is no longer finite.
     """
     with preserved_rng(), ExitStack() as stack:
-        training = _opened(stack, model, data, recipe, run, None, None, seed, device, threads)
+        training = opened(stack, model, data, recipe, run, None, None, seed, device, threads)
         return training.train_until(epoch, stops)
 
 
-def _opened(
+def opened(
     stack: ExitStack,
     model: Architecture | HasArchitecture | nn.Module | str | Path,
     data: str | ImageData,
@@ -187,8 +187,12 @@ def _opened(
     seed: int,
     device: str | torch.device | None,
     threads: int | None,
-) -> _Training:
-    """A training where it begins, or where its folder's run is; the stack ends its hold on folder and threads."""
+    learns: Callable[..., Learner] = Learner,
+) -> Training:
+    """A training where it begins, or where its folder's run is; the stack ends its hold on folder and threads.
+
+    The arguments are those of `train`, and ``learns`` what trains the network, called as `Learner`.
+    """
     out, resume = run.folder, run.resume
     hooks = run.hooks("training")  # refuses what can't be called before anything is written
     recipe = get_recipe(recipe)
@@ -207,12 +211,12 @@ def _opened(
     network = _starting_network(source, images, recipe, seed, device, parts[0])
     call = _call(model, weights, data, images, recipe, teacher, seed, device, threads)
     teacher = load(teacher) if isinstance(teacher, str | Path) else teacher
-    learner = Learner(network, images, parts, recipe, seed, teacher)
+    learner = learns(network, images, parts, recipe, seed, teacher)
     folder = None if out is None else stack.enter_context(RunFolder(out, run.force, resume))
-    training = _Training(learner, images, folder, stack.enter_context(hooks))
+    training = Training(learner, images, folder, stack.enter_context(hooks))
     if resume:
         training.load()
-    training.call = call
+    training.call = {**call, **({"supernet": learner.about()} if learner.about() else {})}
     training.begin()
     return training
 
@@ -269,7 +273,7 @@ def _threads_for(
     return one_torch_thread() if multiply_adds < SMALL_STEP else nullcontext()
 
 
-class _Training:
+class Training:
     """A learner on its way through a recipe, and what came of it so far."""
 
     def __init__(self, learner: Learner, images: ImageData, folder: RunFolder | None, hooks: Hooks) -> None:
@@ -441,6 +445,7 @@ def _settings(learner: Learner, images: ImageData) -> dict[str, Any]:
         "seed": learner.seed,
         _THREADS: torch.get_num_threads(),
         **learner.recipe.to_dict(),
+        **learner.about(),
     }
 
 
