@@ -213,14 +213,7 @@ def summarize(name: str, runs: Runs) -> Part | None:
         values = [value for task in own for value in runs.accuracies(task)]
         rows[arm] = {
             "searches": [
-                {
-                    **{
-                        key: runs.found[task][key] for key in ("architecture", "resolution", "score", "params", "flops")
-                    },
-                    "cpu_seconds": runs.found[task]["cpu_seconds"],
-                    "test_accuracy": runs.accuracies(task),
-                }
-                for task in own
+                {**{key: runs.found[task][key] for key in kept}, "test_accuracy": runs.accuracies(task)} for task in own
             ],
             "deviation": statistics.stdev(values) if len(values) > 1 else None,
         }

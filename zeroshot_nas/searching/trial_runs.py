@@ -242,17 +242,19 @@ def _unscored(asked: Request, architecture: Architecture) -> Candidate:
 
 
 def _images(asked: Request, split: Split | None) -> ImageData:
-    """The images to train on.
+    """The images to train on; of several sizes, where they are files, in the largest that a network takes.
 
     Raises:
         DataError: They are not of the space's number of classes.
     """
     assert asked.trials is not None, "asked for"
-    images = load_data(asked.trials.data, asked.space.input_size, split)
+    sizes = asked.space.input_sizes
+    images = load_data(asked.trials.data, sizes[-1], split)
     classes = len(images.class_names)
     if classes != asked.space.num_classes:
         raise DataError(
             f"the search is for num_classes={asked.space.num_classes}, but {images.name!r} has {classes} classes; "
             f"search with num_classes={classes}, on the command line --classes {classes}"
         )
-    return fit_to(images, asked.space.input_size)
+    # of several sizes each training takes its own from the images as they are
+    return fit_to(images, sizes[-1]) if len(sizes) == 1 else images

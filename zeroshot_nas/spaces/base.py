@@ -344,7 +344,9 @@ def options_of(space: SearchSpace) -> dict[str, Any]:
     if not is_dataclass(space):
         return {}
     common = ("name", "input_size", "num_classes")
-    options = {each.name: getattr(space, each.name) for each in fields(space) if each.name not in common}
+    named = {each.name: getattr(space, each.name) for each in fields(space) if each.name not in common}
+    # where there are none it is the space of releases that had no such option, whose runs can be gone on with
+    options = {name: value for name, value in named.items() if (name, value) != ("resolutions", None)}
     plain: dict[str, Any] = json.loads(json.dumps(options, default=str))
     return plain
 

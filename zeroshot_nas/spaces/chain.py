@@ -139,6 +139,12 @@ class ChainSpace(SearchSpace):
         """The one of `input_sizes` that is nearest to ``input_size``, of two the larger."""
         return min(self.input_sizes, key=lambda size: (abs(size[1] - self.input_size[1]), -size[1]))
 
+    def by_resolution(self) -> Sequence[ChainSpace]:
+        """The space at each of its resolutions alone; itself where it has one."""
+        if self.resolutions is None or len(self.resolutions) == 1:
+            return [self]
+        return [replace(self, resolutions=(each,)) for each in self.resolutions]
+
     @cached_property
     def max_halvings(self) -> int:
         """Strides of 2 that a network has at most, the stem's among them."""
