@@ -111,11 +111,11 @@ def test_a_trial_of_optuna_has_a_parameter_for_it():
 
 def test_trials_and_comparisons_train_each_at_its_own_resolution(tmp_path):
     space = space_named(resolutions=(4, 8, 12), input_size=(1, 8, 8))
-    recipe = zs.Recipe(epochs=5, batch_size=512)
-    result = find(space=space, trials=3, data="digits", recipe=recipe, proposals=100)
+    recipe = zs.Recipe(epochs=4, batch_size=512)
+    result = find(space=space, trials=2, data="digits", recipe=recipe, proposals=100)
     played = [each for each in result.trials.trials if each.accuracies]
     assert {each.architecture.input_size for each in played} <= {*space.input_sizes}
-    assert len(played) == 3
+    assert len(played) == 2
     nets = {f"at {side}": replace(result.best.architecture, input_size=(1, side, side)) for side in (8, 12)}
     beside = zs.compare(nets, [], "digits", RECIPE, seeds=1, backend=None, progress=False, out=tmp_path / "run")
     assert all(each.accuracies for each in beside.networks)
@@ -129,7 +129,7 @@ def test_trials_and_comparisons_train_each_at_its_own_resolution(tmp_path):
     (table,) = (part for part in page.sections[0].parts if getattr(part, "head", ())[:1] == ["network"])
     assert table.head[-1] == "input"
     assert {row[-1] for row in table.rows} == {"1×8×8", "1×12×12"}
-    assert not zs.compare(nets["at 8"], [], "digits", RECIPE, seeds=1, backend=None, progress=False).differ_in_input
+    assert not replace(beside, networks=beside.networks[:1]).differ_in_input
 
 
 def test_a_trained_winner_keeps_its_resolution(tmp_path):
