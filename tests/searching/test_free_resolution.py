@@ -26,7 +26,13 @@ def space_named(name="resnet", resolutions=SIDES, **options):
 
 
 def find(searcher="regularized_evolution", space=None, proxy="zen_closed_form", budget=BUDGET, **how):
-    how = {"proposals": 300, "finalists": 40, "islands": 1, "searcher_options": QUICK.get(searcher, {}), **how}
+    how = {
+        "proposals": 100 if searcher == "reinforce" else 300,
+        "finalists": 40,
+        "islands": 1,
+        "searcher_options": QUICK.get(searcher, {}),
+        **how,
+    }
     return zs.search(space or space_named(), proxy, budget, searcher=searcher, seed=1, progress=False, **how)
 
 
@@ -35,7 +41,7 @@ def found(result):
 
 
 @pytest.mark.parametrize("searcher", [each for each in zs.list_searchers() if each != "exact"])  # which is below
-@pytest.mark.parametrize("name", ["resnet", "mobilenet", "vanilla"])
+@pytest.mark.parametrize("name", ["resnet", "vanilla"])  # moves of mobilenet are those of resnet
 def test_every_strategy_looks_at_every_resolution(name, searcher):
     space = space_named(name)
     result = find(searcher, space)
