@@ -240,7 +240,7 @@ def test_bad_questions_are_refused_before_anything_is_written(tmp_path):
     for arguments, error, said in (
         ({"models": []}, ArchitectureError, "nothing to compare"),
         ({"models": [NET, "x"]}, ArchitectureError, "got str"),
-        ({"models": [NET, zs.Architecture.from_string(TEXT, (1, 16, 16))]}, ArchitectureError, "images of one size"),
+        ({"models": [NET, zs.reference("resnet8")]}, ArchitectureError, "as many channels, got [1, 3]"),
         ({"references": ["resnet9"]}, UnknownNameError, "Did you mean 'resnet"),
         ({"references": ["resnet8", "resnet8"]}, ArchitectureError, "twice"),
         ({"budget": zs.Budget(params=10)}, InfeasibleBudgetError, "--published"),
@@ -323,10 +323,10 @@ def test_names_that_make_the_same_folder_are_trained_apart(tmp_path):
 
 
 def test_networks_of_ones_own_by_hand():
-    """Under a name that is taken they stand beside it; of another size of images they are refused."""
+    """Under a name that is taken they stand beside it; of images of other channels they are refused."""
     found = compared({"net": NET}, {"net": NET}, seeds=1)
     assert [each.name for each in found.networks] == ["net", "net by hand"]
-    with pytest.raises(ArchitectureError, match=r"images of one size, \(1, 8, 8\); 'big' takes \(3, 32, 32\)"):
+    with pytest.raises(ArchitectureError, match="images of as many channels, 1; 'big' takes 3"):
         compared(NET, {"big": zs.reference("resnet8")})
     with pytest.raises(ArchitectureError, match="got Linear"):
         compared(NET, {"module": torch.nn.Linear(2, 2)})

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from zeroshot_nas.architecture.blockspec import BLOCKS, MAX_NUMBER, BlockSpec, block_steps
 from zeroshot_nas.architecture.ops import GlobalPool, Linear, Op, Resolution, Shape
-from zeroshot_nas.architecture.plainnet import read_plainnet, write_plainnet
+from zeroshot_nas.architecture.plainnet import read_plainnet, read_sides, write_plainnet
 from zeroshot_nas.architecture.structure_list import is_structure_list, read_structure_list
 from zeroshot_nas.core.checks import as_shape, check_format
 from zeroshot_nas.core.html import html_table
@@ -115,7 +115,8 @@ class Architecture:
         ``[{'class': 'SuperResK1KXK1', 'in': 32, 'out': 96, ...}, ...]``.
 
         Args:
-            text: The string; labels are accepted and dropped.
+            text: The string; labels are accepted and dropped. A resolution behind it, ``@24`` or ``@24x48``, as spaces
+                write it whose networks differ in it, stands in place of that of ``input_size``.
             input_size: ``(C, H, W)`` of one image.
             num_classes: Outputs of the classifier.
             block_options: Fields of blocks that the grammar has no place for, given to every block that has them:
@@ -130,12 +131,12 @@ class Architecture:
                 f"from_string takes text such as 'SuperConvK3BNRELU(3,8,1,1)', got {quoted(text)}; "
                 "get_space(name).from_string reads a cell's text"
             )
-        channels = input_size[0] if input_size else 0
+        text, size = read_sides(text, as_shape(input_size, ArchitectureError))
         if is_structure_list(text) and not block_options:
-            blocks = read_structure_list(text, as_shape(input_size, ArchitectureError))
+            blocks = read_structure_list(text, size)
         else:
-            blocks = read_plainnet(text, channels, block_options)
-        return cls(blocks, as_shape(input_size, ArchitectureError), num_classes)
+            blocks = read_plainnet(text, size[0], block_options)
+        return cls(blocks, size, num_classes)
 
     def __repr__(self) -> str:
         """One screen: of a deep network the first and the last blocks."""

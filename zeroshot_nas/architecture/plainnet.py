@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec, BlockType
+from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
 
 MAX_TEXT = 1 << 20
 """Characters of the longest architecture string taken; a network of a thousand layers has a tenth of it."""
+
+_SIDES = re.compile(r"\s*@\s*(\d{1,6})(?:x(\d{1,6}))?\s*\Z")
 
 _TOKEN = re.compile(r"\s*(?P<type>\w+)\((?:\w*\|)?(?P<arguments>[^()|]*)\)\s*;?")
 
@@ -44,6 +47,33 @@ def read_plainnet(text: str, in_channels: int, options: Mapping[str, Any]) -> tu
         blocks.append(block)
         channels, before = block.out_channels, here
     return tuple(blocks)
+
+
+def read_sides(text: str, input_size: Shape) -> tuple[str, Shape]:
+    """A text without the resolution behind it, ``...@24`` or ``...@24x48``, and the input size that this makes.
+
+    Zen-NAS's grammar has none: it is what tells networks of several resolutions apart.
+
+    Example:
+        >>> read_sides("SuperConvK3BNRELU(3,8,1,1)@24", (3, 32, 32))
+        ('SuperConvK3BNRELU(3,8,1,1)', (3, 24, 24))
+    """
+    found = _SIDES.search(text)
+    if found is None:
+        return text, input_size
+    height, width = found.groups()
+    return text[: found.start()], (input_size[0], int(height), int(width or height))
+
+
+def write_sides(input_size: Shape) -> str:
+    """What `read_sides` reads back.
+
+    Example:
+        >>> write_sides((3, 24, 24)), write_sides((3, 24, 48))
+        ('@24', '@24x48')
+    """
+    _, height, width = input_size
+    return f"@{height}" if height == width else f"@{height}x{width}"
 
 
 def write_plainnet(blocks: Sequence[BlockSpec], in_channels: int) -> str:

@@ -126,7 +126,7 @@ def sizes_of(space: SearchSpace, budget: Budget) -> Sizes | None:
     kinds = [shape for shape in shapes if shape is not None]
     if len(kinds) < len(shapes):
         return None
-    channels, height, width = space.input_size
+    channels, height, width = space.input_sizes[-1]  # the largest has the most of all
     resolutions = _resolutions(height, width)
     if type(space).__contains__ is ChainSpace.__contains__:  # its strides are known
         height, width = -(-height // space.stem_stride), -(-width // space.stem_stride)

@@ -126,7 +126,7 @@ class ChainTables:
         self.stages = len(space.body_strides)
         self._score_stages = 1 + sum(stride > 1 for stride in space.body_strides)
         self.evaluated = 0
-        channels, *sides = space.input_size
+        channels, *sides = space.initial_size
         stem = space._stem(space.width_step)
         resolution = block_steps(stem, channels, (sides[0], sides[1])).resolution
         self.first, self.more = list[Spot](), list[Spot]()

@@ -136,8 +136,9 @@ class Chains(Sequence[Architecture]):
 
     Attributes:
         codes: ``(networks, blocks)``: 0 behind a network's last block.
-        input_size: Shape ``(C, H, W)`` of one image.
+        input_size: Shape ``(C, H, W)`` of one image; of networks with ``sides`` of their own its channels alone count.
         num_classes: Outputs of the classifier.
+        sides: Height and width of each network's images ``(networks, 2)``; None where all have those of ``input_size``.
 
     Example:
         >>> net = Architecture.from_string("SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,16,2,8,3)", (1, 8, 8))
@@ -149,10 +150,11 @@ class Chains(Sequence[Architecture]):
     codes: Codes
     input_size: Shape
     num_classes: int
+    sides: Codes | None = None
 
     @classmethod
     def of(cls, architectures: Sequence[Architecture]) -> Chains:
-        """Architectures of one input size and number of classes that have a code; see `has_code`."""
+        """Architectures of as many channels and classes that have a code; see `has_code`."""
         if isinstance(architectures, Chains):
             return architectures
         first = architectures[0]
@@ -160,7 +162,9 @@ class Chains(Sequence[Architecture]):
         codes = np.zeros((len(rows), max(map(len, rows))), np.int64)
         for place, row in enumerate(rows):
             codes[place, : len(row)] = row
-        return cls(codes, first.input_size, first.num_classes)
+        sizes = [each.input_size for each in architectures]
+        sides = None if sizes.count(first.input_size) == len(sizes) else np.array(sizes)[:, 1:]
+        return cls(codes, first.input_size, first.num_classes, sides)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Chains.of, (list(self),)  # numbers of types are this process's own
@@ -175,16 +179,33 @@ class Chains(Sequence[Architecture]):
     def __getitem__(self, place: int | slice) -> Architecture | Chains:
         if isinstance(place, slice):
             return self.take(place)
-        row = self.codes[place]
-        return Architecture(tuple(map(decoded, row[row > 0].tolist())), self.input_size, self.num_classes)
+        row, size = self.codes[place], self.input_size
+        if self.sides is not None:
+            size = (size[0], *self.sides[place].tolist())
+        return Architecture(tuple(map(decoded, row[row > 0].tolist())), size, self.num_classes)
 
     def take(self, places: Any) -> Chains:
         """The networks in these places, of an array or a slice."""
-        return Chains(self.codes[places], self.input_size, self.num_classes)
+        sides = None if self.sides is None else self.sides[places]
+        return Chains(self.codes[places], self.input_size, self.num_classes, sides)
 
     def joined(self, others: Chains) -> Chains:
         """These networks and others behind them."""
-        return Chains(stacked(self.codes, others.codes), self.input_size, self.num_classes)
+        codes, sides = stacked(self.codes, others.codes), None
+        if self.sides is not None or others.sides is not None or self.input_size != others.input_size:
+            sides = np.concatenate([self.sides_of_each, others.sides_of_each])
+        return Chains(codes, self.input_size, self.num_classes, sides)
+
+    @property
+    def sides_of_each(self) -> Codes:
+        """Height and width of each network's images ``(networks, 2)``."""
+        return np.tile(self.input_size[1:], (len(self), 1)) if self.sides is None else self.sides
+
+    @property
+    def resolution(self) -> tuple[Any, Any]:
+        """Height and width of images: two numbers, or a column each where they differ."""
+        _, height, width = self.input_size
+        return (height, width) if self.sides is None else (self.sides[:, 0], self.sides[:, 1])
 
     @cached_property
     def layers(self) -> Codes:
@@ -194,8 +215,9 @@ class Chains(Sequence[Architecture]):
 
     @cached_property
     def digests(self) -> NDArray[np.uint64]:
-        """A number of 64 bits for each network, of its blocks alone."""
-        digest = np.zeros(len(self.codes), np.uint64)
+        """A number of 64 bits for each network, of its blocks and the size of its images alone."""
+        height, width = self.resolution
+        digest = np.full(len(self.codes), height << 32 | width, np.uint64)
         for column in self.codes.T.astype(np.uint64):
             mixed = (digest ^ column) * _ODD
             mixed ^= mixed >> np.uint64(29)

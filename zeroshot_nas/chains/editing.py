@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias, overload
 
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.chains.coding import Chains, Codes, stacked
 from zeroshot_nas.chains.lowering import Index
-from zeroshot_nas.core.seeding import uniform
 
 Mask: TypeAlias = NDArray[np.bool_]
 Draws: TypeAlias = NDArray[np.float64]
@@ -84,15 +83,15 @@ class Mutants(Sequence[Architecture]):
 
     Attributes:
         parents: The others.
-        mutations: How many of each one's blocks change.
+        mutations: How many times each one is changed.
         seeds: What each one's draws follow from.
-        move: Makes them, with `DRAWS` numbers from 0 to 1 a mutation ``(networks, mutations, DRAWS)``.
+        move: Makes them, each by its seed alone.
     """
 
     parents: Chains
     mutations: Index
     seeds: Sequence[int]
-    move: Callable[[Codes, Index, Draws], Codes]
+    move: Callable[[Chains, Index, Sequence[int]], Chains]
 
     def __len__(self) -> int:
         return len(self.parents)
@@ -107,9 +106,7 @@ class Mutants(Sequence[Architecture]):
     @cached_property
     def made(self) -> Chains:
         """The networks."""
-        most = int(self.mutations.max(initial=0))
-        draws = uniform(self.seeds, 0, most * DRAWS).reshape(len(self.seeds), most, DRAWS)
-        return replace(self.parents, codes=self.move(self.parents.codes.copy(), self.mutations, draws))
+        return self.move(self.parents, self.mutations, self.seeds)
 
     def joined(self, others: Mutants) -> Mutants:
         """These and others behind them."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Gate, Op, Residual, Shape
+from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Gate, Op, Residual
 from zeroshot_nas.chains.coding import KINDS, Chains, Codes, block_of_kind, field_of, kind_of, type_of_kind
 
 Index: TypeAlias = NDArray[np.intp]
@@ -70,7 +70,7 @@ class Blocks:
 
     Attributes:
         net: Number of each one's network.
-        input_size: Shape of an image.
+        resolution: Height and width of the network's images; two numbers, or a column each where these differ.
         code: Its code.
         channels: Input, output and bottleneck channels ``(blocks, 3)``.
         stride: Its stride.
@@ -80,7 +80,7 @@ class Blocks:
     """
 
     net: Index
-    input_size: Shape
+    resolution: tuple[Any, Any]
     code: Codes
     channels: Codes
     stride: Codes
@@ -197,9 +197,10 @@ class Lowering:
         first = self._kinds_of(code, channels, is_first=True)
         following = self._kinds_of(code, channels[:, [1, 1, 2]], is_first=False)
         shrunk = strides[net, place] // stride
-        return Blocks(
-            net, chains.input_size, code, channels, stride, field_of(code, "sub_layers"), shrunk, first, following
-        )
+        resolution = chains.resolution
+        if chains.sides is not None:
+            resolution = resolution[0][net], resolution[1][net]
+        return Blocks(net, resolution, code, channels, stride, field_of(code, "sub_layers"), shrunk, first, following)
 
     def convolutions(self, blocks: Blocks, block: Index, kind: Index) -> Convolutions:
         """The convolutions of sub-layers, given by the number of their block and by their kind."""
@@ -215,9 +216,12 @@ class Lowering:
         depthwise = columns["depthwise"][slot] & (in_channels > 1)
         behind = blocks.shrunk[block] * blocks.stride[block]
         before = np.where(columns["is_first"][kind], blocks.shrunk[block], behind)
+        sides = blocks.resolution
+        if isinstance(sides[0], np.ndarray):
+            sides = sides[0][block], sides[1][block]
         height, width = (
             np.where(columns["is_behind_stride"][slot], -(-side // behind)[sub_layer], -(-side // before)[sub_layer])
-            for side in blocks.input_size[1:]
+            for side in sides
         )
         in_gate = columns["role"][slot] == GATE
         if in_gate.any():
@@ -501,5 +505,5 @@ def _with_batch_norms(ops: Sequence[Op]) -> list[tuple[Op, BatchNorm | None]]:
 
 def resolutions(chains: Chains, shrunk: Codes) -> tuple[Codes, Codes]:
     """Heights and widths of maps, given by what the image's are divided by."""
-    _, height, width = chains.input_size
+    height, width = chains.resolution
     return -(-height // shrunk), -(-width // shrunk)

@@ -53,6 +53,12 @@ InSpace = Annotated[
 SpaceOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of the space, name=value, e.g. width_step=4.")
 ]
+Resolutions = Annotated[
+    str | None,
+    typer.Option(
+        help="Resolutions in pixels that networks of a space of chains may have, e.g. 24,28,32; default: --input's."
+    ),
+]
 TableOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of the table, name=value, e.g. budget=A for vcn.")
 ]
@@ -302,7 +308,25 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any]:
         if not equals:
             raise typer.BadParameter(f"an option is name=value, got {text!r}")
         options[name] = int(value) if value.isdecimal() else {"true": True, "false": False}.get(value.lower(), value)
+        if name == "resolutions":
+            options[name] = parse_resolutions(value)
     return options
+
+
+def parse_resolutions(text: str) -> tuple[int, ...]:
+    """``24,28,32``."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and len(part) < 7 for part in parts):
+        raise typer.BadParameter(f"resolutions are whole numbers, e.g. 24,28,32; got {text!r}")
+    return tuple(map(int, parts))
+
+
+def space_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The space's own options that options set."""
+    extra = parse_options(options.get("space_option"))
+    if options.get("resolutions") is not None:
+        extra["resolutions"] = parse_resolutions(options["resolutions"])
+    return extra
 
 
 def space_of(options: Mapping[str, Any]) -> SearchSpace:
@@ -313,7 +337,7 @@ def space_of(options: Mapping[str, Any]) -> SearchSpace:
     image, classes = parse_shape(options["image"]), options["classes"]
     if options["dataset"] in DATASET_IMAGES:
         image, classes = DATASET_IMAGES[options["dataset"]]
-    extra = parse_options(options.get("space_option"))
+    extra = space_options(options)
     if options["squeeze_excite"]:
         extra["squeeze_excite"] = True
     return get_space(options["space"], input_size=image, num_classes=classes, **extra)

@@ -21,6 +21,7 @@ from zeroshot_nas.cli.base import (
     Log,
     Quiet,
     Repeats,
+    Resolutions,
     Scheduler,
     Seed,
     SpaceOption,
@@ -36,6 +37,7 @@ from zeroshot_nas.cli.base import (
     parse_shape,
     print_result,
     shows_progress,
+    space_options,
     stored_call,
 )
 from zeroshot_nas.cli.help import completes, completes_public
@@ -75,6 +77,7 @@ def correlate_command(
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Outputs of the classifier; default: the data set's.")] = None,
     space_option: SpaceOption = None,
+    resolutions: Resolutions = None,
     sample: Annotated[int | None, typer.Option(help="Architectures to score; default: all.")] = None,
     repeats: Repeats = 1,
     batch_size: BatchSize = None,
@@ -128,7 +131,7 @@ def correlate_command(
             device=device,
             progress=shows_progress(quiet),
             callbacks=callbacks_of(log),
-            space_options=parse_options(space_option),
+            space_options=space_options({"space_option": space_option, "resolutions": resolutions}),
             input_size=None if image is None else parse_shape(image),
             num_classes=classes,
         )

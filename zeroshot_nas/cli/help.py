@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 PANELS = {
-    "Network and space": ("space", "space_option", "image", "classes", "squeeze_excite", "new_head"),
+    "Network and space": ("space", "space_option", "resolutions", "image", "classes", "squeeze_excite", "new_head"),
     "Budget": (
         *("max_", "board", "monotone_widths", "reward", "published"),
         *("device_table", "backend", "threads", "networks", "seconds"),

@@ -17,6 +17,7 @@ from zeroshot_nas.cli.base import (
     Input,
     InSpace,
     Quiet,
+    Resolutions,
     Seed,
     SpaceOption,
     SqueezeExcite,
@@ -53,6 +54,7 @@ def latency_calibrate_command(
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,
     space_option: SpaceOption = None,
+    resolutions: Resolutions = None,
     backend: Backend = "onnxruntime",
     threads: Threads = 1,
     batch_size: ImagesPerRun = 1,
@@ -68,7 +70,8 @@ def latency_calibrate_command(
     from zeroshot_nas.latency.calibrate import calibrate, table_file
 
     shape = {"image": image, "classes": classes, "dataset": None}
-    where = space_of({"space": space, "squeeze_excite": squeeze_excite, "space_option": space_option, **shape})
+    own = {"squeeze_excite": squeeze_excite, "space_option": space_option, "resolutions": resolutions}
+    where = space_of({"space": space, **own, **shape})
     file = out or table_file(backend, where.name, where.input_size, batch_size=batch_size, threads=threads)
     try:
         table = calibrate(

@@ -28,6 +28,7 @@ from zeroshot_nas.cli.base import (
     Precision,
     Quiet,
     Repeats,
+    Resolutions,
     Resume,
     Scheduler,
     Seed,
@@ -109,6 +110,7 @@ def search_command(
     max_bottleneck_ratio: Annotated[float | None, typer.Option(help="Upper bound on width over bottleneck.")] = None,
     squeeze_excite: SqueezeExcite = False,
     space_option: SpaceOption = None,
+    resolutions: Resolutions = None,
     benchmark: Annotated[
         str | None,
         typer.Option(
@@ -279,7 +281,14 @@ def _arguments_again(
     return arguments
 
 
-_OF_SPACE = {"space": "name", "image": "input_size", "classes": "num_classes", "space_option": "", "squeeze_excite": ""}
+_OF_SPACE = {
+    "space": "name",
+    "image": "input_size",
+    "classes": "num_classes",
+    "space_option": "",
+    "squeeze_excite": "",
+    "resolutions": "",
+}
 """Options of the space, and what they are of a `SpaceCall`."""
 
 
@@ -366,6 +375,7 @@ def print_search(result: SearchResult, out: Path | None) -> None:
     counts, seconds = result.counts, result.seconds
     rows = [
         ("architecture", result.best.string or result.best.architecture.to_json()),
+        *input_rows(result),
         *cost_rows(result.best.costs),
         *(latency_rows(result.latency) if result.latency else ()),
         *(("score", str(score)) for score in result.best.scores.values()),
@@ -391,6 +401,12 @@ def print_search(result: SearchResult, out: Path | None) -> None:
     if result.state == "interrupted":
         rows.append(("state", "interrupted; this is the best so far"))
     print_rows([*rows, ("written to", str(out))] if out else rows)
+
+
+def input_rows(result: SearchResult) -> list[tuple[str, str]]:
+    """The winner's input size, where the networks of the search differ in it."""
+    sizes = {each.architecture.input_size for each in (result.best, *result.history)}
+    return [("input", "x".join(map(str, result.best.architecture.input_size)))] if len(sizes) > 1 else []
 
 
 def _reward_rows(result: SearchResult) -> list[tuple[str, str]]:

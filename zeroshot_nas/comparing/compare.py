@@ -90,8 +90,10 @@ def compare(
         models: Architectures, candidates or results of searches; as a mapping each has its name. The first is the one
             that verdicts are about.
         references: Hand-made networks by name, with options as in ``"resnet8:strides=222"``; see `list_references`. Or
-            architectures of your own by name, of the same size of images, which no budget changes.
-        data: What all are trained and tested on: a name (`load_data`), or images of your own.
+            architectures of your own by name, which no budget changes. Those by name take images of the first model's
+            size.
+        data: What all are trained and tested on: a name (`load_data`), or images of your own, resized to what each
+            network takes.
         recipe: Hyper-parameters, or the name of a recipe.
         run: Where the run is written and by what trainings are done; see `RunOptions`. ``out`` holds its store,
             ``comparison.json``, where matplotlib is installed the picture, and below ``trainings`` each training.
@@ -108,7 +110,7 @@ def compare(
         The networks with accuracies and costs. Stopped by Ctrl-C it returns what is done, in state ``"interrupted"``.
 
     Raises:
-        ArchitectureError: There are no models, or one is none, or takes images of another size than the first.
+        ArchitectureError: There are no models, or one is none, or takes images of other channels than the first.
         UnknownNameError: No hand-made network, data set or recipe has that name.
         BudgetError: The budget limits latency, which is measured.
         InfeasibleBudgetError: A hand-made network does not fit the budget however narrow.
@@ -211,8 +213,10 @@ class _Asked:
         Raises:
             DataError: They are not there, or of another number of classes than the networks.
         """
-        size = self.networks[0].architecture.input_size
-        images = fit_to(load_data(self.data, size, split), size)
+        sizes = {each.architecture.input_size for each in self.networks}
+        images = load_data(self.data, max(sizes), split)
+        if len(sizes) == 1:  # else each training takes its own from the images as they are
+            images = fit_to(images, *sizes)
         classes = len(images.class_names)
         for each in self.networks:
             if each.architecture.num_classes != classes:
@@ -339,7 +343,7 @@ def _named(models: Model | Sequence[Model] | Mapping[str, Model]) -> dict[str, A
     """The models by name.
 
     Raises:
-        ArchitectureError: There are none, or one is none, or takes images of another size than the first.
+        ArchitectureError: There are none, or one is none, or takes images of other channels than the first.
     """
     if isinstance(models, Mapping):
         given = dict(models)
@@ -350,9 +354,9 @@ def _named(models: Model | Sequence[Model] | Mapping[str, Model]) -> dict[str, A
     named = {str(name): _architecture(each) for name, each in given.items()}
     if not named:
         raise ArchitectureError("there is nothing to compare: give one network or more")
-    sizes = {each.input_size for each in named.values()}
-    if len(sizes) > 1:
-        raise ArchitectureError(f"networks that are compared take images of one size, got {sorted(sizes)}")
+    channels = {each.input_size[0] for each in named.values()}
+    if len(channels) > 1:
+        raise ArchitectureError(f"networks that are compared take images of as many channels, got {sorted(channels)}")
     return named
 
 
@@ -391,15 +395,15 @@ def _hand_made(
     """The hand-made networks by name, within the budget.
 
     Raises:
-        ArchitectureError: One is given twice, or takes images of another size than the others.
+        ArchitectureError: One is given twice, or takes images of other channels than the others.
     """
     first = next(iter(named.values()))
     if isinstance(references, Mapping):
         for name, each in references.items():
-            if _architecture(each).input_size != first.input_size:
+            channels, own = first.input_size[0], _architecture(each).input_size[0]
+            if own != channels:
                 raise ArchitectureError(
-                    f"networks that are compared take images of one size, {first.input_size}; {name!r} takes "
-                    f"{each.input_size}"
+                    f"networks that are compared take images of as many channels, {channels}; {name!r} takes {own}"
                 )
         return {_by_hand(name, named): _architecture(each) for name, each in references.items()}
     texts = [references] if isinstance(references, str) else references

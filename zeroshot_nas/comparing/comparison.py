@@ -172,10 +172,10 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """For notebooks: the table that `rows` prints, and its verdicts."""
-        rows = [[each.name, *_cells(each)] for each in self.by_accuracy()]
+        rows = [[each.name, *self._cells(each)] for each in self.by_accuracy()]
         verdicts = [("verdict", verdict) for verdict in self.verdicts()]
         title = f"Comparison on {self.data}, {self.state}"
-        table = html_table(title, rows, ["network", *_HEADS])
+        table = html_table(title, rows, ["network", *self._heads])
         return table + (html_table("Verdicts", verdicts) if verdicts else "")
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -209,7 +209,7 @@ class Comparison:
     def rows(self) -> list[tuple[str, str]]:
         """A table to print, the most accurate first, and what it says of the first network."""
         ordered = self.by_accuracy()
-        cells = [_HEADS, *map(_cells, ordered)]
+        cells = [self._heads, *map(self._cells, ordered)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         texts = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
         rows = list(zip(["network", *(each.name for each in ordered)], texts, strict=True))
@@ -221,6 +221,19 @@ class Comparison:
         return (
             [*rows, ("state", "interrupted; these are the trainings that are done")] if self.state != "done" else rows
         )
+
+    @property
+    def differ_in_input(self) -> bool:
+        """Whether the networks take images of several sizes."""
+        return len({each.architecture.input_size for each in self.networks}) > 1
+
+    @property
+    def _heads(self) -> tuple[str, ...]:
+        return (*_HEADS, "input") if self.differ_in_input else _HEADS
+
+    def _cells(self, network: Compared) -> Sequence[str]:
+        size = "x".join(map(str, network.architecture.input_size))
+        return [*_cells(network), size] if self.differ_in_input else _cells(network)
 
     def verdicts(self) -> list[str]:
         """What the intervals say of the first network beside each other one."""

@@ -163,6 +163,8 @@ def calibrate(
     chosen = calibration_networks(space, networks, max_flops, seed)
     settings = {"fingerprint": asdict(fingerprint), "space": space.name, "networks": networks, "max_flops": max_flops}
     settings |= {"input_size": list(space.input_size), "num_classes": space.num_classes, "seed": seed}
+    if space.input_sizes != (space.input_size,):
+        settings["input_sizes"] = [list(size) for size in space.input_sizes]
     with _locked(file):
         log = _Log(measured_log(file), settings)
         for round_ in range(PASSES):

@@ -32,13 +32,14 @@ class Exact(Searcher):
     What is proved rests on two things: the score is the sum that it says (`zeroshot_nas.closed_form.block_sum`), and
     blocks' terms have the form that `zeroshot_nas.bounds.tables.Form` states, which is read off a few blocks of each
     type and checked on a hundred others, with a relative error of 1e-9; where it does not hold, every block is
-    evaluated.
+    evaluated. Where the space lets the resolution be searched, each is solved in turn.
 
     Args:
         space: Where to search: ``resnet``, ``mobilenet``, or another `ChainSpace` whose strides are fixed.
         rng: Not used: another seed gives the same networks.
         start: The first proposal.
-        nodes: Beginnings of chains that the enumeration makes at most; with fewer than it takes a gap is left.
+        nodes: Beginnings of chains that the enumeration makes at most, at each resolution; with fewer than it takes a
+            gap is left.
     """
 
     restarts: ClassVar[bool] = False
@@ -50,7 +51,7 @@ class Exact(Searcher):
         self.nodes = nodes
         self._problem: Problem | None = None
         self._networks: Iterator[Architecture] | None = None
-        self._optimum: Any = None
+        self._optima: list[Any] = []  # those that were begun, one a resolution
 
     def begin(self, problem: Problem) -> None:
         """Takes note of what is searched for; `ask` begins anew.
@@ -74,17 +75,37 @@ class Exact(Searcher):
             raise SearcherError(f"exact needs a sum over blocks: {problem.block_sum}")
         if problem.budget.layers is None:
             raise SearcherError("exact needs a limit on layers, as Budget(layers=18): depth has no bound else")
-        self._problem, self._networks, self._optimum = problem, None, None
+        self._problem, self._networks, self._optima = problem, None, []
 
     @property
     def certificate(self) -> Mapping[str, Any] | None:
         """What is proved so far; see `zeroshot_nas.searchers.base.SearchResult`."""
-        if self._optimum is None or self._problem is None:
+        if not self._optima or self._problem is None:
             return None
-        found = self._optimum.certificate()
+        found = self._together([each.certificate() for each in self._optima])
         sign = self._problem.sign
         signed = {name: value and sign * value for name, value in found.items() if name in ("bound", "best")}
         return {"proxy": self._problem.proxy, "by": "exact", **found, **signed}
+
+    def _together(self, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """What is proved at all resolutions, of what is at each so far."""
+        if len(self.space.input_sizes) == 1:
+            return found[0]
+        bounds = [each["bound"] for each in found]
+        best = max((each["best"] for each in found if each["best"] is not None), default=None)
+        is_all = len(found) == len(self.space.input_sizes)
+        # where no chain keeps to the limits at a resolution it is finished without a bound
+        is_open = not is_all or any(each["bound"] is None and not each["finished"] for each in found)
+        bound = None if is_open else max((each for each in bounds if each is not None), default=None)
+        counts = [each["enumerated"] for each in found]
+        return {
+            **found[-1],
+            "bound": bound,
+            "best": best,
+            "gap": None if bound is None or best is None else max(0.0, bound - best),
+            "finished": is_all and all(each["finished"] for each in found),
+            "enumerated": {name: sum(each[name] or 0 for each in counts) for name in counts[0]},
+        }
 
     generation = 1  # an improvement is told as soon as it is found
 
@@ -105,18 +126,22 @@ class Exact(Searcher):
         assert not isinstance(problem.block_sum, ProxyError), "and so was the score"
         assert problem.block_sum is not None, "as it was without a closed form"
         score = signed(problem.block_sum, problem.sign)
-        optimum = self._optimum = Optimum(Task(space, score, problem.budget, self.nodes))
-        if problem.fits(self.start):
-            optimum.accept(self._fitness(self.start))
-            yield self.start
-        for network in optimum.improvements():
-            if problem.fits(network):
-                fitness = self._fitness(network)
-                is_better = fitness > optimum.best
-                optimum.accept(fitness)
-                if is_better:
-                    yield network
-        if optimum.finished and math.isinf(optimum.best):
+        best = self._fitness(self.start) if problem.fits(self.start) else -math.inf
+        for one in space.by_resolution():
+            optimum = Optimum(Task(one, score, problem.budget, self.nodes))
+            optimum.accept(best)
+            self._optima.append(optimum)
+            if len(self._optima) == 1 and best > -math.inf:
+                yield self.start
+            for network in optimum.improvements():
+                if problem.fits(network):
+                    fitness = self._fitness(network)
+                    is_better = fitness > optimum.best
+                    optimum.accept(fitness)
+                    if is_better:
+                        yield network
+            best = max(best, optimum.best)
+        if math.isinf(best) and all(optimum.finished for optimum in self._optima):
             structure = problem.budget.structure
             limits = problem.budget.limits() | (structure.limits() if structure else {})
             text = ", ".join(f"{name} {limit:g}" for name, limit in limits.items())

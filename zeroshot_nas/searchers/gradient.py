@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BlockSpec
+from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.base import round_width
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.errors import SearcherError, ZeroShotNASError
@@ -150,7 +151,8 @@ class GradientAscent(Searcher):
     one network's description, O(1) in the number of choices, and the scores of the networks that one ascent has met.
 
     It ends by itself after ``starts`` ascents of ``steps`` steps at most, each of which leads to a better network;
-    where no step along the slopes does, one or two whole differences are exchanged; where none helps, it is over.
+    where no step along the slopes does, one or two whole differences are exchanged; where none helps, it is over. Where
+    the space lets the resolution be searched, an ascent has that of its beginning, and changes it in place of ending.
 
     Args:
         space: A chain of blocks with widths, as ``resnet``, ``mobilenet`` and ``vanilla`` are.
@@ -198,25 +200,30 @@ class GradientAscent(Searcher):
         best = self.start
         for number in range(self.starts):
             landscape.forget()
-            for network in self._ascent(landscape, self._origin(number, best)):
+            landscape.input_size, origin = self._origin(number, best)
+            for network in self._ascent(landscape, origin):
                 if landscape.fitness_of(network) > landscape.fitness_of(best):
                     best = network
                 yield network
 
-    def _origin(self, number: int, best: Architecture) -> Chain:
-        """Where an ascent begins.
+    def _origin(self, number: int, best: Architecture) -> tuple[Shape, Chain]:
+        """Where an ascent begins, and at which resolution; of several each in turn.
 
         First, and then every other time, the space's initial network with all blocks of one kind, while there are
         kinds, since no single difference leads from one kind everywhere to another; between them the best so far,
         mutated, and samples in turn.
         """
         turn, odd = divmod(number, 2)
+        sizes = self.space.input_sizes
         if not odd and turn < len(self.chain_space.body_types):
             initial = relaxed(self.chain_space, self.space.initial())
-            return tuple(replace(slot, logits=only(slot.logits, turn)) for slot in initial)
+            size = sizes[(sizes.index(self.space.initial_size) + turn) % len(sizes)]
+            return size, tuple(replace(slot, logits=only(slot.logits, turn)) for slot in initial)
         if turn % 2:
-            return relaxed(self.chain_space, self.space.sample(self.rng))
-        return relaxed(self.chain_space, self.space.mutate(self.space.mutate(best, self.rng, 4), self.rng, 4))
+            network = self.space.sample(self.rng)
+        else:
+            network = self.space.mutate(self.space.mutate(best, self.rng, 4), self.rng, 4)
+        return network.input_size, relaxed(self.chain_space, network)
 
     def _ascent(self, landscape: _Landscape, origin: Chain) -> Iterator[Architecture]:
         chain = landscape.projected(origin)
@@ -239,14 +246,15 @@ class GradientAscent(Searcher):
             if reached is not None and landscape.fitness(reached) > fitness:
                 return reached, min(FIRST_STEP, 1.5 * length)
             length /= 2
-        return landscape.exchanged(chain, around), 4 * LAST_STEP
+        return landscape.exchanged(chain, around) or landscape.resized(chain), 4 * LAST_STEP
 
 
 class _Landscape:
-    """Scores and costs of relaxed chains."""
+    """Scores and costs of relaxed chains at one resolution, which may be set."""
 
     def __init__(self, space: ChainSpace, problem: Problem) -> None:
         self.space, self.problem = space, problem
+        self.input_size = space.initial_size
         self.limits = problem.budget.limits()
         self._widest = space.max_width // space.width_step * space.width_step
         self._known: dict[Architecture, list[float] | None] = {}
@@ -261,7 +269,7 @@ class _Landscape:
 
     def _assembled(self, blocks: Sequence[BlockSpec | None]) -> Architecture:
         there = tuple([block for block in blocks if block is not None])
-        return Architecture(there, self.space.input_size, self.space.num_classes)
+        return Architecture(there, self.input_size, self.space.num_classes)
 
     def projected(self, chain: Chain) -> Chain | None:
         """The chain itself, or shrunk until its network fits; None where nothing does.
@@ -340,6 +348,17 @@ class _Landscape:
             other = tuple(slots)
             if self.fitness(other) > best_fitness and self._fits(other):
                 best, best_fitness = other, self.fitness(other)
+        return best
+
+    def resized(self, chain: Chain) -> Chain | None:
+        """The chain at the best other resolution, shrunk until it fits, if it is better; the resolution is set."""
+        at, best, best_fitness = self.input_size, None, self.fitness(chain)
+        for size in self.space.input_sizes:
+            self.input_size = size
+            other = None if size == at else self.projected(chain)
+            if other is not None and self.fitness(other) > best_fitness:
+                at, best, best_fitness = size, other, self.fitness(other)
+        self.input_size = at
         return best
 
     def _slope(self, at: float, ends: Sequence[tuple[float, list[float] | None]]) -> list[float] | None:

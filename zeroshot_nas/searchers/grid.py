@@ -26,13 +26,14 @@ class Grid(Searcher):
     """Plain enumeration of a declared grid, the coarsest points first; it neither draws nor learns.
 
     Of a `ChainSpace` the grid is ``widths x depths x kernels x kinds``: each point is the space's initial network with
-    all widths and all depths multiplied, and with one type in all body blocks (`ChainSpace.scaled`). The resolution is
-    no axis, since it belongs to the space: make one space for each ``input_size``. Points that the width's step rounds
-    to one network count as duplicates.
+    all widths and all depths multiplied, and with one type in all body blocks (`ChainSpace.scaled`); the space's
+    ``resolutions``, where it has some, are a further axis. Points that the width's step rounds to one network count as
+    duplicates.
 
     An axis is ordered, from its ends (level 0) to the middle of these (level 1) and of what is left between (level 2,
     ...); a point is as fine as the finest of its coordinates, kinds apart. Points come by level, and within one with
-    the kind changing fastest and the width slowest. So any first part of the proposals spans the whole grid.
+    the kind changing fastest and the width slowest but for the resolution. So any first part of the proposals spans the
+    whole grid.
 
     Of a finite space, such as ``nasbench201``, the grid is the list of its networks, in the space's order; it has no
     axes to set.
@@ -79,7 +80,7 @@ class Grid(Searcher):
             scales = _axis("widths", widths, WIDTHS, _is_factor), _axis("depths", depths, DEPTHS, _is_count)
             types = _body_types(space, _axis("kernels", kernels, KERNELS, _is_count), kinds)
             space.scaled(scales[0][0], scales[1][-1], types[0][1])  # refuses what is too deep
-            self.grid_size = math.prod(map(len, (*scales, types)))
+            self.grid_size = math.prod(map(len, (space.input_sizes, *scales, types)))
             self._networks = _scaled(space, _levels(scales[0]), _levels(scales[1]), types)
         else:
             _refuse_unlisted(space, [name for name, values in axes.items() if values is not None])
@@ -102,12 +103,13 @@ def _scaled(
     types: Sequence[tuple[int, str]],
 ) -> Iterator[Architecture]:
     """The networks of all points, by level; each value comes with its own."""
-    finest = max(level for axis in (widths, depths, types) for level, _ in axis)
+    axes = _levels(space.input_sizes), widths, depths, types
+    finest = max(level for axis in axes for level, _ in axis)
     for wanted in range(finest + 1):
-        for point in itertools.product(widths, depths, types):
+        for point in itertools.product(*axes):
             if max(level for level, _ in point) == wanted:
-                (_, width), (_, depth), (_, body_type) = point
-                yield space.scaled(width, depth, body_type)
+                (_, size), (_, width), (_, depth), (_, body_type) = point
+                yield space.scaled(width, depth, body_type, size)
 
 
 def _levels(values: Sequence[_Value]) -> list[tuple[int, _Value]]:

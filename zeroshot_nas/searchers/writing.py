@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BlockSpec
-from zeroshot_nas.architecture.ops import Resolution
+from zeroshot_nas.architecture.ops import Resolution, Shape
 from zeroshot_nas.costs.base import STANDARD, summed_costs
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import SearcherError
@@ -127,6 +127,7 @@ class DigitWriter:
 class _Prefix(NamedTuple):
     """The blocks that are written so far, what they cost, and what the next one meets."""
 
+    input_size: Shape
     blocks: tuple[BlockSpec, ...]
     sums: tuple[float, ...]
     layers: int
@@ -147,10 +148,10 @@ class _Tail(NamedTuple):
 class ChainWriter:
     """Writes networks of a `ChainSpace`; see `writer_of` for the arguments.
 
-    The tokens are those of the stem, then block by block the stride, or the end of the body, and the block's type,
-    sub-layers, bottleneck width and width, and those of the last convolution. A token's name has the stage and the
-    place in it, so that what is learned of a place does not depend on how many blocks stand before its stage. Widths
-    to choose from are `WIDTH_RATIO` apart.
+    The tokens are the resolution where it is free, those of the stem, then block by block the stride, or the end of the
+    body, and the block's type, sub-layers, bottleneck width and width, and those of the last convolution. A token's
+    name has the stage and the place in it, so that what is learned of a place does not depend on how many blocks stand
+    before its stage. Widths to choose from are `WIDTH_RATIO` apart.
 
     Costs that are sums are taken from memoised sums over blocks; of a budget with other limits (latency, structure) the
     whole network is judged, which takes some ten times as long.
@@ -198,10 +199,9 @@ class ChainWriter:
 
     def _with_stem(self, choose: Choose) -> _Prefix:
         stems, widths = self.space.stems, self._widths
-        channels, *sides = self.space.input_size
-        empty = _Prefix((), (0,) * len(self._summed.names), 0, channels, (sides[0], sides[1]), 1, ())
+        sizes = self.space.input_sizes
 
-        def fits(option: int, width: int | None) -> bool:
+        def fits(option: int, width: int | None, empty: _Prefix) -> bool:
             name, stride = stems[option]
             for guide in self._guides:
                 default = self._start.blocks[0].out_channels if guide is None else self.space.width_step
@@ -209,13 +209,23 @@ class ChainWriter:
                     return True
             return False
 
-        option = 0
+        def begun(size: int) -> _Prefix:
+            channels, *sides = sizes[size]
+            return _Prefix(sizes[size], (), (0,) * len(self._summed.names), 0, channels, (sides[0], sides[1]), 1, ())
+
+        def takes(size: int) -> bool:
+            return any(fits(option, None, begun(size)) for option in range(len(stems)))
+
+        size = 0
+        if len(sizes) > 1:
+            size = choose("resolution", lambda: [0.0] * len(sizes), takes, ordered=True, monotone=self._is_sum)
+        empty, option = begun(size), 0
         if len(stems) > 1:
-            option = choose("stem", lambda: [0.0] * len(stems), lambda option: fits(option, None))
+            option = choose("stem", lambda: [0.0] * len(stems), lambda option: fits(option, None, empty))
         place = choose(
             "stem width",
             lambda: self._around(self._middle.blocks[0].out_channels),
-            lambda place: fits(option, widths[place]),
+            lambda place: fits(option, widths[place], empty),
             ordered=True,
             monotone=self._is_sum,
         )
@@ -356,14 +366,15 @@ class ChainWriter:
         return self._is_sum or self.problem.fits(self._whole(prefix, tail.blocks))
 
     def _whole(self, prefix: _Prefix, blocks: tuple[BlockSpec, ...]) -> Architecture:
-        return Architecture(prefix.blocks + blocks, self.space.input_size, self.space.num_classes)
+        return Architecture(prefix.blocks + blocks, prefix.input_size, self.space.num_classes)
 
     def _after(self, prefix: _Prefix, block: BlockSpec, stem_stride: int, strides: tuple[int, ...]) -> _Prefix:
         """A prefix with one block more."""
         row, resolution = self._summed.block_sums(block, prefix.channels, prefix.resolution)
         sums = tuple([before + more for before, more in zip(prefix.sums, row, strict=True)])
         layers = prefix.layers + block.sub_layers
-        return _Prefix((*prefix.blocks, block), sums, layers, block.out_channels, resolution, stem_stride, strides)
+        blocks = *prefix.blocks, block
+        return _Prefix(prefix.input_size, blocks, sums, layers, block.out_channels, resolution, stem_stride, strides)
 
     def _tail(
         self, guide: int | None, stem_stride: int, strides: tuple[int, ...], channels: int, resolution: Resolution

@@ -229,6 +229,11 @@ def latency_budget_of(budget: Budget, table: LatencyTable | None) -> LatencyBudg
     return LatencyBudget(budget.latency_ms, table, here=is_here(table.fingerprint))
 
 
+def _sizes(sizes: Iterable[tuple[int, ...]]) -> str:
+    """Input sizes in words."""
+    return ", ".join(map(str, sorted(sizes)))
+
+
 def caveats(table: LatencyTable, space: SearchSpace, limit_ms: float | None) -> list[str]:
     """What a user should know of a table before trusting it."""
     texts = []
@@ -237,10 +242,11 @@ def caveats(table: LatencyTable, space: SearchSpace, limit_ms: float | None) -> 
             f"the device table is of {table.fingerprint.device} with {table.fingerprint.backend} "
             f"{table.fingerprint.backend_version}, not of this machine: the winner's latency is predicted, not measured"
         )
-    if (table.space, table.input_size) != (space.name, space.input_size):
+    measured = {tuple(size) for size in getattr(table, "details", {}).get("input_sizes", [table.input_size])}
+    if table.space != space.name or not measured.issuperset(space.input_sizes):
         texts.append(
-            f"the device table was measured on networks of {table.space} for {table.input_size}, not of {space.name} "
-            f"for {space.input_size}; predictions may be off"
+            f"the device table was measured on networks of {table.space} for {_sizes(measured)}, not of {space.name} "
+            f"for {_sizes(space.input_sizes)}; predictions may be off"
         )
     if limit_ms is not None and limit_ms > table.largest_ms:
         texts.append(

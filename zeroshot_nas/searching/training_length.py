@@ -17,19 +17,21 @@ OPTIONS = frozenset({"images", "steps"})
 
 
 def images_for(space: SearchSpace, data: str | ImageData, split: Split | None = None) -> ImageData:
-    """Images of a space's input size.
+    """Images of a space's input size; where it has several, as they are, files in the largest of these.
 
     Raises:
         DataError: They are not there, or not of the space's number of classes.
     """
-    images = load_data(data, space.input_size, split)
+    sizes = space.input_sizes
+    images = load_data(data, sizes[-1], split)
     classes = len(images.class_names)
     if classes != space.num_classes:
         raise DataError(
             f"the search is for num_classes={space.num_classes}, but {images.name!r} has {classes} classes; "
             f"search with num_classes={classes}, on the command line --classes {classes}"
         )
-    return fit_to(images, space.input_size)
+    # of several sizes each training takes its own
+    return fit_to(images, sizes[-1]) if len(sizes) == 1 else images
 
 
 def recipe_for(data: object, recipe: Recipe | str | None) -> Recipe | None:

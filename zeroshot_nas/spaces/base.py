@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.ops import Shape
-from zeroshot_nas.architecture.plainnet import MAX_TEXT
+from zeroshot_nas.architecture.plainnet import MAX_TEXT, write_sides
 from zeroshot_nas.core.checks import as_shape
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.core.text import quoted
@@ -60,6 +60,16 @@ class SearchSpace(ABC):
     num_classes: int
     own_notation: ClassVar[str] = "plainnet"
     made_by: SpaceCall | None = None
+
+    @property
+    def input_sizes(self) -> tuple[Shape, ...]:
+        """The input sizes that its networks have, ascending: one, unless the space lets the resolution be searched."""
+        return (self.input_size,)
+
+    @property
+    def initial_size(self) -> Shape:
+        """The input size of the initial network, and of a text that names none."""
+        return self.input_size
 
     @property
     def block_options(self) -> Mapping[str, Any]:
@@ -222,10 +232,11 @@ class SearchSpace(ABC):
         """Refuses a network outside of the space, and says why."""
         if architecture in self:
             return
-        wanted, got = (self.input_size, self.num_classes), (architecture.input_size, architecture.num_classes)
+        size, classes = architecture.input_size, architecture.num_classes
         fault = self._fault(architecture)
-        if wanted != got:
-            fault = f"it takes {got[0]} and has {got[1]} classes, the space's networks {wanted[0]} and {wanted[1]}"
+        if size not in self.input_sizes or classes != self.num_classes:
+            sizes = " or ".join(map(str, self.input_sizes))
+            fault = f"it takes {size} and has {classes} classes, the space's networks {sizes} and {self.num_classes}"
         raise ArchitectureError(f"the network is not in the space {self.name!r}: {fault}")
 
     def _fault(self, architecture: Architecture) -> str:
@@ -234,15 +245,19 @@ class SearchSpace(ABC):
 
 
 class _PlainNet(Notation[Architecture]):
-    """Zen-NAS's grammar; what a space writes that has no notation of its own."""
+    """Zen-NAS's grammar; what a space writes that has no notation of its own.
+
+    The resolution stands behind it where it is not that of the space's ``input_size`` alone.
+    """
 
     def parse(self, text: str, space: SearchSpace, /) -> Architecture:
-        architecture = Architecture.from_string(text, space.input_size, space.num_classes, **space.block_options)
+        architecture = Architecture.from_string(text, space.initial_size, space.num_classes, **space.block_options)
         space.genotype(architecture)  # refuses one outside of the space
         return architecture
 
     def format(self, genotype: Architecture, space: SearchSpace, /) -> str:
-        return genotype.to_string()
+        text = genotype.to_string()
+        return text if space.input_sizes == (space.input_size,) else text + write_sides(genotype.input_size)
 
 
 _PLAINNET = {SearchSpace.own_notation: _PlainNet()}
@@ -332,7 +347,9 @@ def options_of(space: SearchSpace) -> dict[str, Any]:
     if not is_dataclass(space):
         return {}
     common = ("name", "input_size", "num_classes")
-    options = {each.name: getattr(space, each.name) for each in fields(space) if each.name not in common}
+    named = {each.name: getattr(space, each.name) for each in fields(space) if each.name not in common}
+    # where there are none it is the space of releases that had no such option, whose runs can be gone on with
+    options = {name: value for name, value in named.items() if (name, value) != ("resolutions", None)}
     plain: dict[str, Any] = json.loads(json.dumps(options, default=str))
     return plain
 

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from zeroshot_nas.architecture.architecture import MAX_LAYERS, Architecture
-from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec
+from zeroshot_nas.architecture.blockspec import BLOCKS, MAX_NUMBER, BlockSpec
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.blocks.base import round_width
 from zeroshot_nas.core.checks import check_counts
@@ -22,9 +22,10 @@ from zeroshot_nas.spaces.base import SearchSpace
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
     from zeroshot_nas.chains import coding, editing
-    from zeroshot_nas.chains.coding import Codes
+    from zeroshot_nas.chains.coding import Chains, Codes
     from zeroshot_nas.chains.editing import Draws
     from zeroshot_nas.chains.lowering import Index
 else:
@@ -42,9 +43,15 @@ LAYER_CHANGES = (-2, -1, 0, 1, 2)
 MAX_WIDTH = 65_535
 """The largest ``max_width``."""
 
+RESIZES = 1 / 8
+"""Share of mutations that change the resolution, where it is free."""
+
 SPLIT_AT = 6
 """Sub-layers from which a block is split in two, so that its parts can differ (Zen-NAS)."""
 
+
+_OF_RESOLUTION = 1 << 40
+"""Where in a stream the draws of the resolution begin, so that those of the blocks are the same with and without."""
 
 KINDS = {
     "basic": [f"SuperResK{k}K{k}" for k in (3, 5, 7)],
@@ -86,6 +93,9 @@ class ChainSpace(SearchSpace):
         last_width: Fixes the last convolution's width (Zen-NAS fixes 2048 for ImageNet); None leaves it free.
         width_step: Every width is a multiple of it (Zen-NAS: 8). A smaller one lets networks of fewer than about 100k
             parameters use their budget; 16 or 32 suit hardware that computes in tiles of that size.
+        resolutions: Sides of images in pixels of which each network has one, the shorter side where ``input_size`` is
+            no square, whose proportions are kept. None: all have those of ``input_size``. Strides stay those that
+            ``input_size`` sets, whatever a network's resolution.
     """
 
     name: str
@@ -96,6 +106,7 @@ class ChainSpace(SearchSpace):
     max_width: int = 2048
     last_width: int | None = None
     width_step: int = 8
+    resolutions: Sequence[int] | None = None
 
     stem_type = "SuperConvK3BNRELU"
     last_type = "SuperConvK1BNRELU"
@@ -111,7 +122,33 @@ class ChainSpace(SearchSpace):
             raise ArchitectureError(
                 f"last_width must be a multiple of {self.width_step} up to {self.max_width}, got {self.last_width!r}"
             )
+        if self.resolutions is not None:
+            object.__setattr__(self, "resolutions", _checked(self.resolutions, 2**self.max_halvings))
         self.initial()  # refuses an unusable input size
+
+    @cached_property
+    def input_sizes(self) -> tuple[Shape, ...]:
+        channels, height, width = self.input_size
+        if self.resolutions is None:
+            return (self.input_size,)
+        ratios = [each / min(height, width) for each in self.resolutions]
+        return tuple((channels, round(height * ratio), round(width * ratio)) for ratio in ratios)
+
+    @cached_property
+    def initial_size(self) -> Shape:
+        """The one of `input_sizes` that is nearest to ``input_size``, of two the larger."""
+        return min(self.input_sizes, key=lambda size: (abs(size[1] - self.input_size[1]), -size[1]))
+
+    def by_resolution(self) -> Sequence[ChainSpace]:
+        """The space at each of its resolutions alone; itself where it has one."""
+        if self.resolutions is None or len(self.resolutions) == 1:
+            return [self]
+        return [replace(self, resolutions=(each,)) for each in self.resolutions]
+
+    @cached_property
+    def max_halvings(self) -> int:
+        """Strides of 2 that a network has at most, the stem's among them."""
+        return stride_steps(self.input_size)
 
     @property
     def block_options(self) -> Mapping[str, Any]:
@@ -157,13 +194,14 @@ class ChainSpace(SearchSpace):
         started = 1 + sum(stride != 1 for stride in strides[1:])
         return (1, 2) if started < len(self.body_strides) else (1, 0)
 
-    def scaled(self, width: float, depth: int, body_type: str) -> Architecture:
+    def scaled(self, width: float, depth: int, body_type: str, input_size: Shape | None = None) -> Architecture:
         """The initial network at another size.
 
         Args:
             width: What every width is multiplied with, rounded to the space's step.
             depth: What every body block's sub-layers are multiplied with; a block of too many is split.
             body_type: Of all body blocks.
+            input_size: One of `input_sizes`; default: `initial_size`.
 
         Raises:
             ArchitectureError: It has more than `zeroshot_nas.architecture.architecture.MAX_LAYERS` layers.
@@ -181,7 +219,7 @@ class ChainSpace(SearchSpace):
                 blocks.append(self._last(self._round(width * block.out_channels)))
             else:
                 blocks.append(replace(block, out_channels=self._round(width * block.out_channels)))
-        return self._assemble(blocks)
+        return self._assemble(blocks, input_size)
 
     def _scaled_block(self, block: Any, width: float, depth: int, body_type: str) -> Iterator[BlockSpec]:
         sub_layers, stride = depth * block.sub_layers, block.stride
@@ -199,13 +237,13 @@ class ChainSpace(SearchSpace):
         body: list[BlockSpec] = []
         for stride in self.body_strides:
             options = [self.body_block(name, self.width_step, stride, self.width_step) for name in self.body_types]
-            chains = [self._assemble([self._stem(self.width_step), *body, option]) for option in options]
+            chains = [self._smallest([self._stem(self.width_step), *body, option]) for option in options]
             prices = [getattr(complexity(chain), cost) for chain in chains]
             body.append(options[prices.index(min(prices))])
-        return self._assemble([self._stem(self.width_step), *body, self._last(self.width_step)])
+        return self._smallest([self._stem(self.width_step), *body, self._last(self.width_step)])
 
     def sample(self, rng: random.Random) -> Architecture:
-        """A random walk from the initial network: 1 to 8 mutations a block."""
+        """A random walk from the initial network: 1 to 8 mutations a block; of resolutions any, evenly."""
         return self.sample_all(rng, 1)[0]
 
     def sample_all(self, rng: random.Random, count: int) -> Sequence[Architecture]:
@@ -222,7 +260,10 @@ class ChainSpace(SearchSpace):
             codes = coding.stacked(moved, codes[walking:])
         places = np.empty(len(seeds), np.intp)
         places[order] = np.arange(len(seeds))
-        return replace(walked, codes=codes[places])
+        sides = None
+        if len(self.input_sizes) > 1:
+            sides = editing.drawn(self._sizes, uniform(seeds, _OF_RESOLUTION, 1)[:, 0])
+        return replace(walked, codes=codes[places], sides=sides)
 
     def mutate(self, architecture: Architecture, rng: random.Random, mutations: int = 1) -> Architecture:
         return self.mutate_all([architecture], [rng.getrandbits(64)], [mutations])[0]
@@ -231,7 +272,42 @@ class ChainSpace(SearchSpace):
         self, networks: Sequence[Architecture], seeds: Sequence[int], mutations: Sequence[int]
     ) -> Sequence[Architecture]:
         chains = networks if isinstance(networks, coding.Chains) else coding.Chains.of(networks)
-        return editing.Mutants(chains, np.asarray(mutations, np.intp), seeds, self._mutated)
+        return editing.Mutants(chains, np.asarray(mutations, np.intp), seeds, self._moved)
+
+    def _moved(self, parents: Chains, mutations: Index, seeds: Sequence[int]) -> Chains:
+        """Neighbours of chains: each mutation is one of a block, or now and then of the resolution."""
+        most = int(mutations.max(initial=0))
+        draws = uniform(seeds, 0, most * editing.DRAWS).reshape(len(seeds), most, editing.DRAWS)
+        codes, sides = parents.codes.copy(), parents.sides
+        if len(self.input_sizes) > 1:
+            own = uniform(seeds, _OF_RESOLUTION, 2 + most)
+            resizes = ((own[:, 2:] < RESIZES) & (np.arange(most) < mutations[:, None])).sum(1)
+            rows = np.flatnonzero(resizes)
+            sides, mutations = parents.sides_of_each.copy(), mutations - resizes
+            codes[rows], sides[rows] = self._resized(codes[rows], sides[rows], own[rows, :2])
+        return replace(parents, codes=self._mutated(codes, mutations, draws), sides=sides)
+
+    def _resized(self, codes: Codes, sides: Codes, draws: Draws) -> tuple[Codes, Codes]:
+        """Chains at another resolution each; half of them with widths that leave FLOPs about what they were."""
+        sizes = self._sizes
+        now = (sides[:, None] == sizes).all(2).argmax(1)
+        moved = sizes[(now + 1 + (draws[:, 0] * (len(sizes) - 1)).astype(np.intp)) % len(sizes)]
+        rows = np.flatnonzero(draws[:, 1] < 0.5)
+        ratio = (sides[rows, :1] / moved[rows, :1]) * np.ones(codes.shape[1])
+        own = codes[rows]
+        for name in ("out_channels", "bottleneck_channels"):
+            widths = coding.field_of(own, name)
+            own = coding.with_field(own, name, np.where(widths > 0, self._stepped(widths * ratio), widths))
+        if self.last_width is not None:
+            ends = np.arange(len(rows)), editing.lengths(own) - 1
+            own[ends] = coding.with_field(own[ends], "out_channels", self.last_width)
+        codes[rows] = own
+        return codes, moved
+
+    @property
+    def _sizes(self) -> Codes:
+        """Heights and widths of images ``(resolutions, 2)``."""
+        return np.array(self.input_sizes)[:, 1:]
 
     def _mutated(self, codes: Codes, mutations: Index, draws: Draws) -> Codes:
         """Chains with so many of their blocks changed, one where the same is drawn twice; may write into ``codes``."""
@@ -292,8 +368,12 @@ class ChainSpace(SearchSpace):
         return coding.with_field(blocks, name, self._drawn_widths(coding.field_of(blocks, name), draws))
 
     def _drawn_widths(self, widths: Codes, draws: Draws) -> Codes:
+        return self._stepped(widths * editing.drawn(WIDTH_RATIOS, draws))
+
+    def _stepped(self, widths: NDArray[np.float64]) -> Codes:
+        """Widths in the space's steps, within its bounds."""
         step = self.width_step
-        moved = (widths * editing.drawn(WIDTH_RATIOS, draws) + step / 2).astype(np.int64) // step * step
+        moved = (widths + step / 2).astype(np.int64) // step * step
         bounded: Codes = np.minimum(np.maximum(moved, step), self.max_width // step * step)
         return bounded
 
@@ -307,15 +387,15 @@ class ChainSpace(SearchSpace):
         return type_numbers(self.body_types)
 
     def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
-        """One-point crossover where both have completed the same strides."""
+        """One-point crossover where both have completed the same strides; at the resolution of ``a``."""
         cuts_a, cuts_b = _cuts(a), _cuts(b)
         index = rng.randrange(len(cuts_a))
-        return self._assemble([*a.blocks[: cuts_a[index]], *b.blocks[cuts_b[index] :]])
+        return self._assemble([*a.blocks[: cuts_a[index]], *b.blocks[cuts_b[index] :]], a.input_size)
 
     def __contains__(self, architecture: object) -> bool:
         if not isinstance(architecture, Architecture):
             return False
-        if (architecture.input_size, architecture.num_classes) != (self.input_size, self.num_classes):
+        if architecture.input_size not in self.input_sizes or architecture.num_classes != self.num_classes:
             return False
         if len(architecture.blocks) < 3:
             return False
@@ -347,7 +427,7 @@ class ChainSpace(SearchSpace):
                 shorter = [d - n for n in range(1, SPLIT_AT) if n < d]
                 chains = sum(bodies[s][rest] + (bodies[s - 1][rest] if s else 0) for rest in shorter)
                 bodies[s][d] = per_block * (chains + (s == first and d < SPLIT_AT))
-        return ends * sum(bodies[steps])
+        return ends * sum(bodies[steps]) * len(self.input_sizes)
 
     def _fault(self, architecture: Architecture) -> str:
         blocks = architecture.blocks
@@ -384,8 +464,12 @@ class ChainSpace(SearchSpace):
         """A block of the body, the same object for the same values."""
         return _body_block(type_name, width, stride, bottleneck_channels, sub_layers, self.squeeze_excite)
 
-    def _assemble(self, blocks: Sequence[BlockSpec]) -> Architecture:
-        return Architecture(tuple(blocks), self.input_size, self.num_classes)
+    def _assemble(self, blocks: Sequence[BlockSpec], input_size: Shape | None = None) -> Architecture:
+        return Architecture(tuple(blocks), input_size or self.initial_size, self.num_classes)
+
+    def _smallest(self, blocks: Sequence[BlockSpec]) -> Architecture:
+        """At the lowest resolution."""
+        return self._assemble(blocks, self.input_sizes[0])
 
     def _round(self, width: float) -> int:
         return _rounded(width, self.width_step, self.max_width)
@@ -401,6 +485,27 @@ class ChainSpace(SearchSpace):
             and block.sub_layers < SPLIT_AT
             and block.squeeze_excite == self.squeeze_excite
         )
+
+
+def _checked(resolutions: Any, least: int) -> tuple[int, ...]:
+    """Resolutions, ascending.
+
+    Raises:
+        ArchitectureError: There are none, one is no whole number, below ``least``, or comes twice.
+    """
+    if not isinstance(resolutions, list | tuple) or not resolutions:
+        raise ArchitectureError(
+            f"resolutions must be one or more sides in pixels, e.g. (24, 28, 32); got {resolutions!r}"
+        )
+    for each in resolutions:
+        if type(each) is not int or not least <= each <= MAX_NUMBER:
+            raise ArchitectureError(
+                f"resolutions must be whole numbers of {least} or more, what the space's strides divide a side by; "
+                f"got {each!r:.40}"
+            )
+    if len(set(resolutions)) < len(resolutions):
+        raise ArchitectureError(f"resolutions must differ, got {', '.join(map(str, resolutions))}")
+    return tuple(sorted(resolutions))
 
 
 def _rounded(width: float, step: int, max_width: int) -> int:

@@ -41,12 +41,14 @@ def vanilla(
     max_width: int = 2048,
     width_step: int = 1,
     blocks: str = "all",
+    resolutions: Sequence[int] | None = None,
 ) -> VanillaSpace:
     """Vanilla convolutional networks: what of ``resnet`` and ``mobilenet`` is fixed is free here.
 
     The stem is a 3x3, 5x5 or 7x7 convolution of stride 1 or 2. Each body block is basic, a bottleneck or an inverted
     residual, and has stride 1 or 2; a network halves its feature map once more than `stride_steps` at most. The last
     1x1 convolution may be absent. Widths are any whole number. Networks of ``resnet`` and ``mobilenet`` are in it.
+    ``resolutions`` as for `ChainSpace`.
 
     ``blocks`` keeps to some kinds, as in ``"basic"`` or ``"basic+inverted"``; they are drawn equally often.
 
@@ -62,7 +64,9 @@ def vanilla(
         raise ArchitectureError(f"blocks must be all, or some of {', '.join(KINDS)} joined by +, got {blocks!r}")
     types = [name for kind in dict.fromkeys(chosen) for name in KINDS[kind]]
     return VanillaSpace(
-        "vanilla", tuple(types), input_size, num_classes, squeeze_excite, max_width, width_step=width_step
+        *("vanilla", tuple(types), input_size, num_classes, squeeze_excite, max_width),
+        width_step=width_step,
+        resolutions=resolutions,
     )
 
 
@@ -105,7 +109,7 @@ class VanillaSpace(ChainSpace):
     def smallest(self, cost: str) -> Architecture:
         step = self.width_step
         chains = [
-            self._assemble([end_block(STEMS[0], step, stem_stride), self.body_block(name, step, stride, step)])
+            self._smallest([end_block(STEMS[0], step, stem_stride), self.body_block(name, step, stride, step)])
             for name in self.body_types
             for stem_stride in (1, 2)
             for stride in (1, 2)
@@ -220,12 +224,12 @@ class VanillaSpace(ChainSpace):
         if not cuts:
             return a
         i, j = pick(cuts, rng)
-        return self._assemble([*chain_a[:i], *chain_b[j:], *last])
+        return self._assemble([*chain_a[:i], *chain_b[j:], *last], a.input_size)
 
     def __contains__(self, architecture: object) -> bool:
         if not isinstance(architecture, Architecture):
             return False
-        if (architecture.input_size, architecture.num_classes) != (self.input_size, self.num_classes):
+        if architecture.input_size not in self.input_sizes or architecture.num_classes != self.num_classes:
             return False
         return not self._fault(architecture)
 
@@ -245,7 +249,7 @@ class VanillaSpace(ChainSpace):
         for stem_halvings in (0, 1):
             for s in range(most + 1 - stem_halvings):
                 chains += sum(bodies[s][1:]) + widths * sum(bodies[s][1:depth])  # without a last convolution, and with
-        return len(STEMS) * widths * chains
+        return len(STEMS) * widths * chains * len(self.input_sizes)
 
     def _fault(self, architecture: Architecture) -> str:
         chain, last = _parts(architecture)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, repeat
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -64,7 +64,7 @@ def propagate_chains(chains: Chains) -> ChainColumns:
     energy, rectified = passes.energy[last], units.kinds["rectified"][last]
     linear = np.bincount(units.net, passes.log_linear, len(chains))
     growth = np.bincount(units.net, passes.log_growth, len(chains))
-    growth += np.log(chains.input_size[1] * chains.input_size[2] / (height * width * energy))
+    growth += np.log(chains.resolution[0] * chains.resolution[1] / (height * width * energy))
     return ChainColumns(
         units.net[convs.unit],
         _columns(convs, signal, gradient, entering, arriving),
@@ -216,10 +216,11 @@ class _Passes:
 
     def rows(self, units: _Units, chains: Chains) -> _PassRows:
         """The passes through units."""
-        steps, resolution = units.kind << 16 | units.shrunk, chains.input_size[1:]
+        steps = units.kind << 16 | units.shrunk
+        resolutions = repeat(chains.input_size[1:]) if chains.sides is None else map(tuple, chains.sides.tolist())
         ends = np.cumsum(np.bincount(units.net, minlength=len(chains))).tolist()
         found = []
-        for begin, end in pairwise((0, *ends)):
+        for (begin, end), resolution in zip(pairwise((0, *ends)), resolutions, strict=False):
             key = resolution, steps[begin:end].tobytes()
             if (rows := self.networks.get(key)) is None:
                 rows = self.networks[key] = self._network(steps[begin:end].tolist(), resolution)

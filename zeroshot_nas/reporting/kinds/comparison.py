@@ -229,8 +229,10 @@ def _table(found: Comparison) -> Table:
         costs = each.costs
         latency = "–" if costs.latency_ms is None else f"{costs.latency_ms:.3g}"
         how = "by hand" if each.by_hand else "given"
-        rows.append([each.name, how, accuracy, count(costs.params), short(costs.flops), latency])
+        size = ["×".join(map(str, each.architecture.input_size))] if found.differ_in_input else []
+        rows.append([each.name, how, accuracy, count(costs.params), short(costs.flops), latency, *size])
     head = ["network", "", "test accuracy (95 % interval)", "params", "FLOPs", "ms"]
+    head += ["input"] if found.differ_in_input else []
     return Table(head, rows, "Networks", [ordered.index(found.networks[0])], f"Latency: {found.latency}.")
 
 

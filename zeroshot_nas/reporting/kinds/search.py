@@ -291,7 +291,8 @@ def _leading(result: SearchResult) -> Table:
         title = f"The best {len(few)} of {len(alive):,} networks that were ranked"
     costs = [name for name in result.best.costs.to_dict() if result.best.costs[name] is not None]
     keys = list(dict.fromkeys(key for each in few for key in each.scores))[:6]
-    head = ["", *keys, *map(_label, costs), "network"]
+    sizes = len({each.architecture.input_size for each in result.history}) > 1
+    head = ["", *keys, *map(_label, costs), *(["input"] if sizes else []), "network"]
     rows = []
     for place, each in enumerate(few, start=1):
         scores = [
@@ -300,6 +301,7 @@ def _leading(result: SearchResult) -> Table:
         values = [each.costs[name] for name in costs]
         cells = ["–" if value is None else count(value) if value == int(value) else f"{value:.3g}" for value in values]
         text = each.string or str(each.architecture)
+        cells += ["×".join(map(str, each.architecture.input_size))] if sizes else []
         rows.append([str(place), *scores, *cells, text[:_NAME] + "…" * (len(text) > _NAME)])
     marked = [place for place, each in enumerate(few) if each.architecture == result.best.architecture]
     return Table(head, rows, title, marked)
