@@ -202,8 +202,8 @@ def _opened(
     begun = read_state(out) if resume and out is not None else None
     stack.enter_context(_threads_for(source, recipe, threads, begun))
     split = None if begun is None or out is None else read_split(out / SPLIT)
-    images = _fit(source, data, input_size, split)
-    parts = _split(images, recipe, seed)
+    images = fit_images(source, data, input_size, split)
+    parts = training_parts(images, recipe, seed)
     network = _starting_network(source, images, recipe, seed, device, parts[0])
     call = _call(model, weights, data, images, recipe, teacher, seed, device, threads)
     teacher = load(teacher) if isinstance(teacher, str | Path) else teacher
@@ -432,12 +432,12 @@ def _settings(learner: Learner, images: ImageData) -> dict[str, Any]:
     return {
         "input size": list(input_size_of(network)),
         **own,
-        "starting weights": _digest(network.state_dict().values()),
-        "teacher": None if teacher is None else _digest(teacher.state_dict().values()),
+        "starting weights": tensors_digest(network.state_dict().values()),
+        "teacher": None if teacher is None else tensors_digest(teacher.state_dict().values()),
         "data": images.name,
         "class names": list(images.class_names),
-        **{name.replace("_", " "): _digest([getattr(images, name)]) for name in parts},
-        **({} if images.held_out is None else {"held out": _digest([images.held_out])}),
+        **{name.replace("_", " "): tensors_digest([getattr(images, name)]) for name in parts},
+        **({} if images.held_out is None else {"held out": tensors_digest([images.held_out])}),
         "seed": learner.seed,
         _THREADS: torch.get_num_threads(),
         **learner.recipe.to_dict(),
@@ -458,7 +458,7 @@ def _comparable(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[di
     return both[0], both[1]
 
 
-def _digest(tensors: Iterable[Tensor]) -> str:
+def tensors_digest(tensors: Iterable[Tensor]) -> str:
     """16 hexadecimal digits that differ where tensors do."""
     digest = hashlib.sha256()
     for tensor in tensors:
@@ -467,7 +467,7 @@ def _digest(tensors: Iterable[Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _split(data: ImageData, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
+def training_parts(data: ImageData, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
     """Indices of the training images to learn from, and of those that choose the best epoch."""
     if data.held_out is not None and recipe.validation_fraction:
         is_kept = torch.ones(len(data.train_labels), dtype=torch.bool).index_fill(0, data.held_out.cpu(), False)
@@ -483,7 +483,7 @@ def _split(data: ImageData, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
     return kept, held_out
 
 
-def _fit(
+def fit_images(
     model: Architecture | nn.Module, data: str | ImageData, input_size: Sequence[int] | None, split: Split | None
 ) -> ImageData:
     """The data at the size of the network's input, if their classes are the network's."""
