@@ -31,7 +31,7 @@ FLOORS = (
     ("scoring", "searchers", "references"),
     ("proxies", "runs", "plots"),
     ("latency", "training"),
-    ("searching", "nasbench", "export", "comparing"),
+    ("searching", "nasbench", "export", "comparing", "pruning"),
     ("families",),
     ("runs.resume", "reporting"),
     ("__init__",),

@@ -186,7 +186,7 @@ def _keep_gradients(network: Network, images: ImageData, seed: int) -> None:
     """Leaves the gradients of the loss on some training images in a network's weights."""
     chosen = torch.randperm(len(images.train_labels), generator=torch_generator(seed))[:TAYLOR_IMAGES]
     with torch.enable_grad():
-        for part in chosen.split(TAYLOR_BATCH):
+        for part in torch.split(chosen, TAYLOR_BATCH):
             logits = network(as_float(images.train_images[part]))
             loss = F.cross_entropy(logits, images.train_labels[part], reduction="sum") / len(chosen)
-            loss.backward()
+            torch.autograd.backward(loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -66,24 +67,23 @@ class Fitting:
         """
         if not self._violations(self.architecture):
             return self.architecture
+        steps = [list(self._steps(index)) for index in range(len(self.widths))]
         values = [width.value for width in self.widths]
         narrowest = self.architecture
-        for step in sorted(step for index in range(len(self.widths)) for step in self._steps(index)):
-            values[step.width] = step.value
-            network = self._with(values)
+        for step in sorted(itertools.chain.from_iterable(steps)):
+            narrower_values = [*values[: step.width], step.value, *values[step.width + 1 :]]
+            network = self._with(narrower_values)
             if network is None:
-                continue
-            narrowest = network
+                continue  # with the others it is another network; the width's next value may do
+            values, narrowest = narrower_values, network
             if not self._violations(network):
-                return self._put_back(values, network)
+                return self._put_back(values, network, steps)
         raise self._infeasible(narrowest)
 
-    def _put_back(self, values: list[int], network: Architecture) -> Architecture:
-        steps = {index: list(self._steps(index)) for index in range(len(values))}
+    def _put_back(self, values: list[int], network: Architecture, steps: Sequence[Sequence[_Step]]) -> Architecture:
         while True:
-            for worth, index in sorted(self._wider(values, steps), reverse=True):
-                wider = list(values)
-                wider[index] = self._before(values[index], index, steps)
+            for _, index, value in sorted(self._wider(values, steps), reverse=True):
+                wider = [*values[:index], value, *values[index + 1 :]]
                 candidate = self._with(wider)
                 if candidate is not None and not self._violations(candidate):
                     values, network = wider, candidate
@@ -91,16 +91,14 @@ class Fitting:
             else:
                 return network
 
-    def _wider(self, values: Sequence[int], steps: dict[int, list[_Step]]) -> Iterator[tuple[float, int]]:
-        """Every width that is not what it was, with what its next channel is worth."""
-        for index, value in enumerate(values):
+    def _wider(self, values: Sequence[int], steps: Sequence[Sequence[_Step]]) -> Iterator[tuple[float, int, int]]:
+        """What the next channels of every narrowed width are worth, the width, and its value with them."""
+        for index, (width, value) in enumerate(zip(self.widths, values, strict=True)):
+            before = width.value
             for step in steps[index]:
                 if step.value == value:
-                    yield step.worth, index
-
-    def _before(self, value: int, index: int, steps: dict[int, list[_Step]]) -> int:
-        """What a width was one step earlier."""
-        return min((step.value for step in steps[index] if step.value > value), default=self.widths[index].value)
+                    yield step.worth, index, before
+                before = step.value
 
     def _steps(self, index: int) -> Iterator[_Step]:
         """The steps of one width, each with the mean importance of the channels that go with it.

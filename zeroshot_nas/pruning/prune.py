@@ -155,7 +155,7 @@ def prune(
     how: dict[str, Any] = {"teacher": teacher, "seed": seed, "device": device, "threads": threads}
 
     def pruned() -> PrunedNetwork:
-        limits = {"importance": importance, "width_step": width_step, "device_table": device_table}
+        limits: dict[str, Any] = {"importance": importance, "width_step": width_step, "device_table": device_table}
         return prune_channels(source, budget, images, recipe=chosen, seed=seed, **limits)
 
     if run.folder is None:
@@ -225,6 +225,8 @@ def prune_channels(
     check_importance(importance)
     check_counts(1, width_step=width_step)
     network = _prunable(network)
+    if not isinstance(budget, Budget):
+        raise BudgetError(f"prune takes a Budget, such as Budget(params=50e3); got {budget!r:.60}")
     table = _table(budget, device_table)
 
     def costs(architecture: Architecture) -> Costs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -12,7 +13,11 @@ from zeroshot_nas.architecture.blockspec import BlockSpec
 from zeroshot_nas.architecture.ops import BatchNorm, Conv, Gate, Graph, Op, Repeat, Residual
 from zeroshot_nas.errors import ArchitectureError
 
-OUT = "out_channels"
+OUT, _IN = "out_channels", "in"
+"""Names of what a block writes, which is its field, and of what it reads, which is none."""
+
+_IMAGE = (-1, OUT)
+"""What the first block reads."""
 
 
 class Outline(NamedTuple):
@@ -107,7 +112,7 @@ def narrowed(architecture: Architecture, widths: Sequence[tuple[Width, int]]) ->
 def free_widths(architecture: Architecture) -> list[Width]:
     """The widths that can be narrowed so that nothing but widths changes.
 
-    Blocks that are linked as long as their widths are equal have one width.
+    What is linked as long as widths are equal has one width: inside of a block, and from a block to the next.
 
     Example:
         >>> net = Architecture.from_string("SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,16,1,4,2)", (3, 8, 8))
@@ -115,19 +120,8 @@ def free_widths(architecture: Architecture) -> list[Width]:
         [(((0, 'out_channels'),), 8), (((1, 'out_channels'),), 16), (((1, 'bottleneck_channels'),), 4)]
     """
     skeleton = outline(architecture).skeleton
-    tied: list[list[tuple[int, str]]] = []
-    before = architecture.input_size[0]
-    for place, block in enumerate(architecture.blocks):
-        linked = place > 0 and block.out_channels == before and _is_linked(block, before)
-        for name in [name for name in block.field_kinds if name.endswith("_channels")]:
-            if name == OUT and linked:
-                own = next(group for group in tied if (place - 1, OUT) in group)
-                own.append((place, OUT))
-            else:
-                tied.append([(place, name)])
-        before = block.out_channels
     found = []
-    for places in tied:
+    for places in _tied(architecture):
         place, name = places[0]
         width = Width(tuple(places), int(getattr(architecture.blocks[place], name)))
         if any(_keeps(architecture, width, value, skeleton) for value in _tries(width.value)):
@@ -153,16 +147,44 @@ def _tries(value: int) -> list[int]:
     return sorted({each for each in (1, value // 2, value - 1) if 0 < each < value})
 
 
-def _is_linked(block: BlockSpec, in_channels: int) -> bool:
-    """Whether a block is another one where its input alone gets narrower."""
+def _tied(architecture: Architecture) -> list[list[tuple[int, str]]]:
+    """All widths, those together that must be equal, but for those that must be as the image."""
+    parents: dict[tuple[int, str], tuple[int, str]] = {_IMAGE: _IMAGE}
+
+    def root(place: tuple[int, str]) -> tuple[int, str]:
+        while parents[place] != place:
+            place = parents[place]
+        return place
+
+    read, channels = _IMAGE, architecture.input_size[0]
+    for index, block in enumerate(architecture.blocks):
+        names = [name for name in block.field_kinds if name.endswith("_channels")]
+        places = {_IN: read, **{name: (index, name) for name in names}}
+        values = {_IN: channels, **{name: int(getattr(block, name)) for name in names}}
+        parents |= {(index, name): (index, name) for name in names}
+        held = [name for name in places if not _is_free(block, channels, name)]
+        for one, other in itertools.combinations(held, 2):
+            if values[one] == values[other]:
+                parents[root(places[other])] = root(places[one])
+        read, channels = (index, OUT), block.out_channels
+    groups: dict[tuple[int, str], list[tuple[int, str]]] = {}
+    for place in parents:
+        groups.setdefault(root(place), []).append(place)
+    return [group for group in groups.values() if _IMAGE not in group]
+
+
+def _is_free(block: BlockSpec, in_channels: int, name: str) -> bool:
+    """Whether a block stays what it is where one of its widths alone gets narrower."""
     skeleton = _block_outline(block, in_channels).skeleton
-    for channels in _tries(in_channels):
+    for value in _tries(in_channels if name == _IN else getattr(block, name)):
+        changes: dict[str, Any] = {} if name == _IN else {name: value}
         try:
-            if _block_outline(block, channels).skeleton == skeleton:
-                return False
+            other = _block_outline(replace(block, **changes), value if name == _IN else in_channels)
         except ArchitectureError:
             continue
-    return True
+        if other.skeleton == skeleton:
+            return True
+    return False
 
 
 @lru_cache(maxsize=65_536)
