@@ -279,6 +279,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few images and proposals: shows that it runs")
     parser.add_argument("--data", type=Path, help="folder of CIFAR-10 in its official layout")
     parser.add_argument("--only", nargs="+", choices=(*SPACES, "importance"), default=[*SPACES, "importance"])
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the searches and trainings; default: all")
     parser.add_argument("--small", nargs="+", choices=SMALL_BUDGETS, default=list(SMALL_BUDGETS))
     parser.add_argument("--runs", type=Path, default=RESULTS / "pruning.jsonl", help="file of runs")
     parser.add_argument("--work", type=Path, default=Path("runs/pruning"), help="folder of trainings, runs/pruning")
@@ -298,10 +299,11 @@ def main() -> None:
         return replace(data, train_images=data.train_images[:count], train_labels=data.train_labels[:count])
 
     if not arguments.summary:
-        for phase, seed, space in itertools.product(range(3), range(setting.seeds), SPACES):
+        for phase, seed, space in itertools.product(range(3), arguments.seeds or range(setting.seeds), SPACES):
             if space in arguments.only:
                 work(space, seed, phase, images(), runs, setting)
-        for seed in range(setting.small_seeds if "importance" in arguments.only else 0):
+        seeds = arguments.seeds or range(setting.small_seeds)
+        for seed in seeds if "importance" in arguments.only else ():
             for name in arguments.small:
                 choose(name, seed, runs, setting)
     figures: list[Figure] = []

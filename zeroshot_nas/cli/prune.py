@@ -46,9 +46,9 @@ def prune_command(
     importance: Annotated[
         str,
         typer.Option(
-            help="What a channel is worth: norm, bn_scale, taylor, random.", autocompletion=completes(_importances)
+            help="What a channel is worth: taylor, norm, bn_scale, random.", autocompletion=completes(_importances)
         ),
-    ] = "norm",
+    ] = "taylor",
     width_step: Annotated[int, typer.Option(help="Every width is a multiple of it.")] = 1,
     data: Annotated[
         str | None,

@@ -17,8 +17,6 @@ from zeroshot_nas.errors import ArchitectureError, DataError, MissingExtraError,
 from zeroshot_nas.network.module import Network
 from zeroshot_nas.training.base import ImageData, as_float
 
-DEFAULT_IMPORTANCE = "norm"
-
 TAYLOR_IMAGES, TAYLOR_BATCH = 512, 64
 """Training images that gradients are of, and how many at once."""
 

@@ -30,7 +30,6 @@ from zeroshot_nas.errors import (
 from zeroshot_nas.latency.device_table import DeviceTable, LatencyTable
 from zeroshot_nas.network.module import Network
 from zeroshot_nas.pruning.channels import (
-    DEFAULT_IMPORTANCE,
     Group,
     check_importance,
     find_groups,
@@ -81,7 +80,7 @@ def prune(
     recipe: Recipe | str | None = None,
     run: RunOptions | None = None,
     *,
-    importance: str = DEFAULT_IMPORTANCE,
+    importance: str = "taylor",
     width_step: int = 1,
     device_table: LatencyTable | str | Path | None = None,
     teacher: nn.Module | str | Path | None = None,
@@ -103,7 +102,7 @@ def prune(
         recipe: Hyper-parameters of the training that follows; default: the run's own, all of its learning rates again,
             which is better than the last small one (Renda et al., arXiv:2003.02389).
         run: As in `train`. A folder holds ``pruned.safetensors`` too, the weights before tuning, and ``prune.json``.
-        importance: As in `prune_channels`.
+        importance: As in `prune_channels`; by default, since there are images, ``"taylor"``.
         width_step: As in `prune_channels`.
         device_table: As in `prune_channels`.
         teacher: As in `train`; the larger network is one.
@@ -179,7 +178,7 @@ def prune_channels(
     budget: Budget,
     images: ImageData | None = None,
     *,
-    importance: str = DEFAULT_IMPORTANCE,
+    importance: str = "norm",
     width_step: int = 1,
     device_table: LatencyTable | str | Path | None = None,
     recipe: Recipe | None = None,
