@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.base import COSTS
 from zeroshot_nas.costs.budget import Budget, Violation
 from zeroshot_nas.costs.complexity import Costs
 from zeroshot_nas.errors import ArchitectureError, InfeasibleBudgetError
-from zeroshot_nas.pruning.channels import Group
 from zeroshot_nas.pruning.widths import Outline, Width, free_widths, narrowed, narrower, outline, outline_within
+
+if TYPE_CHECKING:
+    from zeroshot_nas.pruning.channels import Group
 
 
 class _Step(NamedTuple):
