@@ -16,6 +16,8 @@ from zeroshot_nas.core.seeding import preserved_rng, torch_generator
 from zeroshot_nas.errors import ArchitectureError, DataError, MissingExtraError, UnknownNameError
 from zeroshot_nas.network.module import Network
 from zeroshot_nas.training.base import ImageData, as_float
+from zeroshot_nas.training.checkpoint import TrainedNetwork
+from zeroshot_nas.training.trainer import channel_statistics
 
 TAYLOR_IMAGES, TAYLOR_BATCH = 512, 64
 """Training images that gradients are of, and how many at once."""
@@ -182,9 +184,12 @@ def _scorer(network: Network, importance: str, images: ImageData | None, seed: i
 
 def _keep_gradients(network: Network, images: ImageData, seed: int) -> None:
     """Leaves the gradients of the loss on some training images in a network's weights."""
+    own = not isinstance(network, TrainedNetwork)  # that takes normalised images; the other normalises by itself
+    mean, std = channel_statistics(images.train_images) if own else (torch.zeros(1), torch.ones(1))
     chosen = torch.randperm(len(images.train_labels), generator=torch_generator(seed))[:TAYLOR_IMAGES]
     with torch.enable_grad():
         for part in torch.split(chosen, TAYLOR_BATCH):
-            logits = network(as_float(images.train_images[part]))
+            inputs = (as_float(images.train_images[part]) - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+            logits = network(inputs.float())
             loss = F.cross_entropy(logits, images.train_labels[part], reduction="sum") / len(chosen)
             torch.autograd.backward(loss)

@@ -561,7 +561,7 @@ def _starting_network(
 
     Where the recipe rounds values, by their ranges on images of the training part, whose indices are ``kept``.
     """
-    mean, std = (values.tolist() for values in _channel_statistics(images.train_images))
+    mean, std = (values.tolist() for values in channel_statistics(images.train_images))
     network: Trained
     if isinstance(model, nn.Module):
         device = next(model.parameters()).device if device is None else device
@@ -604,7 +604,7 @@ def _copied(module: nn.Module) -> nn.Module:
         raise DataError(f"{type(module).__name__} can't be copied, and a copy is trained: {error}") from error
 
 
-def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, 1 for a channel of one colour."""
     if images.dtype == torch.uint8:  # exact, from counts, and without a copy in float
         values = torch.arange(256, dtype=torch.float64) / 255
