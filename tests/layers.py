@@ -31,7 +31,7 @@ FLOORS = (
     ("scoring", "searchers", "references"),
     ("runs", "plots"),
     ("latency", "training"),
-    ("proxies", "searching", "nasbench", "export", "comparing"),
+    ("proxies", "searching", "nasbench", "export", "comparing", "pruning"),
     ("families",),
     ("runs.resume", "reporting"),
     ("__init__",),

@@ -216,3 +216,29 @@ def test_qat_goes_on_where_it_was_stopped(tmp_path):
     assert set(row) >= {"network", "seed", "float", "calibrated", "calibrated, powers of two", "qat", "further"}
     assert "| digits: float less qat, mean |" in printed
     assert run("qat.py", *how) == printed
+
+
+def test_pruning_sums_up_what_is_there(tmp_path):
+    runs, out = tmp_path / "runs.jsonl", tmp_path / "results.json"
+    about = {"architecture": "a", "params": 1, "flops": 2, "epochs": 8, "cpu_seconds": 3.0}
+    rows = {"searched": 0.4, "pruned from 4x": 0.5}
+    lines = [
+        {"key": f"vanilla, {row}, {seed}", "accuracy": value + seed / 100, **about}
+        for row, value in rows.items()
+        for seed in (0, 1)
+    ]
+    lines += [{"key": "vanilla, search at 1x, 0", "architecture": "a"}]
+    lines += [
+        {"key": f"digits, resnet, {what}, 0", "accuracy": value, **about}
+        for what, value in (("whole", 0.9), ("1/2 by norm at 1", 0.8))
+    ]
+    runs.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    printed = run("pruning.py", "--summary", "--only", "vanilla", "importance", "--runs", runs, "--out", out)
+    results = json.loads(out.read_text())
+    details = results["vanilla"]["details"]
+    assert details["rows"]["searched"]["mean"] == pytest.approx(40.5)
+    pair = details["comparisons (Welch's test)"]["pruned from 4x - searched"]
+    assert pair["difference"] == pytest.approx(10)
+    (lost,) = results["importance"]["details"]["points lost"].values()
+    assert lost == [pytest.approx(10)]
+    assert "| vanilla, searched: test accuracy | 40.5 % | 40, 41 |" in printed

@@ -59,6 +59,9 @@ if TYPE_CHECKING:
     from zeroshot_nas.network.module import Network as Network
     from zeroshot_nas.network.module import build as build
     from zeroshot_nas.network.slicing import shrink as shrink
+    from zeroshot_nas.pruning.prune import PrunedNetwork as PrunedNetwork
+    from zeroshot_nas.pruning.prune import prune as prune
+    from zeroshot_nas.pruning.prune import prune_channels as prune_channels
     from zeroshot_nas.references.base import list_references as list_references
     from zeroshot_nas.references.base import reference as reference
     from zeroshot_nas.references.base import register_reference as register_reference
@@ -171,6 +174,9 @@ _HOMES = {
     "objective": "searching.optuna_objective",
     "SearchSettings": "searching.settings",
     "Study": "searching.study",
+    "PrunedNetwork": "pruning.prune",
+    "prune": "pruning.prune",
+    "prune_channels": "pruning.prune",
     "list_references": "references.base",
     "reference": "references.base",
     "register_reference": "references.base",

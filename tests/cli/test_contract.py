@@ -44,6 +44,7 @@ CALLS = {
     "scale": "{net} --input 1x8x8 --phi 1,2 --factors width --out {new}/s",
     "train": "{net} --input 1x8x8 --epochs 1 --batch-size 512 --out {new}/t",
     "qat": "{trained} --epochs 1 --batch-size 512 --out {new}/q",
+    "prune": "{trained} --max-params 3k --epochs 1 --batch-size 512 --out {new}/p",
     "export": "{trained} --out {new}/e",
     "predict": "{trained} {image}",
     "compare": "{net} --input 1x8x8 --epochs 1 --batch-size 512 --seeds 1 --with resnet8 --backend torch --published "
@@ -141,6 +142,7 @@ def test_the_same_thing_has_the_same_name_and_help_everywhere():
         "proxy",
         "data",
         "recipe",
+        "device_table",  # of this machine where none is given, or what a limit needs
         "power_of_two",  # a file of such scales, a training by them
         "image",
         "classes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,20 +82,14 @@ def quantize_aware(
         'int8_power_of_two'
     """
     run = run_options(run, options, "quantize_aware", takes=("out", "resume", "force", "progress", "callbacks"))
-    folder = _folder(weights)
+    folder = folder_of(weights)
     if run.folder is not None and run.folder.resolve() == folder.resolve():
         raise OutputExistsError(f"{folder} holds the weights to start from; give another folder for the int8 run")
     network = load_roundable(weights)
     told = read_result(Path(weights))
-    if told.get("state", "done") != "done":
-        warnings.warn(
-            f"{folder} is {told['state']}, {told['epochs']} of {told['recipe']['epochs']} epochs are done; its best "
-            "weights so far are started from",
-            UnfinishedRunWarning,
-            stacklevel=2,
-        )
+    warn_unfinished(folder, told)
     if data is None:
-        data = _data(folder, told, network.architecture.input_size)
+        data = data_of(folder, told, network.architecture.input_size)
     chosen = rounding_recipe(weights, recipe, power_of_two=power_of_two)
     seed = told.get("seed", 0) if seed is None else seed
     return train(weights, data, chosen, run, teacher=teacher, seed=seed, device=device, threads=threads)
@@ -126,17 +121,33 @@ def rounding_recipe(
 
 def default_int8_folder(weights: Path, recipe: Recipe) -> Path:
     """Where the command line keeps an int8 run: beside the run that it starts from."""
-    folder = _folder(weights).resolve()
+    folder = folder_of(weights).resolve()
     return Path(f"{folder}-{str(recipe.quantization).replace('_', '-')}")
 
 
-def _folder(weights: str | Path) -> Path:
+def warn_unfinished(folder: Path, told: Mapping[str, Any]) -> None:
+    """Warns, in the name of a caller's caller, where a run to start from is not at its end."""
+    if told.get("state", "done") != "done":
+        warnings.warn(
+            f"{folder} is {told['state']}, {told['epochs']} of {told['recipe']['epochs']} epochs are done; its best "
+            "weights so far are started from",
+            UnfinishedRunWarning,
+            stacklevel=3,
+        )
+
+
+def folder_of(weights: str | Path) -> Path:
+    """The folder of a run, by it or by a file in it."""
     path = Path(weights)
     return path if path.is_dir() else path.parent
 
 
-def _data(folder: Path, told: dict[str, Any], size: tuple[int, int, int]) -> str | ImageData:
-    """The run's data, in the run's own split."""
+def data_of(folder: Path, told: Mapping[str, Any], size: tuple[int, int, int]) -> str | ImageData:
+    """A run's data, in the run's own split.
+
+    Raises:
+        DataError: The run does not say what they are.
+    """
     name = told.get("data")
     if name is None:
         raise DataError(f"{folder} does not say what it was trained on; give the data (--data)")

@@ -206,7 +206,7 @@ def opened(
     begun = read_state(out) if resume and out is not None else None
     stack.enter_context(_threads_for(source, recipe, threads, begun))
     split = None if begun is None or out is None else read_split(out / SPLIT)
-    images = _fit(source, data, input_size, split)
+    images = fit_images(source, data, input_size, split)
     parts = learned_and_held_out(images, recipe.validation_fraction, seed)
     network = _starting_network(source, images, recipe, seed, device, parts[0])
     call = _call(model, weights, data, images, recipe, teacher, seed, device, threads)
@@ -436,12 +436,12 @@ def _settings(learner: Learner, images: ImageData) -> dict[str, Any]:
     return {
         "input size": list(input_size_of(network)),
         **own,
-        "starting weights": _digest(network.state_dict().values()),
-        "teacher": None if teacher is None else _digest(teacher.state_dict().values()),
+        "starting weights": tensors_digest(network.state_dict().values()),
+        "teacher": None if teacher is None else tensors_digest(teacher.state_dict().values()),
         "data": images.name,
         "class names": list(images.class_names),
-        **{name.replace("_", " "): _digest([getattr(images, name)]) for name in parts},
-        **({} if images.held_out is None else {"held out": _digest([images.held_out])}),
+        **{name.replace("_", " "): tensors_digest([getattr(images, name)]) for name in parts},
+        **({} if images.held_out is None else {"held out": tensors_digest([images.held_out])}),
         "seed": learner.seed,
         _THREADS: torch.get_num_threads(),
         **learner.recipe.to_dict(),
@@ -463,7 +463,7 @@ def _comparable(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[di
     return both[0], both[1]
 
 
-def _digest(tensors: Iterable[Tensor]) -> str:
+def tensors_digest(tensors: Iterable[Tensor]) -> str:
     """16 hexadecimal digits that differ where tensors do."""
     digest = hashlib.sha256()
     for tensor in tensors:
@@ -472,7 +472,7 @@ def _digest(tensors: Iterable[Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _fit(
+def fit_images(
     model: Architecture | nn.Module, data: str | ImageData, input_size: Sequence[int] | None, split: Split | None
 ) -> ImageData:
     """The data at the size of the network's input, if their classes are the network's."""
@@ -550,7 +550,7 @@ def _starting_network(
 
     Where the recipe rounds values, by their ranges on images of the training part, whose indices are ``kept``.
     """
-    mean, std = (values.tolist() for values in _channel_statistics(images.train_images))
+    mean, std = (values.tolist() for values in channel_statistics(images.train_images))
     network: Trained
     if isinstance(model, nn.Module):
         device = next(model.parameters()).device if device is None else device
@@ -593,7 +593,7 @@ def _copied(module: nn.Module) -> nn.Module:
         raise DataError(f"{type(module).__name__} can't be copied, and a copy is trained: {error}") from error
 
 
-def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, 1 for a channel of one colour."""
     if images.dtype == torch.uint8:  # exact, from counts, and without a copy in float
         values = torch.arange(256, dtype=torch.float64) / 255
