@@ -220,7 +220,7 @@ def _scaled(architecture: Architecture, phi: float, factors: Factors, width_step
     blocks = _deeper(architecture.blocks, factors.depth**phi)
 
     def make(multiplier: float, spread: bool) -> Architecture:
-        widened = _wider(blocks, multiplier, width_step, spread)
+        widened = wider(blocks, multiplier, width_step, spread)
         return Architecture(widened, (channels, *sides), architecture.num_classes)
 
     target = 2**phi * complexity(architecture).flops
@@ -275,7 +275,7 @@ def _depth_field(blocks: Sequence[BlockSpec], place: int) -> str | None:
     return None if at_an_end and is_plain else block.depth_field
 
 
-def _wider(blocks: Sequence[BlockSpec], multiplier: float, step: int, spread: bool) -> tuple[BlockSpec, ...]:
+def wider(blocks: Sequence[BlockSpec], multiplier: float, step: int, spread: bool) -> tuple[BlockSpec, ...]:
     """Blocks with all widths times a number, rounded; with ``spread`` unlike widths are rounded at unlike places."""
     fields = [[name for name in block.field_kinds if name.endswith("_channels")] for block in blocks]
     widths = sorted({getattr(block, name) for block, names in zip(blocks, fields, strict=True) for name in names})

@@ -289,9 +289,9 @@ class ChainSpace(SearchSpace):
 
     def _widened(self, blocks: Codes, name: str, draws: Draws) -> Codes:
         """Blocks with another width."""
-        return coding.with_field(blocks, name, self._drawn_widths(coding.field_of(blocks, name), draws))
+        return coding.with_field(blocks, name, self.drawn_widths(coding.field_of(blocks, name), draws))
 
-    def _drawn_widths(self, widths: Codes, draws: Draws) -> Codes:
+    def drawn_widths(self, widths: Codes, draws: Draws) -> Codes:
         step = self.width_step
         moved = (widths * editing.drawn(WIDTH_RATIOS, draws) + step / 2).astype(np.int64) // step * step
         bounded: Codes = np.minimum(np.maximum(moved, step), self.max_width // step * step)
