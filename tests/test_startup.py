@@ -11,7 +11,7 @@ import pytest
 from tests.layers import modules
 
 LOADS_TORCH = {
-    *("network.features", "network.module", "network.inheritance", "network.to_onnx"),
+    *("network.features", "network.module", "network.inheritance", "network.slicing", "network.to_onnx"),
     *("costs.module", "costs.operators", "scoring.double_backward", "scoring.forward", "testing"),
     *("export.checks", "export.exporting", "quantization.int8_network", "quantization.program"),
     *("quantization.rules",),

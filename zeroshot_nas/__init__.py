@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.network.inheritance import inherit as inherit
     from zeroshot_nas.network.module import Network as Network
     from zeroshot_nas.network.module import build as build
+    from zeroshot_nas.network.slicing import shrink as shrink
     from zeroshot_nas.references.base import list_references as list_references
     from zeroshot_nas.references.base import reference as reference
     from zeroshot_nas.references.base import register_reference as register_reference
@@ -143,6 +144,7 @@ _HOMES = {
     "Memory": "micro.memory",
     "memory": "micro.memory",
     "inherit": "network.inheritance",
+    "shrink": "network.slicing",
     "BenchmarkTable": "nasbench.table",
     "load_table": "nasbench.base",
     "Correlation": "nasbench.correlation",
