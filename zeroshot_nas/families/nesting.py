@@ -1,4 +1,4 @@
-"""Networks that contain one another: which do, and the space of those that lie between two. No torch here."""
+"""Networks that contain one another: which do, and the space of those that one contains. No torch here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec
 from zeroshot_nas.core.lazy import LazyModule
 from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.spaces.base import SearchSpace
-from zeroshot_nas.spaces.chain import LAYER_CHANGES, SPLIT_AT, ChainSpace
+from zeroshot_nas.spaces.chain import LAYER_CHANGES, ChainSpace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,17 +108,16 @@ def _conv_faults(large: ops.Conv, small: ops.Conv) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class NestedSpace(SearchSpace):
-    """Networks of a space of chains that contain one network and are contained in another; blocks and strides stay.
+    """Networks of a space of chains that one network contains; blocks and strides are its own.
 
-    Widths, depths and kernels are free between the two. A mutation changes one of them, in one block.
+    Widths, depths and kernels are free up to its. A mutation changes one of them, in one block.
 
     Args:
-        space: Of what both are.
-        outer: Contains every network of this space; None sets no bound but the space's.
-        inner: Is contained in every one; None sets no bound either.
+        space: Of what the network is.
+        outer: Contains every network of this space.
 
     Raises:
-        ArchitectureError: The space is not of chains, there is neither bound, or one does not contain the other.
+        ArchitectureError: The space is not of chains, or the network is not of it.
 
     Example:
         >>> from zeroshot_nas.spaces.base import get_space
@@ -130,22 +129,20 @@ class NestedSpace(SearchSpace):
     """
 
     space: ChainSpace
-    outer: Architecture | None = None
-    inner: Architecture | None = None
+    outer: Architecture
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.space, ChainSpace):
+    @staticmethod
+    def check(space: SearchSpace) -> None:
+        """Raises `ArchitectureError` where a space's networks do not nest."""
+        if not isinstance(space, ChainSpace):
             raise ArchitectureError(
-                f"only chains of blocks nest, and {self.space.name!r} is no space of chains; take resnet, mobilenet or "
+                f"only chains of blocks nest, and {space.name!r} is no space of chains; take resnet, mobilenet or "
                 "vanilla, or leave out nested"
             )
-        if self.outer is None and self.inner is None:
-            raise ArchitectureError("give outer, inner, or both")
-        for bound in (self.outer, self.inner):
-            if bound is not None:
-                self.space.genotype(bound)
-        if self.outer is not None and self.inner is not None and (fault := why_not(self.outer, self.inner)):
-            raise ArchitectureError(f"the outer network does not contain the inner one: {fault}")
+
+    def __post_init__(self) -> None:
+        self.check(self.space)
+        self.space.genotype(self.outer)  # says why it is not of the space
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -172,13 +169,10 @@ class NestedSpace(SearchSpace):
         return self.smallest("params")
 
     def smallest(self, cost: str) -> Architecture:
-        """The inner network, or the narrowest and shallowest one: it has the least of every cost."""
+        """The narrowest and shallowest one: it has the least of every cost."""
         del cost
-        if self.inner is not None:
-            return self.inner
-        places = self._places
-        blocks = [_narrowest(place, self.width_step) for place in places]
-        return Architecture(tuple(blocks), self.input_size, self.num_classes)
+        blocks = tuple(_narrowest(place, self.width_step) for place in self._places)
+        return Architecture(blocks, self.input_size, self.num_classes)
 
     def sample(self, rng: random.Random) -> Architecture:
         """A random walk from the smallest network: 1 to 8 mutations a block."""
@@ -229,10 +223,8 @@ class NestedSpace(SearchSpace):
         return Architecture((*a.blocks[:cut], *b.blocks[cut:]), self.input_size, self.num_classes)
 
     def __contains__(self, architecture: object) -> bool:
-        if not isinstance(architecture, Architecture) or architecture not in self.space:
-            return False
-        return (self.outer is None or contains(self.outer, architecture)) and (
-            self.inner is None or contains(architecture, self.inner)
+        return (
+            isinstance(architecture, Architecture) and architecture in self.space and contains(self.outer, architecture)
         )
 
     def size(self, max_layers: int | None = None) -> float:
@@ -250,16 +242,11 @@ class NestedSpace(SearchSpace):
         return sum(ways)
 
     def _fault(self, architecture: Architecture) -> str:
-        faults = [self.outer and why_not(self.outer, architecture), self.inner and why_not(architecture, self.inner)]
-        return next((fault for fault in faults if fault), "its blocks are not the space's")
+        return why_not(self.outer, architecture) or super()._fault(architecture)
 
     @cached_property
     def _places(self) -> tuple[_Place, ...]:
-        bound = self.outer or self.inner
-        assert bound is not None, "checked at the beginning"
-        outers = [None] * len(bound.blocks) if self.outer is None else self.outer.blocks
-        inners = [None] * len(bound.blocks) if self.inner is None else self.inner.blocks
-        return tuple(_place(self.space, *each) for each in zip(outers, inners, strict=True))
+        return tuple(_place(self.space, block) for block in self.outer.blocks)
 
     @cached_property
     def _bounds(self) -> Mapping[str, Codes]:
@@ -300,38 +287,31 @@ class _Place:
     alike: bool | None
 
 
-def _place(space: ChainSpace, outer: BlockSpec | None, inner: BlockSpec | None) -> _Place:
-    block = outer or inner
-    assert block is not None, "one of both bounds"
+def _place(space: ChainSpace, block: BlockSpec) -> _Place:
     least, most = dict.fromkeys(_FIELDS, 0), dict.fromkeys(_FIELDS, 0)
     for name in set(_WIDTHS) & set(block.field_kinds):
-        least[name] = space.width_step if inner is None else getattr(inner, name)
-        most[name] = space.max_width // space.width_step * space.width_step if outer is None else getattr(outer, name)
-    deepest = SPLIT_AT - 1 if block.type_name in space.body_types else block.sub_layers
-    least["sub_layers"] = 1 if inner is None else inner.sub_layers
-    most["sub_layers"] = deepest if outer is None else outer.sub_layers
+        least[name], most[name] = space.width_step, getattr(block, name)
+    least["sub_layers"], most["sub_layers"] = 1, block.sub_layers
     if block.type_name == space.last_type and space.last_width is not None:
-        least["out_channels"] = most["out_channels"] = space.last_width
-    names = {*space.body_types, *(name for name, stride in space.stems if stride == block.stride), block.type_name}
-    if block.type_name not in space.body_types:
-        names -= set(space.body_types)
-    own = [name for name in names if BLOCKS[name].cls is type(block) and _lies_between(name, outer, inner)]
-    types = sorted(own, key=lambda name: tuple(BLOCKS[name].fixed.values()))
-    return _Place(block, tuple(types), least, most, _alike(block))
+        least["out_channels"] = space.last_width
+    in_body = block.type_name in space.body_types
+    names = space.body_types if in_body else [name for name, stride in space.stems if stride == block.stride]
+    types = {name for name in (*names, block.type_name) if _is_smaller(name, block)}
+    by_size = sorted(types, key=lambda name: tuple(BLOCKS[name].fixed.values()))
+    return _Place(block, tuple(by_size), least, most, _alike(block))
 
 
-def _lies_between(name: str, outer: BlockSpec | None, inner: BlockSpec | None) -> bool:
-    fixed = BLOCKS[name].fixed
-    return (outer is None or all(value <= getattr(outer, field) for field, value in fixed.items())) and (
-        inner is None or all(value >= getattr(inner, field) for field, value in fixed.items())
-    )
+def _is_smaller(name: str, block: BlockSpec) -> bool:
+    kind = BLOCKS[name]
+    return kind.cls is type(block) and all(value <= getattr(block, field) for field, value in kind.fixed.items())
 
 
 def _alike(block: BlockSpec) -> bool | None:
     if "bottleneck_channels" not in block.field_kinds:
         return None
-    kinds = [_links(replace(block, out_channels=64, bottleneck_channels=width).lower(8)) for width in (64, 32)]
-    return None if kinds[0] == kinds[1] else block.out_channels == getattr(block, "bottleneck_channels")
+    widths: list[dict[str, Any]] = [{"out_channels": 64, "bottleneck_channels": width} for width in (64, 32)]
+    kinds = [_links(replace(block, **each).lower(8)) for each in widths]
+    return None if kinds[0] == kinds[1] else len({getattr(block, name) for name in _WIDTHS}) == 1
 
 
 def _links(chain: Sequence[ops.Op]) -> list[Any]:

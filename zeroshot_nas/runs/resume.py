@@ -13,6 +13,7 @@ from zeroshot_nas.runs.store import FILE_NAME, Store
 
 if TYPE_CHECKING:
     from zeroshot_nas.comparing.comparison import Comparison
+    from zeroshot_nas.families.family import Family
     from zeroshot_nas.nasbench.correlation import Correlation
     from zeroshot_nas.searchers.base import SearchResult
     from zeroshot_nas.searching.study import Study
@@ -24,7 +25,7 @@ CALL = "call"
 
 def resume(
     folder: str | Path, run: RunOptions | None = None, **given: Any
-) -> SearchResult | Correlation | TrainResult | Study | Comparison:
+) -> SearchResult | Correlation | TrainResult | Study | Comparison | Family:
     """Goes on with a run of any kind where it was stopped; of a finished one it gives the result.
 
     A study is opened again, for its caller to drive.
@@ -57,7 +58,9 @@ def resume(
     kind = kind_of(folder)
     if kind is None:
         raise StoreError(f"{folder} holds no run that could go on: neither {FILE_NAME} nor state.pt is there")
-    result: SearchResult | Correlation | TrainResult | Study | Comparison = _RESUME[kind](folder, options, objects)
+    result: SearchResult | Correlation | TrainResult | Study | Comparison | Family = _RESUME[kind](
+        folder, options, objects
+    )
     return result
 
 
@@ -152,6 +155,12 @@ def _comparison(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> Comp
     return compare(models, by_hand, **arguments, run=run)
 
 
+def _family(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> Family:
+    from zeroshot_nas.families.finding import arguments_of, family
+
+    return family(**arguments_of(_call(folder, "family"), given, folder), run=run)
+
+
 def _training(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> TrainResult:
     from zeroshot_nas.architecture.architecture import Architecture
     from zeroshot_nas.training.checkpoint import read_call as read_training
@@ -184,4 +193,5 @@ _RESUME: dict[str, Callable[[Path, RunOptions, Mapping[str, Any]], Any]] = {
     "correlation": _correlation,
     "training": _training,
     "comparison": _comparison,
+    "family": _family,
 }

@@ -125,7 +125,7 @@ def request(
     settings = (settings or SearchSettings()).updated(rest)
     ranked_by, objectives = ranking(proxy, settings.objectives)
     check_reward(settings.reward, ranked_by, objectives)
-    space = _space(space, input_size, num_classes)
+    space = made_space(space, input_size, num_classes)
     needed = budget.latency_ms is not None or reads_latency(objectives, settings.reward)
     table = latency_table(needed, space, device_table, backend)
     latency = latency_budget_of(budget, table)
@@ -215,7 +215,13 @@ def _warn_of_size(grid_size: int | None, settings: SearchSettings) -> None:
         )
 
 
-def _space(space: str | SearchSpace, input_size: Sequence[int] | None, num_classes: int | None) -> SearchSpace:
+def made_space(space: str | SearchSpace, input_size: Sequence[int] | None, num_classes: int | None) -> SearchSpace:
+    """A space as `zeroshot_nas.search` is given it.
+
+    Raises:
+        UnknownNameError: No space has that name.
+        ValueError: The space has another size of images, or another number of classes.
+    """
     if isinstance(space, str):
         return get_space(space, input_size=input_size or (3, 32, 32), num_classes=num_classes or 10)
     for name, given, has in (
