@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from zeroshot_nas.families.scaling import find_factors as find_factors
     from zeroshot_nas.families.scaling import scale as scale
     from zeroshot_nas.families.targets import Target as Target
+    from zeroshot_nas.families.trained import TrainedFamily as TrainedFamily
+    from zeroshot_nas.families.trained import TrainedMember as TrainedMember
+    from zeroshot_nas.families.training import train_family as train_family
     from zeroshot_nas.latency.base import list_backends as list_backends
     from zeroshot_nas.micro.boards import Board as Board
     from zeroshot_nas.micro.boards import get_board as get_board
@@ -140,6 +143,9 @@ _HOMES = {
     "Member": "families.family",
     "family": "families.finding",
     "Target": "families.targets",
+    "TrainedFamily": "families.trained",
+    "TrainedMember": "families.trained",
+    "train_family": "families.training",
     "Factors": "families.scaling",
     "ScaledNetwork": "families.scaling",
     "find_factors": "families.scaling",

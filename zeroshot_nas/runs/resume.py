@@ -14,6 +14,7 @@ from zeroshot_nas.runs.store import FILE_NAME, Store
 if TYPE_CHECKING:
     from zeroshot_nas.comparing.comparison import Comparison
     from zeroshot_nas.families.family import Family
+    from zeroshot_nas.families.trained import TrainedFamily
     from zeroshot_nas.nasbench.correlation import Correlation
     from zeroshot_nas.searchers.base import SearchResult
     from zeroshot_nas.searching.study import Study
@@ -25,7 +26,7 @@ CALL = "call"
 
 def resume(
     folder: str | Path, run: RunOptions | None = None, **given: Any
-) -> SearchResult | Correlation | TrainResult | Study | Comparison | Family:
+) -> SearchResult | Correlation | TrainResult | Study | Comparison | Family | TrainedFamily:
     """Goes on with a run of any kind where it was stopped; of a finished one it gives the result.
 
     A study is opened again, for its caller to drive.
@@ -58,7 +59,7 @@ def resume(
     kind = kind_of(folder)
     if kind is None:
         raise StoreError(f"{folder} holds no run that could go on: neither {FILE_NAME} nor state.pt is there")
-    result: SearchResult | Correlation | TrainResult | Study | Comparison | Family = _RESUME[kind](
+    result: SearchResult | Correlation | TrainResult | Study | Comparison | Family | TrainedFamily = _RESUME[kind](
         folder, options, objects
     )
     return result
@@ -161,6 +162,15 @@ def _family(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> Family:
     return family(**arguments_of(_call(folder, "family"), given, folder), run=run)
 
 
+def _family_training(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> TrainedFamily:
+    from zeroshot_nas.families.training import arguments_of, train_family
+
+    arguments = {**arguments_of(_call(folder, "family training")), **given}
+    _refuse_missing(folder, arguments, ["data"])
+    own = RunOptions(out=folder, resume=True, progress=run.progress, callbacks=run.callbacks)
+    return train_family(**arguments, run=own)
+
+
 def _training(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> TrainResult:
     from zeroshot_nas.architecture.architecture import Architecture
     from zeroshot_nas.training.checkpoint import read_call as read_training
@@ -194,4 +204,5 @@ _RESUME: dict[str, Callable[[Path, RunOptions, Mapping[str, Any]], Any]] = {
     "training": _training,
     "comparison": _comparison,
     "family": _family,
+    "family training": _family_training,
 }
