@@ -7,8 +7,9 @@
     python benchmarks/family.py --quick --runs /tmp/runs.jsonl --weights /tmp/weights
 
 Three nested members within a budget, its half and its quarter are trained from scratch, and in both ways of
-`zs.train_family`: sliced from the larger one, grown from the smaller one. Inheriting members get a half and a quarter of
-the epochs; so do, as a control, members from scratch. Every training is one line of a file of runs, with its CPU time.
+`zs.train_family`: sliced from the larger one, grown from the smaller one. Inheriting members get a half and a quarter
+of the epochs; so do, as a control, members from scratch. Every training is one line of a file of runs, with its CPU
+time.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, Figure, Part, circumstances, merge, print_table, read_runs
+from common import RESULTS, Figure, Part, circumstances, cpu_seconds_of, merge, print_table, read_runs
 
 import zeroshot_nas as zs
 from zeroshot_nas.families.training import begun_with, tuning_recipe
 from zeroshot_nas.training.base import ImageData
 
 SEEDS = 3
+
+SEARCH_SEEDS = 1
+"""Of families that are set beside a search of each budget."""
 
 SHARES = (0.5, 0.25)
 """Of the epochs, for members that inherit, and for the control."""
@@ -49,7 +53,8 @@ class Task:
         load: Reads the images, given the folder of ``--data``.
         budget: Of the largest member; the others have its half and its quarter.
         recipe: From scratch. The last epoch counts, so that nothing is chosen by the images that are tested on.
-        members: What ``zs.family`` found in ``vanilla`` of basic blocks within the budget, its half and quarter, nested.
+        members: Nested, within the budget, its half and quarter; found in ``vanilla`` of basic blocks, 30,000 proposals
+            each.
     """
 
     load: Callable[[Path | None], ImageData]
@@ -175,10 +180,8 @@ class Work:
 
     def network(self, training: Training) -> zs.Network:
         """A trained member; trained where that was not done here."""
-        folder = self.weights / "-".join(
-            [training.data, str(training.seed), training.way.replace(" ", "_"), f"{training.share:g}"]
-            + [str(training.member)]
-        )
+        way = training.way.replace(" ", "_")
+        folder = self.weights / f"{training.data}-{training.seed}-{way}-{training.share:g}-{training.member}"
         if training.key in self.done and (folder / "best.safetensors").exists():
             return zs.load(folder)
         shutil.rmtree(folder, ignore_errors=True)
@@ -267,6 +270,60 @@ def cost_of(
         ]
         spent += min(reached, default=cost)
     return spent / full
+
+
+def search(quick: bool) -> Part:
+    """Ten budgets in one run, beside one search of as many proposals, and beside ten such searches."""
+    proposals, count = (2_000, 3) if quick else (100_000, 10)
+    limits = [50e3 * 1.7**place for place in range(count)]
+    budgets = [zs.Budget(params=limit, flops=80 * limit, layers=20) for limit in limits]
+    figures, details = [], {}
+    for space in ("resnet", "vanilla"):
+        ratios, losses = [], []
+        for seed in range(1 if quick else SEARCH_SEEDS):
+            alone: list[Any] = []
+            how: dict[str, Any] = {"proposals": proposals, "seed": seed, "progress": False}
+            seconds = [
+                cpu_seconds_of(lambda each=each: alone.append(zs.search(space, "ceres", each, **how)))  # noqa: B023
+                for each in budgets
+            ]
+            found: list[Any] = []
+            spent = cpu_seconds_of(lambda: found.append(zs.family(space, "ceres", budgets, **how)))  # noqa: B023
+            ratios.append(spent / statistics.median(seconds))
+            scores = [each.score for each in reversed(found[0].members)]
+            losses += [100 * (1 - score / each.best.fitness) for score, each in zip(scores, alone, strict=True)]
+            details[f"{space}, seed {seed}"] = {
+                "family": {"cpu_seconds": spent, "scores": scores},
+                "searches": {"cpu_seconds": seconds, "scores": [each.best.fitness for each in alone]},
+            }
+        figures += [
+            Figure(f"{space}: time of {count} budgets over that of one search", ratios, "", at_most=2.0),
+            Figure(f"{space}: score of a member below that of a search of its own", losses, "%", at_most=1.0),
+        ]
+    return Part(figures, {"proposals": proposals, "budgets": [each.limits() for each in budgets], **details})
+
+
+def nesting(quick: bool) -> Part:
+    """What nesting costs in score, of three budgets a half apart and of four a quarter apart."""
+    proposals = 1_000 if quick else 30_000
+    figures, details = [], {}
+    for space in ("resnet", "mobilenet", "vanilla"):
+        for what, limits in (("halves", (400e3, 200e3, 100e3)), ("quarters", (2560e3, 640e3, 160e3, 40e3))):
+            costs = []
+            for seed in range(1 if quick else SEEDS):
+                found = zs.family(
+                    space,
+                    "ceres",
+                    [zs.Budget(params=limit, flops=80 * limit) for limit in limits],
+                    nested=True,
+                    proposals=proposals,
+                    seed=seed,
+                    progress=False,
+                )
+                costs += [100 * cost for cost in found.nesting_costs().values()][1:]
+                details[f"{space}, {what}, seed {seed}"] = found.nesting_costs()
+            figures.append(Figure(f"{space}, {what}: what nesting costs in score", costs, "%", at_most=2.0))
+    return Part(figures, {"proposals": proposals, **details})
 
 
 def main() -> None:
