@@ -36,9 +36,6 @@ from zeroshot_nas.training.base import ImageData
 
 SEEDS = 3
 
-SEARCH_SEEDS = 1
-"""Of families that are set beside a search of each budget."""
-
 SHARES = (0.5, 0.25)
 """Of the epochs, for members that inherit, and for the control."""
 
@@ -273,31 +270,30 @@ def cost_of(
 
 
 def search(quick: bool) -> Part:
-    """Ten budgets in one run, beside one search of as many proposals, and beside ten such searches."""
+    """Ten budgets in one run, beside searches of as many proposals for the smallest, a middle and the largest one."""
     proposals, count = (2_000, 3) if quick else (100_000, 10)
     limits = [50e3 * 1.7**place for place in range(count)]
     budgets = [zs.Budget(params=limit, flops=80 * limit, layers=20) for limit in limits]
+    beside = (0, count // 2, count - 1)
+    how: dict[str, Any] = {"proposals": proposals, "seed": 0, "progress": False}
     figures, details = [], {}
     for space in ("resnet", "vanilla"):
-        ratios, losses = [], []
-        for seed in range(1 if quick else SEARCH_SEEDS):
-            alone: list[Any] = []
-            how: dict[str, Any] = {"proposals": proposals, "seed": seed, "progress": False}
-            seconds = [
-                cpu_seconds_of(lambda each=each: alone.append(zs.search(space, "ceres", each, **how)))  # noqa: B023
-                for each in budgets
-            ]
-            found: list[Any] = []
-            spent = cpu_seconds_of(lambda: found.append(zs.family(space, "ceres", budgets, **how)))  # noqa: B023
-            ratios.append(spent / statistics.median(seconds))
-            scores = [each.score for each in reversed(found[0].members)]
-            losses += [100 * (1 - score / each.best.fitness) for score, each in zip(scores, alone, strict=True)]
-            details[f"{space}, seed {seed}"] = {
-                "family": {"cpu_seconds": spent, "scores": scores},
-                "searches": {"cpu_seconds": seconds, "scores": [each.best.fitness for each in alone]},
-            }
+        alone: list[Any] = []
+        seconds = [
+            cpu_seconds_of(lambda place=place: alone.append(zs.search(space, "ceres", budgets[place], **how)))  # noqa: B023
+            for place in beside
+        ]
+        found: list[Any] = []
+        spent = cpu_seconds_of(lambda: found.append(zs.family(space, "ceres", budgets, **how)))  # noqa: B023
+        scores = [each.score for each in reversed(found[0].members)]
+        losses = [100 * (1 - scores[place] / each.best.fitness) for place, each in zip(beside, alone, strict=True)]
+        details[space] = {
+            "family": {"cpu_seconds": spent, "scores": scores},
+            "searches": {"cpu_seconds": seconds, "scores": [each.best.fitness for each in alone]},
+        }
+        ratio = spent / statistics.median(seconds)
         figures += [
-            Figure(f"{space}: time of {count} budgets over that of one search", ratios, "", at_most=2.0),
+            Figure(f"{space}: time of {count} budgets over that of one search", [ratio], "", at_most=2.0),
             Figure(f"{space}: score of a member below that of a search of its own", losses, "%", at_most=1.0),
         ]
     return Part(figures, {"proposals": proposals, "budgets": [each.limits() for each in budgets], **details})
@@ -305,7 +301,7 @@ def search(quick: bool) -> Part:
 
 def nesting(quick: bool) -> Part:
     """What nesting costs in score, of three budgets a half apart and of four a quarter apart."""
-    proposals = 1_000 if quick else 30_000
+    proposals = 1_000 if quick else 10_000
     figures, details = [], {}
     for space in ("resnet", "mobilenet", "vanilla"):
         for what, limits in (("halves", (400e3, 200e3, 100e3)), ("quarters", (2560e3, 640e3, 160e3, 40e3))):
