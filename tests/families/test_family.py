@@ -221,6 +221,7 @@ def test_a_nested_family_that_can_not_be_says_so():
         ({"a/b": BUDGETS[0]}, {}, BudgetError, "it names files"),
         (BUDGETS, {"proposals": 3}, ValueError, "3 members need 4 proposals or more, got 3"),
         (BUDGETS, {"objectives": ("ceres", "params")}, ObjectiveError, "one winner for each budget"),
+        (BUDGETS, {"islands": 40}, ValueError, "islands must be at most the proposals, 30"),
         (BUDGETS, {"nonsense": 1}, TypeError, "no option 'nonsense'"),
     ],
 )

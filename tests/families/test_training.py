@@ -87,7 +87,7 @@ def test_a_resumed_training_is_as_one_that_never_stopped(after, family, tmp_path
 
 
 def test_a_family_without_nesting_trains_from_scratch_alone(free):
-    with pytest.raises(ArchitectureError, match="does not contain .* so that neither can inherit"):
+    with pytest.raises(ArchitectureError, match=r"does not contain .* so that neither can inherit"):
         train(free)
     assert [each.begun for each in train(free, way="scratch").members] == ["scratch"] * 2
 

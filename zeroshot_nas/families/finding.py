@@ -35,6 +35,7 @@ from zeroshot_nas.searchers.base import Candidate, SearchResult
 from zeroshot_nas.searching.call import call_of
 from zeroshot_nas.searching.loop import search
 from zeroshot_nas.searching.request import Request, made_space, request
+from zeroshot_nas.searching.rounds import RESULT_FILE as SEARCH_FILE
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.spaces.base import SearchSpace
 
@@ -200,6 +201,8 @@ class _Asked:
             raise ValueError(
                 f"{len(names)} members need {len(names) + FIRST_SHARE - 1} proposals or more, got {asked.proposals}"
             )
+        for begins in (True, False):  # refuses islands and exchanges that a share of the proposals is too small for
+            asked.shared(begins).counted(asked.first.screened, space.size())
         return asked
 
     @property
@@ -276,9 +279,10 @@ class _Work:
         """The smallest budget first: what fits it fits the next one."""
         before: SearchResult | None = None
         for name in reversed(self.asked.names):
+            known = self._is_done(FREE, name)
             before = self._search(self.asked.space, name, FREE, _leaders(before), begins=before is None)
             self.free[name] = before
-            self._tell(bar, name, before)
+            self._tell(bar, name, before, known)
 
     def _search_nested(self, bar: Any) -> None:
         """The largest budget first: whatever it contains can be made small enough, if anything can."""
@@ -287,7 +291,7 @@ class _Work:
         outer_name = largest
         for name in smaller:
             outer = before.best.architecture
-            where = NestedSpace(self.asked.space, outer)
+            where, known = NestedSpace(self.asked.space, outer), self._is_done(NESTED, name)
             try:
                 before = self._search(where, name, NESTED, [outer, *_leaders(before)], begins=False)
             except InfeasibleBudgetError as error:
@@ -296,14 +300,17 @@ class _Work:
                     "or take budgets that are nearer to each other"
                 ) from None
             self.nested[name], outer_name = before, name
-            self._tell(bar, name, before)
+            self._tell(bar, name, before, known)
+
+    def _is_done(self, folder: str, name: str) -> bool:
+        """Whether an earlier process of the run finished a search."""
+        return self.run.folder is not None and (self.run.folder / folder / name / SEARCH_FILE).is_file()
 
     def _search(
         self, where: SearchSpace, name: str, folder: str, neighbours: Sequence[Architecture], *, begins: bool
     ) -> SearchResult:
         asked, target = self.asked.requests[name], self.asked.targets[name]
-        limits = target.budget if asked.latency is None else asked.latency.budget(target.budget)
-        first = fitted(neighbours, where, limits, asked.table)
+        first = fitted(neighbours, where, target.budget, asked.table)
         out = None if self.run.folder is None else self.run.folder / folder / name
         cache = self.run.cache if self.run.folder is None or self.run.cache else self.run.folder / SCORES
         shows = self.run.progress and not self.asked.first.screened  # a screen is over before one could read
@@ -325,13 +332,13 @@ class _Work:
             raise KeyboardInterrupt
         return result
 
-    def _tell(self, bar: Any, name: str, result: SearchResult) -> None:
+    def _tell(self, bar: Any, name: str, result: SearchResult, known: bool) -> None:
         bar.set_postfix_str(f"{name} {_score(result.best):.5g}", refresh=False)
         bar.update()
         costs = {cost: value for cost, value in result.best.costs.to_dict().items() if value is not None}
         about = {"name": name, "architecture": result.best.string or result.best.architecture.to_json()}
         step = len(self.free) + max(0, len(self.nested) - 1)
-        self.session.hooks.tell("member", step, {**costs, "score": _score(result.best)}, about)
+        self.session.hooks.tell("member", step, {**costs, "score": _score(result.best)}, about, known=known)
 
     def _family(self, state: RunState) -> Family:
         asked = self.asked

@@ -36,7 +36,8 @@ def resume(
         run: By what it is computed and what it shows; ``out`` and ``resume`` are set here.
         given: Run options one by one, such as ``executor="process"``, and objects that a file can't hold where the run
             was begun with such: ``space``, ``proxy``, ``settings``, ``device_table`` of a search, ``table``, ``space``
-            and ``proxies`` of a correlation, ``data`` and ``teacher`` of a training, ``data`` of a comparison.
+            and ``proxies`` of a correlation, ``data`` and ``teacher`` of a training, ``data`` of a comparison or
+            of a family's training.
 
     Returns:
         What the run's own function returns; of a study the `Study`.
