@@ -216,3 +216,13 @@ def test_qat_goes_on_where_it_was_stopped(tmp_path):
     assert set(row) >= {"network", "seed", "float", "calibrated", "calibrated, powers of two", "qat", "further"}
     assert "| digits: float less qat, mean |" in printed
     assert run("qat.py", *how) == printed
+
+
+def test_family_summarizes_the_trainings_that_are_there(tmp_path):
+    out = tmp_path / "results.json"
+    printed = run("family.py", "--summary", "--only", "digits", "--weights", tmp_path / "weights", "--out", out)
+    part = json.loads(out.read_text())["digits"]
+    assert part["details"]["seeds"] >= 1
+    rows = part["details"]["rows"]
+    assert {"scratch, 1 of the epochs", "slice, 0.5 of the epochs", "grow, 0.25 of the epochs"} <= set(rows)
+    assert all(0 < figure["figure"] <= 1 and figure["what"] in printed for figure in part["figures"])

@@ -204,10 +204,11 @@ def test_a_member_that_no_network_fits_is_named_with_what_the_smallest_needs():
 
 
 def test_a_nested_family_that_can_not_be_says_so():
-    space = zs.get_space("resnet", input_size=(3, 32, 32))
-    budgets = {"large": zs.Budget(params=3e6), "small": zs.Budget(params=1e5, layers=6)}
-    with pytest.raises(InfeasibleBudgetError, match=r"no network that 'large' contains was found within 'small': .* 6"):
-        zs.family(space, "ceres", budgets, nested=True, proposals=900, progress=False)
+    budgets = {"large": zs.Budget(params=1e5), "small": zs.Budget(params=5e4, layers=2)}
+    with pytest.raises(
+        InfeasibleBudgetError, match=r"no network that 'large' contains was found within 'small': .*has \d+ layers"
+    ):
+        family(budgets, nested=True)
 
 
 @pytest.mark.parametrize(
