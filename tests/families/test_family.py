@@ -23,7 +23,7 @@ from zeroshot_nas.errors import (
 )
 from zeroshot_nas.families import finding
 from zeroshot_nas.families.neighbours import fitted
-from zeroshot_nas.families.nesting import contains
+from zeroshot_nas.families.nesting import NestedSpace, contains
 from zeroshot_nas.families.targets import named
 
 LIMITS = (16e3, 8e3, 4e3)
@@ -203,12 +203,19 @@ def test_a_member_that_no_network_fits_is_named_with_what_the_smallest_needs():
         family([*BUDGETS, zs.Budget(params=10)])
 
 
-def test_a_nested_family_that_can_not_be_says_so():
-    budgets = {"large": zs.Budget(params=1e5), "small": zs.Budget(params=5e4, layers=2)}
+def test_a_nested_family_that_can_not_be_says_so(monkeypatch):
+    whole = finding.search
+
+    def none_fits(where, *arguments, **options):
+        if isinstance(where, NestedSpace):
+            return whole(where, arguments[0], zs.Budget(layers=1), *arguments[2:], **options)
+        return whole(where, *arguments, **options)
+
+    monkeypatch.setattr(finding, "search", none_fits)
     with pytest.raises(
-        InfeasibleBudgetError, match=r"no network that 'large' contains was found within 'small': .*has \d+ layers"
+        InfeasibleBudgetError, match=r"that '16k-params' contains was found within '8k-params': .*has \d+ layers"
     ):
-        family(budgets, nested=True)
+        family(nested=True)
 
 
 @pytest.mark.parametrize(
