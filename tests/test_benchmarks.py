@@ -242,3 +242,13 @@ def test_pruning_sums_up_what_is_there(tmp_path):
     (lost,) = results["importance"]["details"]["points lost"].values()
     assert lost == [pytest.approx(10)]
     assert "| vanilla, searched: test accuracy | 40.5 % | 40, 41 |" in printed
+
+
+def test_family_summarizes_the_trainings_that_are_there(tmp_path):
+    out = tmp_path / "results.json"
+    printed = run("family.py", "--summary", "--only", "digits", "--weights", tmp_path / "weights", "--out", out)
+    part = json.loads(out.read_text())["digits"]
+    assert part["details"]["seeds"] >= 1
+    rows = part["details"]["rows"]
+    assert {"scratch, 1 of the epochs", "slice, 0.5 of the epochs", "grow, 0.25 of the epochs"} <= set(rows)
+    assert all(0 < figure["figure"] <= 1 and figure["what"] in printed for figure in part["figures"])

@@ -38,10 +38,17 @@ if TYPE_CHECKING:
     from zeroshot_nas.export.exporting import ExportReport as ExportReport
     from zeroshot_nas.export.exporting import export_network as export_network
     from zeroshot_nas.export.hub import push_to_hub as push_to_hub
+    from zeroshot_nas.families.family import Family as Family
+    from zeroshot_nas.families.family import Member as Member
+    from zeroshot_nas.families.finding import family as family
     from zeroshot_nas.families.scaling import Factors as Factors
     from zeroshot_nas.families.scaling import ScaledNetwork as ScaledNetwork
     from zeroshot_nas.families.scaling import find_factors as find_factors
     from zeroshot_nas.families.scaling import scale as scale
+    from zeroshot_nas.families.targets import Target as Target
+    from zeroshot_nas.families.trained import TrainedFamily as TrainedFamily
+    from zeroshot_nas.families.trained import TrainedMember as TrainedMember
+    from zeroshot_nas.families.training import train_family as train_family
     from zeroshot_nas.latency.base import list_backends as list_backends
     from zeroshot_nas.micro.boards import Board as Board
     from zeroshot_nas.micro.boards import get_board as get_board
@@ -137,6 +144,13 @@ _HOMES = {
     "load_onnx": "export.exported",
     "ExportReport": "export.exporting",
     "export_network": "export.exporting",
+    "Family": "families.family",
+    "Member": "families.family",
+    "family": "families.finding",
+    "Target": "families.targets",
+    "TrainedFamily": "families.trained",
+    "TrainedMember": "families.trained",
+    "train_family": "families.training",
     "Factors": "families.scaling",
     "ScaledNetwork": "families.scaling",
     "find_factors": "families.scaling",

@@ -193,6 +193,10 @@ class DepthWarning(UserWarning):
     """A search by a score that grows with depth has no limit on depth."""
 
 
+class FamilyWarning(UserWarning):
+    """Budgets of a family were given in no order."""
+
+
 class ProposalsWarning(UserWarning):
     """A strategy has more to propose than a search may."""
 

@@ -42,6 +42,8 @@ CALLS = {
     "score": "{net} --input 1x8x8 --proxy zen,cet",
     "cost": "{net} --input 1x8x8",
     "scale": "{net} --input 1x8x8 --phi 1,2 --factors width --out {new}/s",
+    "family": "--space vanilla --input 1x8x8 --max-params 4k,2k --proposals 60 --nested --out {new}/f",
+    "train-family": "{family} --epochs 1 --batch-size 512 --out {new}/tf",
     "train": "{net} --input 1x8x8 --epochs 1 --batch-size 512 --out {new}/t",
     "qat": "{trained} --epochs 1 --batch-size 512 --out {new}/q",
     "prune": "{trained} --max-params 3k --epochs 1 --batch-size 512 --out {new}/p",
@@ -70,7 +72,10 @@ def places(tmp_path_factory):
     folder = tmp_path_factory.mktemp("contract")
     names = ("searched", "trained", "new")
     places = {name: folder / name for name in names} | {"table": folder / "t.csv", "image": folder / "i.png"}
-    places["net"] = NET
+    places["net"], places["family"] = NET, folder / "family"
+    budgets = [zs.Budget(params=4e3), zs.Budget(params=2e3)]
+    how = {"input_size": (1, 8, 8), "nested": True, "proposals": 60, "progress": False}
+    zs.family("vanilla", "ceres", budgets, **how, out=places["family"])
     zs.search(
         "resnet",
         "cet",
@@ -143,6 +148,7 @@ def test_the_same_thing_has_the_same_name_and_help_everywhere():
         "data",
         "recipe",
         "device_table",  # of this machine where none is given, or what a limit needs
+        "searcher",  # with objectives, without
         "power_of_two",  # a file of such scales, a training by them
         "image",
         "classes",

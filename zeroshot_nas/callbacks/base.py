@@ -18,7 +18,9 @@ from zeroshot_nas.errors import CallbackError, CallbackWarning, did_you_mean
 LOG_FOLDER = "log"
 """Folder of a run in which writers that are named keep what they write."""
 
-Kind: TypeAlias = Literal["begin", "screen", "score", "leader", "trial", "epoch", "latency", "plan", "training", "end"]
+Kind: TypeAlias = Literal[
+    "begin", "screen", "score", "leader", "trial", "epoch", "latency", "plan", "training", "member", "end"
+]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import typer
 import zeroshot_nas
 
 # isort: off
-from zeroshot_nas.cli import search, correlate, score, scale, train, prune, compare  # noqa: F401  # the help's order
-from zeroshot_nas.cli import resume, latency, runs, report, names  # noqa: F401
+from zeroshot_nas.cli import search, correlate, score, scale, family, train, prune  # noqa: F401  # the help's order
+from zeroshot_nas.cli import compare, resume, latency, runs, report, names  # noqa: F401
 
 # isort: on
 from zeroshot_nas.cli.base import app

@@ -12,7 +12,7 @@ PANELS = {
     "Network and space": ("space", "space_option", "resolutions", "image", "classes", "squeeze_excite", "new_head"),
     "Budget": (
         *("max_", "board", "monotone_widths", "reward", "published"),
-        *("device_table", "backend", "threads", "networks", "seconds", "importance", "width_step"),
+        *("device_table", "targets", "nested", "backend", "threads", "networks", "seconds", "importance", "width_step"),
     ),
     "Search": (
         *("proxy", "proxies", "objectives", "searcher", "proposals", "finalists", "no_screen", "islands", "exchanges"),
@@ -21,7 +21,7 @@ PANELS = {
     "Scores": ("repeats", "batch_size", "seed", "device", "explain", "plot"),
     "Training": (
         *("trials", "data", "recipe", "epochs", "precision", "changes", "teacher", "references", "seeds"),
-        "power_of_two",
+        *("power_of_two", "way", "share", "distill"),
     ),
     "Tables": ("benchmark", "table", "dataset", "split", "arch_column", "accuracy_column"),
     "Run": (

@@ -52,6 +52,8 @@ def _about(run: dict[str, Any]) -> str:
         return f"training, {run['state']}, {epochs} epochs{tested}"
     if run["kind"] == "comparison":
         return f"comparison, {run['state']}, {len(run['settings']['networks'])} networks"
+    if run["kind"] in ("family", "family training"):
+        return f"{run['kind']}, {run['state']}, {len(run['settings']['members'])} members"
     return f"{run['kind']}, {run['state']}, {run['scores']:,} scores"
 
 

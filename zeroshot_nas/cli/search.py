@@ -239,7 +239,7 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     from zeroshot_nas.searching.objectives import check_reward, ranking, reads_latency
     from zeroshot_nas.searching.start import starting_point
 
-    space, budget, settings = space_of(options), Budget(**_limits(options)), SearchSettings(**_settings(options))
+    space, budget, settings = space_of(options), Budget(**_limits(options)), SearchSettings(**settings_of(options))
     proxy, objectives = ranking(options["proxy"], settings.objectives)
     check_reward(settings.reward, proxy, objectives)
     latency: dict[str, Any] = {}
@@ -266,7 +266,7 @@ def _arguments_again(
         arguments["proxy"] = get_proxy(given["proxy"])
     if limits := _limits({**dict.fromkeys(options), **given}):
         arguments["budget"] = replace(arguments["budget"], **limits)
-    if settings := _settings(given, arguments["settings"]):
+    if settings := settings_of(given, arguments["settings"]):
         arguments["settings"] = replace(arguments["settings"], **settings)
     if given.keys() & _OF_SPACE:
         made, asked = arguments["space"].made_by, space_of(options).made_by
@@ -304,7 +304,7 @@ def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**limits, "structure": structure} if structure.limits() else limits
 
 
-def _settings(options: Mapping[str, Any], known: SearchSettings | None = None) -> dict[str, Any]:
+def settings_of(options: Mapping[str, Any], known: SearchSettings | None = None) -> dict[str, Any]:
     """The settings that options set, as `SearchSettings` takes them; ``known`` are a run's."""
     scores = ("seed", "batch_size", "repeats", "device")
     names = ("searcher", "proposals", "finalists", "islands", "exchanges", *scores, "objectives", "reward")

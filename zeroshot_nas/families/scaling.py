@@ -276,6 +276,11 @@ def _depth_field(blocks: Sequence[BlockSpec], place: int) -> str | None:
     return None if at_an_end and is_plain else block.depth_field
 
 
+def wider(blocks: Sequence[BlockSpec], multiplier: float, step: int) -> tuple[BlockSpec, ...]:
+    """Blocks with all widths times a number, rounded."""
+    return _with_widths(blocks, _rounded(_widths(blocks), multiplier, step, spread=False))
+
+
 def _width_fields(block: BlockSpec) -> list[str]:
     return [name for name in block.field_kinds if name.endswith("_channels")]
 

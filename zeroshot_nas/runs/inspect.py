@@ -116,6 +116,10 @@ def best_so_far(folder: Path | str) -> dict[str, Any]:
             raise StoreError(f"{folder} holds a correlation, which looks for no best network; see its report.md")
         if store.fact("kind") == "comparison":
             raise StoreError(f"{folder} holds a comparison; see `zeroshot-nas runs show`")
+        if store.fact("kind") in ("family", "family training"):
+            raise StoreError(
+                f"{folder} holds a {store.fact('kind')}, which has a network for each budget; see its files"
+            )
         settings = store.fact("settings") or {}
         if "proxy" not in settings:
             raise StoreError(f"{folder} holds no search: its settings name no proxy")

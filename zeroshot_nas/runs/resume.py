@@ -13,6 +13,8 @@ from zeroshot_nas.runs.store import FILE_NAME, Store
 
 if TYPE_CHECKING:
     from zeroshot_nas.comparing.comparison import Comparison
+    from zeroshot_nas.families.family import Family
+    from zeroshot_nas.families.trained import TrainedFamily
     from zeroshot_nas.nasbench.correlation import Correlation
     from zeroshot_nas.searchers.base import SearchResult
     from zeroshot_nas.searching.study import Study
@@ -24,7 +26,7 @@ CALL = "call"
 
 def resume(
     folder: str | Path, run: RunOptions | None = None, **given: Any
-) -> SearchResult | Correlation | TrainResult | Study | Comparison:
+) -> SearchResult | Correlation | TrainResult | Study | Comparison | Family | TrainedFamily:
     """Goes on with a run of any kind where it was stopped; of a finished one it gives the result.
 
     A study is opened again, for its caller to drive.
@@ -34,7 +36,8 @@ def resume(
         run: By what it is computed and what it shows; ``out`` and ``resume`` are set here.
         given: Run options one by one, such as ``executor="process"``, and objects that a file can't hold where the run
             was begun with such: ``space``, ``proxy``, ``settings``, ``device_table`` of a search, ``table``, ``space``
-            and ``proxies`` of a correlation, ``data`` and ``teacher`` of a training, ``data`` of a comparison.
+            and ``proxies`` of a correlation, ``data`` and ``teacher`` of a training, ``data`` of a comparison or
+            of a family's training.
 
     Returns:
         What the run's own function returns; of a study the `Study`.
@@ -57,7 +60,9 @@ def resume(
     kind = kind_of(folder)
     if kind is None:
         raise StoreError(f"{folder} holds no run that could go on: neither {FILE_NAME} nor state.pt is there")
-    result: SearchResult | Correlation | TrainResult | Study | Comparison = _RESUME[kind](folder, options, objects)
+    result: SearchResult | Correlation | TrainResult | Study | Comparison | Family | TrainedFamily = _RESUME[kind](
+        folder, options, objects
+    )
     return result
 
 
@@ -152,6 +157,21 @@ def _comparison(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> Comp
     return compare(models, by_hand, **arguments, run=run)
 
 
+def _family(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> Family:
+    from zeroshot_nas.families.finding import arguments_of, family
+
+    return family(**arguments_of(_call(folder, "family"), given, folder), run=run)
+
+
+def _family_training(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> TrainedFamily:
+    from zeroshot_nas.families.training import arguments_of, train_family
+
+    arguments = {**arguments_of(_call(folder, "family training")), **given}
+    _refuse_missing(folder, arguments, ["data"])
+    own = RunOptions(out=folder, resume=True, progress=run.progress, callbacks=run.callbacks)
+    return train_family(**arguments, run=own)
+
+
 def _training(folder: Path, run: RunOptions, given: Mapping[str, Any]) -> TrainResult:
     from zeroshot_nas.architecture.architecture import Architecture
     from zeroshot_nas.training.checkpoint import read_call as read_training
@@ -194,4 +214,6 @@ _RESUME: dict[str, Callable[[Path, RunOptions, Mapping[str, Any]], Any]] = {
     "correlation": _correlation,
     "training": _training,
     "comparison": _comparison,
+    "family": _family,
+    "family training": _family_training,
 }

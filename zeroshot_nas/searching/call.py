@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.structure import StructureBounds
 from zeroshot_nas.errors import SettingsChangedError
@@ -63,6 +64,7 @@ def arguments_of(call: Mapping[str, Any], given: Mapping[str, Any], folder: Path
         "backend": call["backend"],
         "device_table": call["device_table"],
         **_trials(call.get("trials")),
+        **({"first": list(map(Architecture.from_dict, call["first"]))} if "first" in call else {}),
         **given,
     }
     needed = ["space", "proxy", "settings"]

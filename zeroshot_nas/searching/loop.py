@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import InfeasibleBudgetError
@@ -43,6 +43,7 @@ def search(
     trials: int = 0,
     data: str | ImageData | None = None,
     recipe: Recipe | str | None = None,
+    first: Sequence[Architecture | HasArchitecture] = (),
     **options: Any,
 ) -> SearchResult:
     """Searches a space for the network with the best score within a budget; trains nothing unless trials are asked for.
@@ -95,6 +96,8 @@ def search(
             images of your own. A proxy that asks how long the training is, as ``"ceres"``, is told by their number and
             the recipe; what is right for ten thousand steps is not for one thousand.
         recipe: Of that training, or its name; trials are its first epochs. Default: ``"standard"``.
+        first: Networks of the space that are proposed before the strategy's own, and told to it: what is known to be
+            good, as winners of neighbouring budgets (`zeroshot_nas.family`). They count as proposals.
         options: Settings and run options one by one, which win over ``settings`` and ``run``, and options of the
             strategy: ``seed=3, out="runs/a", population_size=64``. A run in ``out`` holds its store, ``result.json``
             and ``best.json``, and trials below ``trials``.
@@ -105,6 +108,7 @@ def search(
 
     Raises:
         InfeasibleBudgetError: No network of the space fits the budget.
+        ArchitectureError: A network that is to be proposed first is not of the space.
         UnknownNameError: A name that is not registered.
         ProxyError: The proxy is not usable, or failed for every network.
         ObjectiveError: Objectives name two proxies, or a reward does not suit the proxy.
@@ -146,6 +150,7 @@ def search(
         data=data,
         recipe=chosen,
         trials=trial_settings(trials, data, chosen),
+        first=first,
     )
     with ExitStack() as stack:
         session = SearchSession(

@@ -23,6 +23,7 @@ class Proposer:
     Args:
         searcher: Proposes.
         problem: What it searches for; its budget is what a proposal must keep to.
+        first: Networks that are proposed before its own.
 
     Attributes:
         proposed: Proposals so far.
@@ -30,12 +31,13 @@ class Proposer:
         seconds: Wall time spent on proposing and on costs.
     """
 
-    def __init__(self, searcher: Searcher, problem: Problem) -> None:
+    def __init__(self, searcher: Searcher, problem: Problem, first: Sequence[Architecture] = ()) -> None:
         self.searcher = searcher
         self.problem = problem
         self.exhausted = False
         self.proposed = 0
         self.seconds = {"propose": 0.0, "cost": 0.0}
+        self._first = first
         self._over_budget = 0
         self._duplicate = 0
         self._seen: dict[int, bool] = {}  # whether each fits, by its digest
@@ -58,7 +60,10 @@ class Proposer:
         return self.admit(self.propose(n))
 
     def propose(self, n: int) -> Sequence[Architecture]:
-        """The searcher's next ``n`` proposals."""
+        """The searcher's next ``n`` proposals; of those that come first no more than these."""
+        if self._first:
+            asked, self._first = self._first[:n], self._first[n:]
+            return asked
         start = perf_counter()
         asked = self.searcher.ask(n)
         self.seconds["propose"] += perf_counter() - start

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.errors import DepthWarning, LatencyWarning, ProposalsWarning, ZeroShotNASError
+from zeroshot_nas.errors import ArchitectureError, DepthWarning, LatencyWarning, ProposalsWarning, ZeroShotNASError
 from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction
@@ -46,6 +46,7 @@ class Request:
         has_closed_form: Whether the proxy has a closed form for this space's networks.
         screened: Whether it guides the search.
         trials: How its finalists are tried; None where nothing is trained.
+        first: Networks that are proposed before the strategy's own.
         call: The arguments as JSON, as a run keeps them.
     """
 
@@ -62,6 +63,7 @@ class Request:
     screened: bool
     trials: TrialSettings | None
     call: Mapping[str, Any]
+    first: tuple[Architecture, ...] = ()
 
     def plan(self, start: Architecture) -> RoundPlan:
         """What a round proposes from, beginning with a network."""
@@ -76,6 +78,7 @@ class Request:
             self.latency,
             self.has_closed_form,
             KINDS * self.trials.count if self.trials else 0,
+            self.first,
         )
 
     @property
@@ -93,6 +96,7 @@ class Request:
             **({"objectives": [list(each) for each in self.objectives]} if self.objectives else {}),
             **({"device_table": self.table.digest} if self.table else {}),
             **({"trials": self.trials.filed_under} if self.trials else {}),
+            **({"first": [each.key for each in self.first]} if self.first else {}),
         }
 
 
@@ -112,6 +116,7 @@ def request(
     data: str | ImageData | None = None,
     recipe: Recipe | None = None,
     trials: TrialSettings | None = None,
+    first: Sequence[Architecture | HasArchitecture] = (),
 ) -> Request:
     """Looks up what a search is given, with its errors and warnings; ``screens`` lets a closed form guide it."""
     if not isinstance(budget, Budget | None):
@@ -125,7 +130,7 @@ def request(
     settings = (settings or SearchSettings()).updated(rest)
     ranked_by, objectives = ranking(proxy, settings.objectives)
     check_reward(settings.reward, ranked_by, objectives)
-    space = _space(space, input_size, num_classes)
+    space = made_space(space, input_size, num_classes)
     if data is not None and recipe is not None:
         ranked_by = _told(ranked_by, space, data, recipe, trials is not None, run.resume)
         ranked_by, objectives = ranking(ranked_by, settings.objectives)
@@ -144,6 +149,9 @@ def request(
     call = call_of(space, ranked_by, budget, settings, backend, device_table)
     if trials is not None:
         call["trials"] = trials.call
+    before = _of_space(first, space)
+    if before:
+        call["first"] = [each.to_dict() for each in before]
     asked = Request(
         space,
         ranked_by,
@@ -158,6 +166,7 @@ def request(
         screened,
         trials,
         call,
+        before,
     )
     plan = asked.plan(start)  # refuses bad options, and what its strategy can't search for, before anything is written
     searcher = plan.searcher()
@@ -177,6 +186,22 @@ def _told(
         return proxy  # the data were read before
     images = images_for(space, data)
     return told(proxy, images, recipe) if asks else proxy
+
+
+def _of_space(first: Sequence[Architecture | HasArchitecture], space: SearchSpace) -> tuple[Architecture, ...]:
+    """Architectures of networks that are to be proposed first.
+
+    Raises:
+        ArchitectureError: One is none, or is not of the space.
+    """
+    found = []
+    for network in first:
+        architecture = architecture_of(network)
+        if architecture is None:
+            raise ArchitectureError(f"first takes architectures, and what has one; got {type(network).__name__}")
+        space.genotype(architecture)  # says why one is not of the space
+        found.append(architecture)
+    return tuple(dict.fromkeys(found))
 
 
 def _has_closed_form(proxy: Proxy, start: Architecture) -> bool:
@@ -211,7 +236,13 @@ def _warn_of_size(grid_size: int | None, settings: SearchSettings) -> None:
         )
 
 
-def _space(space: str | SearchSpace, input_size: Sequence[int] | None, num_classes: int | None) -> SearchSpace:
+def made_space(space: str | SearchSpace, input_size: Sequence[int] | None, num_classes: int | None) -> SearchSpace:
+    """A space as `zeroshot_nas.search` is given it.
+
+    Raises:
+        UnknownNameError: No space has that name.
+        ValueError: The space has another size of images, or another number of classes.
+    """
     if isinstance(space, str):
         return get_space(space, input_size=input_size or (3, 32, 32), num_classes=num_classes or 10)
     for name, given, has in (

@@ -68,6 +68,7 @@ class RoundPlan:
 
     Attributes:
         kinds: Networks that the screen keeps beside the finalists, each the best of its kind.
+        first: Networks that are proposed before the strategy's own; islands share them out.
     """
 
     space: SearchSpace
@@ -80,6 +81,7 @@ class RoundPlan:
     latency: LatencyBudget | None
     has_closed_form: bool
     kinds: int
+    first: tuple[Architecture, ...] = ()
 
     @property
     def proposals(self) -> int:
@@ -97,7 +99,7 @@ class RoundPlan:
 
     def proposer(self) -> Proposer:
         """Proposals of a round without a screen."""
-        return Proposer(self.searcher(), self.problem)
+        return Proposer(self.searcher(), self.problem, self.first)
 
     def searcher(self) -> Searcher:
         """The strategy, as it was made; it is told of the problem by what asks it.
@@ -158,6 +160,7 @@ class RoundPlan:
                 self.legs,
                 begun[index] if begun else (),
                 self.kinds,
+                () if before else self.first[index::islands],
             )
             for index, share in enumerate(shares)
         ]

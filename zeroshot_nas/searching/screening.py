@@ -62,6 +62,7 @@ class IslandTask:
         legs: Legs that an island has in all.
         population: What the strategy is told of before it proposes.
         kinds: Networks to keep beside these, each the best of its kind, no two alike by their `signature`.
+        first: Networks that it proposes before its strategy's own.
     """
 
     space: SearchSpace
@@ -75,6 +76,7 @@ class IslandTask:
     legs: int = 1
     population: Ranked = ()
     kinds: int = 0
+    first: tuple[Architecture, ...] = ()
 
     @property
     def kept(self) -> int:
@@ -234,7 +236,7 @@ class _Evolving:
         self.task = task
         rng = python_rng(task.seed, 0, *stream)
         self.searcher = task.searcher(task.space, rng, task.start, **task.searcher_options)
-        self.proposer = Proposer(self.searcher, task.problem)
+        self.proposer = Proposer(self.searcher, task.problem, task.first)
         fitness, networks = zip(*task.population, strict=True) if task.population else ((), ())
         self.proposer.know(Pool(networks, task.problem, fitness))
         self.counts: Counter[str] = Counter()

@@ -365,9 +365,10 @@ class ChainSpace(SearchSpace):
 
     def _widened(self, blocks: Codes, name: str, draws: Draws) -> Codes:
         """Blocks with another width."""
-        return coding.with_field(blocks, name, self._drawn_widths(coding.field_of(blocks, name), draws))
+        return coding.with_field(blocks, name, self.drawn_widths(coding.field_of(blocks, name), draws))
 
-    def _drawn_widths(self, widths: Codes, draws: Draws) -> Codes:
+    def drawn_widths(self, widths: Codes, draws: Draws) -> Codes:
+        """Other widths for some."""
         return self._stepped(widths * editing.drawn(WIDTH_RATIOS, draws))
 
     def _stepped(self, widths: NDArray[np.float64]) -> Codes:

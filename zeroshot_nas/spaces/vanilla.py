@@ -164,7 +164,7 @@ class VanillaSpace(ChainSpace):
         self._mutate_widths(codes, kept, chain[kept], draws[there & ~gone, 1])
         codes = editing.removed(codes, rows[gone], chain[rows[gone]])
         before = coding.field_of(codes[added, chain[added] - 1], "out_channels")
-        widths = self._drawn_widths(before, draws[~there, 1])
+        widths = self.drawn_widths(before, draws[~there, 1])
         last = coding.encoded(self._last(self.width_step))
         lasts = coding.with_field(np.full(len(added), last), "out_channels", widths)
         return editing.inserted(codes, added, chain[added], lasts)
