@@ -17,7 +17,6 @@ from zeroshot_nas.searchers.base import Candidate
 from zeroshot_nas.searchers.trial import Round, Trial, Trials, planned_epochs
 from zeroshot_nas.searching.hand_made import hand_made
 from zeroshot_nas.searching.signature import signature
-from zeroshot_nas.searching.training_length import recipe_for
 from zeroshot_nas.searching.trials import entrants, halving, trial_settings
 
 
@@ -140,7 +139,8 @@ def test_without_a_limit_on_widths_hand_made_networks_have_the_published_ones():
         ({"trials": True, "data": "digits"}, ValueError, "got True"),
         ({"trials": 4.0, "data": "digits"}, ValueError, r"got 4\.0"),
         ({"trials": 4}, ValueError, "trials need data to train on: data='digits'"),
-        ({"recipe": "quick"}, ValueError, "recipe says how data are trained on, and there are none; give data"),
+        ({"data": "digits"}, ValueError, "data is what trials train by, and there are none; give trials"),
+        ({"recipe": "quick"}, ValueError, "recipe is what trials train by"),
         ({"trials": 9, "data": "digits", "recipe": "quick"}, RecipeError, "give 8 trials at most"),
         ({"trials": 4, "data": "digits", "recipe": "zennas"}, RecipeError, "a validation_fraction above 0"),
         ({"trials": 4, "data": "digits", "recipe": "quik"}, UnknownNameError, "Did you mean 'quick'"),
@@ -155,9 +155,9 @@ def test_what_can_not_be_tried_is_refused_before_anything_is_written(tmp_path, a
 
 
 def test_the_recipe_is_the_standard_one_unless_another_is_asked_for():
-    assert recipe_for("digits", None) == zs.get_recipe("standard")
-    assert recipe_for("digits", "quick") == zs.get_recipe("quick")
-    assert recipe_for(None, None) is trial_settings(0, None, None) is None
+    assert trial_settings(4, "digits", None).recipe == zs.get_recipe("standard")
+    assert trial_settings(4, "digits", "quick").recipe == zs.get_recipe("quick")
+    assert trial_settings(0, None, None) is None
 
 
 def test_a_table_of_trials_is_read_back_and_shows_what_became_of_each():

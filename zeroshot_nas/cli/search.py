@@ -153,15 +153,14 @@ def search_command(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Data set that the winner will be trained on, and --trials are; see `list`; of data on disk "
-            "NAME:PATH. A score that asks how long a training is, as ceres, is told.",
+            help="Data set of --trials; see `list`; of data on disk NAME:PATH.",
             autocompletion=completes_public("list_data"),
         ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Of that training, which trials begin; default: standard.",
+            help="Of the training that trials begin; default: standard.",
             autocompletion=completes_public("list_recipes"),
         ),
     ] = None,
@@ -339,7 +338,7 @@ def _searcher_options(texts: Sequence[str], settings: SearchSettings) -> dict[st
 
 def _trials(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """What options say of trials, as `search` takes it; of a run that goes on they change what is known."""
-    from zeroshot_nas.searching.training_length import DEFAULT_RECIPE
+    from zeroshot_nas.searching.trials import DEFAULT_RECIPE
     from zeroshot_nas.training.recipe import get_recipe
 
     trials = {name: options[name] for name in ("trials", "data", "recipe") if name in options}

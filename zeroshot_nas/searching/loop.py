@@ -21,8 +21,7 @@ from zeroshot_nas.searching.request import Request, request
 from zeroshot_nas.searching.rounds import FILES, Search, SearchSession
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import restart
-from zeroshot_nas.searching.training_length import recipe_for
-from zeroshot_nas.searching.trial_runs import remove_replaced_trials, with_trials
+from zeroshot_nas.searching.trial_runs import check_data, remove_replaced_trials, with_trials
 from zeroshot_nas.searching.trials import trial_settings
 from zeroshot_nas.spaces.base import DEFAULT_SPACE, SearchSpace
 from zeroshot_nas.training.base import ImageData
@@ -92,10 +91,8 @@ def search(
         device_table: Another table, or its file: of more threads, say, or of a device that is not here, where latency
             can only be predicted.
         trials: Networks to try at most, half of them hand-made; 0 trains none.
-        data: What the winner will be trained on, and trials are: a name, with a path where it has one (`load_data`), or
-            images of your own. A proxy that asks how long the training is, as ``"ceres"``, is told by their number and
-            the recipe; what is right for ten thousand steps is not for one thousand.
-        recipe: Of that training, or its name; trials are its first epochs. Default: ``"standard"``.
+        data: What trials are trained on: a name, with a path where it has one (`load_data`), or images of your own.
+        recipe: Of the full training, or its name; trials are its first epochs. Default: ``"standard"``.
         first: Networks of the space that are proposed before the strategy's own, and told to it: what is known to be
             good, as winners of neighbouring budgets (`zeroshot_nas.family`). They count as proposals.
         options: Settings and run options one by one, which win over ``settings`` and ``run``, and options of the
@@ -112,8 +109,8 @@ def search(
         UnknownNameError: A name that is not registered.
         ProxyError: The proxy is not usable, or failed for every network.
         ObjectiveError: Objectives name two proxies, or a reward does not suit the proxy.
-        ValueError: Trials lack data, or there is a recipe without.
-        DataError: The data are not there, or have another number of classes.
+        ValueError: Trials lack data, or there are data without trials.
+        DataError: The data of trials are not there, or have another number of classes.
         RecipeError: The recipe holds no validation images out, or has fewer epochs than there are trials.
         TrainingError: No trial could be trained.
         LatencyError: There is no device table for this machine, or it is another machine's.
@@ -135,7 +132,6 @@ def search(
         >>> [each.name for each in result.objectives], result.best in result.front, result.hypervolume() > 0
         (['cet', 'flops'], True, True)
     """
-    chosen = recipe_for(data, recipe)
     asked = request(
         space,
         proxy,
@@ -147,11 +143,10 @@ def search(
         backend=backend,
         device_table=device_table,
         options=options,
-        data=data,
-        recipe=chosen,
-        trials=trial_settings(trials, data, chosen),
+        trials=trial_settings(trials, data, recipe),
         first=first,
     )
+    check_data(asked)
     with ExitStack() as stack:
         session = SearchSession(
             stack, asked.run, "search", asked.filed_under, FILES, {"call": asked.call, "sign": asked.proxy.sign}

@@ -22,11 +22,8 @@ from zeroshot_nas.searching.objectives import check_reward, ranking, reads_laten
 from zeroshot_nas.searching.rounds import RoundPlan
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import starting_point
-from zeroshot_nas.searching.training_length import asks_for_length, images_for, refuse_unused, told
 from zeroshot_nas.searching.trials import KINDS, TrialSettings
 from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
-from zeroshot_nas.training.base import ImageData
-from zeroshot_nas.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -113,8 +110,6 @@ def request(
     device_table: LatencyTable | str | Path | None,
     options: Mapping[str, Any],
     screens: bool = True,
-    data: str | ImageData | None = None,
-    recipe: Recipe | None = None,
     trials: TrialSettings | None = None,
     first: Sequence[Architecture | HasArchitecture] = (),
 ) -> Request:
@@ -131,9 +126,6 @@ def request(
     ranked_by, objectives = ranking(proxy, settings.objectives)
     check_reward(settings.reward, ranked_by, objectives)
     space = made_space(space, input_size, num_classes)
-    if data is not None and recipe is not None:
-        ranked_by = _told(ranked_by, space, data, recipe, trials is not None, run.resume)
-        ranked_by, objectives = ranking(ranked_by, settings.objectives)
     needed = budget.latency_ms is not None or reads_latency(objectives, settings.reward)
     table = latency_table(needed, space, device_table, backend)
     latency = latency_budget_of(budget, table)
@@ -173,19 +165,6 @@ def request(
     searcher.begin(plan.problem)
     _warn_of_size(searcher.grid_size, settings)
     return asked
-
-
-def _told(
-    proxy: Proxy, space: SearchSpace, data: str | ImageData, recipe: Recipe, has_trials: bool, resumes: bool
-) -> Proxy:
-    """The proxy, told how long a training on the data is, if it asks; what can't be trained on is refused."""
-    asks = asks_for_length(proxy)
-    if not has_trials:
-        refuse_unused(proxy)
-    if not asks and resumes:
-        return proxy  # the data were read before
-    images = images_for(space, data)
-    return told(proxy, images, recipe) if asks else proxy
 
 
 def _of_space(first: Sequence[Architecture | HasArchitecture], space: SearchSpace) -> tuple[Architecture, ...]:

@@ -19,7 +19,7 @@ from typing import Any
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.progress import note, progress_bar
 from zeroshot_nas.core.state import RunState
-from zeroshot_nas.errors import TrainingError
+from zeroshot_nas.errors import DataError, TrainingError
 from zeroshot_nas.runs.options import RunOptions
 from zeroshot_nas.searchers.base import Candidate, SearchResult
 from zeroshot_nas.searchers.trial import Trial, Trials
@@ -27,14 +27,23 @@ from zeroshot_nas.searching.hand_made import hand_made
 from zeroshot_nas.searching.request import Request
 from zeroshot_nas.searching.rounds import Search
 from zeroshot_nas.searching.start import costs_of
-from zeroshot_nas.searching.training_length import images_for
 from zeroshot_nas.searching.trials import TrialSettings, entrants, halving
-from zeroshot_nas.training.base import ImageData
+from zeroshot_nas.training.base import ImageData, Split, fit_to, load_data
 from zeroshot_nas.training.recipe import Recipe
 from zeroshot_nas.training.several import STOP, Task, Trainings
 
 FOLDER = "trials"
 """Folder of a run in which each trial has its own, which a training can go on from."""
+
+
+def check_data(asked: Request) -> None:
+    """Reads the data, so that what can't be trained on is refused before the search.
+
+    Raises:
+        DataError: They are not there, or are not of the space's number of classes.
+    """
+    if asked.trials is not None and not asked.run.resume:  # a run that goes on has read them before
+        _images(asked, None)
 
 
 def remove_replaced_trials(run: RunOptions) -> None:
@@ -116,7 +125,7 @@ class _Tournament:
         self.asked, self.settings = asked, asked.trials
         self.session, self.executor = search.session, search.executor
         self.candidates, self.table = _chosen(asked, self.settings, search)
-        self.trainings = Trainings(folder, self.session, "trial", partial(images_for, asked.space, self.settings.data))
+        self.trainings = Trainings(folder, self.session, "trial", partial(_images, asked))
 
     def run(self) -> RunState:
         """Runs the rounds; Ctrl-C cuts them short."""
@@ -230,3 +239,22 @@ def _hand_made(asked: Request) -> dict[Architecture, str]:
 def _unscored(asked: Request, architecture: Architecture) -> Candidate:
     costs = costs_of(architecture, asked.table)
     return Candidate(architecture, costs, {}, -math.inf, str(architecture))  # a space may write none for it
+
+
+def _images(asked: Request, split: Split | None) -> ImageData:
+    """The images to train on; of several sizes, where they are files, in the largest that a network takes.
+
+    Raises:
+        DataError: They are not of the space's number of classes.
+    """
+    assert asked.trials is not None, "asked for"
+    sizes = asked.space.input_sizes
+    images = load_data(asked.trials.data, sizes[-1], split)
+    classes = len(images.class_names)
+    if classes != asked.space.num_classes:
+        raise DataError(
+            f"the search is for num_classes={asked.space.num_classes}, but {images.name!r} has {classes} classes; "
+            f"search with num_classes={classes}, on the command line --classes {classes}"
+        )
+    # of several sizes each training takes its own from the images as they are
+    return fit_to(images, sizes[-1]) if len(sizes) == 1 else images

@@ -12,7 +12,9 @@ from zeroshot_nas.searchers.base import Candidate
 from zeroshot_nas.searchers.trial import Round
 from zeroshot_nas.searching.signature import Signature, signature
 from zeroshot_nas.training.base import ImageData, absolute
-from zeroshot_nas.training.recipe import Recipe
+from zeroshot_nas.training.recipe import Recipe, get_recipe
+
+DEFAULT_RECIPE = "standard"
 
 KINDS = 4
 """Kinds of networks that a screen keeps the best of, for each trial: a latency budget may rule some out."""
@@ -45,23 +47,28 @@ class TrialSettings:
         return {"count": self.count, "data": data, "recipe": self.recipe.to_dict()}
 
 
-def trial_settings(count: int, data: str | ImageData | None, recipe: Recipe | None) -> TrialSettings | None:
+def trial_settings(count: int, data: str | ImageData | None, recipe: Recipe | str | None) -> TrialSettings | None:
     """Trials as `zeroshot_nas.search` is asked for them; None where it is not.
 
     Raises:
-        ValueError: ``count`` is neither 0 nor 2 or more, or trials lack data.
+        ValueError: ``count`` is neither 0 nor 2 or more, or trials lack data, or there are data or a recipe without
+            trials.
         RecipeError: The recipe holds no validation images out, or is too short for so many networks.
     """
     if type(count) is not int or count < 0 or count == 1:
         raise ValueError(f"trials must be 0 for none, or a whole number of 2 or more, got {count!r}")
     if not count:
+        for name, given in (("data", data), ("recipe", recipe)):
+            if given is not None:
+                raise ValueError(f"{name} is what trials train by, and there are none; give trials, such as 8, as well")
         return None
-    if data is None or recipe is None:
+    if data is None:
         raise ValueError("trials need data to train on: data='digits', 'folder:photos/' (--data) or an ImageData")
-    if not recipe.validation_fraction:
+    chosen = get_recipe(DEFAULT_RECIPE if recipe is None else recipe).for_new_weights()
+    if not chosen.validation_fraction:
         raise RecipeError("trials are decided by validation images; give a recipe with a validation_fraction above 0")
-    halving(count, recipe.epochs, recipe.warmup_epochs)
-    return TrialSettings(count, data, recipe)
+    halving(count, chosen.epochs, chosen.warmup_epochs)
+    return TrialSettings(count, data, chosen)
 
 
 def halving(networks: int, epochs: int, warmup: float = 0.0) -> tuple[Round, ...]:

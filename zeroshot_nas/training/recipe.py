@@ -140,15 +140,6 @@ class Recipe:
             return self.peak_learning_rate * (step + 1) / warmup
         return self.peak_learning_rate * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
 
-    def steps(self, images: float) -> int:
-        """Steps of a training that learns from so many images.
-
-        Example:
-            >>> Recipe(epochs=30, batch_size=64).steps(45_000)
-            21120
-        """
-        return self.epochs * math.ceil(images / self.batch_size)
-
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; ``Recipe(**recipe.to_dict())`` is the recipe again.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 from time import perf_counter
 
 from zeroshot_nas.architecture.architecture import Architecture
@@ -45,4 +45,4 @@ def training_seconds(architecture: Architecture, recipe: Recipe, images: int, de
             loss.backward()  # type: ignore[no-untyped-call]
             times.append(perf_counter() - start)
     learned = images * (1 - recipe.validation_fraction)
-    return min(times[1:]) * replace(recipe, batch_size=size).steps(learned)
+    return min(times[1:]) * math.ceil(learned / size) * recipe.epochs
