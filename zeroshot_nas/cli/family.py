@@ -71,7 +71,10 @@ def family_command(
     ] = "resnet",
     proxy: Annotated[
         str | None,
-        typer.Option(help="What to rank by; default: ceres.", autocompletion=completes_public("list_proxies")),
+        typer.Option(
+            help="What to rank by; default: ceres for a short training.",
+            autocompletion=completes_public("list_proxies"),
+        ),
     ] = None,
     targets: Annotated[
         list[str] | None,

@@ -38,8 +38,12 @@ def scale_command(
         ),
     ] = "found",
     proxy: Annotated[
-        str, typer.Option(help="What factors are found by.", autocompletion=completes_public("list_proxies"))
-    ] = "ceres",
+        str | None,
+        typer.Option(
+            help="What factors are found by; default: what `search` ranks by.",
+            autocompletion=completes_public("list_proxies"),
+        ),
+    ] = None,
     width_step: Annotated[int, typer.Option(help="Every width is a multiple of it.")] = 1,
     image: Input = "3x32x32",
     classes: Classes = 10,
@@ -51,21 +55,23 @@ def scale_command(
 ) -> None:
     """Scale a network: deeper, wider, of a higher resolution, 2^phi times the FLOPs."""
     from zeroshot_nas.families.scaling import find_factors, read_factors, scale
+    from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY, get_proxy
 
     architecture = read_architecture(model, image, classes, squeeze_excite, space)
     doublings = [_number(text) for text in phi.split(",")]
     files = {} if out is None else {each: out / f"phi-{each:g}.json" for each in doublings}
     if not force and (there := [str(file) for file in files.values() if file.exists()]):
         raise typer.BadParameter(f"{there[0]} is there; --force replaces it")
-    chosen = find_factors(architecture, proxy) if factors == "found" else read_factors(factors)
+    ranked_by = get_proxy(DEFAULT_SEARCH_PROXY if proxy is None else proxy)
+    chosen = find_factors(architecture, ranked_by) if factors == "found" else read_factors(factors)
     networks = [scale(architecture, each, chosen, width_step=width_step) for each in doublings]
-    scores = [_score(network, proxy) for network in networks]
+    scores = [ranked_by.closed_form(network.architecture) for network in networks]
     if out is not None:
         with explained_writes(out, typer.BadParameter, "name another folder with --out"):
             out.mkdir(parents=True, exist_ok=True)
             for network in networks:
                 write_text(files[network.phi], network.architecture.to_json(indent=1))
-    print_result(as_json, lambda: _data(networks, scores, files), lambda: _rows(networks, scores, proxy, files))
+    print_result(as_json, lambda: _data(networks, scores, files), lambda: _rows(networks, scores, ranked_by.key, files))
 
 
 def _number(text: str) -> float:
@@ -73,12 +79,6 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"--phi must be numbers separated by commas, such as 1,2,3; got {text!r}") from None
-
-
-def _score(network: ScaledNetwork, proxy: str) -> float:
-    from zeroshot_nas import get_proxy
-
-    return get_proxy(proxy).closed_form(network.architecture)
 
 
 def _data(

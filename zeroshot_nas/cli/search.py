@@ -73,7 +73,8 @@ def search_command(
     proxy: Annotated[
         str | None,
         typer.Option(
-            help="What to rank by, e.g. cet or zen:variant=zennas; default: the proxy of --objectives, else ceres.",
+            help="What to rank by, e.g. cet or zen:variant=zennas; default: the proxy of --objectives, else ceres "
+            "for a short training.",
             autocompletion=completes_public("list_proxies"),
         ),
     ] = None,

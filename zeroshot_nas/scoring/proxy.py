@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 DEFAULT_PROXY = "cet"
 """What `score` computes unless told otherwise: a score for networks of any size."""
 
-DEFAULT_SEARCH_PROXY = "ceres"
-"""What `search` ranks by unless told otherwise: a score for networks that fill the same budget."""
+DEFAULT_SEARCH_PROXY = "ceres:images=10000:steps=1250"
+"""What `search` ranks by unless told otherwise: a score for networks that fill the same budget, for a short training.
+
+Winners for a short training are those that train best after three times as many steps, too (``docs/ceres.md``)."""
 
 Direction: TypeAlias = Literal["higher", "lower"]
 

@@ -79,9 +79,9 @@ def search(
     Args:
         space: A registered space's name, or a `SearchSpace`; default ``"vanilla"``.
         proxy: What to rank by: a name, a name with options (``"zen:variant=zennas"``) or a function. Default: the one
-            that the objectives name, or else ``"ceres"``, which is made for networks of one budget and needs no limit
-            on depth. It asks how long the winner will be trained: give ``data``, or
-            ``"ceres:images=20000:steps=3750"``.
+            that the objectives name, or else ``"ceres:images=10000:steps=1250"``, which is made for networks of one
+            budget and needs no limit on depth. What it finds for so short a training is also what trains best for
+            three times as long; longer ones were not compared.
         budget: Upper limits on costs and structure; None sets none.
         settings: How to search: strategy, proposals, seed, repeats and so on; see `SearchSettings`.
         run: Where the run is written and by what it is computed; see `RunOptions`.
