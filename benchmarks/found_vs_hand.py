@@ -35,6 +35,8 @@ from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import UnknownNameError
 from zeroshot_nas.latency.base import measure
+from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY
+from zeroshot_nas.spaces.base import DEFAULT_SPACE
 from zeroshot_nas.spaces.chain import stride_steps
 from zeroshot_nas.training.recipe import RECIPES
 
@@ -199,6 +201,7 @@ class Row:
 
 ROWS: dict[str, Row] = {
     "zen": Row(searched("zen"), "searched", "zen"),
+    "default": Row(searched(DEFAULT_SEARCH_PROXY, space=DEFAULT_SPACE), "searched", "ceres"),
     "ceres": Row(searched("ceres", space="vanilla"), "searched", "ceres"),
     "ceres_resnet": Row(searched("ceres"), "searched", "ceres"),
     "cet": Row(searched("cet"), "searched", "cet"),

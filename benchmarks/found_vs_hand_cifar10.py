@@ -31,6 +31,8 @@ from vcn_bench import BUDGETS, CLASSES, INPUT, MAX_LAYERS, PROTOCOLS, Images, ar
 
 import zeroshot_nas as zs
 from zeroshot_nas.core.seeding import python_rng
+from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY
+from zeroshot_nas.spaces.base import DEFAULT_SPACE
 from zeroshot_nas.training.base import ImageData
 
 SEARCHES, TRAININGS = 5, 3
@@ -113,9 +115,10 @@ RESNETS = {
 }
 
 ROWS: dict[str, Row] = {
+    "default": searched(DEFAULT_SEARCH_PROXY, DEFAULT_SPACE),
     "ceres": searched("ceres"),
     "ceres, vanilla, with trials": searched("ceres", "vanilla", trials=8),
-    "ceres, length of training given": searched(f"ceres:{LENGTH}"),
+    "ceres, vanilla, length of training given": searched(f"ceres:{LENGTH}", "vanilla"),
     "ceres, vanilla": searched("ceres", "vanilla"),
     "cet": searched("cet"),
     "zen": searched("zen"),
