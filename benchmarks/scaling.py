@@ -29,6 +29,8 @@ from found_vs_hand import compare
 from vcn_bench import CLASSES, INPUT, MAX_LAYERS, PROTOCOLS, Images, Protocol, train
 
 import zeroshot_nas as zs
+from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY
+from zeroshot_nas.spaces.base import DEFAULT_SPACE
 from zeroshot_nas.training.base import fit_to
 
 BUDGET = zs.Budget(params=50e3, flops=1e6, layers=MAX_LAYERS)
@@ -66,11 +68,11 @@ class Row:
 
 def rows(quick: bool) -> list[Row]:
     """The network, those that it is scaled to, and those that a search finds; a function of the code alone."""
-    space = zs.get_space("vanilla", input_size=INPUT, num_classes=CLASSES)
+    space = zs.get_space(DEFAULT_SPACE, input_size=INPUT, num_classes=CLASSES)
     proposals = 500 if quick else None
 
     def winner(budget: zs.Budget) -> zs.Architecture:
-        found = zs.search(space, "ceres", budget, proposals=proposals, seed=0, progress=False)
+        found = zs.search(space, budget=budget, proposals=proposals, seed=0, progress=False)
         return found.best.architecture
 
     base = winner(BUDGET)
@@ -146,7 +148,7 @@ def summarize(made: Iterable[Row], runs: Runs, protocol: str) -> Part:
         costs = zs.cost(row.architecture)
         figures.append(Figure(f"{where}: test accuracy", values, "%"))
         details[where] = {
-            "score": zs.get_proxy("ceres").bound_closed_form()(row.architecture),
+            "score": zs.get_proxy(DEFAULT_SEARCH_PROXY).closed_form(row.architecture),
             "mean": statistics.mean(values),
             "factors": row.factors,
             "input_size": row.architecture.input_size,
