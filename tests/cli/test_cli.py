@@ -144,7 +144,7 @@ def test_a_search_ranks_by_ceres_unless_told_otherwise_and_needs_no_limit_on_dep
         options = ("--input", "1x8x8", "--max-params", "20k", "--proposals", 20, "--quiet", "--out", tmp_path / "run")
         assert run("search", *options)[0] == 0
     result = zs.SearchResult.from_json((tmp_path / "run" / "result.json").read_text())
-    assert list(result.best.scores) == ["ceres"]
+    assert list(result.best.scores) == ["ceres:images=10000:steps=1250"]
 
 
 def test_list_names_what_is_registered(run):
@@ -553,4 +553,4 @@ def test_search_prints_what_is_proved(run):
     assert "blocks evaluated" in out
     code, out, _ = run("search", "--proposals", "50", "--finalists", "2", *small)
     assert code == 0
-    assert "no network within the budget has ceres beyond" in out
+    assert "no network within the budget has ceres:images=10000:steps=1250 beyond" in out

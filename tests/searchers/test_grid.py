@@ -162,7 +162,15 @@ def command(monkeypatch, capsys, *arguments):
 
 
 def of_grid(*options):
-    return ["--searcher", "grid", "--proxy", "params", *(f"--searcher-option={option}" for option in options)]
+    return [
+        "--space",
+        "resnet",
+        "--searcher",
+        "grid",
+        "--proxy",
+        "params",
+        *(f"--searcher-option={option}" for option in options),
+    ]
 
 
 def test_axes_reach_the_command_line_and_a_run_that_goes_on(monkeypatch, capsys, tmp_path):
