@@ -139,7 +139,7 @@ def found(
     def make() -> dict[str, Any]:
         where = zs.get_space(space, input_size=size, num_classes=CLASSES)
         start = time.process_time()
-        best = zs.search(where, budget=budget, proposals=proposals, seed=seed, progress=False).best.architecture
+        best = zs.search(where, "ceres", budget, proposals=proposals, seed=seed, progress=False).best.architecture
         return {"architecture": best.to_string(), "cpu_seconds": round(time.process_time() - start, 2)}
 
     return zs.Architecture.from_string(runs.once(key, make)["architecture"], size, CLASSES)
