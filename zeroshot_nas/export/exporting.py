@@ -34,7 +34,7 @@ from zeroshot_nas.export.base import (
 from zeroshot_nas.export.checks import check_images, network_latency_ms, network_size_kb
 from zeroshot_nas.network.module import Network
 from zeroshot_nas.searchers.base import SearchResult
-from zeroshot_nas.training.base import ImageData, Split, as_float, fit_to, load_data, read_split
+from zeroshot_nas.training.base import ImageData, Split, as_float, evenly, fit_to, load_data, read_split
 from zeroshot_nas.training.checkpoint import (
     BEST,
     SPLIT,
@@ -149,7 +149,7 @@ def export_network(
     images = _data(result.get("data"), data, network, split, needed=needs_images)
     if images is None and needs_images:
         raise DataError("int8 needs images to calibrate with; give data, e.g. the training images' name or folder")
-    train = None if images is None else as_float(images.train_images[:256])
+    train = None if images is None else as_float(evenly(images.train_images, 256))
     test = None if images is None else (as_float(images.test_images), images.test_labels)
     files: dict[str, ExportedFile] = {}
     with explained_writes(folder, ExportError, "make room or choose another folder; the run is as it was"):

@@ -269,6 +269,17 @@ def stratified_split(labels: Tensor, fraction: float, generator: torch.Generator
     return order[~held_out], order[held_out]
 
 
+def evenly(images: Tensor, count: int) -> Tensor:
+    """So many of some images or indices, evenly spaced, all where there are fewer: files may be in order of class.
+
+    Example:
+        >>> evenly(torch.arange(10), 3), evenly(torch.arange(2), 3)
+        (tensor([0, 3, 6]), tensor([0, 1]))
+    """
+    count = min(count, len(images))
+    return images[torch.arange(count) * len(images) // max(count, 1)]
+
+
 def learned_and_held_out(data: ImageData, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Indices of the training images to learn from, and of those that choose the best epoch.
 

@@ -28,7 +28,16 @@ from zeroshot_nas.quantization.int8_network import ranges
 from zeroshot_nas.quantization.program import ordered_operators
 from zeroshot_nas.runs.options import RunOptions, run_options
 from zeroshot_nas.runs.store import settings_difference
-from zeroshot_nas.training.base import ImageData, Split, as_float, fit_to, learned_and_held_out, load_data, read_split
+from zeroshot_nas.training.base import (
+    ImageData,
+    Split,
+    as_float,
+    evenly,
+    fit_to,
+    learned_and_held_out,
+    load_data,
+    read_split,
+)
 from zeroshot_nas.training.checkpoint import (
     BEST,
     LAST,
@@ -555,7 +564,7 @@ def _starting_network(
     if isinstance(model, nn.Module):
         device = next(model.parameters()).device if device is None else device
     if recipe.quantization and isinstance(model, TrainedNetwork) and kept is not None:
-        network = _rounded(model, as_float(images.train_images[kept[:CALIBRATION_IMAGES]]), recipe)
+        network = _rounded(model, as_float(images.train_images[evenly(kept, CALIBRATION_IMAGES)]), recipe)
     elif isinstance(model, Architecture | Network):
         architecture = model if isinstance(model, Architecture) else model.architecture
         network = TrainedNetwork(architecture, mean, std, images.class_names)
