@@ -334,6 +334,12 @@ def test_networks_of_ones_own_by_hand():
         compared(NET, "resnet9")  # one name, not its letters
 
 
+def test_a_recipe_may_hold_nothing_out():
+    whole = replace(RECIPE, epochs=1, validation_fraction=0.0)
+    found = zs.compare(NET, (), "digits", whole, seeds=1, backend=None, progress=False)
+    assert [len(each.trainings) for each in found.networks] == [1]
+
+
 def test_seeds_beyond_reason_are_refused_before_they_are_counted():
     with pytest.raises(ValueError, match="seeds must be 1,000 or fewer, got 100,000,000,000,000"):
         compared(seeds=10**14)

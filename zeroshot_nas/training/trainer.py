@@ -164,7 +164,7 @@ def train_until(
 
     Args:
         epoch: Where to stop; what the run has already is not trained again.
-        model: As in `train`, like all that follows; the recipe holds validation images out.
+        model: As in `train`, like all that follows.
         data: The images.
         recipe: The whole recipe, whose learning rate it follows.
         run: The run's folder.
@@ -174,7 +174,7 @@ def train_until(
         stops: Asked after every epoch: whether to stop there.
 
     Returns:
-        Validation accuracy of the best epoch up to this one.
+        Validation accuracy of the best epoch up to this one; NaN without validation images.
 
     Raises:
         KeyboardInterrupt: ``stops`` said so before the last epoch.
@@ -346,7 +346,7 @@ class Training:
         return "done"
 
     def train_until(self, epoch: int, stops: Callable[[], bool]) -> float:
-        """Runs the epochs up to one, and gives the best validation accuracy up to it."""
+        """Runs the epochs up to one, and gives the best validation accuracy up to it; NaN without such images."""
         records = () if self._is_over() else self.learner.epochs(len(self.history))
         for record in itertools.islice(records, max(0, epoch - len(self.history))):
             self._take(record)
@@ -355,7 +355,7 @@ class Training:
             if record.epoch < epoch and stops():
                 raise KeyboardInterrupt
         accuracies = [record.validation_accuracy for record in self.history[:epoch]]
-        return max(accuracy for accuracy in accuracies if accuracy is not None)
+        return max((accuracy for accuracy in accuracies if accuracy is not None), default=math.nan)
 
     def finish(self, state: State) -> TrainResult:
         """Looks at the test images, with the best weights as they would be loaded, unless the run is to go on."""
