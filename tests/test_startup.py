@@ -14,7 +14,7 @@ LOADS_TORCH = {
     *("network.features", "network.module", "network.inheritance", "network.slicing", "network.to_onnx"),
     *("costs.module", "costs.operators", "scoring.double_backward", "scoring.forward", "testing"),
     *("export.checks", "export.exporting", "quantization.int8_network", "quantization.program"),
-    *("quantization.rules", "pruning.channels", "pruning.prune"),
+    *("quantization.rules", "pruning.channels", "pruning.prune", "families.training"),
     *("training.augment", "training.averaging", "training.checkpoint", "training.distillation"),
     *("training.learner", "training.narrow_norm", "training.precision", "training.qat"),
     *("training.supernet", "training.trainer"),

@@ -11,6 +11,7 @@ import zeroshot_nas as zs
 from zeroshot_nas.errors import ArchitectureError, ProxyError, UnknownNameError
 from zeroshot_nas.families import scaling
 from zeroshot_nas.families.scaling import PRESETS, Factors, read_factors
+from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY
 
 GROWN = ("sub_layers", "cells")
 
@@ -99,16 +100,16 @@ def test_shares_of_a_doubling_double(depth, width):
 
 def test_found_factors_are_the_best_of_the_grid():
     resnet = zs.reference("resnet8")
-    found = zs.find_factors(resnet, "ceres")
-    best = zs.score(zs.scale(resnet, 1, found).architecture, "ceres").value
+    found = zs.find_factors(resnet, DEFAULT_SEARCH_PROXY)
+    best = zs.score(zs.scale(resnet, 1, found).architecture, DEFAULT_SEARCH_PROXY).value
     for factors in scaling._grid():
         try:
             other = zs.scale(resnet, 1, factors)
         except ArchitectureError:
             continue
-        assert zs.score(other.architecture, "ceres").value <= best
-    assert zs.scale(resnet, 1, proxy="ceres") == zs.scale(resnet, 1, found)
-    assert zs.scale(resnet, 1) == zs.scale(resnet, 1, found), "ceres is what searches rank by"
+        assert zs.score(other.architecture, DEFAULT_SEARCH_PROXY).value <= best
+    assert zs.scale(resnet, 1, proxy=DEFAULT_SEARCH_PROXY) == zs.scale(resnet, 1, found)
+    assert zs.scale(resnet, 1) == zs.scale(resnet, 1, found), "it is what searches rank by"
     # by params no share of the FLOPs goes into resolution, by FLOPs all points are alike
     assert zs.find_factors(resnet, "params").resolution == 1
 

@@ -193,7 +193,7 @@ def test_the_command_line_takes_it(run, tmp_path):
         (("--resolutions", "8,8"), "must differ"),
         (("--resolutions", "8,x"), "e.g. 24,28,32"),
         (("--resolutions", ""), "e.g. 24,28,32"),
-        (("--resolutions", "1"), "whole numbers of 4 or more"),
+        (("--resolutions", "1"), "whole numbers of 8 or more"),
         (("--space", "nasbench201", "--resolutions", "8,16"), "has no option 'resolutions'"),
     ):
         code, _, err = run(*asked, *arguments)

@@ -23,7 +23,7 @@ from zeroshot_nas.errors import (
 )
 from zeroshot_nas.latency.base import BACKENDS
 from zeroshot_nas.runs.inspect import best_so_far
-from zeroshot_nas.scoring.proxy import PROXIES, Proxy, ProxyInfo, get_proxy
+from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY, PROXIES, Proxy, ProxyInfo, get_proxy
 from zeroshot_nas.searchers.base import SEARCHERS
 from zeroshot_nas.searching import rounds
 from zeroshot_nas.searching.objectives import check_reward, ranking
@@ -53,7 +53,7 @@ def outcome(result):
     [
         (None, ("cet", "flops"), "cet flops"),
         (None, ("flops", "zen", "params"), "flops zen params"),
-        (None, ("flops", "params"), "ceres flops params"),
+        (None, ("flops", "params"), f"{DEFAULT_SEARCH_PROXY} flops params"),
         ("zen", ("flops",), "zen flops"),
         ("zen", ("flops", "zen"), "flops zen"),
         ("zen:variant=zennas", ("flops", "zen:variant=zennas"), "flops zen:variant=zennas"),
@@ -71,7 +71,7 @@ def test_one_objective_is_the_proxys_and_the_others_are_costs(proxy, names, expe
 
 def test_a_score_has_its_proxys_direction():
     assert [each.direction for each in ranking(None, ("ntk_cond", "flops"))[1]] == ["lower", "lower"]
-    assert ranking(None, None) == (get_proxy("ceres"), ())
+    assert ranking(None, None) == (get_proxy(DEFAULT_SEARCH_PROXY), ())
 
 
 @pytest.mark.parametrize(

@@ -334,6 +334,7 @@ def test_residual_branches_start_at_zero():
     assert residual.body[1].weight.abs().sum() > 0
 
 
+@pytest.mark.filterwarnings("ignore::zeroshot_nas.errors.PrecisionWarning")
 @pytest.mark.parametrize("precision", ["bfloat16", "auto"])
 def test_precisions_train(precision):
     assert _train(Recipe(epochs=2, batch_size=16, precision=precision)).test_accuracy >= 0.4

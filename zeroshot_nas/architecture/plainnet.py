@@ -13,7 +13,7 @@ from zeroshot_nas.errors import ArchitectureError, did_you_mean
 MAX_TEXT = 1 << 20
 """Characters of the longest architecture string taken; a network of a thousand layers has a tenth of it."""
 
-_SIDES = re.compile(r"\s*@\s*(\d{1,6})(?:x(\d{1,6}))?\s*\Z")
+_SIDES = re.compile(r"@\s*(\d{1,6})(?:x(\d{1,6}))?\s*\Z")
 
 _TOKEN = re.compile(r"\s*(?P<type>\w+)\((?:\w*\|)?(?P<arguments>[^()|]*)\)\s*;?")
 
@@ -62,7 +62,7 @@ def read_sides(text: str, input_size: Shape) -> tuple[str, Shape]:
     if found is None:
         return text, input_size
     height, width = found.groups()
-    return text[: found.start()], (input_size[0], int(height), int(width or height))
+    return text[: found.start()].rstrip(), (input_size[0], int(height), int(width or height))
 
 
 def write_sides(input_size: Shape) -> str:
