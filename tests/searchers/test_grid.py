@@ -162,15 +162,7 @@ def command(monkeypatch, capsys, *arguments):
 
 
 def of_grid(*options):
-    return [
-        "--space",
-        "resnet",
-        "--searcher",
-        "grid",
-        "--proxy",
-        "params",
-        *(f"--searcher-option={option}" for option in options),
-    ]
+    return ["--searcher", "grid", "--proxy", "params", *(f"--searcher-option={option}" for option in options)]
 
 
 def test_axes_reach_the_command_line_and_a_run_that_goes_on(monkeypatch, capsys, tmp_path):
@@ -216,7 +208,7 @@ def test_the_space_may_stand_alone(monkeypatch, capsys):
     ],
 )
 def test_bad_options_on_the_command_line_are_one_line_each(monkeypatch, capsys, option, says):
-    code, said = command(monkeypatch, capsys, *of_grid(option))
+    code, said = command(monkeypatch, capsys, "resnet", *of_grid(option))
     assert code == 2
     assert said.err.startswith("error: ")
     assert said.err.count("\n") == 1
