@@ -182,6 +182,15 @@ def read_runs(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
+def append_run(file: Path, run: Mapping[str, Any]) -> None:
+    """Adds an object to a file that `read_runs` reads, so that it is there whatever happens next."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(run) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
 def print_table(figures: Sequence[Figure]) -> None:
     """A Markdown table: what, measured, target."""
     print("| what | measured | runs | target | met |\n|---|---|---|---|---|")

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, Figure, Part, circumstances, cpu_seconds_of, merge, print_table, read_runs
+from common import RESULTS, Figure, Part, append_run, circumstances, cpu_seconds_of, merge, print_table, read_runs
 
 import zeroshot_nas as zs
 from zeroshot_nas.families.training import begun_with, tuning_recipe
@@ -208,9 +208,7 @@ class Work:
             **{name: circumstances()[name] for name in ("commit", "versions", "machine")},
         }
         if training.key not in self.done:
-            self.runs.parent.mkdir(parents=True, exist_ok=True)
-            with self.runs.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            append_run(self.runs, line)
             self.done[training.key] = line
         what = f"{training.data} {training.seed} {training.way} {training.share:g} {MEMBERS[training.member]}"
         said = f"{what}: {result.test_accuracy:.2%}, {line['cpu_seconds']} s"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import random
 import statistics
@@ -25,7 +24,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, Figure, Part, merge, print_table, read_runs
+from common import RESULTS, Figure, Part, append_run, merge, print_table, read_runs
 from scipy.stats import ttest_ind
 
 import zeroshot_nas as zs
@@ -259,9 +258,7 @@ class Runs:
             self.done[Task(**{name: line[name] for name in names})] = line
 
     def add(self, task: Task, line: dict[str, Any]) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_run(self.file, line)
         self.done[task] = line
 
     def architecture(self, task: Task) -> Architecture | None:

@@ -13,7 +13,6 @@ chose nothing here: a search looks at no image, and trials at a tenth of the tra
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from common import RESULTS, Figure, Part, circumstances, merge, print_table, read_runs
+from common import RESULTS, Figure, Part, append_run, circumstances, merge, print_table, read_runs
 from found_vs_hand import compare, describe, deviation, print_rows, sample
 from vcn_bench import BUDGETS, CLASSES, INPUT, MAX_LAYERS, PROTOCOLS, Images, architecture, filled, train
 
@@ -164,9 +163,7 @@ class Runs:
             self._note(line)
 
     def add(self, line: dict[str, Any]) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        append_run(self.file, line)
         self._note(line)
 
     def accuracy(self, task: Task) -> float | None:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import sys
 import time
@@ -34,7 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from common import RESULTS, Figure, Part, circumstances, merge, print_table, read_runs
+from common import RESULTS, Figure, Part, append_run, circumstances, merge, print_table, read_runs
 from found_vs_hand import compare
 
 import zeroshot_nas as zs
@@ -87,9 +86,7 @@ class Runs:
         if key not in self.lines:
             line = {"key": key, **make()}
             line |= {name: circumstances()[name] for name in ("commit", "versions", "machine")}
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            append_run(self.file, line)
             self.lines[key] = line
             print(f"{time.strftime('%H:%M:%S')} {key}: {line.get('accuracy', '')}", file=sys.stderr, flush=True)
         return self.lines[key]

@@ -14,7 +14,6 @@ choose nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, Figure, Part, circumstances, merge, print_table, read_runs
+from common import RESULTS, Figure, Part, append_run, circumstances, merge, print_table, read_runs
 
 import zeroshot_nas as zs
 
@@ -131,9 +130,7 @@ class Runs:
             self._note(line)
 
     def add(self, line: dict[str, Any]) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        append_run(self.file, line)
         self._note(line)
 
     def accuracies(self, task: Task) -> list[float]:

@@ -13,7 +13,6 @@ of a file of runs, written as it ends. The images tested on chose nothing here.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, Figure, Part, circumstances, merge, print_table, read_runs
+from common import RESULTS, Figure, Part, append_run, circumstances, merge, print_table, read_runs
 from found_vs_hand import compare
 from vcn_bench import CLASSES, INPUT, MAX_LAYERS, PROTOCOLS, Images, Protocol, train
 
@@ -100,9 +99,7 @@ class Runs:
             self._note(line)
 
     def add(self, line: dict[str, Any]) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        append_run(self.file, line)
         self._note(line)
 
     def of(self, row: Row, protocol: str) -> list[float]:

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, Figure, Part, merge, print_table, read_runs, run_process
+from common import RESULTS, Figure, Part, append_run, merge, print_table, read_runs, run_process
 from nasbench201 import COLUMNS, accuracies
 
 import zeroshot_nas as zs
@@ -118,8 +118,7 @@ class Runs:
         for number, task in enumerate(missing, start=1):
             process = run_process([sys.executable, str(SCRIPT), json.dumps(asdict(task))])
             run = {"key": task.key, **asdict(task), **json.loads(process.printed), "peak_mb": 1e3 * process.peak_gb}
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(run) + "\n")
+            append_run(self.file, run)
             self.done[task.key] = run
             said = f"{task.space} {task.proxy} {task.searcher} {task.seed}: {run['best']:.4f}, {run['cpu_seconds']} s"
             print(f"{number}/{len(missing)} {said}", file=sys.stderr, flush=True)

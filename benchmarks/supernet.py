@@ -17,7 +17,6 @@ Every training from scratch is one line of the file of runs, written as it ends;
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, Figure, Part, circumstances, merge, print_table, read_runs
+from common import RESULTS, Figure, Part, append_run, circumstances, merge, print_table, read_runs
 from vcn_bench import BUDGETS, PROTOCOLS, Images, Protocol, architecture, train
 
 import zeroshot_nas as zs
@@ -91,9 +90,7 @@ class Runs:
         about = {name: circumstances()[name] for name in ("commit", "versions", "machine")}
         line = {"what": what, "protocol": self.protocol, **values, **about}
         self.lines.append(line)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        append_run(self.file, line)
 
     def scratch(self) -> dict[str, dict[str, Any]]:
         return {line["architecture"]: line for line in self.lines if line["what"] == "scratch"}

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import RESULTS, ROOT, Figure, Part, circumstances, main, read_runs, seconds_of
+from common import RESULTS, ROOT, Figure, Part, append_run, circumstances, main, read_runs, seconds_of
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 
@@ -383,8 +383,7 @@ def cifar10(quick: bool) -> Part:
         run = {"seed": seed, "asked": asked, "precision": result.precision, "test_accuracy": result.test_accuracy}
         runs.append({**run, "train_losses": [each.train_loss for each in result.history], **about})
         if not quick:
-            with CIFAR10_RUNS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(runs[-1]) + "\n")
+            append_run(CIFAR10_RUNS, runs[-1])
     found = {
         asked: [100 * each["test_accuracy"] for each in runs if each["asked"] == asked] for asked in ("float32", "auto")
     }

@@ -20,9 +20,7 @@ import csv
 import gzip
 import io
 import itertools
-import json
 import math
-import os
 import random
 import statistics
 import sys
@@ -36,7 +34,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import RESULTS, circumstances, read_runs
+from common import RESULTS, append_run, circumstances, read_runs
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch.utils.cpp_extension import load
@@ -590,11 +588,7 @@ class Runs:
             self.done[Task(line["name"], line["seed"], line["protocol"])] = line
 
     def add(self, task: Task, line: dict[str, Any]) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_run(self.file, line)
         self.done[task] = line
 
 

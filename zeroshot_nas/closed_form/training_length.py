@@ -6,8 +6,8 @@ IMAGES = 50_000
 """Training images: CIFAR-10's."""
 
 STEPS = 7_800
-"""Training steps: ten epochs of so many images in batches of 64. A short training is assumed since what suits it has
-nearly the best score for a long one too, and not the other way round (``docs/ceres.md``)."""
+"""Training steps: ten epochs of so many images in batches of 64. The form was chosen with these; a search assumes fewer
+(`zeroshot_nas.scoring.proxy.DEFAULT_SEARCH_PROXY`)."""
 
 LONG_STEPS = 64_000
 """Training steps of He et al. (arXiv:1512.03385), who find plain networks of
