@@ -2,10 +2,12 @@
 
     python benchmarks/found_vs_hand_cifar10.py --data cifar10-20k                 # goes on where it was stopped
     python benchmarks/found_vs_hand_cifar10.py --data cifar10-20k --only A ceres  # budgets, rows, or one of each
+    python benchmarks/found_vs_hand_cifar10.py --data cifar10 --protocol long --seeds 1 --only A default
     python benchmarks/found_vs_hand_cifar10.py --summary                          # of whatever is there
     python benchmarks/found_vs_hand_cifar10.py --data cifar10-20k --quick --runs /tmp/runs.jsonl
 
-Networks are trained as those of ``vcn_bench.py`` are, by its short protocol, and what that file of runs holds is not
+Networks are trained as those of ``vcn_bench.py`` are, by its short protocol or its long one (50,000 images and 40
+epochs, eight times the work), and what that file of runs holds is not
 trained again. Every search and every training is one line of a file of runs, written as it ends. The images tested on
 chose nothing here: a search looks at no image, and trials at a tenth of the training images, held out.
 """
@@ -140,10 +142,10 @@ class Task:
     training_seed: int | None = None
 
 
-def tasks(pairs: Sequence[tuple[str, str]], protocol: str) -> Iterator[Task]:
+def tasks(pairs: Sequence[tuple[str, str]], protocol: str, searches: int = SEARCHES) -> Iterator[Task]:
     """The searches, row by row."""
     for row, budget in pairs:
-        for seed in ROWS[row].seeds:
+        for seed in ROWS[row].seeds[:searches]:
             yield Task(row, budget, seed, protocol)
 
 
@@ -273,22 +275,23 @@ def chosen(only: Sequence[str]) -> list[tuple[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few images and proposals: shows that it runs")
-    parser.add_argument("--data", type=Path, help="folder of 20,000 training images in CIFAR-10's official layout")
+    parser.add_argument("--data", type=Path, help="folder of training images in CIFAR-10's official layout")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="budgets and rows; default: all")
+    parser.add_argument("--protocol", choices=["short", "long"], default="short", help="of training; default: short")
+    parser.add_argument("--seeds", type=int, default=SEARCHES, help="searches a row, at most")
     parser.add_argument("--trainings", type=int, default=TRAININGS, help="of each network, at most")
     parser.add_argument("--runs", type=Path, default=RESULTS / "found_vs_hand_cifar10.jsonl", help="file of runs")
     parser.add_argument("--out", type=Path, help="summary, default benchmarks/results/found_vs_hand_cifar10.json")
     parser.add_argument("--summary", action="store_true", help="run nothing, summarize the files of runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    protocol = "quick" if arguments.quick else "short"
+    protocol = "quick" if arguments.quick else arguments.protocol
     out = arguments.out or (None if arguments.quick else RESULTS / "found_vs_hand_cifar10.json")
     pairs = chosen(arguments.only)
     runs = Runs(arguments.runs, [] if arguments.quick else [RESULTS / "vcn_bench.jsonl"])
     if not arguments.summary:
-        wanted, proposals = list(tasks(pairs, protocol)), None
-        if arguments.quick:
-            wanted, proposals = [task for task in wanted if task.seed == 0], 200
+        searches, proposals = (1, 200) if arguments.quick else (arguments.seeds, None)
+        wanted = list(tasks(pairs, protocol, searches))
         work(wanted, runs, arguments.data, arguments.trainings, proposals)
     figures: list[Figure] = []
     for budget in dict.fromkeys(budget for _, budget in pairs):
@@ -296,7 +299,7 @@ def main() -> None:
         print_rows(budget, part)
         figures += part.figures
         if out is not None:
-            merge(out, budget, part, {"quick": arguments.quick})
+            merge(out, budget if protocol != "long" else f"{budget}, long", part, {"quick": arguments.quick})
     print()
     print_table(figures)
 
