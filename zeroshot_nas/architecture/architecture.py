@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from zeroshot_nas.architecture.blockspec import BLOCKS, MAX_NUMBER, BlockSpec, block_steps
-from zeroshot_nas.architecture.ops import GlobalPool, Linear, Op, Resolution, Shape
+from zeroshot_nas.architecture.ops import Conv, GlobalPool, Linear, Op, Resolution, Shape
 from zeroshot_nas.architecture.plainnet import read_plainnet, read_sides, write_plainnet
 from zeroshot_nas.architecture.structure_list import is_structure_list, read_structure_list
 from zeroshot_nas.core.checks import as_shape, check_format
@@ -27,6 +27,9 @@ _SCREEN, _ENDS = 1_400, 3
 _IN_TABLE = ("out_channels", "stride", "sub_layers")
 """Fields that have a column of their own."""
 
+WEIGHT_BITS = (2, 4, 8)
+"""Bits that a layer's weights may have."""
+
 _JSON_FORMAT = "zeroshot_nas.architecture"
 _JSON_VERSION = 1
 
@@ -39,12 +42,16 @@ class Architecture:
         blocks: The blocks, first to last.
         input_size: Channels, height and width of one image.
         num_classes: Outputs of the classifier.
+        weight_bits: Bits of the weights of every convolution and linear layer, in the order of `lower`, on a
+            microcontroller; None stands for 8 in all. Training in floating point does not read them, `quantize_aware`
+            and the export to ``tflite`` do. A PlainNet string has no place for them.
 
     Attributes:
         layers: Depth as Zen-NAS counts it: the sum of sub-layers.
 
     Raises:
-        ArchitectureError: No blocks, a size below 1, or more than `MAX_LAYERS` layers.
+        ArchitectureError: No blocks, a size below 1, more than `MAX_LAYERS` layers, or ``weight_bits`` are not one of
+            `WEIGHT_BITS` for each convolution and linear layer.
 
     Example:
         >>> net = Architecture.from_string("SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,16,2,8,1)", (1, 8, 8))
@@ -57,6 +64,7 @@ class Architecture:
     blocks: tuple[BlockSpec, ...]
     input_size: Shape = (3, 32, 32)
     num_classes: int = 10
+    weight_bits: tuple[int, ...] | None = None
     layers: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -70,6 +78,8 @@ class Architecture:
         if layers > MAX_LAYERS:
             raise ArchitectureError(f"the architecture has {layers:,} layers; the limit is {MAX_LAYERS:,}")
         object.__setattr__(self, "layers", layers)
+        if self.weight_bits is not None:
+            object.__setattr__(self, "weight_bits", _checked_bits(self.weight_bits, self.weighted_layers))
 
     def inputs(self) -> Iterator[tuple[BlockSpec, int, Resolution]]:
         """Every block with its input channels and resolution."""
@@ -84,6 +94,12 @@ class Architecture:
         """The operations of every block, and of the head last."""
         bodies = tuple(block.lower(in_channels) for block, in_channels, _ in self.inputs())
         return (*bodies, head(self.blocks[-1].out_channels, self.num_classes))
+
+    @property
+    def weighted_layers(self) -> int:
+        """Convolutions and linear layers; `layers` counts as Zen-NAS does."""
+        steps = (step for each in self.inputs() for step in block_steps(*each).steps)
+        return 1 + sum(step.times for step in steps if isinstance(step.op, Conv | Linear))
 
     @property
     def feature_shape(self) -> Shape:
@@ -146,6 +162,7 @@ class Architecture:
             blocks = [*blocks[:_ENDS], f"... {left} more ...", *blocks[-_ENDS:]] if left > 0 else blocks
         tail = "," if len(blocks) == 1 else ""
         ends = f"input_size={self.input_size}, num_classes={self.num_classes}"
+        ends += "" if self.weight_bits is None else f", weight_bits={self.weight_bits}"
         return f"Architecture(blocks=({', '.join(blocks)}{tail}), {ends})"
 
     def _repr_html_(self) -> str:
@@ -184,6 +201,7 @@ class Architecture:
                 }
                 for block in self.blocks
             ],
+            **({} if self.weight_bits is None else {"weight_bits": list(self.weight_bits)}),
         }
 
     @classmethod
@@ -194,14 +212,15 @@ class Architecture:
             ArchitectureError: A key is missing, unknown, or of the wrong type.
         """
         check_format(data, _JSON_FORMAT, _JSON_VERSION, "an architecture", error=ArchitectureError)
-        if unknown := set(data) - {"format", "version", "blocks", "input_size", "num_classes"}:
+        if unknown := set(data) - {"format", "version", "blocks", "input_size", "num_classes", "weight_bits"}:
             raise ArchitectureError(f"architecture JSON has unknown keys: {', '.join(sorted(map(str, unknown)))}")
         entries, input_size, num_classes = (data.get(key) for key in ("blocks", "input_size", "num_classes"))
         if not isinstance(entries, list) or not isinstance(input_size, list) or not isinstance(num_classes, int):
             raise ArchitectureError(
                 "architecture JSON needs 'blocks' and 'input_size' (lists) and 'num_classes' (a number)"
             )
-        return cls(tuple(map(_block_from_dict, entries)), as_shape(input_size, ArchitectureError), num_classes)
+        blocks, size = tuple(map(_block_from_dict, entries)), as_shape(input_size, ArchitectureError)
+        return cls(blocks, size, num_classes, data.get("weight_bits"))
 
     def to_json(self, indent: int | None = None) -> str:
         """The architecture as JSON text; `from_json` reads it back.
@@ -258,6 +277,21 @@ def _check_sizes(input_size: Shape, num_classes: int) -> None:
                 f"expected input_size (C, H, W) and num_classes as whole numbers of 1 or more, "
                 f"got {input_size!r:.80} and {num_classes!r:.40}"
             )
+
+
+def _checked_bits(bits: Any, layers: int) -> tuple[int, ...]:
+    """Bits of so many layers' weights as a tuple.
+
+    Raises:
+        ArchitectureError: They are not one of `WEIGHT_BITS` for each layer.
+    """
+    valid = isinstance(bits, list | tuple) and len(bits) == layers
+    if not valid or any(type(each) is not int or each not in WEIGHT_BITS for each in bits):
+        raise ArchitectureError(
+            f"weight_bits are 2, 4 or 8 for each of the network's {layers} convolutions and linear layers, "
+            f"got {bits!r:.80}"
+        )
+    return tuple(bits)
 
 
 def _block_from_dict(entry: Any) -> BlockSpec:

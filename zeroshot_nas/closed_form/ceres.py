@@ -14,6 +14,7 @@ from zeroshot_nas.chains.coding import Chains
 from zeroshot_nas.closed_form.cet.score import pool_of
 from zeroshot_nas.closed_form.cet.spectra import Array
 from zeroshot_nas.closed_form.cet.terms import OF_CERES, PLAIN_DEPTH, CetTerms
+from zeroshot_nas.closed_form.rounding import less_rounding
 from zeroshot_nas.closed_form.training_length import IMAGES, LONG_STEPS, STEPS
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.core.garbage import paused_garbage_collection
@@ -47,6 +48,9 @@ def ceres(architecture: Architecture, *, images: int = IMAGES, steps: int = STEP
       the image. What one draw of weights makes of signals and gradients varies with this ratio (Hanin and Rolnick,
       arXiv:1803.01719), and T training steps against :math:`T_0 = 64000` have to make up for it;
     - D_f and D_b against the depth :math:`D = 20 (T / T_0)^{1/4}` that T steps train.
+
+    Where the architecture says of how many bits weights are, what their rounding takes from the signal is subtracted
+    (`zeroshot_nas.closed_form.rounding.rounding_loss`).
 
     Sums run over the convolutions that an input path reaches and a gradient leaves. ``docs/ceres.md`` tells where the
     terms come from, what was chosen on which data, and where it fails.
@@ -97,7 +101,7 @@ def ceres_pool(
     with paused_garbage_collection():
         pool = pool_of(networks)
         classes = _classes(networks)
-        values = _score(pool.terms, classes, images, steps).tolist()
+        values = less_rounding(_score(pool.terms, classes, images, steps).tolist(), networks)
         return [
             pool.errors[place] or ScoreValue(value, partial(_details, pool.terms, place))
             for place, value in enumerate(values)

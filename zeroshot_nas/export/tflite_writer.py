@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zeroshot_nas.errors import MissingExtraError
+from zeroshot_nas.errors import ExportError, MissingExtraError
 from zeroshot_nas.micro.operators import Operator
 from zeroshot_nas.micro.plan import best_plan
 
@@ -49,8 +49,13 @@ def tflite_bytes(network: Int8Network, description: str, metadata: Mapping[str, 
         metadata: Texts by name, as metadata of the file.
 
     Raises:
+        ExportError: Weights have 2 bits, which no interpreter reads.
         MissingExtraError: The extra ``tflite`` is not installed.
     """
+    if narrow := sum(operator.weight_bits < 4 for operator in network.operators):
+        raise ExportError(
+            f"{narrow} layers have 2-bit weights, and TensorFlow Lite has none below 4 bits; search with bits 4 and 8"
+        )
     try:
         import flatbuffers
         from ai_edge_litert import schema_py_generated as schema
@@ -151,11 +156,12 @@ class _Writer:
         """The tensors that an operator reads and that never change."""
         np, name, weights = self.np, f"{operator.code.lower()}{index}", self.network.weights[index]
         if weights is not None:
-            values = self._buffer(weights.values)
+            kind = "INT8" if operator.weight_bits == 8 else "INT4"
+            values = self._buffer(weights.values if kind == "INT8" else packed(weights.values))
             biases = self._buffer(weights.biases)
             scale = self.network.scales[operator.inputs[0]][0]
             return [
-                self._tensor(f"{name}_w", weights.values.shape, "INT8", values, weights.scales, axis=weights.axis),
+                self._tensor(f"{name}_w", weights.values.shape, kind, values, weights.scales, axis=weights.axis),
                 self._tensor(f"{name}_b", weights.biases.shape, "INT32", biases, weights.scales * np.float32(scale)),
             ]
         if operator.code == "MEAN":
@@ -198,6 +204,20 @@ class _Writer:
     def _channels(self, tensor: int) -> int:
         shape = self.network.operators[tensor - 1].shape if tensor else self.network.input_shape
         return shape[0]
+
+
+def packed(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Values of 4 bits, two a byte, the first in its lower half.
+
+    Example:
+        >>> import numpy as np
+        >>> [hex(byte) for byte in packed(np.array([1, -1, 7], np.int8))]
+        ['0xf1', '0x7']
+    """
+    import numpy as np
+
+    halves = np.pad(values.reshape(-1), (0, values.size % 2)).astype(np.uint8) & 15
+    return halves[::2] | halves[1::2] << 4
 
 
 _OPTIONS = {

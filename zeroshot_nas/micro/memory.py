@@ -35,6 +35,9 @@ _BOOKKEEPING_BASE = 880
 _MULTIPLIER_BYTES = 8
 """RAM that it keeps for a channel of a convolution: a multiplier and a shift."""
 
+_UNPACKING = 8
+"""RAM that it keeps for an operator whose weights it unpacks."""
+
 _PLANNING = 40
 """Bytes of RAM for a tensor, constants among them, while the runtime plans the arena, before any tensor is there."""
 
@@ -154,6 +157,8 @@ def weight_bytes(architecture: Architecture) -> int:
 
 @lru_cache(maxsize=4_096)
 def _need_of_network(architecture: Architecture) -> Need:
+    if architecture.weight_bits is not None:
+        return _with_base(_need(network_operators(architecture), architecture.input_size))
     channels, *sides = architecture.input_size
     resolution: Resolution = (sides[0], sides[1])
     tensors, bookkeeping, planning, weights, _ = _need_of_normalisation(architecture.input_size)
@@ -165,12 +170,15 @@ def _need_of_network(architecture: Architecture) -> Need:
         weights += need.weights
         channels, resolution = block.out_channels, need.resolution
     last = _need_of_head(channels, resolution, architecture.num_classes)
-    return Need(
-        max(tensors, last.tensors),
-        aligned(bookkeeping + last.bookkeeping + _BOOKKEEPING_BASE),
-        aligned(planning + last.planning + _PLANNING + _PLANNER + _PLANNING_BASE),
-        weights + last.weights,
-        (1, 1),
+    before = Need(tensors, bookkeeping, planning, weights, resolution)
+    return _with_base(before + last)
+
+
+def _with_base(need: Need) -> Need:
+    """A network's need, with what the runtime takes whatever the network."""
+    return need._replace(
+        bookkeeping=aligned(need.bookkeeping + _BOOKKEEPING_BASE),
+        planning=aligned(need.planning + _PLANNING + _PLANNER + _PLANNING_BASE),
     )
 
 
@@ -221,9 +229,10 @@ def _need(found: list[Operator], shape: Shape) -> Need:
         planning += _PLANNING * (1 + constants) + _PLANNER * (1 + (scratch_bytes(operator) > 0))
         bookkeeping += _BOOKKEEPING[operator.code]
         if operator.channels:
-            weights += operator.weights + _BIAS_BYTES * operator.channels
+            weights += operator.weight_bytes + _BIAS_BYTES * operator.channels
             scales = 1 if operator.code == "FULLY_CONNECTED" else operator.channels
             weights += _SCALE_BYTES * scales
             bookkeeping += _MULTIPLIER_BYTES * operator.channels * (operator.code != "FULLY_CONNECTED")
+            bookkeeping += _UNPACKING * (operator.weight_bits < 8)
     behind = found[-1].shape if found else shape
     return Need(ordered.peak, bookkeeping, planning, weights, behind[1:])

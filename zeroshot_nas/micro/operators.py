@@ -21,9 +21,10 @@ from zeroshot_nas.architecture.kernels import (
     SCALE,
     ZERO,
     Instruction,
+    instructions,
     instructions_and_output,
 )
-from zeroshot_nas.architecture.ops import Conv, Op, Pool, Resolution, Shape
+from zeroshot_nas.architecture.ops import Conv, Linear, Op, Pool, Resolution, Shape
 
 NORMALIZE = -1
 """The instruction that the first operator of a network belongs to: the images' normalisation."""
@@ -61,6 +62,7 @@ class Operator(NamedTuple):
         same: Whether padding is TensorFlow's ``SAME``, else ``VALID``.
         relu: Whether it applies a ReLU to its output.
         pads: Rows above and below, columns left and right that a PAD adds.
+        weight_bits: Bits of a weight.
     """
 
     code: str
@@ -75,6 +77,12 @@ class Operator(NamedTuple):
     same: bool = False
     relu: bool = False
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    weight_bits: int = 8
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of its weights, packed."""
+        return -(-self.weights * self.weight_bits // 8)
 
 
 def network_operators(architecture: Architecture) -> list[Operator]:
@@ -85,7 +93,13 @@ def network_operators(architecture: Architecture) -> list[Operator]:
         >>> [operator.code for operator in network_operators(net)]  # doctest: +NORMALIZE_WHITESPACE
         ['DEPTHWISE_CONV_2D', 'PAD', 'CONV_2D', 'CONV_2D', 'CONV_2D', 'CONV_2D', 'ADD', 'MEAN', 'FULLY_CONNECTED']
     """
-    return operators(architecture.lower(), architecture.input_size, normalize=True)
+    found = operators(architecture.lower(), architecture.input_size, normalize=True)
+    if architecture.weight_bits is None:
+        return found
+    program = instructions(architecture.lower(), architecture.input_size)
+    layers = [index for index, each in enumerate(program) if any(isinstance(op, Conv | Linear) for op in each.ops)]
+    bits = dict(zip(layers, architecture.weight_bits, strict=True))
+    return [each._replace(weight_bits=bits.get(each.instruction, 8)) if each.channels else each for each in found]
 
 
 def operators(chains: Iterable[tuple[Op, ...]], shape: Shape, normalize: bool = False) -> list[Operator]:

@@ -46,8 +46,10 @@ def tensor_sizes(operators: Sequence[Operator], shape: Shape, value_bytes: int =
 
 
 def scratch_bytes(operator: Operator) -> int:
-    """Bytes that an operator needs for itself while it runs: a mean adds up in 32 bits."""
-    return aligned(4 * operator.shape[0]) if operator.code == "MEAN" else 0
+    """Bytes that an operator needs for itself while it runs: a mean adds up in 32 bits, weights of 4 are unpacked."""
+    if operator.code == "MEAN":
+        return aligned(4 * operator.shape[0])
+    return aligned(operator.weights) if operator.weight_bits < 8 else 0
 
 
 def last_uses(operators: Sequence[Operator]) -> list[int]:

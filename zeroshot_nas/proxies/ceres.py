@@ -57,6 +57,7 @@ def ceres_upper_bound(space: SearchSpace, budget: Budget, *, images: int = IMAGE
         closed_form=ceres_closed_form,
         closed_form_pool=ceres_pool_closed_form,
         exact=True,
+        knows_bits=True,
     )
 )
 def ceres(network: nn.Module, batch: Batch, /, *, images: int = IMAGES, steps: int = STEPS) -> float:

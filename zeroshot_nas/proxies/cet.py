@@ -56,6 +56,7 @@ def cet_upper_bound(space: SearchSpace, budget: Budget, *, variant: Variant = "u
         closed_form=cet_closed_form,
         closed_form_pool=cet_pool_closed_form,
         exact=True,
+        knows_bits=True,
     )
 )
 def cet(network: nn.Module, batch: Batch, /, *, variant: Variant = "u") -> float:

@@ -1,10 +1,10 @@
 """Which tensor is rounded to what: the scales and zero points of int8, as TensorFlow Lite demands them.
 
 The exported file and training with rounded values ask here alone, so that a network is trained with what the file
-does. Weights are symmetric, one scale a channel (the classifier has one for all); biases have 32 bits, in units of the
-input's scale times the weights'; other tensors are int8 with a zero point, one scale each. A pooled, padded or
-concatenated tensor has the scale of what it is made of, a sigmoid 1/256. Gradients pass a value as if it were not
-rounded, and end where it is cut off.
+does. Weights are symmetric, of 8 bits or as few as the architecture says (`Architecture.weight_bits`), one scale a
+channel (the classifier has one for all); biases have 32 bits, in units of the input's scale times the weights'; other
+tensors are int8 with a zero point, one scale each. A pooled, padded or concatenated tensor has the scale of what it is
+made of, a sigmoid 1/256. Gradients pass a value as if it were not rounded, and end where it is cut off.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ from zeroshot_nas.quantization.program import FloatProgram, Parameters
 
 LEAST, MOST = -128, 127
 """The values of a tensor."""
-
-MOST_WEIGHT = 127
-"""The largest weight; the least is its opposite."""
 
 BYTE = 1 / 255
 """An image's step in what a network takes, which is in [0, 1]."""
@@ -84,7 +81,7 @@ class Grid:
         return whole * self.scales[0]
 
     def _weight_scales(self, operator: Operator, values: Tensor, biases: Tensor) -> Tensor:
-        largest = values.detach().flatten(1).abs().amax(1).double() / MOST_WEIGHT
+        largest = values.detach().flatten(1).abs().amax(1).double() / most_weight(operator)
         least = biases.detach().abs().double() / (_MAX_BIAS * self.scales[operator.inputs[0]].double())
         scales = torch.maximum(largest, least).clamp(min=1e-12)
         if operator.code == "FULLY_CONNECTED":
@@ -112,10 +109,16 @@ class Grid:
 
     def _rounded(self, operator: Operator, values: Tensor, biases: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
         zeros = torch.zeros_like(scales, dtype=torch.int32)
-        whole = torch.fake_quantize_per_channel_affine(values, scales, zeros, 0, -MOST_WEIGHT, MOST_WEIGHT)
+        most = most_weight(operator)
+        whole = torch.fake_quantize_per_channel_affine(values, scales, zeros, 0, -most, most)
         units = scales.double() * self.scales[operator.inputs[0]].double()
         nearest: Tensor = _Nearest.apply(biases, units)  # type: ignore[no-untyped-call]
         return whole, nearest
+
+
+def most_weight(operator: Operator) -> int:
+    """The largest weight of an operator, in units of its scale; the least is its opposite."""
+    return int(2 ** (operator.weight_bits - 1)) - 1
 
 
 class _Rounded(torch.autograd.Function):

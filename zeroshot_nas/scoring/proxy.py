@@ -143,6 +143,7 @@ class ProxyInfo:
         cost: What it costs; see `CostClass`.
         reads: What it reads of `Batch.passes`, of `READS`; naming it saves time.
         grows_with_depth: Whether a deeper network always scores better, so that a search needs a limit on depth.
+        knows_bits: Whether the closed form reads `Architecture.weight_bits`, so that a search may choose them.
         never_negative: Whether no value is below 0, so that a `zeroshot_nas.Reward` may multiply it.
     """
 
@@ -170,6 +171,7 @@ class ProxyInfo:
     reads: Collection[str] = READS
     grows_with_depth: bool = False
     never_negative: bool = False
+    knows_bits: bool = False
 
     def __post_init__(self) -> None:
         choices = {"direction": Direction, "init": Init, "cost": CostClass, "aggregation": Aggregation}

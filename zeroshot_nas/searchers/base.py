@@ -314,6 +314,8 @@ class Problem:
         block_sum: The closed form as a sum over blocks; the error that says so where it is none, and None where no
             closed form is searched by.
         closed_form_pool: The closed form of many architectures side by side, where that is faster.
+        stored: Gives an architecture as it will be stored, with the bits of its weights, which its costs are of; None
+            where it stays as it is. The closed form sees to that itself.
     """
 
     budget: Budget
@@ -325,6 +327,7 @@ class Problem:
     objectives: tuple[Objective, ...] = ()
     block_sum: BlockSum | ProxyError | None = None
     closed_form_pool: Callable[[Sequence[Architecture]], Sequence[float | ZeroShotNASError]] | None = None
+    stored: Callable[[Architecture], Architecture] | None = None
 
     def point(self, candidate: Candidate) -> tuple[float, ...]:
         """A candidate's place by the objectives, or by fitness, params and FLOPs; smaller is better on every axis."""
@@ -332,7 +335,7 @@ class Problem:
 
     def costs(self, architecture: Architecture) -> Costs:
         """What an architecture costs, latency included where it is predicted."""
-        costs = complexity(architecture)
+        costs = complexity(architecture if self.stored is None else self.stored(architecture))
         return costs if self.latency_ms is None else costs.with_latency(self.latency_ms(architecture))
 
     def values(self, architectures: Sequence[Architecture]) -> Sequence[float | ZeroShotNASError]:

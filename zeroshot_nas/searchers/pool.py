@@ -60,7 +60,8 @@ class Pool(Sequence[Candidate]):
     def _costs(self, place: int, network: Architecture) -> Costs:
         if self.columns is None or self.problem.latency_ms is not None:
             return self.problem.costs(network)
-        return costs_of_sums(((name, _plain(column[place])) for name, column in self.columns.items()), network)
+        stored = network if self.problem.stored is None else self.problem.stored(network)
+        return costs_of_sums(((name, _plain(column[place])) for name, column in self.columns.items()), stored)
 
     def take(self, places: Sequence[int]) -> Pool:
         """The candidates in these places."""

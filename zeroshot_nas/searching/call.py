@@ -64,6 +64,7 @@ def arguments_of(call: Mapping[str, Any], given: Mapping[str, Any], folder: Path
         "backend": call["backend"],
         "device_table": call["device_table"],
         **_trials(call.get("trials")),
+        **({"bits": call["bits"]} if "bits" in call else {}),
         **({"first": list(map(Architecture.from_dict, call["first"]))} if "first" in call else {}),
         **given,
     }

@@ -43,6 +43,7 @@ def search(
     data: str | ImageData | None = None,
     recipe: Recipe | str | None = None,
     first: Sequence[Architecture | HasArchitecture] = (),
+    bits: Sequence[int] | None = None,
     **options: Any,
 ) -> SearchResult:
     """Searches a space for the network with the best score within a budget; trains nothing unless trials are asked for.
@@ -95,6 +96,9 @@ def search(
         recipe: Of the full training, or its name; trials are its first epochs. Default: ``"standard"``.
         first: Networks of the space that are proposed before the strategy's own, and told to it: what is known to be
             good, as winners of neighbouring budgets (`zeroshot_nas.family`). They count as proposals.
+        bits: What the weights of a layer may have, as ``(4, 8)``, under a limit on ``weights``: every network is costed
+            and scored with those bits that lose least within the limit (`zeroshot_nas.allocate_bits`), and the result
+            has them (`Architecture.weight_bits`). Needs a score that knows bits, ``ceres`` or ``cet``. Default: 8.
         options: Settings and run options one by one, which win over ``settings`` and ``run``, and options of the
             strategy: ``seed=3, out="runs/a", population_size=64``. A run in ``out`` holds its store, ``result.json``
             and ``best.json``, and trials below ``trials``.
@@ -109,7 +113,8 @@ def search(
         UnknownNameError: A name that is not registered.
         ProxyError: The proxy is not usable, or failed for every network.
         ObjectiveError: Objectives name two proxies, or a reward does not suit the proxy.
-        ValueError: Trials lack data, or there are data without trials.
+        ValueError: Trials lack data, or there are data without trials, or trials and bits.
+        BudgetError: Bits are not of 2, 4 and 8, or ``weights`` has no limit.
         DataError: The data of trials are not there, or have another number of classes.
         RecipeError: The recipe holds no validation images out, or has fewer epochs than there are trials.
         TrainingError: No trial could be trained.
@@ -145,6 +150,7 @@ def search(
         options=options,
         trials=trial_settings(trials, data, recipe),
         first=first,
+        bits=bits,
     )
     check_data(asked)
     with ExitStack() as stack:
@@ -191,4 +197,4 @@ def _within_latency(asked: Request, found: Search) -> tuple[Candidate, RunState]
         if state == "interrupted":
             raise InfeasibleBudgetError(f"stopped before any network was measured within {latency.limit_ms:g} ms")
         latency.tighten()
-        start = restart(asked.space, asked.budget, latency)
+        start = restart(asked.space, asked.budget, latency, asked.stored)

@@ -11,10 +11,19 @@ from typing import Any
 
 from zeroshot_nas.architecture.architecture import Architecture, HasArchitecture, architecture_of
 from zeroshot_nas.costs.budget import Budget
-from zeroshot_nas.errors import ArchitectureError, DepthWarning, LatencyWarning, ProposalsWarning, ZeroShotNASError
+from zeroshot_nas.costs.weight_bits import BitAllocation, checked_bits
+from zeroshot_nas.errors import (
+    ArchitectureError,
+    BudgetError,
+    DepthWarning,
+    LatencyWarning,
+    ProposalsWarning,
+    ProxyError,
+    ZeroShotNASError,
+)
 from zeroshot_nas.latency.device_table import LatencyTable
 from zeroshot_nas.runs.options import RunOptions
-from zeroshot_nas.scoring.proxy import Proxy, ProxyFunction
+from zeroshot_nas.scoring.proxy import PROXIES, Proxy, ProxyFunction
 from zeroshot_nas.searchers.front import Objective
 from zeroshot_nas.searching.call import call_of
 from zeroshot_nas.searching.latency_budget import LatencyBudget, caveats, latency_budget_of, latency_table
@@ -44,6 +53,7 @@ class Request:
         screened: Whether it guides the search.
         trials: How its finalists are tried; None where nothing is trained.
         first: Networks that are proposed before the strategy's own.
+        stored: Gives an architecture with the bits of its weights, where they are to choose.
         call: The arguments as JSON, as a run keeps them.
     """
 
@@ -61,6 +71,7 @@ class Request:
     trials: TrialSettings | None
     call: Mapping[str, Any]
     first: tuple[Architecture, ...] = ()
+    stored: BitAllocation | None = None
 
     def plan(self, start: Architecture) -> RoundPlan:
         """What a round proposes from, beginning with a network."""
@@ -76,6 +87,7 @@ class Request:
             self.has_closed_form,
             KINDS * self.trials.count if self.trials else 0,
             self.first,
+            self.stored,
         )
 
     @property
@@ -94,6 +106,7 @@ class Request:
             **({"device_table": self.table.digest} if self.table else {}),
             **({"trials": self.trials.filed_under} if self.trials else {}),
             **({"first": [each.key for each in self.first]} if self.first else {}),
+            **({"bits": list(self.stored.bits)} if self.stored else {}),
         }
 
 
@@ -112,6 +125,7 @@ def request(
     screens: bool = True,
     trials: TrialSettings | None = None,
     first: Sequence[Architecture | HasArchitecture] = (),
+    bits: Sequence[int] | None = None,
 ) -> Request:
     """Looks up what a search is given, with its errors and warnings; ``screens`` lets a closed form guide it."""
     if not isinstance(budget, Budget | None):
@@ -129,7 +143,8 @@ def request(
     needed = budget.latency_ms is not None or reads_latency(objectives, settings.reward)
     table = latency_table(needed, space, device_table, backend)
     latency = latency_budget_of(budget, table)
-    start = starting_point(space, budget, latency)
+    stored = None if bits is None else _allocation(bits, budget, ranked_by, trials)
+    start = starting_point(space, budget, latency, stored)
     is_closed_form = not ranked_by.info.parts and not ranked_by.info.needs_weights
     has_closed_form = is_closed_form or _has_closed_form(ranked_by, start)
     screened = screens and (is_closed_form or (bool(settings.screen) and has_closed_form))
@@ -141,6 +156,8 @@ def request(
     call = call_of(space, ranked_by, budget, settings, backend, device_table)
     if trials is not None:
         call["trials"] = trials.call
+    if stored is not None:
+        call["bits"] = list(stored.bits)
     before = _of_space(first, space)
     if before:
         call["first"] = [each.to_dict() for each in before]
@@ -159,6 +176,7 @@ def request(
         trials,
         call,
         before,
+        stored,
     )
     plan = asked.plan(start)  # refuses bad options, and what its strategy can't search for, before anything is written
     searcher = plan.searcher()
@@ -181,6 +199,27 @@ def _of_space(first: Sequence[Architecture | HasArchitecture], space: SearchSpac
         space.genotype(architecture)  # says why one is not of the space
         found.append(architecture)
     return tuple(dict.fromkeys(found))
+
+
+def _allocation(bits: Sequence[int], budget: Budget, proxy: Proxy, trials: TrialSettings | None) -> BitAllocation:
+    """How the bits of weights are chosen.
+
+    Raises:
+        BudgetError: They are not of 2, 4 and 8, or there is no limit that they follow from.
+        ProxyError: The score does not know bits.
+        ValueError: There are trials.
+    """
+    choices, limit = checked_bits(bits), budget.limits().get("weights")
+    if limit is None:
+        raise BudgetError(
+            "bits follow from a limit on the bytes of weights; set one: Budget(weights='64kB'), --max-weights 64kB"
+        )
+    if not proxy.info.knows_bits:
+        known = ", ".join(name for name in PROXIES if PROXIES[name].knows_bits)
+        raise ProxyError(f"{proxy.key} does not know what bits cost; those that do: {known}")
+    if trials is not None:
+        raise ValueError("trials train in floating point, where bits cost nothing; leave trials or bits out")
+    return BitAllocation(limit, choices)
 
 
 def _has_closed_form(proxy: Proxy, start: Architecture) -> bool:

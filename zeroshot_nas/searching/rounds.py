@@ -22,6 +22,7 @@ from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.costs.reward import RewardedForm
+from zeroshot_nas.costs.weight_bits import BitAllocation, StoredForm
 from zeroshot_nas.errors import InfeasibleBudgetError, ProxyError
 from zeroshot_nas.execution import is_serial, run_all, worker_failed
 from zeroshot_nas.latency.device_table import LatencyTable
@@ -69,6 +70,7 @@ class RoundPlan:
     Attributes:
         kinds: Networks that the screen keeps beside the finalists, each the best of its kind.
         first: Networks that are proposed before the strategy's own; islands share them out.
+        stored: As of `Problem`.
     """
 
     space: SearchSpace
@@ -82,6 +84,7 @@ class RoundPlan:
     has_closed_form: bool
     kinds: int
     first: tuple[Architecture, ...] = ()
+    stored: BitAllocation | None = None
 
     @property
     def proposals(self) -> int:
@@ -124,7 +127,11 @@ class RoundPlan:
         key, sign = (proxy.key, proxy.sign) if reward is None else (f"{proxy.key} rewarded by {reward}", 1)
         proposals, objectives = self.settings.proposals, self.objectives
         pool = proxy.bound_closed_form_pool() if self.has_closed_form and reward is None else None
-        return Problem(self.budget, key, closed_form, sign, latency_ms, proposals, objectives, self._block_sum(), pool)
+        block_sum, stored = self._block_sum(), self.stored
+        if stored is not None:
+            closed_form = closed_form and StoredForm(closed_form, stored)
+            pool = pool and StoredForm(pool, stored)
+        return Problem(self.budget, key, closed_form, sign, latency_ms, proposals, objectives, block_sum, pool, stored)
 
     def _block_sum(self) -> BlockSum | ProxyError | None:
         if not self.has_closed_form:
@@ -293,11 +300,13 @@ class Search:
             self.board.failures.update(island.failures)
             self._add_seconds(island.seconds)
         ranked_before = {candidate.architecture for candidate in self.board.history}
+        merged = merge(screened, self.settings.finalists, plan.problem, plan.kinds)
+        finalists = [(fitness, plan.stored(each) if plan.stored else each) for fitness, each in merged]
         candidates = [
             Candidate(
                 architecture, costs_of(architecture, plan.table), self._closed_form(architecture, fitness), fitness
             )
-            for fitness, architecture in merge(screened, self.settings.finalists, plan.problem, plan.kinds)
+            for fitness, architecture in finalists
             if architecture not in ranked_before
         ]
         if not finished:

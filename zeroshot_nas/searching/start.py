@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.core.seeding import python_rng
@@ -17,12 +18,20 @@ from zeroshot_nas.spaces.base import SearchSpace
 if TYPE_CHECKING:
     from zeroshot_nas.searching.latency_budget import LatencyBudget
 
+Stored: TypeAlias = Callable[[Architecture], Architecture] | None
+"""`Problem.stored`."""
+
 _CANDIDATES = 300
 """Random networks of a finite space among which the cheapest to start from is looked for."""
 
 
-def starting_point(space: SearchSpace, budget: Budget, latency: LatencyBudget | None) -> Architecture:
-    """A network within the budget: the space's initial one, or the cheapest by some cost.
+def starting_point(
+    space: SearchSpace,
+    budget: Budget,
+    latency: LatencyBudget | None,
+    stored: Stored = None,
+) -> Architecture:
+    """A network within the budget: the space's initial one, or the cheapest by some cost; ``stored`` as `Problem` has.
 
     Raises:
         InfeasibleBudgetError: Even the network of least cost is over a limit.
@@ -30,14 +39,14 @@ def starting_point(space: SearchSpace, budget: Budget, latency: LatencyBudget | 
     table = None if latency is None else latency.table
     cheapest = {name: _cheapest(space, name, table) for name in budget.limits()}
     for name, architecture in cheapest.items():
-        for violation in budget.violations(costs_of(architecture, table)):
+        for violation in budget.violations(costs_of(stored(architecture) if stored else architecture, table)):
             if violation.cost == name:
                 raise InfeasibleBudgetError(
                     f"no network of the space {space.name!r} fits: the smallest has {_amount(violation.value, name)}; "
                     f"the budget is {_number(violation.limit)}. Raise it, or use a smaller input"
                 )
     for architecture in (space.initial(), *cheapest.values()):
-        if not budget.violations(costs_of(architecture, table), architecture):
+        if not budget.violations(costs_of(stored(architecture) if stored else architecture, table), architecture):
             return architecture
     return space.initial()  # each limit alone can be met; whether all can together the search will show
 
@@ -66,10 +75,10 @@ def _descended(space: SearchSpace, start: Architecture, cost: str) -> Architectu
     return best
 
 
-def restart(space: SearchSpace, budget: Budget, latency: LatencyBudget) -> Architecture:
+def restart(space: SearchSpace, budget: Budget, latency: LatencyBudget, stored: Stored = None) -> Architecture:
     """A network within the budget whose limit on latency was tightened."""
     try:
-        return starting_point(space, latency.budget(budget), latency)
+        return starting_point(space, latency.budget(budget), latency, stored)
     except InfeasibleBudgetError as error:
         raise latency.infeasible_error() from error
 

@@ -39,6 +39,7 @@ from zeroshot_nas.closed_form.cet.terms import (
 )
 from zeroshot_nas.closed_form.cet.tracing import placed_sub_layer
 from zeroshot_nas.closed_form.cet.variant import Variant
+from zeroshot_nas.closed_form.rounding import less_rounding
 from zeroshot_nas.core.garbage import paused_garbage_collection
 from zeroshot_nas.core.score import ScoreValue
 from zeroshot_nas.errors import ProxyError, UndefinedScoreError, ZeroShotNASError
@@ -57,7 +58,8 @@ def cet(architecture: Architecture, *, variant: Variant = "u") -> ScoreValue:
     effective dimensions of the output and of its gradient. S sums log(1 + min(r, g)). H is the entropy of a sum's
     shares by resolution. D_f and D_b tell how many layers of a plain chain lose as much linear signal, and let the
     gradient grow as much. Sums run over the convolutions that an input path reaches and a gradient leaves.
-    ``docs/cet.md`` derives it and says where it fails.
+    Where the architecture says of how many bits weights are, what their rounding takes from the signal is subtracted
+    (`zeroshot_nas.closed_form.rounding.rounding_loss`). ``docs/cet.md`` derives it and says where it fails.
 
     Args:
         architecture: Any architecture whose operations have a mean-field rule: chains and cells of convolutions (full
@@ -117,9 +119,10 @@ def cet_pool(
         ('UndefinedScoreError', True)
     """
     with paused_garbage_collection():
-        pool = pool_of(architectures)
+        networks = architectures if isinstance(architectures, Sequence) else list(architectures)
+        pool = pool_of(networks)
         try:
-            values = score_of_terms(pool.terms, variant).tolist()
+            values = less_rounding(score_of_terms(pool.terms, variant).tolist(), networks)
         except ProxyError as error:
             return [each or error.with_traceback(None) for each in pool.errors]
         return [pool.value(place, value) for place, value in enumerate(values)]
