@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any, Protocol
 
 from zeroshot_nas.architecture.blockspec import BLOCKS, MAX_NUMBER, BlockSpec, block_steps
@@ -97,9 +98,16 @@ class Architecture:
 
     @property
     def weighted_layers(self) -> int:
-        """Convolutions and linear layers; `layers` counts as Zen-NAS does."""
-        steps = (step for each in self.inputs() for step in block_steps(*each).steps)
-        return 1 + sum(step.times for step in steps if isinstance(step.op, Conv | Linear))
+        """Convolutions and linear layers, as ``weight_bits`` has them; `layers` counts as Zen-NAS does."""
+        return 1 + sum(_weighted_layers(*each) for each in self.inputs())
+
+    def bits_by_block(self) -> tuple[tuple[int, ...], ...] | None:
+        """``weight_bits`` of every block, and of the classifier last; None where it says nothing of bits."""
+        if self.weight_bits is None:
+            return None
+        bits = iter(self.weight_bits)
+        counts = [*(_weighted_layers(*each) for each in self.inputs()), 1]
+        return tuple(tuple(islice(bits, count)) for count in counts)
 
     @property
     def feature_shape(self) -> Shape:
@@ -277,6 +285,11 @@ def _check_sizes(input_size: Shape, num_classes: int) -> None:
                 f"expected input_size (C, H, W) and num_classes as whole numbers of 1 or more, "
                 f"got {input_size!r:.80} and {num_classes!r:.40}"
             )
+
+
+def _weighted_layers(block: BlockSpec, in_channels: int, resolution: Resolution) -> int:
+    steps = block_steps(block, in_channels, resolution).steps
+    return sum(step.times for step in steps if isinstance(step.op, Conv | Linear))
 
 
 def _checked_bits(bits: Any, layers: int) -> tuple[int, ...]:

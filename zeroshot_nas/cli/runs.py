@@ -99,7 +99,7 @@ def _outcome(folder: Path) -> list[tuple[str, str]]:
     scores = [(key, f"{score.value:.6g}") for key, score in best.scores.items()]
     tried = [] if result.trials is None else trial_rows(result.trials, folder)
     winner = ("winner", best.string or str(best.architecture))
-    return [winner, *cost_rows(best.costs), *scores, *front_rows(result), *tried]
+    return [winner, *bits_rows(best.architecture), *cost_rows(best.costs), *scores, *front_rows(result), *tried]
 
 
 def _flat(name: str, value: Any) -> list[tuple[str, str]]:
@@ -125,7 +125,8 @@ def runs_best_command(folder: RunFolder, as_json: AsJson = False) -> None:
     if (folder / "result.json").exists():
         winner = read_as(folder / "result.json", SearchResult.from_json).best
         scores = [("score", str(score)) for score in winner.scores.values()]
-        rows = [("winner", winner.string or str(winner.architecture)), *cost_rows(winner.costs), *scores]
+        named = ("winner", winner.string or str(winner.architecture))
+        rows = [named, *bits_rows(winner.architecture), *cost_rows(winner.costs), *scores]
         print_result(as_json, winner.to_dict, lambda: rows)
         return
     best = best_so_far(folder)

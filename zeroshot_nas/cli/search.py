@@ -53,7 +53,7 @@ from zeroshot_nas.cli.base import (
 from zeroshot_nas.cli.help import completes, completes_public
 from zeroshot_nas.core.options import parsed_option
 from zeroshot_nas.costs.reward import as_reward
-from zeroshot_nas.searchers.words import certificate_rows, latency_rows
+from zeroshot_nas.searchers.words import bits_rows, certificate_rows, latency_rows
 from zeroshot_nas.spaces.base import DEFAULT_SPACE
 
 if TYPE_CHECKING:
@@ -105,6 +105,13 @@ def search_command(
     board: Annotated[
         str | None,
         typer.Option(help="Microcontroller whose RAM and flash limit peak memory and weights; see `list boards`."),
+    ] = None,
+    bits: Annotated[
+        str | None,
+        typer.Option(
+            help="Bits that a layer's weights may have, e.g. 4,8: chosen with the network under --max-weights or "
+            "--board."
+        ),
     ] = None,
     max_depth_to_width: Annotated[float | None, typer.Option(help="Upper bound on DeepMAD's depth over width.")] = None,
     monotone_widths: Annotated[bool, typer.Option("--monotone-widths", help="Widths never shrink.")] = False,
@@ -247,10 +254,21 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     if options["device_table"] is not None or predicts:
         table = _device_table(options["device_table"], options["dataset"])
         latency = {"backend": options["backend"], "device_table": table}
-    else:
+    elif options["bits"] is None:
         starting_point(space, budget, None)
     asked = {"space": space, "proxy": proxy, "budget": budget, "settings": settings}
-    return {**asked, **latency, **_trials(options, {})}
+    return {**asked, **latency, **_trials(options, {}), **_bits(options)}
+
+
+def _bits(options: Mapping[str, Any]) -> dict[str, Any]:
+    """``bits`` as `search` takes it, where it is given."""
+    text = options.get("bits")
+    if text is None:
+        return {}
+    numbers = text.replace(" ", "").split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise typer.BadParameter(f"--bits are some of 2, 4 and 8, e.g. 4,8; got {text!r}")
+    return {"bits": tuple(map(int, numbers))}
 
 
 def _arguments_again(
@@ -275,7 +293,7 @@ def _arguments_again(
         changes: dict[str, Any] = {"options": {**made.options, **asked.options}}
         changes |= {name: getattr(asked, name) for option, name in _OF_SPACE.items() if option in given and name}
         arguments["space"] = replace(made, **changes).make()
-    arguments |= _trials(given, arguments)
+    arguments |= {**_trials(given, arguments), **_bits(given)}
     if "device_table" in given:
         arguments["device_table"] = _device_table(given["device_table"], options["dataset"])
     return arguments
@@ -376,6 +394,7 @@ def print_search(result: SearchResult, out: Path | None) -> None:
     rows = [
         ("architecture", result.best.string or result.best.architecture.to_json()),
         *input_rows(result),
+        *bits_rows(result.best.architecture),
         *cost_rows(result.best.costs),
         *(latency_rows(result.latency) if result.latency else ()),
         *(("score", str(score)) for score in result.best.scores.values()),

@@ -20,17 +20,16 @@ and less of what would be with that growth (``docs/howto/bits.md``).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture, head
 from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer
-from zeroshot_nas.architecture.kernels import instructions
-from zeroshot_nas.architecture.ops import Conv, Linear, Op, Resolution, Shape
+from zeroshot_nas.architecture.ops import Op, Resolution, Shape
 from zeroshot_nas.chains.coding import Chains
-from zeroshot_nas.micro.operators import Operator, operators
+from zeroshot_nas.micro.operators import Operator, operators, packed_bytes, weighted_instructions
 
 _NORMAL = NormalDist()
 
@@ -55,7 +54,7 @@ class Layer(NamedTuple):
 
     def bytes(self, bits: int) -> int:
         """Bytes of its weights, packed."""
-        return -(-self.weights * bits // 8)
+        return packed_bytes(self.weights, bits)
 
     def noise(self, bits: int) -> float:
         """What it adds to the logits' relative noise."""
@@ -117,32 +116,37 @@ def less_rounding(values: list[float], networks: Sequence[Architecture]) -> list
     return [value - rounding_loss(network) for value, network in zip(values, networks, strict=True)]
 
 
-def layers_of(architecture: Architecture) -> list[Layer]:
+def layers_of(architecture: Architecture) -> tuple[Layer, ...]:
     """Every convolution and linear layer, in the order of ``weight_bits``, with its share of the logits' noise.
 
     Example:
         >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperResK3K3(16,32,2,16,1)", (3, 16, 16))
-        >>> [(layer.weights, layer.share) for layer in layers_of(net)]  # the third and the link carry half each
-        [(432, 1.0), (2304, 0.5), (4608, 0.5), (512, 0.5), (320, 1.0)]
+        >>> tuple((layer.weights, layer.share) for layer in layers_of(net))  # the third and the link carry half each
+        ((432, 1.0), (2304, 0.5), (4608, 0.5), (512, 0.5), (320, 1.0))
     """
-    channels, *sides = architecture.input_size
+    return _layers(architecture.blocks, architecture.input_size, architecture.num_classes)
+
+
+@lru_cache(maxsize=4_096)  # a search asks once to allocate bits, and once to score them
+def _layers(blocks: tuple[BlockSpec, ...], input_size: Shape, num_classes: int) -> tuple[Layer, ...]:
+    channels, *sides = input_size
     resolution: Resolution = (sides[0], sides[1])
     power = 1.0
     passed: list[_Noise] = []
-    for block in architecture.blocks:
+    for block in blocks:
         single = single_sub_layer(block)
         for index in range(block.sub_layers):
             noise = _of_sub_layer(single, channels if index == 0 else None, resolution, power)
             passed.append(noise)
             power, resolution = noise.power, noise.resolution
         channels = block.out_channels
-    passed.append(_of_head(channels, resolution, architecture.num_classes, power))
+    passed.append(_of_head(channels, resolution, num_classes, power))
     found: list[tuple[Layer, ...]] = []
     gain = 1 / passed[-1].power
     for noise in reversed(passed):
         found.append(tuple(layer._replace(share=layer.share * gain) for layer in noise.layers))
         gain *= noise.gain
-    return [layer for layers in reversed(found) for layer in layers]
+    return tuple(layer for layers in reversed(found) for layer in layers)
 
 
 class _Noise(NamedTuple):
@@ -192,7 +196,7 @@ def _of_chain(ops: tuple[Op, ...], shape: Shape, power: float) -> _Noise:
         for place, each in enumerate(program, start=1)
         if each.channels
     }
-    layers = tuple(own.get(index, Layer(0, 1, 0.0)) for index in _weighted(ops, shape))
+    layers = tuple(own.get(index, Layer(0, 1, 0.0)) for index in weighted_instructions((ops,), shape))
     return _Noise(powers[-1], of_noise[0], layers, (program[-1].shape if program else shape)[1:])
 
 
@@ -215,10 +219,3 @@ def _through(operator: Operator, powers: list[float]) -> tuple[float, list[float
 def _fan_in(operator: Operator) -> int:
     """Weights that share a scale."""
     return operator.weights if operator.code == "FULLY_CONNECTED" else operator.weights // operator.channels
-
-
-def _weighted(ops: tuple[Op, ...], shape: Shape) -> Iterator[int]:
-    """Indices of the kernels that have weights of their own."""
-    for index, each in enumerate(instructions((ops,), shape)):
-        if any(isinstance(op, Conv | Linear) for op in each.ops):
-            yield index

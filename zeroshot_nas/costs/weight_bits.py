@@ -12,7 +12,8 @@ from zeroshot_nas.architecture.architecture import WEIGHT_BITS, Architecture
 from zeroshot_nas.closed_form.rounding import Layer, layers_of
 from zeroshot_nas.costs.budget import Budget
 from zeroshot_nas.errors import BudgetError
-from zeroshot_nas.micro.memory import weight_bytes
+from zeroshot_nas.micro.memory import layer_weights, weight_bytes
+from zeroshot_nas.micro.operators import packed_bytes
 
 
 def allocate_bits(architecture: Architecture, weights: float | str, bits: Sequence[int] = (4, 8)) -> Architecture:
@@ -42,6 +43,8 @@ def allocate_bits(architecture: Architecture, weights: float | str, bits: Sequen
     layers = layers_of(architecture)
     found = [choices[0]] * len(layers)
     left = Budget(weights=weights).limits()["weights"] - fewest_bytes(architecture, choices)
+    if left < 0:
+        return replace(architecture, weight_bits=tuple(found))
     queue = [_step(place, layer, found[place], choices) for place, layer in enumerate(layers)]
     steps = [step for step in queue if step is not None]
     heapq.heapify(steps)
@@ -97,8 +100,9 @@ def _known(architecture: Architecture, allocation: BitAllocation) -> Architectur
 
 def fewest_bytes(architecture: Architecture, bits: Sequence[int]) -> int:
     """Bytes of flash where every layer has the fewest bits."""
-    plain = architecture if architecture.weight_bits is None else replace(architecture, weight_bits=None)
-    return weight_bytes(plain) - sum(layer.weights - layer.bytes(min(bits)) for layer in layers_of(plain))
+    weights = layer_weights(architecture)
+    saved = sum(each - packed_bytes(each, min(bits)) for each in weights)
+    return weight_bytes(replace(architecture, weight_bits=None)) - saved
 
 
 def checked_bits(bits: Sequence[int]) -> tuple[int, ...]:

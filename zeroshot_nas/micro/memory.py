@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture, head
 from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer
 from zeroshot_nas.architecture.ops import Op, Resolution, Shape
-from zeroshot_nas.micro.operators import Operator, network_operators, operators
+from zeroshot_nas.micro.operators import (
+    Operator,
+    network_operators,
+    operators,
+    packed_bytes,
+    weighted_instructions,
+)
 from zeroshot_nas.micro.order import aligned, best_order, scratch_bytes
 from zeroshot_nas.micro.plan import buffers_of, runtime_plan
 
@@ -152,7 +158,34 @@ def weight_bytes(architecture: Architecture) -> int:
         >>> weight_bytes(Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)"))
         1191
     """
-    return _need_of_network(architecture).weights
+    if architecture.weight_bits is None:
+        return _need_of_network(architecture).weights
+    plain = replace(architecture, weight_bits=None)
+    of_layers = zip(layer_weights(plain), architecture.weight_bits, strict=True)
+    return _need_of_network(plain).weights - sum(weights - packed_bytes(weights, bits) for weights, bits in of_layers)
+
+
+def layer_weights(architecture: Architecture) -> list[int]:
+    """How many weights each convolution and linear layer has in a .tflite file; 0 where nothing reads its output."""
+    channels, *sides = architecture.input_size
+    resolution: Resolution = (sides[0], sides[1])
+    found: list[int] = []
+    for block in architecture.blocks:
+        single = single_sub_layer(block)
+        first = _of_layers(single, channels, resolution)
+        found += first
+        channels, resolution = block.out_channels, _need_of_sub_layer(single, channels, resolution).resolution
+        found += (block.sub_layers - 1) * (_of_layers(single, None, resolution) if block.sub_layers > 1 else ())
+    return [*found, channels * architecture.num_classes]
+
+
+@lru_cache(maxsize=262_144)
+def _of_layers(block: BlockSpec, in_channels: int | None, resolution: Resolution) -> tuple[int, ...]:
+    """Weights of the layers of a first sub-layer, or for ``in_channels`` None of a following one."""
+    ops = block.following() if in_channels is None else block.first(in_channels)
+    shape = (block.out_channels if in_channels is None else in_channels, *resolution)
+    weights = {each.instruction: each.weights for each in operators((ops,), shape) if each.channels}
+    return tuple(weights.get(index, 0) for index in weighted_instructions((ops,), shape))
 
 
 @lru_cache(maxsize=4_096)

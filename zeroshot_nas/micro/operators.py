@@ -82,7 +82,17 @@ class Operator(NamedTuple):
     @property
     def weight_bytes(self) -> int:
         """Bytes of its weights, packed."""
-        return -(-self.weights * self.weight_bits // 8)
+        return packed_bytes(self.weights, self.weight_bits)
+
+
+def packed_bytes(weights: int, bits: int) -> int:
+    """Bytes of so many weights of so many bits.
+
+    Example:
+        >>> packed_bytes(27, 4)
+        14
+    """
+    return -(-weights * bits // 8)
 
 
 def network_operators(architecture: Architecture) -> list[Operator]:
@@ -96,10 +106,18 @@ def network_operators(architecture: Architecture) -> list[Operator]:
     found = operators(architecture.lower(), architecture.input_size, normalize=True)
     if architecture.weight_bits is None:
         return found
-    program = instructions(architecture.lower(), architecture.input_size)
-    layers = [index for index, each in enumerate(program) if any(isinstance(op, Conv | Linear) for op in each.ops)]
+    layers = weighted_instructions(architecture.lower(), architecture.input_size)
     bits = dict(zip(layers, architecture.weight_bits, strict=True))
     return [each._replace(weight_bits=bits.get(each.instruction, 8)) if each.channels else each for each in found]
+
+
+def weighted_instructions(chains: Iterable[tuple[Op, ...]], shape: Shape) -> list[int]:
+    """Which kernels are the convolutions and linear layers, in the order of `Architecture.weight_bits`."""
+    return [
+        index
+        for index, each in enumerate(instructions(chains, shape))
+        if any(isinstance(op, Conv | Linear) for op in each.ops)
+    ]
 
 
 def operators(chains: Iterable[tuple[Op, ...]], shape: Shape, normalize: bool = False) -> list[Operator]:

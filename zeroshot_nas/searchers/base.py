@@ -66,7 +66,8 @@ class Candidate:
         """The network, its scores and its costs as names and values."""
         scores = [(key, number(score.value) if score.ok else "failed") for key, score in self.scores.items()]
         costs = [(name, number(value)) for name, value in self.costs.to_dict().items() if value is not None]
-        return [("network", _shortened(self.string or str(self.architecture))), *scores, *costs]
+        network = ("network", _shortened(self.string or str(self.architecture)))
+        return [network, *bits_rows(self.architecture), *scores, *costs]
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""

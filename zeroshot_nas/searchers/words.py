@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from zeroshot_nas.architecture.architecture import Architecture
+
 
 def certificate_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is proved of the search, in words."""
@@ -23,6 +25,21 @@ def certificate_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         left = enumerated["blocks_left"]
         rows.append(("enumerated", what + (f" from the {left:,} blocks that bounds left" if left is not None else "")))
     return rows
+
+
+def bits_rows(architecture: Architecture) -> list[tuple[str, str]]:
+    """The bits of a network's weights, where it says of any.
+
+    Example:
+        >>> net = Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,2,8,1)")
+        >>> bits_rows(Architecture(net.blocks, weight_bits=(8, 4, 4, 8, 8)))
+        [('bits of weights', '8 | 4 4 8 | 8, layer by layer, a group a block and the classifier last')]
+    """
+    by_block = architecture.bits_by_block()
+    if by_block is None:
+        return []
+    groups = " | ".join(" ".join(map(str, each)) for each in by_block)
+    return [("bits of weights", f"{groups}, layer by layer, a group a block and the classifier last")]
 
 
 def latency_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
