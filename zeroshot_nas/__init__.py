@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.costs.reward import Reward as Reward
     from zeroshot_nas.costs.structure import ShapeBounds as ShapeBounds
     from zeroshot_nas.costs.structure import StructureBounds as StructureBounds
+    from zeroshot_nas.costs.weight_bits import allocate_bits as allocate_bits
     from zeroshot_nas.execution.base import get_executor as get_executor
     from zeroshot_nas.execution.base import list_executors as list_executors
     from zeroshot_nas.export.base import list_export_formats as list_export_formats
@@ -139,6 +140,7 @@ _HOMES = {
     "Costs": "costs.complexity",
     "ShapeBounds": "costs.structure",
     "StructureBounds": "costs.structure",
+    "allocate_bits": "costs.weight_bits",
     "list_export_formats": "export.base",
     "ExportedNetwork": "export.exported",
     "load_onnx": "export.exported",

@@ -16,6 +16,7 @@ from zeroshot_nas.cli.help import Application
 from zeroshot_nas.cli.search import front_rows, trial_rows
 from zeroshot_nas.core.files import read_as, write_text
 from zeroshot_nas.errors import StoreError
+from zeroshot_nas.searchers.words import bits_rows
 
 runs_app = Application(help="Look into the folders of runs.")
 app.add_typer(runs_app, name="runs")

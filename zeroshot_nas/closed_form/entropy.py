@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.architecture.blockspec import BlockSpec, block_steps
-from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, GlobalPool, Graph, Pool, Resolution, Zero
+from zeroshot_nas.architecture.blockspec import BlockSpec, block_steps, sub_layer_steps
+from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, GlobalPool, Graph, Linear, Pool, Resolution, Zero
 from zeroshot_nas.closed_form.block_sum import BlockSum, End, PlacedBlock
 from zeroshot_nas.errors import ArchitectureError, ProxyError
 
@@ -89,6 +90,54 @@ MAEDET = BlockSum(_maedet_term, _maedet_end)
 """`entropy_maedet` as a sum over blocks; `entropy_deepmad` multiplies entropies by widths of later blocks."""
 
 
+def entropy_qe(
+    architecture: Architecture,
+    *,
+    stage_weights: Sequence[float] = (0, 0, 1, 1, 6),
+    weight_std: float = 4.0,
+    activation_std: float = 5.0,
+) -> float:
+    r"""QE-Score, structure entropy of rounded weights (Sun et al., NeurIPS 2022); higher is better.
+
+    .. math:: \sum_s w_s \left(\log C_s + \sum_{l \le s} \tfrac12 \log \frac{C_{in}}{g} k^2
+        + \log \frac{\sigma(b_l, \sigma_w)\, \sigma(8, \sigma_a)}{\sigma_a}\right)
+
+    As `entropy_maedet`, with the standard deviation :math:`\sigma(b, \sigma)` of Gaussian values of that deviation,
+    rounded to whole numbers and cut off at :math:`\pm 2^{b - 1}`, for the weights of each layer (b from
+    `Architecture.weight_bits`, 8 where it says nothing) and for activations. Deviations and weights of stages are those
+    of the authors' configurations in TinyNAS, where activations have bits of their own; here they have 8.
+
+    Args:
+        architecture: Any architecture.
+        stage_weights: As in `entropy_maedet`.
+        weight_std: :math:`\sigma_w`, in steps of the weights' grid.
+        activation_std: :math:`\sigma_a`.
+
+    Raises:
+        ProxyError: ``stage_weights`` is empty or holds something else than finite numbers, or a deviation is not above
+            0.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> net = Architecture.from_string("SuperConvK3BNRELU(3,16,1,1)SuperConvK3BNRELU(16,32,2,1)", (3, 8, 8))
+        >>> [round(entropy_qe(replace(net, weight_bits=(bits,) * 3)), 2) for bits in (2, 4, 8)]
+        [57.23, 67.56, 68.09]
+    """
+    for name, value in (("weight_std", weight_std), ("activation_std", activation_std)):
+        if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+            raise ProxyError(f"{name} must be a number above 0, got {value!r}")
+    of_activations = math.log(_rounded_std(8, activation_std) / activation_std)
+    rounded = [
+        sum(of_activations + math.log(_rounded_std(bits, weight_std)) for bits in own)
+        for own in _bits_of_main_chains(architecture)
+    ]
+    stages = _stages(architecture, 1.0, 1.0, rounded)
+    weights = _aligned(stage_weights, len(stages))
+    return sum(
+        weight * (math.log(stage.channels) + stage.entropy) for weight, stage in zip(weights, stages, strict=True)
+    )
+
+
 def entropy_deepmad(
     architecture: Architecture,
     *,
@@ -148,7 +197,31 @@ def block_log_widths(block: BlockSpec, in_channels: int, resolution: Resolution)
     return LogWidths(channels, kernels)
 
 
-def _stages(architecture: Architecture, alpha1: float, alpha2: float) -> list[ResolutionStage]:
+@lru_cache(maxsize=64)
+def _rounded_std(bits: int, std: float) -> float:
+    """Standard deviation of Gaussian values rounded to whole numbers within 2^(bits - 1) of 0."""
+    normal, most = NormalDist(sigma=std), 2 ** (bits - 1)
+    beyond = (2 * (1 - normal.cdf(k - 0.5)) for k in range(1, most + 1))  # chances that a value is k or more away
+    return math.sqrt(sum((2 * k - 1) * chance for k, chance in enumerate(beyond, start=1)))
+
+
+def _bits_of_main_chains(architecture: Architecture) -> Iterator[list[int]]:
+    """Of every block, the bits of the weights of each convolution of its main chain; 8 where nothing is said."""
+    said = architecture.bits_by_block()
+    for index, (block, in_channels, resolution) in enumerate(architecture.inputs()):
+        first = sub_layer_steps(block, in_channels, resolution)
+        steps = [*first.steps]
+        if block.sub_layers > 1:
+            steps += (block.sub_layers - 1) * sub_layer_steps(block, None, first.resolution).steps
+        convs = [step for step in steps if isinstance(step.op, Conv | Linear)]
+        bits = [8] * len(convs) if said is None else said[index]
+        yield [each for each, step in zip(bits, convs, strict=True) if step.in_main_chain]
+
+
+def _stages(
+    architecture: Architecture, alpha1: float, alpha2: float, further: Sequence[float] | None = None
+) -> list[ResolutionStage]:
+    """The stages; ``further`` is what each block adds to the entropy besides."""
     stages = []
     entropy = 0.0
     channels, height, width = architecture.input_size
@@ -156,7 +229,7 @@ def _stages(architecture: Architecture, alpha1: float, alpha2: float) -> list[Re
         if index > 0 and block.stride > 1:
             stages.append(ResolutionStage(channels, height * width, entropy))
         widths = block_log_widths(block, channels, (height, width))
-        entropy += 0.5 * (alpha1 * widths.channels + alpha2 * widths.kernels)
+        entropy += 0.5 * (alpha1 * widths.channels + alpha2 * widths.kernels) + (further[index] if further else 0.0)
         height, width = block_steps(block, channels, (height, width)).resolution
         channels = block.out_channels
     stages.append(ResolutionStage(channels, height * width, entropy))

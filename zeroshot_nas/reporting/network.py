@@ -109,11 +109,18 @@ def network_section(
 def placed(architecture: Architecture) -> list[Placed]:
     """Every block where it stands, and the head."""
     found = []
-    for block, channels, resolution in architecture.inputs():
+    bits = [_bits(each) for each in architecture.bits_by_block() or [()] * (len(architecture.blocks) + 1)]
+    for (block, channels, resolution), own in zip(architecture.inputs(), bits, strict=False):
         shape = (block.out_channels, *block_steps(block, channels, resolution).resolution)
-        found.append(Placed(block.type_name, shape, channels, block.stride, block.sub_layers, _more(block)))
+        more = ", ".join(filter(None, (_more(block), own)))
+        found.append(Placed(block.type_name, shape, channels, block.stride, block.sub_layers, more))
     channels, classes = architecture.blocks[-1].out_channels, architecture.num_classes
-    return [*found, Placed("classifier", (classes, 1, 1), channels, 1, 1)]
+    return [*found, Placed("classifier", (classes, 1, 1), channels, 1, 1, bits[-1])]
+
+
+def _bits(of_layers: Sequence[int]) -> str:
+    """The bits of a block's weights, layer by layer."""
+    return f"bits {' '.join(map(str, of_layers))}" if of_layers else ""
 
 
 def _more(block: BlockSpec) -> str:

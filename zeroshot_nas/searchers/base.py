@@ -23,6 +23,7 @@ from zeroshot_nas.costs.complexity import Costs, complexity
 from zeroshot_nas.errors import ArchitectureError, FileFormatError, ProxyError, ZeroShotNASError
 from zeroshot_nas.searchers.front import DEFAULT_OBJECTIVES, Front, Hypervolume, Objective, point_of
 from zeroshot_nas.searchers.trial import Trials
+from zeroshot_nas.searchers.words import bits_rows
 from zeroshot_nas.spaces.base import SearchSpace
 
 if TYPE_CHECKING:

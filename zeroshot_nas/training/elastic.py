@@ -78,7 +78,7 @@ class Elastic:
         for block in self.largest.blocks:
             values = {name: choose(choices) for name, choices in self.choices(block)}
             blocks.append(replace(block, **values))
-        return replace(self.largest, blocks=tuple(blocks))
+        return replace(self.largest, blocks=tuple(blocks), weight_bits=None)
 
     def choices(self, block: BlockSpec) -> Iterator[tuple[str, list[int]]]:
         """What each field of a block may be, the least first; fields that stay as they are are left out."""
