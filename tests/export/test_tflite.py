@@ -18,9 +18,10 @@ from zeroshot_nas.export.exporting import export_network
 from zeroshot_nas.export.formats.tflite_file import Interpreter
 from zeroshot_nas.export.tflite_writer import tflite_bytes
 from zeroshot_nas.micro.memory import memory
-from zeroshot_nas.quantization.int8_network import quantize
+from zeroshot_nas.quantization.int8_network import quantize, ranges
 from zeroshot_nas.quantization.program import float_program
 from zeroshot_nas.training.base import ImageData
+from zeroshot_nas.training.checkpoint import quantized
 
 pytest.importorskip("ai_edge_litert")
 micro = pytest.importorskip("tflite_micro").runtime
@@ -74,6 +75,45 @@ def test_both_runtimes_compute_what_the_network_does(text):
         device.invoke()
         got = (device.get_output(0)[0].astype(np.float32) - zero_point) * scale
         assert np.abs(got - expected.numpy()).max() < 0.25 * own.std(), "runtimes round in different places"
+
+
+@pytest.mark.parametrize("bits", [4, (4, 8)])
+def test_weights_of_four_bits_run_in_both_runtimes(bits):
+    """The file holds them packed, two a byte, and the runtimes compute what the network with them does."""
+    plain = Architecture.from_string(EVERYTHING, (3, 16, 16), 7, squeeze_excite=True)
+    limit = 1 if bits == 4 else 0.8 * zs.cost(plain)["weights"]
+    architecture = zs.allocate_bits(plain, limit, (4,) if bits == 4 else bits)
+    assert set(architecture.weight_bits) == {4} if bits == 4 else {4, 8}
+    network, images = trained_network(architecture), images_for(architecture)
+    content = tflite_bytes(quantize(network, images), "", {})
+    with torch.no_grad():
+        own = quantized(network, *ranges(network, images), False).eval()(images)
+    runtime = Interpreter(content)
+    logits = runtime.logits(images)
+    assert (logits - own).square().mean().sqrt() < 0.05 * own.std()
+    need = memory(architecture)
+    device = micro.Interpreter.from_bytes(content, arena_size=need.peak_memory + 64)
+    with pytest.raises(RuntimeError):
+        micro.Interpreter.from_bytes(content, arena_size=need.peak_memory - 512)
+    device.set_input(runtime.whole(images[:1]), 0)
+    device.invoke()
+    scales = device.get_output_details(0)["quantization_parameters"]
+    got = (device.get_output(0)[0].astype(np.float32) - int(scales["zero_points"][0])) * float(scales["scales"][0])
+    assert np.abs(got - own[0].numpy()).max() < 0.25 * own.std()
+    saved = len(tflite_bytes(quantize(trained_network(plain), images), "", {})) - len(content)
+    assert abs(saved - (memory(plain).weights - need.weights)) < 500, "but for the alignment of buffers"
+
+
+def test_weights_of_two_bits_are_trained_and_refused_by_the_file(tmp_path, data):
+    plain = Architecture.from_string("SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,8,2,8,1)", (1, 8, 8), 3)
+    architecture = zs.allocate_bits(plain, 1, (2,))
+    recipe = zs.Recipe(epochs=1, batch_size=16, validation_fraction=0.0)
+    zs.train(architecture, data, recipe, out=tmp_path / "float", progress=False)
+    zs.quantize_aware(tmp_path / "float", data, zs.Recipe(epochs=1), out=tmp_path / "int", progress=False)
+    network = zs.load(tmp_path / "int")
+    assert network.architecture.weight_bits == architecture.weight_bits
+    with pytest.raises(ExportError, match="5 layers have 2-bit weights, and TensorFlow Lite has none below 4 bits"):
+        export_network(tmp_path / "int", formats=("tflite",), data=data)
 
 
 def test_what_goes_in_is_an_images_bytes_less_128():

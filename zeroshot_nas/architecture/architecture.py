@@ -10,8 +10,15 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, Protocol
 
-from zeroshot_nas.architecture.blockspec import BLOCKS, MAX_NUMBER, BlockSpec, block_steps
-from zeroshot_nas.architecture.ops import Conv, GlobalPool, Linear, Op, Resolution, Shape
+from zeroshot_nas.architecture.blockspec import (
+    BLOCKS,
+    MAX_NUMBER,
+    BlockSpec,
+    block_steps,
+    single_sub_layer,
+    weighted_layers,
+)
+from zeroshot_nas.architecture.ops import GlobalPool, Linear, Op, Resolution, Shape
 from zeroshot_nas.architecture.plainnet import read_plainnet, read_sides, write_plainnet
 from zeroshot_nas.architecture.structure_list import is_structure_list, read_structure_list
 from zeroshot_nas.core.checks import as_shape, check_format
@@ -288,8 +295,11 @@ def _check_sizes(input_size: Shape, num_classes: int) -> None:
 
 
 def _weighted_layers(block: BlockSpec, in_channels: int, resolution: Resolution) -> int:
-    steps = block_steps(block, in_channels, resolution).steps
-    return sum(step.times for step in steps if isinstance(step.op, Conv | Linear))
+    single = single_sub_layer(block)
+    found = weighted_layers(single, in_channels, resolution)
+    if block.sub_layers > 1:
+        found += (block.sub_layers - 1) * weighted_layers(single, None, resolution)
+    return found
 
 
 def _checked_bits(bits: Any, layers: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_type_hints
 
-from zeroshot_nas.architecture.ops import Op, Repeat, Resolution, Shape, Step, walk
+from zeroshot_nas.architecture.ops import Conv, Linear, Op, Repeat, Resolution, Shape, Step, walk
 from zeroshot_nas.core.registry import Registry
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
 
@@ -206,6 +206,13 @@ def sub_layer_steps(block: BlockSpec, in_channels: int | None, resolution: Resol
     if in_channels is None:
         return _steps(block.following(), (block.out_channels, *resolution))
     return _steps(block.first(in_channels), (in_channels, *resolution))
+
+
+@lru_cache(maxsize=65_536)
+def weighted_layers(block: BlockSpec, in_channels: int | None, resolution: Resolution) -> int:
+    """Convolutions and linear layers of one sub-layer: the first, or for ``in_channels`` None a following one."""
+    steps = sub_layer_steps(block, in_channels, resolution).steps
+    return sum(step.times for step in steps if isinstance(step.op, Conv | Linear))
 
 
 @lru_cache(maxsize=65_536)

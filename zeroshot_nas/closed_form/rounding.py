@@ -26,10 +26,10 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture, head
-from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer
-from zeroshot_nas.architecture.ops import Op, Resolution, Shape
+from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer, weighted_layers
+from zeroshot_nas.architecture.ops import Resolution, Shape
 from zeroshot_nas.chains.coding import Chains
-from zeroshot_nas.micro.operators import Operator, operators, packed_bytes, weighted_instructions
+from zeroshot_nas.micro.operators import Operator, operators, packed_bytes, sub_layer_operators
 
 _NORMAL = NormalDist()
 
@@ -168,18 +168,21 @@ class _Noise(NamedTuple):
 @lru_cache(maxsize=262_144)
 def _of_sub_layer(block: BlockSpec, in_channels: int | None, resolution: Resolution, power: float) -> _Noise:
     """Of the first sub-layer, or for ``in_channels`` None of a following one; ``power`` is that of what goes in."""
-    if in_channels is None:
-        return _of_chain(block.following(), (block.out_channels, *resolution), power)
-    return _of_chain(block.first(in_channels), (in_channels, *resolution), power)
+    channels = block.out_channels if in_channels is None else in_channels
+    program, layers = (
+        sub_layer_operators(block, in_channels, resolution),
+        weighted_layers(block, in_channels, resolution),
+    )
+    return _of_chain(program, layers, (channels, *resolution), power)
 
 
 @lru_cache(maxsize=4_096)
 def _of_head(channels: int, resolution: Resolution, num_classes: int, power: float) -> _Noise:
-    return _of_chain(head(channels, num_classes), (channels, *resolution), power)
+    shape = (channels, *resolution)
+    return _of_chain(operators((head(channels, num_classes),), shape), 1, shape, power)
 
 
-def _of_chain(ops: tuple[Op, ...], shape: Shape, power: float) -> _Noise:
-    program = operators((ops,), shape)
+def _of_chain(program: Sequence[Operator], layers: int, shape: Shape, power: float) -> _Noise:
     powers = [power]
     gains: list[list[float]] = []
     for operator in program:
@@ -191,13 +194,11 @@ def _of_chain(ops: tuple[Op, ...], shape: Shape, power: float) -> _Noise:
     for place in range(len(program) - 1, -1, -1):
         for source, gain_of_source in zip(program[place].inputs, gains[place], strict=True):
             of_noise[source] += gain_of_source * of_noise[place + 1]
-    own = {
-        each.instruction: Layer(each.weights, _fan_in(each), of_noise[place] * powers[place])
-        for place, each in enumerate(program, start=1)
-        if each.channels
-    }
-    layers = tuple(own.get(index, Layer(0, 1, 0.0)) for index in weighted_instructions((ops,), shape))
-    return _Noise(powers[-1], of_noise[0], layers, (program[-1].shape if program else shape)[1:])
+    found = [Layer(0, 1, 0.0)] * layers
+    for place, operator in enumerate(program, start=1):
+        if operator.layer is not None:
+            found[operator.layer] = Layer(operator.weights, _fan_in(operator), of_noise[place] * powers[place])
+    return _Noise(powers[-1], of_noise[0], tuple(found), (program[-1].shape if program else shape)[1:])
 
 
 def _through(operator: Operator, powers: list[float]) -> tuple[float, list[float]]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture, head
-from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer
-from zeroshot_nas.architecture.ops import Op, Resolution, Shape
+from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer, weighted_layers
+from zeroshot_nas.architecture.ops import Resolution, Shape
 from zeroshot_nas.micro.operators import (
     Operator,
     network_operators,
     operators,
     packed_bytes,
-    weighted_instructions,
+    sub_layer_operators,
 )
 from zeroshot_nas.micro.order import aligned, best_order, scratch_bytes
 from zeroshot_nas.micro.plan import buffers_of, runtime_plan
@@ -182,10 +183,11 @@ def layer_weights(architecture: Architecture) -> list[int]:
 @lru_cache(maxsize=262_144)
 def _of_layers(block: BlockSpec, in_channels: int | None, resolution: Resolution) -> tuple[int, ...]:
     """Weights of the layers of a first sub-layer, or for ``in_channels`` None of a following one."""
-    ops = block.following() if in_channels is None else block.first(in_channels)
-    shape = (block.out_channels if in_channels is None else in_channels, *resolution)
-    weights = {each.instruction: each.weights for each in operators((ops,), shape) if each.channels}
-    return tuple(weights.get(index, 0) for index in weighted_instructions((ops,), shape))
+    weights = [0] * weighted_layers(block, in_channels, resolution)
+    for operator in sub_layer_operators(block, in_channels, resolution):
+        if operator.layer is not None:
+            weights[operator.layer] = operator.weights
+    return tuple(weights)
 
 
 @lru_cache(maxsize=4_096)
@@ -235,14 +237,14 @@ def _need_of_block(block: BlockSpec, in_channels: int, resolution: Resolution) -
 @lru_cache(maxsize=262_144)
 def _need_of_sub_layer(block: BlockSpec, in_channels: int | None, resolution: Resolution) -> Need:
     """Of the first sub-layer, or for ``in_channels`` None of a following one."""
-    if in_channels is None:
-        return _need_of_chain(block.following(), (block.out_channels, *resolution))
-    return _need_of_chain(block.first(in_channels), (in_channels, *resolution))
+    channels = block.out_channels if in_channels is None else in_channels
+    return _need(sub_layer_operators(block, in_channels, resolution), (channels, *resolution))
 
 
 @lru_cache(maxsize=4_096)
 def _need_of_head(channels: int, resolution: Resolution, num_classes: int) -> Need:
-    return _need_of_chain(head(channels, num_classes), (channels, *resolution))
+    shape = (channels, *resolution)
+    return _need(operators((head(channels, num_classes),), shape), shape)
 
 
 @lru_cache(maxsize=64)
@@ -250,11 +252,7 @@ def _need_of_normalisation(shape: Shape) -> Need:
     return _need(operators((), shape, normalize=True), shape)
 
 
-def _need_of_chain(ops: tuple[Op, ...], shape: Shape) -> Need:
-    return _need(operators((ops,), shape), shape)
-
-
-def _need(found: list[Operator], shape: Shape) -> Need:
+def _need(found: Sequence[Operator], shape: Shape) -> Need:
     ordered = best_order(found, shape)
     bookkeeping = planning = weights = 0
     for operator in found:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture
+from zeroshot_nas.architecture.blockspec import BlockSpec
 from zeroshot_nas.architecture.kernels import (
     ACTIVATION,
     ADD,
@@ -21,10 +23,9 @@ from zeroshot_nas.architecture.kernels import (
     SCALE,
     ZERO,
     Instruction,
-    instructions,
     instructions_and_output,
 )
-from zeroshot_nas.architecture.ops import Conv, Linear, Op, Pool, Resolution, Shape
+from zeroshot_nas.architecture.ops import Conv, Op, Pool, Resolution, Shape
 
 NORMALIZE = -1
 """The instruction that the first operator of a network belongs to: the images' normalisation."""
@@ -62,6 +63,7 @@ class Operator(NamedTuple):
         same: Whether padding is TensorFlow's ``SAME``, else ``VALID``.
         relu: Whether it applies a ReLU to its output.
         pads: Rows above and below, columns left and right that a PAD adds.
+        layer: The place of a convolution or linear layer among them; None for others.
         weight_bits: Bits of a weight.
     """
 
@@ -77,6 +79,7 @@ class Operator(NamedTuple):
     same: bool = False
     relu: bool = False
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    layer: int | None = None
     weight_bits: int = 8
 
     @property
@@ -106,18 +109,16 @@ def network_operators(architecture: Architecture) -> list[Operator]:
     found = operators(architecture.lower(), architecture.input_size, normalize=True)
     if architecture.weight_bits is None:
         return found
-    layers = weighted_instructions(architecture.lower(), architecture.input_size)
-    bits = dict(zip(layers, architecture.weight_bits, strict=True))
-    return [each._replace(weight_bits=bits.get(each.instruction, 8)) if each.channels else each for each in found]
+    bits = architecture.weight_bits
+    return [each if each.layer is None else each._replace(weight_bits=bits[each.layer]) for each in found]
 
 
-def weighted_instructions(chains: Iterable[tuple[Op, ...]], shape: Shape) -> list[int]:
-    """Which kernels are the convolutions and linear layers, in the order of `Architecture.weight_bits`."""
-    return [
-        index
-        for index, each in enumerate(instructions(chains, shape))
-        if any(isinstance(op, Conv | Linear) for op in each.ops)
-    ]
+@lru_cache(maxsize=16_384)
+def sub_layer_operators(block: BlockSpec, in_channels: int | None, resolution: Resolution) -> tuple[Operator, ...]:
+    """The operators of a block's first sub-layer, or for ``in_channels`` None of a following one."""
+    if in_channels is None:
+        return tuple(operators((block.following(),), (block.out_channels, *resolution)))
+    return tuple(operators((block.first(in_channels),), (in_channels, *resolution)))
 
 
 def operators(chains: Iterable[tuple[Op, ...]], shape: Shape, normalize: bool = False) -> list[Operator]:
@@ -143,6 +144,7 @@ class _Lowering:
         self.shapes = [shape]
         self.readers = readers
         self.zeros: set[int] = set()
+        self.layers = 0
         first = 0
         if normalize:
             first = self._put("DEPTHWISE_CONV_2D", (0,), shape, NORMALIZE, weights=shape[0], channels=shape[0])
@@ -164,7 +166,8 @@ class _Lowering:
             tensor = self._put("MEAN", inputs, shape, index)
         elif kind == LINEAR:
             weights = instruction.ops[0].in_features * shape[0]  # type: ignore[union-attr]
-            tensor = self._put("FULLY_CONNECTED", inputs, shape, index, weights=weights, channels=shape[0])
+            layer = self._next_layer()
+            tensor = self._put("FULLY_CONNECTED", inputs, shape, index, weights, shape[0], layer=layer)
         elif kind in (NORM, ZERO):
             tensor = self._put(
                 "DEPTHWISE_CONV_2D", inputs, shape, index, shape[0], shape[0], stride=kernel.stride, relu=relu
@@ -247,7 +250,12 @@ class _Lowering:
             op.dilation,
             padding == "same",
             relu,
+            layer=self._next_layer(),
         )
+
+    def _next_layer(self) -> int:
+        self.layers += 1
+        return self.layers - 1
 
     def _put(
         self,
@@ -263,12 +271,10 @@ class _Lowering:
         same: bool = False,
         relu: bool = False,
         pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+        layer: int | None = None,
     ) -> int:
-        self.found.append(
-            Operator(
-                code, inputs, shape, instruction, weights, channels, kernel_size, stride, dilation, same, relu, pads
-            )
-        )
+        window = (kernel_size, stride, dilation, same)
+        self.found.append(Operator(code, inputs, shape, instruction, weights, channels, *window, relu, pads, layer))
         self.shapes.append(shape)
         return len(self.found)
 
