@@ -1,4 +1,4 @@
-"""What rounding weights costs: laws, the error of Gaussian weights by drawing them, and the noise of random networks."""
+"""What rounding weights costs: laws, Gaussian weights that are drawn, and the noise of random networks."""
 
 import statistics
 from dataclasses import replace

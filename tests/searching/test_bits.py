@@ -1,14 +1,18 @@
 """Bits that are searched with the network: every strategy, output and executor, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import zeroshot_nas as zs
-from zeroshot_nas.errors import BudgetError, InfeasibleBudgetError, ProxyError, SettingsChangedError
+from zeroshot_nas.errors import BudgetError, InfeasibleBudgetError, ProxyError, SearcherError, SettingsChangedError
 from zeroshot_nas.searchers.base import SearchResult
 
 BUDGET = zs.Budget(weights="6kB", flops=400e3)
+WIDE = zs.Budget(weights="60kB", flops=4e6)
+"""Where strategies that do not learn find something, too."""
+
 HOW = {"input_size": (1, 8, 8), "proposals": 300, "progress": False}
 
 
@@ -25,22 +29,24 @@ def check(result, budget=BUDGET, bits=(4, 8)):
 
 @pytest.mark.parametrize("searcher", [each for each in zs.list_searchers() if each != "exact"])
 def test_every_strategy_searches_them(searcher):
-    result = zs.search(budget=BUDGET, bits=(4, 8), searcher=searcher, **HOW)
-    check(result)
+    proposals = 8 if searcher in ("gradient", "reinforce") else 300  # which cost many networks for each proposal
+    result = zs.search("resnet", "ceres", WIDE, bits=(4, 8), searcher=searcher, **{**HOW, "proposals": proposals})
+    check(result, WIDE)
     assert result.best.fitness == zs.score(result.best.architecture, result.settings["proxy"]).value
 
 
 def test_exact_searches_what_is_a_sum_over_blocks_alone():
-    with pytest.raises(ProxyError, match="no sum over blocks"):
+    with pytest.raises(SearcherError, match="cet is no sum over blocks"):
         zs.search("resnet", "cet", BUDGET, bits=(4, 8), searcher="exact", **HOW)
 
 
-@pytest.mark.parametrize("space", zs.list_spaces())
-def test_every_space(space):
+@pytest.mark.parametrize("space", ["mobilenet", "nasbench201", "resnet", "transnas_macro"])
+def test_other_spaces(space):
+    """Chains and cells; that every space's networks have bits is tested with the allocation."""
     made = zs.get_space(space)
     limit = 2 * min(zs.cost(made.smallest(name))["weights"] for name in ("params", "flops"))
     budget = zs.Budget(weights=limit, layers=20 if made.size() == float("inf") else None)
-    result = zs.search(made, "cet", budget, bits=(4, 8), proposals=40, finalists=5, progress=False)
+    result = zs.search(made, "cet", budget, bits=(4, 8), proposals=30, finalists=5, progress=False)
     check(result, budget)
 
 
@@ -51,7 +57,7 @@ def test_more_choice_is_no_worse_than_eight_bits(proxy):
     chosen = zs.allocate_bits(found.architecture, "6kB", (4, 8))
     assert set(chosen.weight_bits) == {8}
     assert zs.score(chosen, proxy).value == pytest.approx(found.fitness, abs=0.01)
-    check(zs.search(budget=BUDGET, proxy="entropy_qe", bits=(2, 4, 8), **HOW), bits=(2, 4, 8))
+    check(zs.search(budget=replace(BUDGET, layers=12), proxy=proxy, bits=(2, 4, 8), **HOW), bits=(2, 4, 8))
 
 
 def test_a_run_keeps_and_resumes_them(tmp_path):
@@ -68,7 +74,9 @@ def test_a_run_keeps_and_resumes_them(tmp_path):
 def test_workers_find_the_same():
     alone = zs.search(budget=BUDGET, bits=(4, 8), islands=2, **HOW)
     with zs.get_executor("process", workers=2) as executor:
-        assert zs.search(budget=BUDGET, bits=(4, 8), islands=2, executor=executor, **HOW).best == alone.best
+        spread = zs.search(budget=BUDGET, bits=(4, 8), islands=2, executor=executor, **HOW)
+    assert [each.architecture for each in spread.history] == [each.architecture for each in alone.history]
+    assert [each.fitness for each in spread.history] == [each.fitness for each in alone.history]
 
 
 def test_a_front_of_flash():

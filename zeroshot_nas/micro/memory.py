@@ -257,13 +257,14 @@ def _need(found: Sequence[Operator], shape: Shape) -> Need:
     bookkeeping = planning = weights = 0
     for operator in found:
         constants = 2 if operator.channels else operator.code in ("MEAN", "PAD")
-        planning += _PLANNING * (1 + constants) + _PLANNER * (1 + (scratch_bytes(operator) > 0))
+        unpacks = operator.weight_bits < 8
+        planning += _PLANNING * (1 + constants) + _PLANNER * (1 + unpacks + (scratch_bytes(operator) > 0))
         bookkeeping += _BOOKKEEPING[operator.code]
         if operator.channels:
             weights += operator.weight_bytes + _BIAS_BYTES * operator.channels
             scales = 1 if operator.code == "FULLY_CONNECTED" else operator.channels
             weights += _SCALE_BYTES * scales
             bookkeeping += _MULTIPLIER_BYTES * operator.channels * (operator.code != "FULLY_CONNECTED")
-            bookkeeping += _UNPACKING * (operator.weight_bits < 8)
+            bookkeeping += _UNPACKING * unpacks
     behind = found[-1].shape if found else shape
     return Need(ordered.peak, bookkeeping, planning, weights, behind[1:])
