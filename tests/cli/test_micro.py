@@ -34,3 +34,30 @@ def test_boards_are_listed_with_what_they_have(run):
     code, printed, _ = run("list", "boards")
     assert code == 0
     assert re.search(r"stm32f746 +320 KiB +1024 KiB +Cortex-M7, 216 MHz +ST STM32F746", printed)
+
+
+def test_bits_are_searched_and_shown(run, tmp_path):
+    limits = ("--max-weights", "20kB", "--max-flops", "1M", "--input", "1x8x8", "--out", tmp_path / "run")
+    code, printed, _ = run(*SEARCH, *limits, "--bits", "4,8")
+    assert code == 0
+    assert re.search(
+        r"bits of weights +[48 ]+\|[48 |]+, layer by layer, a group a block and the classifier last", printed
+    )
+    code, shown, _ = run("runs", "best", tmp_path / "run")
+    assert code == 0
+    assert re.search(r"bits of weights .*", printed)[0] in shown
+    code, again, _ = run("search", "--resume", "--out", tmp_path / "run", "--quiet")
+    assert code == 0
+    assert re.search(r"bits of weights .*", printed)[0] in again
+
+
+def test_bits_that_can_not_be_are_one_line(run):
+    for options, message in (
+        (("--bits", "4,8"), "bits follow from a limit on the bytes of weights"),
+        (("--bits", "3", "--max-weights", "20kB"), "bits are some of 2, 4 and 8, such as (4, 8); got (3,)"),
+        (("--bits", "four", "--max-weights", "20kB"), "--bits are some of 2, 4 and 8, e.g. 4,8; got 'four'"),
+    ):
+        code, _, err = run(*SEARCH, *options)
+        assert code == 2
+        assert message in err
+        assert err.count("\n") == 1
