@@ -35,6 +35,9 @@ KINDS = {
 }
 
 
+QUICK = {"gradient": {"starts": 3}}
+"""Options that make a strategy quick."""
+
 RANKED = ("resnet", "nasbench201")
 """Spaces whose networks are built for every strategy: a chain, and cells of a list."""
 
@@ -52,7 +55,7 @@ def budget_of(space):
 
 
 def search(strategy, space, kind, **how):
-    how = {**KINDS[kind], "progress": False, "seed": 3, **how}
+    how = {**KINDS[kind], "progress": False, "seed": 3, **QUICK.get(strategy, {}), **how}
     return zs.search(space, budget=budget_of(space), searcher=strategy, **how)
 
 
@@ -146,7 +149,8 @@ def test_several_islands_are_the_same_in_other_processes_and_what_another_seed_m
 def test_a_strategy_needs_no_budget(strategy, name):
     space = space_named(name)
     try:
-        result = zs.search(space, "params", searcher=strategy, proposals=40, finalists=5, progress=False)
+        how = {"proposals": 40, "finalists": 5, "progress": False, **QUICK.get(strategy, {})}
+        result = zs.search(space, "params", searcher=strategy, **how)
     except SearcherError:
         return
     assert result.counts.over_budget == 0

@@ -48,7 +48,7 @@ def calibration_networks(space: SearchSpace, count: int, max_flops: float, seed:
     found: dict[Architecture, None] = {}
     walk = 0
     while len(found) < count and walk < 100 * count:
-        walks = range(walk, min(walk + count - len(found), 100 * count))  # each ends at one network at most
+        walks = range(walk, min(walk + max(count - len(found), walk // 4), 100 * count))  # more where most end alike
         walk = walks.stop
         rngs = [python_rng(seed, each) for each in walks]
         if space.size() <= _FINITE:
@@ -60,7 +60,7 @@ def calibration_networks(space: SearchSpace, count: int, max_flops: float, seed:
         raise ValueError(
             f"only {len(found)} different networks were found, asked for {count}; raise max_flops or ask fewer"
         )
-    return list(found)
+    return list(found)[:count]
 
 
 def _walked(
