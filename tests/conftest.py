@@ -26,6 +26,15 @@ def pytest_runtest_setup():
         scripts.get_torchlib_ops = cache(scripts.get_torchlib_ops)
 
 
+@pytest.fixture(scope="session")
+def processes():
+    """Two worker processes, started once: that takes longer than most of what is done in them."""
+    from zeroshot_nas.execution import get_executor
+
+    with get_executor("process", workers=2) as executor:
+        yield executor
+
+
 @pytest.fixture
 def no_plots(monkeypatch):
     """As where matplotlib is not installed: to draw takes most of the time of a small run that has a report."""

@@ -11,7 +11,6 @@ from tests.searching.test_every_space import SMALL as SMALL_CELLS
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ProposalsWarning, SearcherError
-from zeroshot_nas.execution import get_executor
 from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.searchers.base import SEARCHERS
 from zeroshot_nas.searching import rounds
@@ -94,12 +93,6 @@ def unbroken(strategy, space, kind):
         "it names neither the space nor what to do, or takes two lines"
     )
     return pytest.skip(f"refused: {said}")
-
-
-@pytest.fixture(scope="module")
-def processes():
-    with get_executor("process", workers=1) as executor:
-        yield executor
 
 
 def test_a_search_keeps_to_the_space_and_the_budget(strategy, space, unbroken):

@@ -176,10 +176,10 @@ def test_nsga2_finds_more_of_the_front_than_chance():
     assert volumes["nsga2"] > volumes["regularized_evolution"]
 
 
-def test_same_seed_same_front_with_any_executor():
+def test_same_seed_same_front_with_any_executor(processes):
     how = {"objectives": ("cet", "flops"), "islands": 2}
     first = search(**how)
-    assert outcome(search(executor="process", workers=2, **how)) == outcome(first)
+    assert outcome(search(executor=processes, **how)) == outcome(first)
     assert outcome(search(seed=1, **how)) != outcome(first)
 
 
