@@ -80,8 +80,10 @@ def quick_tasks(proposals: int) -> Iterator[Task]:
     for task in tasks(1, proposals, CELLS[:1]):
         if task.space == "nasbench201":
             yield task
-        elif task.space == SPACES[0] and task.budget == next(iter(BUDGETS.values())):
-            yield replace(task, space_options=QUICK)
+        elif task.space != SPACES[0] or task.budget != next(iter(BUDGETS.values())):
+            continue
+        elif task.proxy == SUM or task.searcher in ("regularized_evolution", "gradient"):
+            yield replace(task, space_options=QUICK, options={"starts": 2} if task.searcher == "gradient" else {})
 
 
 def tasks(seeds: int, proposals: int, cells: Sequence[int]) -> Iterator[Task]:

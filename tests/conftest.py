@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from functools import cache
 
 import pytest
 from hypothesis import settings
@@ -16,6 +17,28 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("default", max_examples=25, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=250, deadline=None)
 settings.load_profile("default")
+
+
+def pytest_runtest_setup():
+    """torch's exporter reads the sources of its 500 translations anew for every model; here once a process."""
+    scripts = getattr(sys.modules.get("torch.onnx._internal.exporter._registration"), "onnxscript_apis", None)
+    if scripts is not None and not hasattr(scripts.get_torchlib_ops, "cache_info"):
+        scripts.get_torchlib_ops = cache(scripts.get_torchlib_ops)
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Two worker processes, started once: that takes longer than most of what is done in them."""
+    from zeroshot_nas.execution import get_executor
+
+    with get_executor("process", workers=2) as executor:
+        yield executor
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """As where matplotlib is not installed: to draw takes most of the time of a small run that has a report."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
 
 
 @pytest.fixture

@@ -82,6 +82,7 @@ class Log(list):
         return [replace(each, values={k: v for k, v in each.values.items() if k not in drop}) for each in events]
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("name", RUNS)
 def test_a_stopped_and_resumed_run_tells_what_one_tells_that_never_was(name, tmp_path):
     whole = Log()
@@ -109,11 +110,12 @@ def test_a_stopped_and_resumed_run_tells_what_one_tells_that_never_was(name, tmp
     assert all(event.known for event in finished if event.kind not in ("begin", "end"))
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("name", ["screened", "unscreened", "tried", "correlated"])
-def test_events_are_told_here_in_an_order_that_no_executor_changes(name):
+def test_events_are_told_here_in_an_order_that_no_executor_changes(name, processes):
     here, elsewhere = Log(), Log()
     RUNS[name](callbacks=[here])
-    RUNS[name](callbacks=[elsewhere], executor="process", workers=2)
+    RUNS[name](callbacks=[elsewhere], executor=processes)
     assert elsewhere.plain() == here.plain()
     assert len(here) > 4
 

@@ -474,7 +474,18 @@ def test_names_of_files_can_not_reach_the_terminal(run, tmp_path):
         + json.dumps({"name": name, "space": "nasbench201", "dataset": name, "code": "op_code", "source": name})
         + "\narch,accuracy\n421211,1\n333333,2\n303101,3\n"
     )
-    small = ("--input", "3x8x8", "--classes", "3", "--space-option", "num_cells=1", "--space-option", "channels=4")
+    small = (
+        "--executor",
+        "serial",
+        "--input",
+        "3x8x8",
+        "--classes",
+        "3",
+        "--space-option",
+        "num_cells=1",
+        "--space-option",
+        "channels=4",
+    )
     out = tmp_path / "run"
     code, shown, err = run(
         "correlate", "--benchmark", tmp_path / "table.csv", "--proxies", "params", *small, "--out", out

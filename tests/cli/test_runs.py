@@ -130,6 +130,7 @@ def test_a_damaged_run_is_named_and_recovered(run, tmp_path):
     assert run("runs", "show", tmp_path / "nowhere")[0] == 2
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_correlate_with_a_table_of_ones_own(run, table, tmp_path):
     arguments = [
         *(
@@ -231,6 +232,7 @@ def test_recovery_of_no_run_makes_none(run, tmp_path):
     assert not (tmp_path / "saved").exists()
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_both_files_of_scores_name_cells_by_the_benchmarks_string(run, tmp_path):
     path = tmp_path / "codes.csv"
     cells = [zs.get_space("nasbench201").from_string(cell) for cell in CELLS]
@@ -247,7 +249,7 @@ def test_both_files_of_scores_name_cells_by_the_benchmarks_string(run, tmp_path)
         "cifar10",
     )
     small = ("--input", "3x8x8", "--space-option", "num_cells=1", "--space-option", "channels=4")
-    proxies = ("--proxies", "zen,zen_closed_form")
+    proxies = ("--proxies", "zen,zen_closed_form", "--executor", "serial")
     code, _, err = run(
         "correlate", "--benchmark", path, *options, *small, *proxies, "--out", tmp_path / "run", "--quiet"
     )
@@ -266,6 +268,7 @@ def test_both_files_of_scores_name_cells_by_the_benchmarks_string(run, tmp_path)
     assert "failed" in {row["state"] for row in exported}, "the closed form has no rule for cells"
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_correlation_goes_on_as_the_run_has_it(run, tmp_path, table):
     columns = ("--space", "nasbench201", "--dataset", "cifar10", "--arch-column", "cell", "--accuracy-column", "top1")
     how = ("--proxies", "params,cet", "--executor", "serial", "--out", tmp_path / "run")

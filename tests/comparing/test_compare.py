@@ -120,9 +120,10 @@ def test_each_training_is_the_one_that_train_does(unbroken):
             assert all(kept[name].equal(value) for name, value in alone.network.state_dict().items())
 
 
-def test_neither_workers_nor_power_cuts_change_it(tmp_path, monkeypatch, unbroken):
+@pytest.mark.usefixtures("no_plots")
+def test_neither_workers_nor_power_cuts_change_it(tmp_path, monkeypatch, unbroken, processes):
     expected = right(unbroken[0])
-    assert right(compared(executor="process", workers=2)) == expected
+    assert right(compared(executor=processes)) == expected
     train_epoch, calls = learner.Learner._train_epoch, []
 
     def dying(self, epoch):
@@ -148,6 +149,7 @@ def test_neither_workers_nor_power_cuts_change_it(tmp_path, monkeypatch, unbroke
         compared(out=tmp_path / "run")
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_ctrl_c_keeps_what_is_done_and_goes_on(tmp_path, unbroken):
     seen = []
 
@@ -182,8 +184,8 @@ def test_what_can_not_be_trained_is_said_beside_the_others(monkeypatch):
 
 
 @pytest.fixture
-def untrained(monkeypatch):
-    """Trainings that take no time."""
+def untrained(monkeypatch, no_plots):
+    """Trainings that take no time, and no picture of them; `unbroken` has its own."""
     monkeypatch.setattr(comparing, "train_one", lambda architecture, images, recipe, folder, seed, device: ANSWER)
 
 

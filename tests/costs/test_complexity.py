@@ -51,7 +51,7 @@ def test_the_published_networks_exactly(entry):
     assert costs.layers == entry["layers"]
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(architectures(max_blocks=3))
 def test_equals_the_built_networks_count(architecture):
     costs = complexity(architecture)

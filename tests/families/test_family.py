@@ -96,11 +96,11 @@ def test_each_member_contains_the_next_and_fits_and_the_price_is_told(nested):
     assert "nesting" not in dict(free.rows())
 
 
-def test_the_same_seed_gives_the_same_family_with_any_executor():
+def test_the_same_seed_gives_the_same_family_with_any_executor(processes):
     budgets = [zs.Budget(params=limit, layers=6) for limit in LIMITS[:2]]
     how = {"proposals": 60, "proxy": "zen", "finalists": 4, "repeats": 1, "max_repeats": 1}
     alone = family(budgets, **how)
-    assert outcome(family(budgets, **how, executor="process", workers=2)) == outcome(alone)
+    assert outcome(family(budgets, **how, executor=processes)) == outcome(alone)
     assert outcome(family(budgets, **how, seed=1)) != outcome(alone)
 
 
@@ -108,6 +108,7 @@ class _StoppedError(Exception):
     pass
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("after", [0, 4])
 def test_a_resumed_family_is_as_one_that_never_stopped(after, nested, tmp_path, monkeypatch):
     found, _ = nested
@@ -126,6 +127,7 @@ def test_a_resumed_family_is_as_one_that_never_stopped(after, nested, tmp_path, 
     assert outcome(zs.resume(tmp_path / "run", progress=False)) == outcome(found)
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_ctrl_c_keeps_what_is_done(tmp_path, monkeypatch):
     whole, searches = finding.search, []
 

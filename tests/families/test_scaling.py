@@ -4,7 +4,7 @@ import dataclasses
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zeroshot_nas as zs
@@ -29,6 +29,7 @@ def unscaled(block):
 
 
 @pytest.mark.parametrize("space", zs.list_spaces())
+@settings(max_examples=12)
 @given(seed=st.integers(0, 99), phi=st.floats(-1, 3), preset=st.sampled_from(sorted(PRESETS)))
 def test_flops_are_those_of_phi_and_only_depth_width_and_resolution_change(space, seed, phi, preset):
     before = network(space, seed)

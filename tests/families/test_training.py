@@ -66,6 +66,7 @@ class _StoppedError(Exception):
     pass
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("after", [1, 2])
 def test_a_resumed_training_is_as_one_that_never_stopped(after, family, tmp_path, monkeypatch):
     whole, done = training.train, []

@@ -1,5 +1,7 @@
 """A device that is a formula: kernels take time by multiply-adds and bytes, without noise."""
 
+from functools import cache
+
 from zeroshot_nas.architecture.kernels import ADD, GLOBAL_POOL, LINEAR, kernels
 from zeroshot_nas.latency.calibration_networks import calibration_networks
 from zeroshot_nas.latency.device_table import Fingerprint
@@ -31,6 +33,7 @@ def timed(architecture):
     return Timed(architecture, latency_ms(architecture), 0.01, parts)
 
 
+@cache
 def a_table(space, input_size=(3, 32, 32), count=40, fingerprint=FINGERPRINT):
     where = get_space(space, input_size=input_size)
     networks = calibration_networks(where, count, max_flops=1e8)

@@ -390,8 +390,8 @@ def test_a_finished_run_resumed_computes_nothing(tmp_path, monkeypatch, unbroken
     assert again["synflow"].milliseconds == first["synflow"].milliseconds
 
 
-def test_results_do_not_depend_on_the_executor(tmp_path, unbroken, plots):
-    assert outcome(run(executor="process", workers=2, out=tmp_path)) == unbroken
+def test_results_do_not_depend_on_the_executor(tmp_path, unbroken, plots, processes):
+    assert outcome(run(executor=processes, out=tmp_path)) == unbroken
     files = {"run.db", "report.json", "report.md", "scores.csv", "scatter.png", "scatter.svg", "equal_budget.png"}
     assert files <= {file.name for file in tmp_path.iterdir()}
 

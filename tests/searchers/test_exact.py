@@ -14,7 +14,7 @@ def find(searcher="exact", proxy="zen_closed_form", budget=BUDGET, space=SPACE, 
     return zs.search(space, proxy, budget, searcher=searcher, progress=False, **options)
 
 
-def test_the_result_carries_a_proof_that_no_other_strategy_beats(tmp_path):
+def test_the_result_carries_a_proof_that_no_other_strategy_beats(tmp_path, processes):
     found = find(out=tmp_path / "run")
     proof = found.certificate
     assert (proof["proxy"], proof["by"], proof["finished"], proof["gap"]) == ("zen_closed_form", "exact", True, 0)
@@ -26,7 +26,7 @@ def test_the_result_carries_a_proof_that_no_other_strategy_beats(tmp_path):
     assert zs.SearchResult.from_json(found.to_json()) == found
     assert find(out=tmp_path / "run", resume=True).certificate == proof
     assert find(seed=1).best.architecture == found.best.architecture
-    assert find(executor=zs.get_executor("process", workers=2)).certificate == proof
+    assert find(executor=processes).certificate == proof
 
 
 def test_fewer_nodes_leave_a_gap_and_a_true_bound():

@@ -34,20 +34,20 @@ def proposals(space, asked, seed=0, **options):
     name=st.sampled_from(CHAINS),
     params=st.integers(20_000, 300_000),
     flops=st.integers(2_000_000, 50_000_000),
-    layers=st.integers(8, 20),
+    layers=st.integers(8, 12),
     seed=st.integers(0, 99),
 )
 def test_no_proposal_is_over_the_budget_but_a_start_that_is(name, params, flops, layers, seed):
     space = zs.get_space(name, input_size=SIZE)
     asked = problem("cet", zs.Budget(params=params, flops=flops, layers=layers))
-    first, *others = proposals(space, asked, seed, starts=2, steps=4)
+    first, *others = proposals(space, asked, seed, starts=2, steps=3)
     assert first == space.initial()
     assert others
     assert all(asked.fits(each) and each in space for each in others)
 
 
 def test_a_limit_on_predicted_latency_is_kept():
-    table = a_table("resnet", SIZE)
+    table = a_table("resnet", SIZE, count=20)
     space = zs.get_space("resnet", input_size=SIZE)
     asked = problem("cet", zs.Budget(latency_ms=0.4, layers=18), table.latency_ms)
     found = proposals(space, asked, starts=2)[1:]
@@ -58,7 +58,7 @@ def test_a_limit_on_predicted_latency_is_kept():
 @pytest.mark.parametrize("name", CHAINS)
 def test_every_ascent_goes_upwards_only(name):
     space = zs.get_space(name, input_size=SIZE)
-    asked = problem("cet", zs.Budget(params=1e5, layers=14))
+    asked = problem("cet", zs.Budget(params=4e4, layers=9))
     searcher = gradient.GradientAscent(space, python_rng(3), space.initial())
     landscape = gradient._Landscape(space, asked)
     origin = gradient.relaxed(space, space.sample(python_rng(5)))
@@ -71,7 +71,7 @@ def test_every_ascent_goes_upwards_only(name):
     ("name", "proxy"), [*((name, "cet") for name in CHAINS), ("resnet", "ceres"), ("resnet", "zen")]
 )
 def test_few_proposals_find_nearly_what_many_of_evolution_do(name, proxy):
-    budget = zs.Budget(params=1e5, flops=1e7, layers=14)
+    budget = zs.Budget(params=5e4, flops=5e6, layers=10)
     how = {"input_size": SIZE, "finalists": 1, "repeats": 1, "standard_error": None, "progress": False}
     evolved = zs.search(name, proxy, budget, proposals=2_000, **how)
     climbed = zs.search(name, proxy, budget, searcher="gradient", starts=3, **how)

@@ -7,7 +7,6 @@ import pytest
 
 import zeroshot_nas as zs
 from zeroshot_nas import cli
-from zeroshot_nas.execution import get_executor
 from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.spaces.nats_sss import NATSSize
 
@@ -41,13 +40,6 @@ def space(request):
 @pytest.fixture(scope="module")
 def unbroken(space):
     return outcome(search(space))
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Started once for all spaces: that takes longer than any of these searches."""
-    with get_executor("process", workers=1) as executor:
-        yield executor
 
 
 @pytest.fixture(params=["serial", "processes"])

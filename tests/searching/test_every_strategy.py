@@ -11,7 +11,6 @@ from tests.searching.test_every_space import SMALL as SMALL_CELLS
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.costs.complexity import complexity
 from zeroshot_nas.errors import ProposalsWarning, SearcherError
-from zeroshot_nas.execution import get_executor
 from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.searchers.base import SEARCHERS
 from zeroshot_nas.searching import rounds
@@ -35,6 +34,9 @@ KINDS = {
 }
 
 
+QUICK = {"gradient": {"starts": 3}}
+"""Options that make a strategy quick."""
+
 RANKED = ("resnet", "nasbench201")
 """Spaces whose networks are built for every strategy: a chain, and cells of a list."""
 
@@ -52,7 +54,7 @@ def budget_of(space):
 
 
 def search(strategy, space, kind, **how):
-    how = {**KINDS[kind], "progress": False, "seed": 3, **how}
+    how = {**KINDS[kind], "progress": False, "seed": 3, **QUICK.get(strategy, {}), **how}
     return zs.search(space, budget=budget_of(space), searcher=strategy, **how)
 
 
@@ -91,12 +93,6 @@ def unbroken(strategy, space, kind):
         "it names neither the space nor what to do, or takes two lines"
     )
     return pytest.skip(f"refused: {said}")
-
-
-@pytest.fixture(scope="module")
-def processes():
-    with get_executor("process", workers=1) as executor:
-        yield executor
 
 
 def test_a_search_keeps_to_the_space_and_the_budget(strategy, space, unbroken):
@@ -146,7 +142,8 @@ def test_several_islands_are_the_same_in_other_processes_and_what_another_seed_m
 def test_a_strategy_needs_no_budget(strategy, name):
     space = space_named(name)
     try:
-        result = zs.search(space, "params", searcher=strategy, proposals=40, finalists=5, progress=False)
+        how = {"proposals": 40, "finalists": 5, "progress": False, **QUICK.get(strategy, {})}
+        result = zs.search(space, "params", searcher=strategy, **how)
     except SearcherError:
         return
     assert result.counts.over_budget == 0

@@ -10,7 +10,6 @@ import zeroshot_nas as zs
 from tests.searching.test_every_strategy import SMALL
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import ProposalsWarning
-from zeroshot_nas.execution import get_executor
 from zeroshot_nas.searchers.base import SEARCHERS, Problem
 from zeroshot_nas.searching import rounds
 from zeroshot_nas.searching.screening import ELITES, Island, populations
@@ -45,12 +44,6 @@ def network(width):
     body = "SuperResK3K3(8,8,1,8,1)SuperResK3K3(8,8,2,8,1)"
     text = f"SuperConvK3BNRELU(1,8,1,1){body}SuperConvK1BNRELU(8,{width},1,1)"
     return zs.get_space("resnet", input_size=(1, 8, 8), num_classes=3).from_string(text)
-
-
-@pytest.fixture(scope="module")
-def processes():
-    with get_executor("process", workers=2) as executor:
-        yield executor
 
 
 @pytest.mark.parametrize("strategy", SPEAKING)

@@ -22,7 +22,6 @@ from zeroshot_nas.spaces.base import get_space
 
 pytest.importorskip("sklearn")
 
-TABLE = a_table("resnet", fingerprint=BACKENDS["torch"].fingerprint())
 OPTIONS = {"proposals": 400, "finalists": 30, "progress": False}
 
 
@@ -41,8 +40,14 @@ def machine(monkeypatch):
     return state
 
 
-def run(limit=0.8, table=TABLE, proxy="zen_closed_form", **options):
-    return search("resnet", proxy, Budget(latency_ms=limit, layers=18), device_table=table, **{**OPTIONS, **options})
+def resnets():
+    """The table of all tests here, made when the first one asks for it."""
+    return a_table("resnet", fingerprint=BACKENDS["torch"].fingerprint())
+
+
+def run(limit=0.8, table=None, proxy="zen_closed_form", **options):
+    budget = Budget(latency_ms=limit, layers=18)
+    return search("resnet", proxy, budget, device_table=table or resnets(), **{**OPTIONS, **options})
 
 
 def found(result):
@@ -57,7 +62,9 @@ def test_the_winner_keeps_its_budget_however_wrong_the_prediction_is(machine, fa
     result = run(seed=seed)
     latency = result.latency
     assert latency["measured_ms"] == factor * latency_ms(result.best.architecture) <= latency["limit_ms"] == 0.8
-    assert latency["predicted_ms"] == TABLE.latency_ms(result.best.architecture) <= latency["prediction_limits_ms"][-1]
+    assert (
+        latency["predicted_ms"] == resnets().latency_ms(result.best.architecture) <= latency["prediction_limits_ms"][-1]
+    )
     assert machine.asked == len(latency["measurements"])
     assert all(each["measured_ms"] > 0.8 for each in latency["measurements"][:-1])
     limits = latency["prediction_limits_ms"]
@@ -83,7 +90,7 @@ def test_trials_are_of_networks_that_were_measured_within_it(machine, monkeypatc
     assert all(measured[each.key] == factor * latency_ms(each) <= 0.8 for each in tried)
     assert result.best.architecture == min(tried, key=lambda each: complexity(each).params)
     assert result.latency["measured_ms"] == factor * latency_ms(result.best.architecture)
-    assert result.best.costs.latency_ms == TABLE.latency_ms(result.best.architecture)
+    assert result.best.costs.latency_ms == resnets().latency_ms(result.best.architecture)
     assert any(not each.name.startswith("found") for each in result.trials.trials)
 
 
@@ -114,7 +121,7 @@ def test_a_round_far_over_the_limit_is_given_up_early(monkeypatch, excess, asked
     monkeypatch.setattr(module, "measure", lambda *_, **__: slow)
     networks = calibration_networks(get_space("resnet"), 2 * MEASURED_A_ROUND, max_flops=1e8)
     candidates = [Candidate(each, complexity(each).with_latency(0.7), {}, 1.0) for each in networks]
-    budget = module.LatencyBudget(0.8, TABLE, here=True)
+    budget = module.LatencyBudget(0.8, resnets(), here=True)
     assert budget.first_within(candidates) is None
     assert len(budget.of_round) == asked
     budget.tighten()
@@ -178,14 +185,14 @@ def test_a_killed_search_goes_on_with_what_was_measured(machine, tmp_path, stop_
 
 def test_another_table_is_another_setting(machine, tmp_path):
     run(out=tmp_path)
-    data = TABLE.to_dict()
+    data = resnets().to_dict()
     data["overhead"]["factor"] *= 2
     with pytest.raises(SettingsChangedError, match="device_table"):
         run(out=tmp_path, resume=True, table=DeviceTable.from_dict(data))
 
 
 def test_a_device_that_is_not_here_is_predicted_and_said(machine, tmp_path):
-    data = TABLE.to_dict()
+    data = resnets().to_dict()
     data["fingerprint"]["device"] = "Pixel 9"
     DeviceTable.from_dict(data).save(tmp_path / "pixel.json")
     with pytest.warns(LatencyWarning, match="the device table is of Pixel 9 .* predicted, not measured"):
@@ -200,8 +207,8 @@ def test_what_a_table_was_not_measured_for_is_said(machine):
         search(
             "resnet",
             "zen_closed_form",
-            Budget(latency_ms=TABLE.largest_ms * 2, layers=18),
-            device_table=TABLE,
+            Budget(latency_ms=resnets().largest_ms * 2, layers=18),
+            device_table=resnets(),
             input_size=(3, 16, 16),
             **OPTIONS,
         )
@@ -213,7 +220,7 @@ def test_what_a_table_was_not_measured_for_is_said(machine):
 def test_a_table_without_a_limit_and_a_limit_without_a_table_are_told(monkeypatch, tmp_path):
     monkeypatch.setenv("ZEROSHOT_NAS_TABLES", str(tmp_path))
     with pytest.raises(BudgetError, match="a device table needs a limit on latency"):
-        search("resnet", "zen", Budget(layers=5), device_table=TABLE)
+        search("resnet", "zen", Budget(layers=5), device_table=resnets())
     with pytest.raises(LatencyError, match="no device table for onnxruntime and resnet at 3x32x32"):
         search("resnet", "zen", Budget(latency_ms=1.0, layers=5))
 

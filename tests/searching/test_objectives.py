@@ -35,6 +35,8 @@ HOW = {"input_size": (1, 8, 8), "proposals": 300, "finalists": 20, "repeats": 1,
 def search(proxy=None, objectives=None, **options):
     how = {**HOW, **options}
     widths = {"max_width": 32} if how.get("searcher") == "exact" else {}  # it tabulates all of them
+    if how.get("searcher") == "gradient":
+        how["starts"] = 3
     space = zs.get_space("resnet", input_size=how.pop("input_size"), **widths)
     return zs.search(space, proxy, BUDGET, objectives=objectives, **how)
 
@@ -174,10 +176,10 @@ def test_nsga2_finds_more_of_the_front_than_chance():
     assert volumes["nsga2"] > volumes["regularized_evolution"]
 
 
-def test_same_seed_same_front_with_any_executor():
+def test_same_seed_same_front_with_any_executor(processes):
     how = {"objectives": ("cet", "flops"), "islands": 2}
     first = search(**how)
-    assert outcome(search(executor="process", workers=2, **how)) == outcome(first)
+    assert outcome(search(executor=processes, **how)) == outcome(first)
     assert outcome(search(seed=1, **how)) != outcome(first)
 
 
@@ -294,7 +296,7 @@ def test_a_reward_is_what_every_strategy_maximises(searcher, proxy, reward):
 
 def test_a_stronger_reward_gives_a_cheaper_network():
     flops = [
-        search("cet", reward=zs.Reward("flops", 1e6, exponent=exponent, form="sum"), proposals=2_000).best.costs.flops
+        search("cet", reward=zs.Reward("flops", 1e6, exponent=exponent, form="sum"), proposals=700).best.costs.flops
         for exponent in (-0.1, -1, -10)
     ]
     assert all(weaker > stronger for weaker, stronger in itertools.pairwise(flops))

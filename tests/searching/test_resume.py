@@ -149,7 +149,7 @@ def test_a_worker_that_is_killed_costs_its_candidate_and_not_the_run(tmp_path):
         BUDGET,
         input_size=(1, 8, 8),
         progress=False,
-        proposals=16,
+        proposals=8,
         executor="process",
         workers=2,
         repeats=1,

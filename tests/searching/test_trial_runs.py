@@ -12,7 +12,6 @@ import zeroshot_nas as zs
 from tests.searching.test_every_space import SMALL
 from zeroshot_nas import cli
 from zeroshot_nas.errors import SettingsChangedError, TrainingError
-from zeroshot_nas.execution import get_executor
 from zeroshot_nas.searching import rounds, trial_runs
 from zeroshot_nas.searching.signature import signature
 from zeroshot_nas.training import learner, trainer
@@ -172,9 +171,8 @@ def test_ctrl_c_before_the_first_trial_keeps_the_ranking(tmp_path, monkeypatch, 
     assert outcome(zs.resume(tmp_path, progress=False)) == outcome(unbroken)
 
 
-def test_results_do_not_depend_on_the_executor(tmp_path, unbroken):
-    with get_executor("process", workers=2) as executor:
-        assert outcome(search(out=tmp_path, executor=executor)) == outcome(unbroken)
+def test_results_do_not_depend_on_the_executor(tmp_path, unbroken, processes):
+    assert outcome(search(out=tmp_path, executor=processes)) == outcome(unbroken)
 
 
 def test_what_can_not_be_trained_is_dropped_with_its_reason(monkeypatch, unbroken):

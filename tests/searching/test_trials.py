@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zeroshot_nas as zs
@@ -70,6 +70,7 @@ def candidates(space, seed, count):
 
 
 @pytest.mark.parametrize("name", zs.list_spaces())
+@settings(max_examples=12)
 @given(seed=st.integers(0, 1000), count=st.integers(2, 12))
 def test_no_two_entrants_are_alike(name, seed, count):
     space = zs.get_space(name, input_size=(1, 16, 16), num_classes=3)

@@ -68,8 +68,8 @@ def test_block_types_are_drawn_evenly():
     initial = space.initial()
     drawn = Counter(
         block.type_name
-        for _ in range(6000)
-        for old, block in zip(initial.blocks[1:-1], space.mutate(initial, rng).blocks[1:-1], strict=False)
+        for mutant in space.mutate_all([initial] * 6_000, [rng.getrandbits(64) for _ in range(6_000)], [1] * 6_000)
+        for old, block in zip(initial.blocks[1:-1], mutant.blocks[1:-1], strict=False)
         if block != old
     )
     assert set(drawn) == set(space.body_types)

@@ -82,8 +82,8 @@ def test_kinds_of_blocks_are_drawn_equally_often():
     (start,) = (block.type_name for block in initial.blocks[1:])
     drawn = Counter(
         name
-        for _ in range(12_000)
-        for name in {block.type_name for block in space.mutate(initial, rng).blocks[1:]}
+        for mutant in space.mutate_all([initial] * 12_000, [rng.getrandbits(64) for _ in range(12_000)], [1] * 12_000)
+        for name in {block.type_name for block in mutant.blocks[1:]}
         if name not in (start, space.last_type)
     )
     counts = [sum(drawn[name] for name in names) for names in (KINDS["bottleneck"], KINDS["inverted"])]

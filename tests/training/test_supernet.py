@@ -163,7 +163,7 @@ def test_the_proxy_is_the_accuracy(run):
 
 def test_a_search_within_a_supernet(run):
     space = zs.get_space("vanilla", input_size=SIZE, num_classes=3, max_width=16)
-    found = zs.search(space, f"supernet:run={run}", zs.Budget(params=5e4), proposals=40, progress=False, seed=1)
+    found = zs.search(space, f"supernet:run={run}", zs.Budget(params=5e4), proposals=15, progress=False, seed=1)
     assert found.best is not None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.closed_form.zen import zen_closed_form
@@ -45,34 +46,52 @@ def calibration_networks(space: SearchSpace, count: int, max_flops: float, seed:
             f"max_flops must be at least {least:,}, of the smallest network there is; got {max_flops:,.0f}"
         )
     found: dict[Architecture, None] = {}
-    for walk in range(100 * count):
-        rng = python_rng(seed, walk)
+    walk = 0
+    while len(found) < count and walk < 100 * count:
+        walks = range(walk, min(walk + max(count - len(found), walk // 4), 100 * count))  # more where most end alike
+        walk = walks.stop
+        rngs = [python_rng(seed, each) for each in walks]
         if space.size() <= _FINITE:
-            network = space.sample(rng)
+            networks = [space.sample(rng) for rng in rngs]
         else:
-            limit = math.exp(rng.uniform(math.log(least), math.log(max_flops)))
-            network = _walk(space, limit, rng.randint(*_LAYERS), rng, climbs=walk % 2 == 1)
-        if complexity(network).flops <= max_flops:
-            found.setdefault(network)
-        if len(found) == count:
-            return list(found)
-    raise ValueError(
-        f"only {len(found)} different networks were found, asked for {count}; raise max_flops or ask fewer"
-    )
+            networks = _walked(space, math.log(least), math.log(max_flops), rngs, [each % 2 == 1 for each in walks])
+        found |= dict.fromkeys(each for each in networks if complexity(each).flops <= max_flops)
+    if len(found) < count:
+        raise ValueError(
+            f"only {len(found)} different networks were found, asked for {count}; raise max_flops or ask fewer"
+        )
+    return list(found)[:count]
 
 
-def _walk(space: SearchSpace, max_flops: float, max_layers: int, rng: random.Random, climbs: bool) -> Architecture:
-    network = space.smallest("flops")
-    height = _height(network) if climbs else 0.0
-    max_layers = max(max_layers, network.layers)
-    for _ in range(rng.randint(*_MOVES)):
-        mutant = space.mutate(network, rng)
-        if mutant.layers > max_layers or complexity(mutant).flops > max_flops:
-            continue
-        mutant_height = _height(mutant) if climbs else 0.0
-        if mutant_height >= height:
-            network, height = mutant, mutant_height
-    return network
+def _walked(
+    space: SearchSpace, least: float, most: float, rngs: Sequence[random.Random], climbs: Sequence[bool]
+) -> list[Architecture]:
+    """Where walks end, which take their steps side by side; each by its own generator alone."""
+    limits = [(math.exp(rng.uniform(least, most)), rng.randint(*_LAYERS)) for rng in rngs]
+    start = space.smallest("flops")
+    networks = [start] * len(rngs)
+    heights = [_height(start) if each else 0.0 for each in climbs]
+    moves = [rng.randint(*_MOVES) for rng in rngs]
+    for step in range(max(moves, default=0)):
+        walking = [place for place, own in enumerate(moves) if own > step]
+        mutants = _neighbours(space, [networks[place] for place in walking], [rngs[place] for place in walking])
+        for place, mutant in zip(walking, mutants, strict=True):
+            max_flops, max_layers = limits[place]
+            if mutant.layers > max(max_layers, start.layers) or complexity(mutant).flops > max_flops:
+                continue
+            height = _height(mutant) if climbs[place] else 0.0
+            if height >= heights[place]:
+                networks[place], heights[place] = mutant, height
+    return networks
+
+
+def _neighbours(
+    space: SearchSpace, networks: Sequence[Architecture], rngs: Sequence[random.Random]
+) -> Sequence[Architecture]:
+    """What ``mutate`` makes of each network by its generator; in one go where the space moves many at once."""
+    if type(space).mutate_all is SearchSpace.mutate_all:
+        return [space.mutate(network, rng) for network, rng in zip(networks, rngs, strict=True)]
+    return space.mutate_all(networks, [rng.getrandbits(64) for rng in rngs], [1] * len(rngs))
 
 
 def _height(network: Architecture) -> float:
