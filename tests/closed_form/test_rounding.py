@@ -100,6 +100,7 @@ def _noise(architecture, seed):
 def test_scores_lose_what_rounding_takes(form, pool):
     rounded = with_bits(NET, 4)
     assert form(rounded) == form(NET) - rounding_loss(rounded)
+    assert form(rounded).details == {**form(NET).details, "rounding": rounding_loss(rounded)}
     assert pool([NET, rounded]) == [form(NET), form(rounded)], "alone and side by side"
 
 

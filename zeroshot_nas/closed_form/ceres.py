@@ -62,7 +62,7 @@ def ceres(architecture: Architecture, *, images: int = IMAGES, steps: int = STEP
 
     Returns:
         The score, with A, R (the sum over resolutions), their number, Z, the narrowness (mean of 1/c), D_f and D_b as
-        its ``.details``.
+        its ``.details``, and what rounding takes where the architecture has bits.
 
     Raises:
         UndefinedScoreError: No path leads from the input to the output, or an operation has no rule.
@@ -101,11 +101,12 @@ def ceres_pool(
     with paused_garbage_collection():
         pool = pool_of(networks)
         classes = _classes(networks)
-        values = less_rounding(_score(pool.terms, classes, images, steps).tolist(), networks)
-        return [
+        values = _score(pool.terms, classes, images, steps).tolist()
+        scores = [
             pool.errors[place] or ScoreValue(value, partial(_details, pool.terms, place))
             for place, value in enumerate(values)
         ]
+        return less_rounding(scores, networks)
 
 
 def score_of(terms: CetTerms, num_classes: int, images: int, steps: int) -> ScoreValue:

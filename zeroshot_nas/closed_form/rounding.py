@@ -23,12 +23,14 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture, head
 from zeroshot_nas.architecture.blockspec import BlockSpec, single_sub_layer, weighted_layers
 from zeroshot_nas.architecture.ops import Resolution, Shape
 from zeroshot_nas.chains.coding import Chains
+from zeroshot_nas.core.score import ScoreValue
+from zeroshot_nas.errors import ZeroShotNASError
 from zeroshot_nas.micro.operators import Operator, operators, packed_bytes, sub_layer_operators
 
 _NORMAL = NormalDist()
@@ -109,11 +111,22 @@ def rounding_loss(architecture: Architecture) -> float:
     return math.log1p(sum(layer.noise(each) for layer, each in zip(layers_of(architecture), bits, strict=True)))
 
 
-def less_rounding(values: list[float], networks: Sequence[Architecture]) -> list[float]:
-    """Scores in logarithms of power, each less what the rounding of its network's weights takes."""
+_Error = TypeVar("_Error", bound=ZeroShotNASError)
+
+
+def less_rounding(values: list[ScoreValue | _Error], networks: Sequence[Architecture]) -> list[ScoreValue | _Error]:
+    """Scores in logarithms of power, each less what the rounding of its network's weights takes, a detail of it."""
     if isinstance(networks, Chains):  # which say nothing of bits
         return values
-    return [value - rounding_loss(network) for value, network in zip(values, networks, strict=True)]
+    return [
+        value if network.weight_bits is None or isinstance(value, ZeroShotNASError) else _less(value, network)
+        for value, network in zip(values, networks, strict=True)
+    ]
+
+
+def _less(value: ScoreValue, network: Architecture) -> ScoreValue:
+    loss = rounding_loss(network)
+    return ScoreValue(value - loss, lambda: {**value.details, "rounding": loss})
 
 
 def layers_of(architecture: Architecture) -> tuple[Layer, ...]:

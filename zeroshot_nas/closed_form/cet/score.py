@@ -122,10 +122,11 @@ def cet_pool(
         networks = architectures if isinstance(architectures, Sequence) else list(architectures)
         pool = pool_of(networks)
         try:
-            values = less_rounding(score_of_terms(pool.terms, variant).tolist(), networks)
+            values = score_of_terms(pool.terms, variant).tolist()
         except ProxyError as error:
             return [each or error.with_traceback(None) for each in pool.errors]
-        return [pool.value(place, value) for place, value in enumerate(values)]
+        scores = [pool.value(place, value) for place, value in enumerate(values)]
+        return [*less_rounding(scores, networks)]
 
 
 def cet_terms_pool(architectures: Iterable[Architecture]) -> list[CetTerms | UndefinedScoreError]:
