@@ -8,7 +8,9 @@
 Every search has the same limits on bytes of weights and on FLOPs. What it finds is trained in floating point, then by
 the recipe ``qat`` with the bits that it has; accuracies are those of test images that no choice saw. Beside them stands
 what rounding the weights alone, before ``qat``, adds to the logits, against what was predicted
-(`zeroshot_nas.closed_form.rounding`). Every search and training is one line of a file of runs, written as it ends.
+(`zeroshot_nas.closed_form.rounding`). ``mlperf_tiny`` is its image classification: ResNet-8, and a search within the
+parameters, FLOPs, RAM and flash that ResNet-8 takes. Every search and training is one line of a file of runs, written
+as it ends.
 """
 
 from __future__ import annotations
@@ -33,14 +35,21 @@ from zeroshot_nas.closed_form.rounding import rounding_loss
 from zeroshot_nas.quantization.int8_network import ranges
 from zeroshot_nas.quantization.program import float_program
 from zeroshot_nas.quantization.rules import grid
+from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY
 from zeroshot_nas.training.base import as_float
 from zeroshot_nas.training.checkpoint import TrainedNetwork, load
 
 SEARCHES, TRAININGS = 3, 1
+COSTS = ("params", "flops", "peak_memory", "weights")
 CALIBRATION = 256
 
-ARMS: dict[str, tuple[int, ...] | None] = {"8": None, "4 and 8": (4, 8), "4": (4,)}
-"""Bits that a search may choose from; None searches as if there were no bits."""
+ARMS: dict[str, tuple[int, ...] | None] = {"reference": None, "8": None, "4 and 8": (4, 8), "4": (4,)}
+"""Bits that a search may choose from; None searches as if there were no bits. The reference is drawn by hand."""
+
+RESNET8 = zs.Architecture.from_string(
+    "SuperConvK3BNRELU(3,16,1,1)SuperResK3K3(16,16,1,16,1)SuperResK3K3(16,32,2,32,1)SuperResK3K3(32,64,2,64,1)"
+)
+"""Of MLPerf Tiny (arXiv:2106.07597)."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,9 @@ class Problem:
         budget: Of all searches.
         images: Training images; None takes all.
         recipe: Of the float training.
+        reference: A network that is drawn by hand.
+        arms: Which of `ARMS` there are.
+        searches: How many of each.
     """
 
     data: str
@@ -60,6 +72,16 @@ class Problem:
     budget: zs.Budget
     images: int | None
     recipe: zs.Recipe
+    reference: zs.Architecture | None = None
+    arms: tuple[str, ...] = ("8", "4 and 8", "4")
+    searches: int = SEARCHES
+
+
+def all_of(architecture: zs.Architecture) -> zs.Budget:
+    """What a network takes."""
+    costs = zs.cost(architecture)
+    limits = {name: costs[name] for name in ("params", "flops", "peak_memory", "weights")}
+    return zs.Budget(**limits)
 
 
 def recipe(epochs: int, **options: Any) -> zs.Recipe:
@@ -70,6 +92,12 @@ def recipe(epochs: int, **options: Any) -> zs.Recipe:
 PROBLEMS = {
     "cifar10": Problem(
         "cifar10", (3, 32, 32), zs.Budget(weights="32kB", flops=4e6), 10_000, recipe(8, flip=True, shift=2)
+    ),
+    "mlperf_tiny": Problem(
+        *("cifar10", (3, 32, 32), all_of(RESNET8), 10_000, recipe(8, flip=True, shift=2)),
+        reference=RESNET8,
+        arms=("reference", "8"),
+        searches=1,
     ),
     "mnist5k": Problem("mnist5k", (1, 28, 28), zs.Budget(weights="8kB", flops=500e3), None, recipe(8)),
 }
@@ -87,8 +115,8 @@ class Task:
 def tasks(problems: Sequence[str]) -> Iterator[Task]:
     """The searches, all of a seed before any of the next."""
     for name in problems:
-        for seed in range(SEARCHES):
-            for arm in ARMS:
+        for seed in range(PROBLEMS[name].searches):
+            for arm in PROBLEMS[name].arms:
                 yield Task(name, arm, seed)
 
 
@@ -142,15 +170,18 @@ def work(wanted: Sequence[Task], runs: Runs, data: str | None, quick: bool) -> N
             start = time.process_time()
             how: dict[str, Any] = {"seed": task.seed, "progress": False, "proposals": 300 if quick else None}
             size = {"input_size": problem.input_size}
-            best = zs.search(budget=problem.budget, bits=ARMS[task.arm], **size, **how).best
+            if task.arm == "reference":
+                assert problem.reference is not None, "the problem has that arm"
+                best = problem.reference
+            else:
+                best = zs.search(budget=problem.budget, bits=ARMS[task.arm], **size, **how).best.architecture
+            costs = zs.cost(best)
             line = {
                 **vars(task),
-                "architecture": best.architecture.to_dict(),
-                "string": best.string,
-                "score": best.fitness,
-                "weights": best.costs["weights"],
-                "params": best.costs.params,
-                "flops": best.costs.flops,
+                "architecture": best.to_dict(),
+                "string": best.to_string(),
+                "score": zs.score(best, DEFAULT_SEARCH_PROXY).value,
+                **{name: costs[name] for name in COSTS},
                 "cpu_seconds": round(time.process_time() - start, 1),
             }
             runs.add({**line, **about})
@@ -201,10 +232,10 @@ def noise(network: TrainedNetwork, images: zs.ImageData) -> float:
 
 def summarize(name: str, runs: Runs) -> Part | None:
     """A problem's searches side by side."""
-    kept = ("string", "score", "weights", "params", "flops", "cpu_seconds")
+    kept = ("string", "score", *COSTS, "cpu_seconds")
     rows: dict[str, Any] = {}
     figures: list[Figure] = []
-    for arm in ARMS:
+    for arm in PROBLEMS[name].arms:
         own = [task for task in tasks([name]) if task.arm == arm and task in runs.found]
         trained = [line for task in own for line in runs.of(task)]
         if not trained:
@@ -212,7 +243,7 @@ def summarize(name: str, runs: Runs) -> Part | None:
         measured = ("float_accuracy", "rounded_accuracy", "noise", "predicted_noise")
         rows[arm] = [
             {
-                **{key: runs.found[task][key] for key in kept},
+                **{key: runs.found[task].get(key) for key in kept},
                 "weight_bits": runs.found[task]["architecture"].get("weight_bits"),
                 "trainings": [{key: line[key] for key in measured} for line in runs.of(task)],
             }
