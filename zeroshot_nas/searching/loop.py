@@ -82,7 +82,7 @@ def search(
         proxy: What to rank by: a name, a name with options (``"zen:variant=zennas"``) or a function. Default: the one
             that the objectives name, or else ``"ceres:images=10000:steps=1250"``, which is made for networks of one
             budget and needs no limit on depth. What it finds for so short a training is also what trains best for
-            three times as long; longer ones were not compared.
+            three times as long, and after 25 times as long its winner is still ahead of the best ResNet.
         budget: Upper limits on costs and structure; None sets none.
         settings: How to search: strategy, proposals, seed, repeats and so on; see `SearchSettings`.
         run: Where the run is written and by what it is computed; see `RunOptions`.
