@@ -45,6 +45,9 @@ NOT_RUN = ("not run", "captured")
 """What a comment says of a block that the tests leave out."""
 
 _TIME = re.compile(r"\d[\d.,e+-]* ?(ms|us|µs|s|min|h)\b|± \d+(\.\d+)?%|\d+ runs\b")
+_BUSY = "; unstable: the machine was busy, measure again when it is not"
+"""What a measurement says on a machine that does other work, too."""
+
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
@@ -129,7 +132,7 @@ def run_command(command: str) -> str:
 
 def masked(text: str, labels_only: bool = False) -> list[str]:
     """The lines of an output without what differs from run to run."""
-    lines = text.strip().splitlines()
+    lines = [line.replace(_BUSY, "") for line in text.strip().splitlines()]
     if labels_only:
         return sorted(_NUMBER.sub("#", line.split("  ")[0]).rstrip(" |") for line in lines)
     return [_NUMBER.sub("#", line) if line.startswith("time") else _TIME.sub("#", line.rstrip()) for line in lines]

@@ -82,8 +82,10 @@ def test_a_deep_architecture_is_one_screen_and_a_shallow_one_whole():
     assert "... 55 more ..." in repr(DEEP)
     assert "… and 37 more" in shown(DEEP)
     small = zs.Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)")
-    fields = ", ".join(f"{each.name}={getattr(small, each.name)!r}" for each in dataclasses.fields(small) if each.init)
-    assert repr(small) == f"Architecture({fields})"
+    for each in (small, dataclasses.replace(small, weight_bits=(4, 8))):
+        values = {field.name: getattr(each, field.name) for field in dataclasses.fields(each) if field.init}
+        said = ", ".join(f"{name}={value!r}" for name, value in values.items() if value is not None)
+        assert repr(each) == f"Architecture({said})"
 
 
 def test_a_score_is_a_table_and_a_row():
