@@ -218,6 +218,25 @@ def test_qat_goes_on_where_it_was_stopped(tmp_path):
     assert run("qat.py", *how) == printed
 
 
+def test_mixed_precision_sums_up_what_is_there(tmp_path):
+    runs, out = tmp_path / "runs.jsonl", tmp_path / "results.json"
+    task = {"problem": "mnist5k", "seed": 0}
+    costs = {"string": "a", "score": 1.0, "weights": 5, "params": 10, "flops": 20, "cpu_seconds": 1.0}
+    accuracies = {"8": 0.9, "4 and 8": 0.95}
+    lines = [{**task, **costs, "arm": arm, "architecture": {"weight_bits": [4, 8]}} for arm in (*accuracies, "4")]
+    for arm, accuracy in accuracies.items():
+        noise = {"noise": 0.1, "predicted_noise": 0.4}
+        lines.append(
+            {**task, **noise, "arm": arm, "training_seed": 0, "float_accuracy": 1.0, "rounded_accuracy": accuracy}
+        )
+    runs.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    printed = run("mixed_precision.py", "--summary", "--runs", runs, "--out", out)
+    assert "| mnist5k, 4 and 8 bits: noise of the logits over what was predicted | 0.25  | 0.25 |" in printed
+    found = json.loads(out.read_text())
+    assert set(found) == {"mnist5k"}, "and nothing of what has no training"
+    assert found["mnist5k"]["details"]["mean rounded accuracy"] == {"8": 90.0, "4 and 8": 95.0}
+
+
 def test_pruning_sums_up_what_is_there(tmp_path):
     runs, out = tmp_path / "runs.jsonl", tmp_path / "results.json"
     about = {"architecture": "a", "params": 1, "flops": 2, "epochs": 8, "cpu_seconds": 3.0}
