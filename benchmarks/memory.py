@@ -7,9 +7,10 @@
 Parts: ``arena`` draws 50 networks of each of ``resnet`` and ``mobilenet`` within 300 kB of peak memory, exports each
 untrained as a full-integer file, and runs it in TensorFlow Lite Micro, which reports the arena that it used; for a few
 the smallest arena in which it still runs is found by bisection too. The same file without its plan of the arena shows
-what the runtime's own planner takes. ``cells`` does the same for a few networks of every other space. ``speed`` is the
-CPU time of the cost, and of a search with a budget on it against one with a budget on parameters alone. Torch runs on
-one thread. Results go to ``benchmarks/results/memory.json``, a table to the screen.
+what the runtime's own planner takes. ``cells`` does the same for a few networks of every other space, ``bits`` for
+networks with weights of 4 and 8 bits. ``speed`` is the CPU time of the cost, and of a search with a budget on it
+against one with a budget on parameters alone. Torch runs on one thread. Results go to
+``benchmarks/results/memory.json``, a table to the screen.
 """
 
 from __future__ import annotations
@@ -61,6 +62,17 @@ def cells(quick: bool) -> Part:
             space = zs.get_space(name)
             rows += [{"space": name, **_measured(space.sample(rng), False)} for _ in range(1 if quick else 3)]
     return Part(_figures("other spaces", rows), {"rows": rows})
+
+
+def bits(quick: bool) -> Part:
+    """Chains with the bits of weights that fit 70 % of the flash that 8 bits take."""
+    figures, details = [], {}
+    for name in ("resnet", "mobilenet"):
+        found = _drawn(name, 3 if quick else 20)
+        rows = [_measured(zs.allocate_bits(each, 0.7 * zs.cost(each)["weights"]), False) for each in found]
+        figures += _figures(f"{name}, 4 and 8 bits", rows)
+        details[name] = rows
+    return Part(figures, details)
 
 
 def _drawn(name: str, count: int) -> list[zs.Architecture]:
@@ -233,4 +245,4 @@ def speed(quick: bool) -> Part:
 
 if __name__ == "__main__":
     assert __doc__ is not None
-    main("memory", {"arena": arena, "cells": cells, "speed": speed}, __doc__)
+    main("memory", {"arena": arena, "cells": cells, "bits": bits, "speed": speed}, __doc__)
