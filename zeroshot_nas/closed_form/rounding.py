@@ -13,7 +13,7 @@ closed form. Then 1 / (1 + r) is the signal's share of the logits, and -log(1 + 
 
 A ReLU is taken to halve signal and noise alike. In a random network with batch norms small differences between images
 grow faster, by :math:`\pi / (\pi - 1)` a layer (Yang et al., arXiv:1902.08129). Trained networks are calmer: where
-weights had 4 and 8 bits their logits had a fifth to a third of the noise that is predicted here
+weights had 4 and 8 bits their logits had a fifth to two fifths of the noise that is predicted here
 (``benchmarks/mixed_precision.py``).
 """
 
