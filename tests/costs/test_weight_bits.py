@@ -41,6 +41,19 @@ def test_it_keeps_to_the_limit_or_has_the_fewest_bits(architecture, bits, share)
     assert allocate_bits(found, limit, bits) == found, "bits that it has say nothing"
 
 
+@settings(max_examples=30, deadline=None)
+@given(architectures(), CHOICES, st.floats(0, 1))
+def test_no_layer_could_have_more_bits_still(architecture, bits, share):
+    least, most = fewest_bytes(architecture, bits), fewest_bytes(architecture, (8,))
+    limit = least + share * (most - least) + 1
+    found = allocate_bits(architecture, limit, bits)
+    for place, now in enumerate(found.weight_bits):
+        for more in bits:
+            if more > now:
+                other = (*found.weight_bits[:place], more, *found.weight_bits[place + 1 :])
+                assert zs.cost(replace(found, weight_bits=other))["weights"] > limit
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from([(4, 8), (2, 4, 8)]), st.integers(3_000, 9_000))
 def test_no_allocation_is_better_by_more_than_a_step(bits, limit):

@@ -65,7 +65,11 @@ def entropy_maedet(architecture: Architecture, *, stage_weights: Sequence[float]
         >>> round(entropy_maedet(net), 3)  # (log 16 + log(27) / 2) + 6 (log 32 + log(27) / 2 + log(144) / 2)
         50.012
     """
-    stages = _stages(architecture, 1.0, 1.0)
+    return _over_stages(_stages(architecture, 1.0, 1.0), stage_weights)
+
+
+def _over_stages(stages: Sequence[ResolutionStage], stage_weights: Sequence[float]) -> float:
+    """MAE-DET's weighted sum."""
     weights = _aligned(stage_weights, len(stages))
     return sum(
         weight * (math.log(stage.channels) + stage.entropy) for weight, stage in zip(weights, stages, strict=True)
@@ -131,11 +135,7 @@ def entropy_qe(
         sum(of_activations + math.log(_rounded_std(bits, weight_std)) for bits in own)
         for own in _bits_of_main_chains(architecture)
     ]
-    stages = _stages(architecture, 1.0, 1.0, rounded)
-    weights = _aligned(stage_weights, len(stages))
-    return sum(
-        weight * (math.log(stage.channels) + stage.entropy) for weight, stage in zip(weights, stages, strict=True)
-    )
+    return _over_stages(_stages(architecture, 1.0, 1.0, rounded), stage_weights)
 
 
 def entropy_deepmad(
