@@ -126,6 +126,32 @@ def cpu_seconds_of(function: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
+def problems_parser(doc: str | None, name: str, problems: Mapping[str, Any]) -> argparse.ArgumentParser:
+    """The command line of a benchmark that trains on several problems, one line of a file of runs a training."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few images and proposals: shows that it runs")
+    parser.add_argument("--data", help="folder of CIFAR-10 in its official layout")
+    parser.add_argument("--only", nargs="+", choices=problems, default=list(problems), metavar="PROBLEM")
+    parser.add_argument("--runs", type=Path, default=RESULTS / f"{name}.jsonl", help="file of runs")
+    parser.add_argument("--out", type=Path, help=f"summary, default benchmarks/results/{name}.json")
+    parser.add_argument("--summary", action="store_true", help="run nothing, summarize the file of runs")
+    return parser
+
+
+def summarize_problems(arguments: argparse.Namespace, name: str, summarize: Callable[[str], Part | None]) -> None:
+    """What there is of the problems that the command line names: into the summary, and as a table."""
+    out = arguments.out or (None if arguments.quick else RESULTS / f"{name}.json")
+    figures: list[Figure] = []
+    for problem in arguments.only:
+        part = summarize(problem)
+        if part is None:
+            continue
+        figures += part.figures
+        if out is not None:
+            merge(out, problem, part, {"quick": arguments.quick})
+    print_table(figures)
+
+
 def rounded(value: Any) -> Any:
     """Numbers to six significant digits, in lists and dicts too."""
     if isinstance(value, float):

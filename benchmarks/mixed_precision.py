@@ -15,7 +15,6 @@ as it ends.
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 import sys
@@ -28,7 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, Figure, Part, append_run, circumstances, merge, print_table, read_runs
+from common import (
+    Figure,
+    Part,
+    append_run,
+    circumstances,
+    problems_parser,
+    read_runs,
+    summarize_problems,
+)
 
 import zeroshot_nas as zs
 from zeroshot_nas.closed_form.rounding import rounding_loss
@@ -270,29 +277,14 @@ def summarize(name: str, runs: Runs) -> Part | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few images and proposals: shows that it runs")
-    parser.add_argument("--data", help="folder of CIFAR-10 in its official layout")
-    parser.add_argument("--only", nargs="+", choices=PROBLEMS, default=list(PROBLEMS), metavar="PROBLEM")
-    parser.add_argument("--runs", type=Path, default=RESULTS / "mixed_precision.jsonl", help="file of runs")
-    parser.add_argument("--out", type=Path, help="summary, default benchmarks/results/mixed_precision.json")
-    parser.add_argument("--summary", action="store_true", help="run nothing, summarize the file of runs")
+    parser = problems_parser(__doc__, "mixed_precision", PROBLEMS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    out = arguments.out or (None if arguments.quick else RESULTS / "mixed_precision.json")
     runs = Runs(arguments.runs)
     if not arguments.summary:
         wanted = [task for task in tasks(arguments.only) if not arguments.quick or task.seed == 0]
         work(wanted, runs, arguments.data, arguments.quick)
-    figures: list[Figure] = []
-    for name in arguments.only:
-        part = summarize(name, runs)
-        if part is None:
-            continue
-        figures += part.figures
-        if out is not None:
-            merge(out, name, part, {"quick": arguments.quick})
-    print_table(figures)
+    summarize_problems(arguments, "mixed_precision", lambda problem: summarize(problem, runs))
 
 
 if __name__ == "__main__":

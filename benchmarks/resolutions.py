@@ -13,7 +13,6 @@ choose nothing.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -24,7 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, Figure, Part, append_run, circumstances, merge, print_table, read_runs
+from common import (
+    Figure,
+    Part,
+    append_run,
+    circumstances,
+    problems_parser,
+    read_runs,
+    summarize_problems,
+)
 
 import zeroshot_nas as zs
 
@@ -231,30 +238,15 @@ def summarize(name: str, runs: Runs) -> Part | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few images and proposals: shows that it runs")
-    parser.add_argument("--data", help="folder of CIFAR-10 in its official layout")
-    parser.add_argument("--only", nargs="+", choices=PROBLEMS, default=list(PROBLEMS), metavar="PROBLEM")
+    parser = problems_parser(__doc__, "resolutions", PROBLEMS)
     parser.add_argument("--trainings", type=int, default=TRAININGS, help="of each network, at most")
-    parser.add_argument("--runs", type=Path, default=RESULTS / "resolutions.jsonl", help="file of runs")
-    parser.add_argument("--out", type=Path, help="summary, default benchmarks/results/resolutions.json")
-    parser.add_argument("--summary", action="store_true", help="run nothing, summarize the file of runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    out = arguments.out or (None if arguments.quick else RESULTS / "resolutions.json")
     runs = Runs(arguments.runs)
     if not arguments.summary:
         wanted = [task for task in tasks(arguments.only) if not arguments.quick or task.seed == 0]
         work(wanted, runs, arguments.data, 1 if arguments.quick else arguments.trainings, arguments.quick)
-    figures: list[Figure] = []
-    for name in arguments.only:
-        part = summarize(name, runs)
-        if part is None:
-            continue
-        figures += part.figures
-        if out is not None:
-            merge(out, name, part, {"quick": arguments.quick})
-    print_table(figures)
+    summarize_problems(arguments, "resolutions", lambda problem: summarize(problem, runs))
 
 
 if __name__ == "__main__":

@@ -12,18 +12,8 @@ PANELS = {
     "Network and space": ("space", "space_option", "resolutions", "image", "classes", "squeeze_excite", "new_head"),
     "Budget": (
         *("max_", "board", "monotone_widths", "reward", "published"),
-        *(
-            "device_table",
-            "bits",
-            "targets",
-            "nested",
-            "backend",
-            "threads",
-            "networks",
-            "seconds",
-            "importance",
-            "width_step",
-        ),
+        *("device_table", "bits", "targets", "nested", "backend", "threads", "networks", "seconds", "importance"),
+        "width_step",
     ),
     "Search": (
         *("proxy", "proxies", "objectives", "searcher", "proposals", "finalists", "no_screen", "islands", "exchanges"),

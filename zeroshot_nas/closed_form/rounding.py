@@ -182,10 +182,8 @@ class _Noise(NamedTuple):
 def _of_sub_layer(block: BlockSpec, in_channels: int | None, resolution: Resolution, power: float) -> _Noise:
     """Of the first sub-layer, or for ``in_channels`` None of a following one; ``power`` is that of what goes in."""
     channels = block.out_channels if in_channels is None else in_channels
-    program, layers = (
-        sub_layer_operators(block, in_channels, resolution),
-        weighted_layers(block, in_channels, resolution),
-    )
+    program = sub_layer_operators(block, in_channels, resolution)
+    layers = weighted_layers(block, in_channels, resolution)
     return _of_chain(program, layers, (channels, *resolution), power)
 
 

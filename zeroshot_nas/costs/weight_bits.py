@@ -45,15 +45,15 @@ def allocate_bits(architecture: Architecture, weights: float | str, bits: Sequen
     left = Budget(weights=weights).limits()["weights"] - fewest_bytes(architecture, choices)
     if left < 0:
         return replace(architecture, weight_bits=tuple(found))
-    queue = [_step(place, layer, found[place], choices, left) for place, layer in enumerate(layers)]
-    steps = [step for step in queue if step is not None]
+    steps = [step for place, layer in enumerate(layers) if (step := _step(place, layer, found[place], choices))]
     heapq.heapify(steps)
     while steps:
-        place, step = steps[0].place, heapq.heappop(steps)
-        if step.bytes <= left:  # else a smaller one of this layer may fit still
-            left -= step.bytes
-            found[place] = step.bits
-        if (further := _step(place, layers[place], found[place], choices, left)) is not None:
+        step = heapq.heappop(steps)
+        if step.bytes > left:
+            continue
+        left -= step.bytes
+        found[step.place] = step.bits
+        if further := _step(step.place, layers[step.place], step.bits, choices):
             heapq.heappush(steps, further)
     return replace(architecture, weight_bits=tuple(found))
 
@@ -131,9 +131,10 @@ class _Step(NamedTuple):
     bits: int
 
 
-def _step(place: int, layer: Layer, bits: int, choices: Sequence[int], left: float) -> _Step | None:
-    """The best of the steps that a layer can take from so many bits in the bytes that are left."""
-    now_bytes, now = layer.bytes(bits), layer.noise(bits)
-    more = [(layer.bytes(each) - now_bytes, now - layer.noise(each), each) for each in choices if each > bits]
-    steps = [_Step(-taken / max(size, 1e-9), place, size, each) for size, taken, each in more]
-    return min((step for step in steps if step.bytes <= left), default=None)
+def _step(place: int, layer: Layer, bits: int, choices: Sequence[int]) -> _Step | None:
+    """A layer's next step; the ones behind it take less noise away for a byte."""
+    more = next((each for each in choices if each > bits), None)
+    if more is None:
+        return None
+    size = layer.bytes(more) - layer.bytes(bits)
+    return _Step((layer.noise(more) - layer.noise(bits)) / max(size, 1), place, size, more)
