@@ -39,6 +39,7 @@ from found_vs_hand import compare
 import zeroshot_nas as zs
 from zeroshot_nas.callbacks.base import Event
 from zeroshot_nas.pruning.channels import IMPORTANCES
+from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY
 from zeroshot_nas.training.checkpoint import read_result
 
 INPUT, CLASSES, MAX_LAYERS = (3, 32, 32), 10, 20
@@ -59,7 +60,7 @@ class Setting(NamedTuple):
         small_seeds: How many of these.
     """
 
-    images: int = 2_500
+    images: int = 10_000
     epochs: int = 8
     seeds: int = 3
     proposals: int | None = None
@@ -136,7 +137,7 @@ def found(
     def make() -> dict[str, Any]:
         where = zs.get_space(space, input_size=size, num_classes=CLASSES)
         start = time.process_time()
-        best = zs.search(where, "ceres", budget, proposals=proposals, seed=seed, progress=False).best.architecture
+        best = zs.search(where, DEFAULT_SEARCH_PROXY, budget, proposals=proposals, seed=seed, progress=False).best.architecture
         return {"architecture": best.to_string(), "cpu_seconds": round(time.process_time() - start, 2)}
 
     return zs.Architecture.from_string(runs.once(key, make)["architecture"], size, CLASSES)

@@ -5,7 +5,7 @@
     python benchmarks/resolutions.py --summary                         # of whatever is there
     python benchmarks/resolutions.py --quick --only digits --runs /tmp/runs.jsonl
 
-Each problem has one budget, and three kinds of search by CERES: at the images' own resolution, with the resolution
+Each problem has one budget, and three kinds of search by the default score: at the images' own resolution, with the resolution
 free, and at each of the resolutions alone, which tells whether the score ranks them as training does. Every search and
 every training is one line of a file of runs, written as it ends. No search looks at an image, and the test images
 choose nothing.
@@ -34,8 +34,9 @@ from common import (
 )
 
 import zeroshot_nas as zs
+from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY
 
-PROXY = "ceres"
+PROXY = DEFAULT_SEARCH_PROXY
 SEARCHES = 3
 TRAININGS = 2
 
@@ -95,11 +96,11 @@ PROBLEMS = {
     ),
     "mnist5k": Problem(
         *("mnist5k", "vanilla", (1, 28, 28), (14, 20, 24, 28)),
-        *(zs.Budget(params=10e3, flops=200e3), None, recipe(8)),
+        *(zs.Budget(params=10e3, flops=200e3), None, recipe(16)),
     ),
     "digits": Problem(
         *("digits", "vanilla", (1, 8, 8), (6, 8, 10, 12)),
-        *(zs.Budget(params=5e3, flops=50e3), None, recipe(20)),
+        *(zs.Budget(params=5e3, flops=50e3), None, recipe(60)),
     ),
 }
 

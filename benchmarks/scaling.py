@@ -34,7 +34,7 @@ from zeroshot_nas.training.base import fit_to
 
 BUDGET = zs.Budget(params=50e3, flops=1e6, layers=MAX_LAYERS)
 PHIS = (1, 2)
-FACTORS = ("found", "efficientnet", "width", "depth", "fast", "resolution")
+FACTORS = ("found", "efficientnet", "width", "depth")
 SEARCHED, BASE, DRAWN = "search at that budget", "unscaled", "ResNet-8 drawn at that budget"
 SEEDS = 3
 

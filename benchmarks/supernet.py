@@ -32,6 +32,7 @@ import zeroshot_nas as zs
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.network.slicing import slices
+from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY
 from zeroshot_nas.training.elastic import Elastic
 
 LARGEST = architecture(
@@ -39,7 +40,7 @@ LARGEST = architecture(
 )
 ELASTIC = {"width_step": 1, "least_width": 0.25, "budget": BUDGETS["A"]}
 BAND = 1.8e6, 2.2e6
-NETWORKS = 12
+NETWORKS = 24
 
 RECIPE = replace(PROTOCOLS["short"].recipe, epochs=5, validation_fraction=0.1)
 SCRATCH = {
@@ -47,7 +48,7 @@ SCRATCH = {
     "quick": PROTOCOLS["quick"],
 }
 
-PROXIES = ("ceres", "cet", "zen")
+PROXIES = (DEFAULT_SEARCH_PROXY, "ceres", "cet", "zen")
 VCN_RUNS = RESULTS / "vcn_bench.jsonl"
 
 
