@@ -137,7 +137,8 @@ def found(
     def make() -> dict[str, Any]:
         where = zs.get_space(space, input_size=size, num_classes=CLASSES)
         start = time.process_time()
-        best = zs.search(where, DEFAULT_SEARCH_PROXY, budget, proposals=proposals, seed=seed, progress=False).best.architecture
+        outcome = zs.search(where, DEFAULT_SEARCH_PROXY, budget, proposals=proposals, seed=seed, progress=False)
+        best = outcome.best.architecture
         return {"architecture": best.to_string(), "cpu_seconds": round(time.process_time() - start, 2)}
 
     return zs.Architecture.from_string(runs.once(key, make)["architecture"], size, CLASSES)

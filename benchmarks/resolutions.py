@@ -5,10 +5,10 @@
     python benchmarks/resolutions.py --summary                         # of whatever is there
     python benchmarks/resolutions.py --quick --only digits --runs /tmp/runs.jsonl
 
-Each problem has one budget, and three kinds of search by the default score: at the images' own resolution, with the resolution
-free, and at each of the resolutions alone, which tells whether the score ranks them as training does. Every search and
-every training is one line of a file of runs, written as it ends. No search looks at an image, and the test images
-choose nothing.
+Each problem has one budget, and three kinds of search by the default score: at the images' own resolution, with the
+resolution free, and at each of the resolutions alone, which tells whether the score ranks them as training does. Every
+search and every training is one line of a file of runs, written as it ends. No search looks at an image, and the test
+images choose nothing.
 """
 
 from __future__ import annotations
