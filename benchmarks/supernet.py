@@ -123,7 +123,7 @@ def train_networks(data: zs.ImageData, runs: Runs, protocol: Protocol, count: in
     images = Images.of(replace(data, **parts), protocol)
     for text in band(count):
         if text not in runs.scratch():
-            outcome = train(text, images, protocol.recipe, 0)
+            outcome = train(architecture(text), images, protocol.recipe, 0)
             runs.add("scratch", architecture=text, **outcome)
             said = f"{outcome['test_accuracy']:.2%}, {outcome['cpu_seconds']} s"
             print(f"{time.strftime('%H:%M:%S')} {text}: {said}", file=sys.stderr, flush=True)

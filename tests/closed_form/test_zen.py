@@ -1,6 +1,7 @@
 """The closed-form Zen-score against numerical integration, hand counts and the forward pass."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,11 @@ from scipy import integrate, stats
 import zeroshot_nas as zs
 from tests.published import CIFAR_1M, architecture_of
 from tests.strategies import architectures
+from zeroshot_nas.architecture.blockspec import BLOCKS
+from zeroshot_nas.chains.coding import Chains, has_code
 from zeroshot_nas.closed_form.zen import _decorrelation, _kernel_gap, _tap_sums, zen_closed_form
+from zeroshot_nas.closed_form.zen_pool import zen_closed_form_pool
+from zeroshot_nas.core.score import value_or_error
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import ArchitectureError, ProxyError
 
@@ -68,6 +73,30 @@ def test_more_copies_of_a_sub_layer_add_equally(architecture):
     """The score is a sum of block terms and a function of depth: finite for whatever our blocks say."""
     for variant in ("paper", "l1", "zennas"):
         assert math.isfinite(zen_closed_form(architecture, variant=variant))
+
+
+@given(st.lists(architectures(), min_size=1, max_size=4), st.sampled_from(["paper", "l1", "zennas", "bogus"]))
+def test_many_at_once_to_the_last_bit(networks, variant):
+    """In arrays, which hold networks of as many channels and classes, and in a list."""
+    alone = [value_or_error(partial(zen_closed_form, variant=variant), each) for each in networks]
+    same = [each for each in networks if has_code(each) and each.input_size[0] == networks[0].input_size[0]]
+    same = [each for each in same if each.num_classes == same[0].num_classes]
+    pools = [(networks, alone)]
+    if same:
+        pools.append((Chains.of(same), [alone[networks.index(each)] for each in same]))
+    for pool, values in pools:
+        assert repr(zen_closed_form_pool(pool, variant=variant)) == repr(values)
+
+
+def test_a_block_without_a_kind_is_scored_alone():
+    """A block of two strides is none of those that are worked out side by side."""
+    networks = [
+        zs.Architecture.from_string("SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,2,8,1)"),
+        zs.Architecture((BLOCKS["TinyNASK1K3K1"](out_channels=24, stride=2),)),
+    ]
+    assert repr(zen_closed_form_pool(Chains.of(networks))) == repr(
+        [value_or_error(zen_closed_form, each) for each in networks]
+    )
 
 
 @pytest.mark.parametrize("variant", ["paper", "l1", "zennas"])

@@ -219,9 +219,7 @@ class Chains(Sequence[Architecture]):
         height, width = self.resolution
         digest = np.full(len(self.codes), height << 32 | width, np.uint64)
         for column in self.codes.T.astype(np.uint64):
-            mixed = (digest ^ column) * _ODD
-            mixed ^= mixed >> np.uint64(29)
-            digest = np.where(column > 0, mixed, digest)  # so that padding changes nothing
+            digest = np.where(column > 0, mixed(digest ^ column), digest)  # so that padding changes nothing
         return digest
 
 
@@ -231,6 +229,13 @@ def has_code(architecture: Architecture) -> bool:
 
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Numbers of 64 bits, each as another one in which all of its bits count; no two become the same."""
+    found = values * _ODD
+    found ^= found >> np.uint64(29)
+    return found
 
 
 def stacked(first: Codes, second: Codes) -> Codes:

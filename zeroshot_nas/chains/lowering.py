@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from threading import RLock
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroshot_nas.architecture.ops import Activation, BatchNorm, Conv, Gate, Op, Residual
-from zeroshot_nas.chains.coding import KINDS, Chains, Codes, block_of_kind, field_of, kind_of, type_of_kind
+from zeroshot_nas.chains.coding import KINDS, Chains, Codes, block_of_kind, field_of, kind_of, mixed, type_of_kind
 
 Index: TypeAlias = NDArray[np.intp]
 
@@ -74,9 +74,8 @@ class Blocks:
         code: Its code.
         channels: Input, output and bottleneck channels ``(blocks, 3)``.
         stride: Its stride.
-        sub_layers: Its sub-layers.
         shrunk: By what height and width are divided before it.
-        first, following: Kinds of its first sub-layer and of the others; `NONE` where there is none.
+        is_first: Whether it reads the image.
     """
 
     net: Index
@@ -84,10 +83,52 @@ class Blocks:
     code: Codes
     channels: Codes
     stride: Codes
-    sub_layers: Codes
     shrunk: Codes
-    first: Index
-    following: Index
+    is_first: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.net)
+
+    def take(self, places: Index) -> Blocks:
+        """The blocks in these places, each as a network of its own."""
+        height, width = (side[places] if isinstance(side, np.ndarray) else side for side in self.resolution)
+        return Blocks(
+            np.arange(len(places)),
+            (height, width),
+            self.code[places],
+            self.channels[places],
+            self.stride[places],
+            self.shrunk[places],
+            self.is_first[places],
+        )
+
+    @cached_property
+    def sub_layers(self) -> Codes:
+        """Sub-layers of each."""
+        return field_of(self.code, "sub_layers")
+
+    @cached_property
+    def first(self) -> Index:
+        """The kind of each one's first sub-layer; `NONE` where there is none."""
+        return LOWERING.kinds_of(self.code, self.channels, is_first=True)
+
+    @cached_property
+    def following(self) -> Index:
+        """The kind of each one's other sub-layers; `NONE` where there is none."""
+        return LOWERING.kinds_of(self.code, self.channels[:, [1, 1, 2]], is_first=False)
+
+    @cached_property
+    def sides(self) -> tuple[Codes, Codes]:
+        """Height and width before each."""
+        height, width = self.resolution
+        return -(-height // self.shrunk), -(-width // self.shrunk)
+
+    @cached_property
+    def digests(self) -> NDArray[np.uint64]:
+        """A number of 64 bits for each block where it stands: its code, what enters it, and whether it is the first."""
+        height, width = self.sides
+        place = self.channels[:, 0] << 48 | self.is_first.astype(np.int64) << 47 | height << 23 | width
+        return mixed(mixed(self.code.astype(np.uint64)) ^ place.astype(np.uint64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,13 +235,10 @@ class Lowering:
         entering = np.where(place == 0, chains.input_size[0], np.roll(out, 1))
         strides = np.cumprod(field_of(codes, "stride") + (codes == 0), axis=1)
         channels = np.stack([entering, out, field_of(code, "bottleneck_channels")], axis=1)
-        first = self._kinds_of(code, channels, is_first=True)
-        following = self._kinds_of(code, channels[:, [1, 1, 2]], is_first=False)
-        shrunk = strides[net, place] // stride
         resolution = chains.resolution
         if chains.sides is not None:
             resolution = resolution[0][net], resolution[1][net]
-        return Blocks(net, resolution, code, channels, stride, field_of(code, "sub_layers"), shrunk, first, following)
+        return Blocks(net, resolution, code, channels, stride, strides[net, place] // stride, place == 0)
 
     def convolutions(self, blocks: Blocks, block: Index, kind: Index) -> Convolutions:
         """The convolutions of sub-layers, given by the number of their block and by their kind."""
@@ -261,7 +299,7 @@ class Lowering:
         columns["unit_kind"], columns["unit_is_behind_stride"] = np.array(units, np.intp).T
         return columns
 
-    def _kinds_of(self, code: Codes, channels: Codes, *, is_first: bool) -> Index:
+    def kinds_of(self, code: Codes, channels: Codes, *, is_first: bool) -> Index:
         """The kinds of sub-layers, given input, output and bottleneck channels; `NONE` where one has none."""
         entering, out, bottleneck = channels.T
         same_out = entering != out

@@ -14,6 +14,8 @@ from zeroshot_nas.errors import ArchitectureError
 
 Variant: TypeAlias = Literal["paper", "l1", "zennas"]
 
+VARIANTS = ("paper", "l1", "zennas")
+
 RELU = Activation()
 
 RECTIFIED_MEAN = 1 / math.sqrt(2 * math.pi)
@@ -65,7 +67,7 @@ def zen_closed_form(architecture: Architecture, *, variant: Variant = "paper", a
         >>> round(zen_closed_form(net), 3)
         5.037
     """
-    if variant not in ("paper", "l1", "zennas"):
+    if variant not in VARIANTS:
         raise ArchitectureError(f"zen_closed_form has the variants 'paper', 'l1' and 'zennas', got {variant!r}")
     deviations, rectifiers = 0.0, 0
     channels, *sides = architecture.input_size
@@ -79,7 +81,7 @@ def zen_closed_form(architecture: Architecture, *, variant: Variant = "paper", a
     if rectifiers == 0:
         raise ArchitectureError("zen_closed_form needs a chain with ReLUs, and this architecture has none")
     positions = channels * resolution[0] * resolution[1]
-    return deviations + _log_distance(rectifiers, positions, alpha, variant == "paper")
+    return deviations + log_distance(rectifiers, positions, alpha, variant == "paper")
 
 
 def _placed_term(placed: PlacedBlock, *, variant: Variant = "paper", alpha: float = 0.01) -> float:
@@ -98,7 +100,7 @@ def _rectifiers(placed: PlacedBlock) -> int:
 
 def _end(end: End, *, variant: Variant = "paper", alpha: float = 0.01) -> float:
     positions = end.channels * end.resolution[0] * end.resolution[1]
-    return _log_distance(end.counted, positions, alpha, variant == "paper")
+    return log_distance(end.counted, positions, alpha, variant == "paper")
 
 
 ZEN = BlockSum(_placed_term, _end, _rectifiers)
@@ -168,7 +170,7 @@ def _tap_sums(side: int, kernel_size: int, stride: int, padding: int) -> tuple[f
 
 
 @lru_cache(maxsize=262_144)
-def _log_distance(rectifiers: int, positions: int, alpha: float, frobenius: bool) -> float:
+def log_distance(rectifiers: int, positions: int, alpha: float, frobenius: bool) -> float:
     """Log of the distance of the two feature maps: Frobenius norm, or sum of absolute differences."""
     decorrelation = _decorrelation(rectifiers - 1, alpha)
     if frobenius:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from zeroshot_nas.architecture.architecture import head
 from zeroshot_nas.architecture.ops import BatchNorm, Conv, Linear
 from zeroshot_nas.chains.coding import Chains
-from zeroshot_nas.chains.lowering import LOWERING, NONE
+from zeroshot_nas.chains.lowering import LOWERING, NONE, Blocks
+from zeroshot_nas.chains.memo import BlockMemo
 from zeroshot_nas.costs.base import COSTS, CostInfo, summed_costs
 
 Column = NDArray[np.float64]
@@ -35,16 +37,36 @@ def costs_of_chains(chains: Chains) -> dict[str, Column] | None:
         None where a block has other operations than convolutions, batch norms, ReLUs, gates and residual links, or a
         cost reads others or is not elementwise.
     """
-    infos = [COSTS[name] for name in summed_costs().names]
+    infos = tuple(COSTS[name] for name in summed_costs().names)
     if not all(info.elementwise and set(info.ops) <= {Conv, BatchNorm, Linear} for info in infos):
         return None
     blocks = LOWERING.blocks(chains)
-    if (blocks.first == NONE).any() or (blocks.following == NONE).any():
+    rows = _memo(infos).rows(blocks)
+    if np.isnan(rows).any():
         return None
-    sizes = np.flatnonzero(blocks.sub_layers > 1)
-    block = np.concatenate([np.arange(len(blocks.net)), sizes])
-    kind = np.concatenate([blocks.first, blocks.following[sizes]])
-    times = np.concatenate([np.ones(len(blocks.net), np.int64), blocks.sub_layers[sizes] - 1])
+    ends = np.flatnonzero(np.diff(blocks.net, append=len(chains)))  # each network's last block
+    out = blocks.channels[ends, 1]
+    sums: dict[str, Column] = {"layers": chains.layers.astype(float)}
+    for info, column in zip(infos, rows.T, strict=True):
+        sums[info.name] = np.bincount(blocks.net, column, len(chains)) + _of_head(info, out, chains.num_classes)
+    return sums
+
+
+@lru_cache(maxsize=4)
+def _memo(infos: tuple[CostInfo, ...]) -> BlockMemo:
+    return BlockMemo(partial(_of_blocks, infos))
+
+
+def _of_blocks(infos: tuple[CostInfo, ...], blocks: Blocks) -> NDArray[np.float64]:
+    """The costs of blocks, a column a cost; not a number where a block has no kind."""
+    known = np.flatnonzero((blocks.first != NONE) & (blocks.following != NONE))
+    sizes = known[blocks.sub_layers[known] > 1]
+    block = np.concatenate([known, sizes])
+    kind = np.concatenate([blocks.first[known], blocks.following[sizes]])
+    times = np.concatenate([np.ones(len(known), np.int64), blocks.sub_layers[sizes] - 1])
+    rows = np.full((len(blocks), len(infos)), np.nan)
+    if not len(known):
+        return rows
     convs = LOWERING.convolutions(blocks, block, kind)
     shape = (convs.out_channels, convs.height, convs.width)
     columns = LOWERING.columns
@@ -53,15 +75,12 @@ def costs_of_chains(chains: Chains) -> dict[str, Column] | None:
     out_channels: Any = convs.out_channels  # here and below arrays stand in place of numbers
     columns_of: Any = (convs.in_channels, out_channels, kernel_size, stride, groups, False, 1, convs.fan_in)
     conv, norm = _Convs(*columns_of), BatchNorm(out_channels)
-    net, repeats = blocks.net[block[convs.sub_layer]], times[convs.sub_layer]
-    sums: dict[str, Column] = {"layers": chains.layers.astype(float)}
-    ends = np.flatnonzero(np.diff(blocks.net, append=len(chains)))  # each network's last block
-    out = blocks.channels[ends, 1]
-    for info in infos:
+    own, repeats = block[convs.sub_layer], times[convs.sub_layer]
+    for place, info in enumerate(infos):
         assert info.count is not None, "it is a sum over operations"
         each = sum(info.count(op, shape) for op in (conv, norm) if isinstance(op, info.ops))
-        sums[info.name] = np.bincount(net, repeats * each, len(chains)) + _of_head(info, out, chains.num_classes)
-    return sums
+        rows[known, place] = np.bincount(own, repeats * each, len(blocks))[known]
+    return rows
 
 
 def _of_head(info: CostInfo, channels: Any, num_classes: int) -> Any:

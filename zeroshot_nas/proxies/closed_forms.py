@@ -2,11 +2,9 @@
 
 from zeroshot_nas.closed_form.entropy import MAEDET, entropy_deepmad, entropy_maedet, entropy_qe
 from zeroshot_nas.closed_form.topology import NN_DEGREE, NN_MASS, nn_degree, nn_mass
-from zeroshot_nas.closed_form.zen import ZEN, zen_closed_form
 from zeroshot_nas.scoring.proxy import PROXIES, ProxyInfo
 
 for _name, _closed_form, _block_sum, _source in (
-    ("zen_closed_form", zen_closed_form, ZEN, "arXiv:2102.01063"),
     ("entropy_maedet", entropy_maedet, MAEDET, "arXiv:2111.13336"),
     ("entropy_deepmad", entropy_deepmad, None, "arXiv:2303.02165"),
     ("entropy_qe", entropy_qe, None, "NeurIPS 2022, openreview E28hy5isRzC"),

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.closed_form.zen import ZEN, zen_closed_form
+from zeroshot_nas.closed_form.zen import ZEN, Variant, zen_closed_form
 from zeroshot_nas.core.lazy import no_grad
-from zeroshot_nas.errors import ProxyError
+from zeroshot_nas.errors import ProxyError, ZeroShotNASError
 from zeroshot_nas.scoring.batch_norm import BatchNormVariances
 from zeroshot_nas.scoring.feature_map import feature_map
 from zeroshot_nas.scoring.perturbed_pass import perturbed_pass
-from zeroshot_nas.scoring.proxy import Batch, ProxyInfo, checked_log, register_proxy
+from zeroshot_nas.scoring.proxy import PROXIES, Batch, ProxyInfo, checked_log, register_proxy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-Variant: TypeAlias = Literal["paper", "l1", "zennas"]
 
 
 def zen_of_architecture(
@@ -41,6 +40,29 @@ def zen_of_architecture(
     return _assemble(both.features[0] - both.features[1], variances, variant)
 
 
+def zen_pool_closed_form(
+    architectures: Sequence[Architecture], /, *, variant: Variant = "paper", alpha: float = 0.01
+) -> Sequence[float | ZeroShotNASError]:
+    """`zeroshot_nas.closed_form.zen_pool`, which is imported, and numpy with it, when there is one to compute."""
+    from zeroshot_nas.closed_form.zen_pool import zen_closed_form_pool
+
+    return zen_closed_form_pool(architectures, variant=variant, alpha=alpha)
+
+
+PROXIES.add(
+    "zen_closed_form",
+    ProxyInfo(
+        "zen_closed_form",
+        closed_form=zen_closed_form,
+        closed_form_pool=zen_pool_closed_form,
+        block_sum=ZEN,
+        source="arXiv:2102.01063",
+        cost="graph",
+        grows_with_depth=True,
+    ),
+)
+
+
 @register_proxy(
     ProxyInfo(
         "zen",
@@ -52,6 +74,7 @@ def zen_of_architecture(
         needs_batch_norm=True,
         grows_with_depth=True,
         closed_form=zen_closed_form,
+        closed_form_pool=zen_pool_closed_form,
         block_sum=ZEN,
         of_architecture=zen_of_architecture,
     )
