@@ -1,20 +1,26 @@
-# make demo: from a budget to a trained network. make test: everything that CI runs. make coverage: which lines tests
-# run, in twice the time. make docs: the documentation, into site/. make notebooks: runs the notebooks anew, in place.
+# make demo: from a budget to a trained network. make test: the package's tests. make check: everything that CI runs, so
+# also what pages, notebooks, examples and benchmark scripts show. make coverage: which lines tests run, in twice the time.
+# make docs: the documentation, into site/. make notebooks: runs the notebooks anew, in place.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test coverage lint docs notebooks clean
+TEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
+
+.PHONY: demo test check coverage lint docs notebooks clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/search_and_train.py --out runs/demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
+	$(TEST) --ignore tests/documents
+
+check: test
+	$(TEST) tests/documents
 
 coverage: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal --cov --cov-report term:skip-covered
+	$(TEST) --cov --cov-report term:skip-covered
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

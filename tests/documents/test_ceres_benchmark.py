@@ -7,7 +7,7 @@ import pytest
 
 import zeroshot_nas as zs
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TABLES = BENCHMARKS.parent / "../shared/data/nasbench"
 """Real tables, where they stand beside the checkout."""
 

@@ -18,7 +18,7 @@ from tests.browser import Watched, chromium, needs_browser, overflow
 from tests.pages import NOT_RUN, blocks
 from zeroshot_nas.spaces.base import SPACES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
 MADE = ["reference/cli.md", *(f"notebooks/{path.stem}.md" for path in NOTEBOOKS)]

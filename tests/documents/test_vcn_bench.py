@@ -14,7 +14,7 @@ import pytest
 import zeroshot_nas as zs
 from zeroshot_nas.nasbench.readers.vcn import TABLE
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "vcn_bench.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "vcn_bench.py"
 LIMITS = {"A": (100e3, 4e6), "B": (80e3, 12.5e6), "C": (300e3, 30e6)}
 
 
