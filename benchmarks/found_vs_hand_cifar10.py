@@ -228,7 +228,7 @@ def accuracies(row: str, budget: str, protocol: str, runs: Runs) -> list[tuple[z
     """Every network of a row with its test accuracies, in percent, as far as they are there; one found twice is one."""
     found: dict[str, list[float]] = {}
     for task in tasks([(row, budget)], protocol):
-        each = [runs.accuracy(replace(task, training_seed=seed)) for seed in range(TRAININGS)]
+        each = [runs.accuracy(replace(task, training_seed=seed)) for seed in sorted({key[1] for key in runs.trained})]
         if values := [100 * value for value in each if value is not None]:
             found[runs.found[task]] = values
     return [(architecture(text), values) for text, values in found.items()]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 
@@ -274,6 +275,11 @@ def test_a_correlation_goes_on_as_the_run_has_it(run, tmp_path, table):
     how = ("--proxies", "params,cet", "--executor", "serial", "--out", tmp_path / "run")
     _, report, _ = run("correlate", "--table", table, *columns, *how)
     assert run("correlate", "--out", tmp_path / "run", "--resume", "--executor", "serial") == (0, report, "")
+    found = zs.Correlation.from_json((tmp_path / "run" / "report.json").read_text())
+    shown = run("runs", "show", tmp_path / "run")[1]
+    for entry in found.proxies:
+        said = "tau undefined" if entry.kendall is None else f"tau {entry.kendall:+.3f}"
+        assert re.search(rf"^{re.escape(entry.proxy)} +{re.escape(said)}", shown, re.MULTILINE)
     code, out, err = run("correlate", "--out", tmp_path / "run", "--resume", "--seed", 4, "--executor", "serial")
     assert (code, out) == (2, "")
     assert "seed: 0 in the run, 4 asked for" in err

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,11 @@ from zeroshot_nas.cli.help import Application
 from zeroshot_nas.cli.search import front_rows, trial_rows
 from zeroshot_nas.core.files import read_as, write_text
 from zeroshot_nas.errors import StoreError
+from zeroshot_nas.reporting.words import counted
 from zeroshot_nas.searchers.words import bits_rows
+
+if TYPE_CHECKING:
+    from zeroshot_nas.nasbench.correlation import ProxyCorrelation
 
 runs_app = Application(help="Look into the folders of runs.")
 app.add_typer(runs_app, name="runs")
@@ -50,12 +54,12 @@ def _about(run: dict[str, Any]) -> str:
     if run["kind"] == "training":
         accuracy, epochs = run["result"]["test_accuracy"], run["result"]["epochs"]
         tested = "" if accuracy is None else f", test accuracy {accuracy:.2%}"
-        return f"training, {run['state']}, {epochs} epochs{tested}"
+        return f"training, {run['state']}, {counted(epochs, 'epoch')}{tested}"
     if run["kind"] == "comparison":
-        return f"comparison, {run['state']}, {len(run['settings']['networks'])} networks"
+        return f"comparison, {run['state']}, {counted(len(run['settings']['networks']), 'network')}"
     if run["kind"] in ("family", "family training"):
-        return f"{run['kind']}, {run['state']}, {len(run['settings']['members'])} members"
-    return f"{run['kind']}, {run['state']}, {run['scores']:,} scores"
+        return f"{run['kind']}, {run['state']}, {counted(len(run['settings']['members']), 'member')}"
+    return f"{run['kind']}, {run['state']}, {counted(run['scores'], 'score')}"
 
 
 @runs_app.command("show")
@@ -88,9 +92,12 @@ def _events(journal: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
 
 
 def _outcome(folder: Path) -> list[tuple[str, str]]:
-    """The winner of a finished search and what it costs; the table of a finished comparison."""
-    from zeroshot_nas import Comparison, SearchResult
+    """What is the point of a finished run: the winner and its costs, the table of a comparison, the taus of proxies."""
+    from zeroshot_nas import Comparison, Correlation, SearchResult
 
+    if (folder / "report.json").is_file():
+        found = read_as(folder / "report.json", Correlation.from_json)
+        return [("report", str(folder / "report.md")), *map(_tau, found.proxies)]
     if (folder / "comparison.json").is_file():
         return read_as(folder / "comparison.json", Comparison.from_json).rows()
     if not (folder / "result.json").is_file():
@@ -101,6 +108,15 @@ def _outcome(folder: Path) -> list[tuple[str, str]]:
     tried = [] if result.trials is None else trial_rows(result.trials, folder)
     winner = ("winner", best.string or str(best.architecture))
     return [winner, *bits_rows(best.architecture), *cost_rows(best.costs), *scores, *front_rows(result), *tried]
+
+
+def _tau(entry: ProxyCorrelation) -> tuple[str, str]:
+    """A proxy's rank correlation with accuracy, and its interval."""
+    if entry.kendall is None:
+        return entry.proxy, "tau undefined"
+    between = entry.kendall_interval
+    interval = "" if between is None else f" ({between[0]:+.3f} to {between[1]:+.3f})"
+    return entry.proxy, f"tau {entry.kendall:+.3f}{interval}"
 
 
 def _flat(name: str, value: Any) -> list[tuple[str, str]]:
