@@ -1,15 +1,30 @@
 """The benchmark scripts run and write what their results are read for; figures of ``--quick`` mean nothing."""
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TABLES = BENCHMARKS.parent / "../shared/data/nasbench"
 """Real tables, where they stand beside the checkout."""
+
+
+@pytest.fixture(scope="module")
+def cifar10(tmp_path_factory):
+    """A folder in CIFAR-10's official layout, with hundreds of images of noise."""
+    folder, rng = tmp_path_factory.mktemp("cifar") / "cifar-10-batches-py", np.random.default_rng(0)
+    folder.mkdir()
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        images = rng.integers(0, 256, (60, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({b"data": images, b"labels": [place % 10 for place in range(60)]}))
+    names = [f"class {number}".encode() for number in range(10)]
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}))
+    return folder
 
 
 def run(name, *arguments):
@@ -271,3 +286,29 @@ def test_family_summarizes_the_trainings_that_are_there(tmp_path):
     rows = part["details"]["rows"]
     assert {"scratch, 1 of the epochs", "slice, 0.5 of the epochs", "grow, 0.25 of the epochs"} <= set(rows)
     assert all(0 < figure["figure"] <= 1 and figure["what"] in printed for figure in part["figures"])
+
+
+def test_the_supernets_rivals_are_trained_once(tmp_path, cifar10):
+    runs = tmp_path / "runs.jsonl"
+    how = ("--quick", "--data", cifar10, "--runs", runs, "--supernet", tmp_path / "supernet", "--only", "scratch")
+    run("supernet.py", *how)
+    lines = [json.loads(line) for line in runs.read_text().splitlines()]
+    assert len({line["architecture"] for line in lines if line["what"] == "scratch"}) == len(lines) == 3
+    assert all(0 <= line["test_accuracy"] <= 1 for line in lines)
+    run("supernet.py", *how)
+    assert len(runs.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("script", ["scaling.py", "resolutions.py"])
+def test_scaling_and_resolutions_go_on_where_they_were_stopped(tmp_path, cifar10, script):
+    runs, out = tmp_path / "runs.jsonl", tmp_path / "results.json"
+    how = ["--quick", "--data", cifar10, "--runs", runs, "--out", out]
+    printed = run(script, *how, *(["--only", "cifar10"] if script == "resolutions.py" else []))
+    (part,) = json.loads(out.read_text()).values()
+    assert any("test accuracy" in figure["what"] for figure in part["figures"])
+    assert all(figure["what"] in printed for figure in part["figures"])
+    lines = runs.read_text().splitlines()
+    runs.write_text("\n".join([*lines[:-1], lines[-1][:40]]))  # the last training is lost, cut short
+    run(script, *how, *(["--only", "cifar10"] if script == "resolutions.py" else []))
+    again = [json.loads(line) for line in runs.read_text().splitlines()]
+    assert [line["architecture"] for line in again] == [json.loads(line)["architecture"] for line in lines]
