@@ -97,6 +97,18 @@ def comparison(folder, **how):
     return zs.compare(models, ["resnet8"], _digits(), zs.Recipe(epochs=1, batch_size=45), out=folder, **how)
 
 
+def family(folder, **how):
+    budgets = [zs.Budget(params=limit, layers=30) for limit in (6e3, 3e3)]
+    how = {"nested": True, "proposals": 120, "progress": False, **how}
+    return zs.family(space_named("vanilla"), "ceres", budgets, out=folder, **how)
+
+
+def family_training(folder, **how):
+    found = family(folder.with_name(f"{folder.name}-family"))
+    recipe = zs.Recipe(epochs=2, batch_size=45)
+    return zs.train_family(found, _digits(), recipe, share=0.5, out=folder, progress=False, **how)
+
+
 def study(folder):
     with zs.Study(space_named("resnet"), "cet", zs.Budget(params=3e4, layers=30), out=folder, progress=False) as made:
         made.evaluate(made.ask(6))
@@ -122,6 +134,8 @@ KINDS = {
     "correlation": correlation,
     "training": training,
     "comparison": comparison,
+    "family": family,
+    "family training": family_training,
     "calibration": calibration,
     "calibration begun": calibration_begun,
 }

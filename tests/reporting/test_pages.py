@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 import sqlite3
 import sys
 from html.parser import HTMLParser
@@ -21,6 +22,8 @@ from tests.reporting.runs import (
     comparison,
     correlation,
     device_table,
+    family,
+    family_training,
     search,
     space_named,
     training,
@@ -214,6 +217,22 @@ def test_what_a_page_says_is_what_the_run_has(run):
         (table,) = [part for part in parts_of(page, Table) if part.title == "Networks"]
         assert [row[0] for row in table.rows] == [each.name for each in found.by_accuracy()]
         assert all(verdict in note.text for note in parts_of(page, Note) for verdict in found.verdicts())
+    if kind == "family":
+        found = zs.Family.from_json((path / "family.json").read_text())
+        assert {"Members", "Network", "Settings"} <= set(sections)
+        (drawn,) = parts_of(page, Chart)
+        assert [(row["name"], row["score"]) for row in drawn.spec["data"]["values"] if row["group"] == "family"] == [
+            (each.name, pytest.approx(each.score)) for each in found.members
+        ]
+        assert {row["group"] for row in drawn.spec["data"]["values"]} == {"family", "without nesting"}
+        assert tiles["nesting costs"] == f"{sum(found.nesting_costs().values()) / len(found.members):+.2%}"
+    if kind == "family training":
+        found = json.loads((path / "trained.json").read_text())
+        (drawn,) = parts_of(page, Chart)
+        values = {row["name"]: row["value"] for row in drawn.spec["data"]["values"]}
+        assert values == {each["name"]: pytest.approx(each["accuracy"][0]) for each in found["members"]}
+        assert all(tiles[name] == f"{value:.2%}" for name, value in values.items())
+        assert (tiles["trained"], tiles["epochs"]) == ("2", "3")
     if kind == "calibration":
         assert {"Fit", "Kernels", "Settings"} <= set(sections)
         assert len(parts_of(page, Chart)) == 2
@@ -352,6 +371,37 @@ def test_a_killed_comparison_shows_the_trainings_that_are_done(tmp_path):
     assert "resnet8" in text_of(page)
 
 
+def test_a_killed_family_shows_the_members_that_are_done(tmp_path):
+    path = tmp_path / "run"
+    found = family(path)
+    (path / "family.json").unlink()
+    whole = page_kind(path).page(path)
+    (table,) = [part for part in parts_of(whole, Table) if part.title == "Members"]
+    assert [row[0] for row in table.rows] == [each.name for each in found.members]
+    shutil.rmtree(path / "nested")
+    page = page_kind(path).page(path)
+    assert page.progress == 1 / 2
+    shutil.rmtree(path / "searches")
+    page = page_kind(path).page(path)
+    assert page.progress == 0
+    assert render(page)
+
+
+def test_a_killed_training_of_a_family_shows_the_members_that_are_trained(tmp_path):
+    path = tmp_path / "run"
+    family_training(path)
+    (path / "trained.json").unlink()
+    with contextlib.closing(sqlite3.connect(path / FILE_NAME)) as connection, connection:
+        connection.execute("DELETE FROM journal WHERE number > (SELECT max(number) - 2 FROM journal)")
+    page = page_kind(path).page(path)
+    assert (page.state, page.progress) == ("stopped", 1 / 2)
+    with contextlib.closing(sqlite3.connect(path / FILE_NAME)) as connection, connection:
+        connection.execute("DELETE FROM journal WHERE kind = 'training'")
+    page = page_kind(path).page(path)
+    assert page.progress == 0
+    assert render(page)
+
+
 def test_an_unfinished_training_shows_its_curves_and_no_test_accuracy(tmp_path):
     training(tmp_path / "run", epochs=2)
     file = tmp_path / "run" / "train.json"
@@ -379,12 +429,12 @@ def test_a_new_kind_of_run_is_a_function_with_a_decorator(tmp_path, monkeypatch)
     list(PAGES)  # looked for before the one below is added
     monkeypatch.setattr(PAGES, "_entries", dict(PAGES._entries))
 
-    @register_page("family", holds=lambda path: (path / "family.txt").is_file())
-    def family_page(folder):
-        return Page("a family", "family", "done", [Tile("members", "5")], [])
+    @register_page("herd", holds=lambda path: (path / "herd.txt").is_file())
+    def herd_page(folder):
+        return Page("a herd", "herd", "done", [Tile("members", "5")], [])
 
-    (tmp_path / "family.txt").touch()
-    assert "a family" in zs.report(tmp_path).read_text(encoding="utf-8")
+    (tmp_path / "herd.txt").touch()
+    assert "a herd" in zs.report(tmp_path).read_text(encoding="utf-8")
 
 
 def test_what_has_no_page_is_said(tmp_path):

@@ -27,7 +27,7 @@ def plot_family(family: Family) -> Figure:
     """
     figure, axes = _axes()
     costs = [each.candidate.costs.flops for each in family.members]
-    xs, label = _over([(each.latency_ms, each.device) for each in family.members], costs)
+    xs, label = axis_of_costs([(each.latency_ms, each.device) for each in family.members], costs)
     axes.plot(xs, [each.score for each in family.members], "o-", color=_OWN, label="family")
     free = [(x, each.free_score) for x, each in zip(xs, family.members, strict=True) if each.free_score is not None]
     if free:
@@ -47,7 +47,7 @@ def plot_training(trained: TrainedFamily) -> Figure:
     """
     figure, axes = _axes()
     members = trained.members
-    xs, label = _over([(each.latency_ms, each.device) for each in members], [each.flops for each in members])
+    xs, label = axis_of_costs([(each.latency_ms, each.device) for each in members], [each.flops for each in members])
     for x, each in zip(xs, members, strict=True):
         mean, low, high = (100 * value for value in each.accuracy)
         axes.errorbar(x, mean, [[mean - low], [high - mean]], fmt="o", color=_OWN, capsize=3)
@@ -65,7 +65,7 @@ def _axes() -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _over(latencies: Sequence[tuple[float | None, str]], flops: Sequence[float]) -> tuple[list[float], str]:
+def axis_of_costs(latencies: Sequence[tuple[float | None, str]], flops: Sequence[float]) -> tuple[list[float], str]:
     """Where members stand on the axis of costs, and what that is."""
     known = [latency for latency, _ in latencies if latency is not None]
     devices = {device for _, device in latencies}

@@ -222,9 +222,9 @@ def register_page(name: str, *, holds: Callable[[Path], bool] | None = None) -> 
         ValueError: The name is taken.
 
     Example:
-        >>> @register_page("family")  # doctest: +SKIP
-        ... def family_page(folder: Path) -> Page:
-        ...     return Page("a family", "family", "done", [Tile("members", "5")], [])
+        >>> @register_page("survey")  # doctest: +SKIP
+        ... def survey_page(folder: Path) -> Page:
+        ...     return Page("a survey", "survey", "done", [Tile("answers", "5")], [])
     """
 
     def register(page: _Function) -> _Function:

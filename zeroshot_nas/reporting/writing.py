@@ -16,8 +16,9 @@ FILE = "report.html"
 def report(run: str | Path, out: str | Path | None = None, *, force: bool = False) -> Path:
     """Writes the page of a run: one HTML file to open in a browser, which loads nothing from anywhere.
 
-    A search, a study, a correlation, a training, a comparison, or a latency calibration (its table's file); one that is
-    not at its end has a page of what it had so far, which says so. The same run gives the same page.
+    A search, a study, a correlation, a training, a comparison, a family, its training, or a latency calibration (its
+    table's file); one that is not at its end has a page of what it had so far, which says so. The same run gives the
+    same page.
 
     Args:
         run: The run's folder, or a device table's file.
