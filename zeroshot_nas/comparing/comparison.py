@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.core.checks import check_format
+from zeroshot_nas.core.checks import parsed
 from zeroshot_nas.core.frames import data_frame
 from zeroshot_nas.core.html import html_table
 from zeroshot_nas.core.state import RunState
@@ -264,11 +264,7 @@ class Comparison:
         Raises:
             FileFormatError: The text is no comparison.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise FileFormatError(f"not JSON: {error}") from None
-        check_format(data, _FORMAT, _VERSION, "a comparison")
+        data = parsed(text, _FORMAT, _VERSION, "a comparison")
         try:
             found = cls(
                 networks=tuple(map(Compared.from_dict, data["networks"])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +51,24 @@ def check_format(
         raise error(f"{where}not {what}: expected a JSON object with format {expected!r}")
     if data.get("version") != version:
         raise error(f"{where}{what} of version {data.get('version')!r:.40}; this release reads version {version}")
+
+
+def parsed(text: str, expected: str, version: int, what: str) -> dict[str, Any]:
+    """The JSON object of a format and version of ours that a text is; see `check_format`.
+
+    Raises:
+        FileFormatError: It is none.
+
+    Example:
+        >>> parsed('{"format": "demo", "version": 1, "n": 3}', "demo", 1, "a demo")["n"]
+        3
+    """
+    try:
+        data: dict[str, Any] = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"not JSON: {error}") from None
+    check_format(data, expected, version, what)
+    return data
 
 
 def as_shape(input_size: Sequence[int], error: type[Exception]) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.architecture.architecture import Architecture
-from zeroshot_nas.core.checks import check_format
+from zeroshot_nas.core.checks import parsed
 from zeroshot_nas.core.frames import data_frame
 from zeroshot_nas.core.html import html_table
 from zeroshot_nas.core.state import RunState
@@ -182,11 +182,7 @@ class Family:
         Raises:
             FileFormatError: The text is no family.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise FileFormatError(f"not JSON: {error}") from None
-        check_format(data, _FORMAT, _VERSION, "a family")
+        data = parsed(text, _FORMAT, _VERSION, "a family")
         try:
             found = cls(
                 members=tuple(map(Member.from_dict, data["members"])),

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.comparing.comparison import Estimate
-from zeroshot_nas.core.checks import check_format
+from zeroshot_nas.core.checks import parsed
 from zeroshot_nas.core.frames import data_frame
 from zeroshot_nas.core.html import html_table
 from zeroshot_nas.core.state import RunState
@@ -149,11 +149,7 @@ class TrainedFamily:
         Raises:
             FileFormatError: The text is no trained family.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise FileFormatError(f"not JSON: {error}") from None
-        check_format(data, _FORMAT, _VERSION, "a trained family")
+        data = parsed(text, _FORMAT, _VERSION, "a trained family")
         try:
             members = [{name: value for name, value in each.items() if name != "accuracy"} for each in data["members"]]
             found = cls(

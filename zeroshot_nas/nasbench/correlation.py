@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zeroshot_nas.architecture.ops import Shape
-from zeroshot_nas.core.checks import check_format
+from zeroshot_nas.core.checks import parsed
 from zeroshot_nas.core.frames import data_frame
 from zeroshot_nas.core.html import html_table
 from zeroshot_nas.core.state import RunState
@@ -225,11 +225,7 @@ class Correlation:
         Raises:
             FileFormatError: The text is not a correlation.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise FileFormatError(f"not JSON: {error}") from None
-        check_format(data, _FORMAT, _VERSION, "a correlation")
+        data = parsed(text, _FORMAT, _VERSION, "a correlation")
         del data["format"], data["version"]
         try:
             channels, height, width = data["input_size"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.closed_form.block_sum import BlockSum
-from zeroshot_nas.core.checks import check_format
+from zeroshot_nas.core.checks import check_format, parsed
 from zeroshot_nas.core.frames import data_frame
 from zeroshot_nas.core.html import html_table, number
 from zeroshot_nas.core.registry import Registry
@@ -280,11 +280,7 @@ class SearchResult:
         Raises:
             FileFormatError: The text is not a search result.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise FileFormatError(f"not JSON: {error}") from None
-        check_format(data, _RESULT_FORMAT, _VERSION, "a search result")
+        data = parsed(text, _RESULT_FORMAT, _VERSION, "a search result")
         try:
             return cls(
                 best=Candidate.from_dict(data["best"]),
