@@ -1,6 +1,6 @@
 """What a search by closed form costs as it grows, and beside the release in which networks were scored one by one.
 
-    python benchmarks/scale.py            # about 20 minutes on two idle cores
+    python benchmarks/scale.py            # about an hour on two idle cores, most of it for the part `most`
     python benchmarks/scale.py --quick    # few proposals: shows that it runs
 
 Parts:
