@@ -19,6 +19,12 @@ from zeroshot_nas.searchers.base import Candidate
 if TYPE_CHECKING:
     import pandas
 
+RESULT_FILE = "family.json"
+"""What a finished run holds."""
+
+FREE, NESTED = "searches", "nested"
+"""Folders of a run that hold its searches, and those of networks that the next larger member contains."""
+
 _FORMAT = "zeroshot_nas.family"
 _VERSION = 1
 

@@ -23,7 +23,7 @@ from zeroshot_nas.errors import (
     ObjectiveError,
     ProposalsWarning,
 )
-from zeroshot_nas.families.family import Family, Member
+from zeroshot_nas.families.family import FREE, NESTED, RESULT_FILE, Family, Member
 from zeroshot_nas.families.neighbours import fitted
 from zeroshot_nas.families.nesting import NestedSpace
 from zeroshot_nas.families.plot import PLOT, write_family_plot
@@ -39,15 +39,11 @@ from zeroshot_nas.searching.rounds import RESULT_FILE as SEARCH_FILE
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.spaces.base import SearchSpace
 
-RESULT_FILE = "family.json"
 FILES = (RESULT_FILE, f"{PLOT}.png", f"{PLOT}.svg")
 """What a family leaves, beside its store, searches and architectures; the first says that it is finished."""
 
 SCORES = "scores.db"
 """Scores that the searches of a run share."""
-
-FREE, NESTED = "searches", "nested"
-"""Folders of a run that hold its searches, and those of networks that the next larger member contains."""
 
 TAUGHT = 32
 """Finalists of a neighbour that a search begins with, each fitted to its budget."""

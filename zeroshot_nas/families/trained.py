@@ -20,6 +20,9 @@ from zeroshot_nas.training.result import wilson_interval
 if TYPE_CHECKING:
     import pandas
 
+RESULT_FILE = "trained.json"
+"""What a finished run holds."""
+
 _FORMAT = "zeroshot_nas.trained_family"
 _VERSION = 1
 _HEADS = ("test accuracy", "epochs", "params", "FLOPs", "ms", "begun")

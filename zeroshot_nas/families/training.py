@@ -15,11 +15,11 @@ from zeroshot_nas.core.progress import note, progress_bar
 from zeroshot_nas.core.seeding import derive_seed
 from zeroshot_nas.core.state import RunState
 from zeroshot_nas.errors import ArchitectureError, DataError, MissingExtraError, TrainingError
+from zeroshot_nas.families.family import RESULT_FILE as FAMILY_FILE
 from zeroshot_nas.families.family import Family, Member
-from zeroshot_nas.families.finding import RESULT_FILE as FAMILY_FILE
 from zeroshot_nas.families.nesting import why_not
 from zeroshot_nas.families.plot import TRAINING_PLOT, write_training_plot
-from zeroshot_nas.families.trained import TrainedFamily, TrainedMember
+from zeroshot_nas.families.trained import RESULT_FILE, TrainedFamily, TrainedMember
 from zeroshot_nas.network.inheritance import inherit
 from zeroshot_nas.network.module import Network
 from zeroshot_nas.network.slicing import shrink
@@ -40,7 +40,6 @@ TUNING = 0.25
 FOLDER = "members"
 """Folder of a run in which each training has its own."""
 
-RESULT_FILE = "trained.json"
 FILES = (RESULT_FILE, f"{TRAINING_PLOT}.png", f"{TRAINING_PLOT}.svg")
 """What trainings of a family leave, beside their folders; the first says that they are finished."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zeroshot_nas.core.files import read_as
-from zeroshot_nas.families import finding, training
+from zeroshot_nas.families import family, trained
 from zeroshot_nas.families.family import Family, Member
 from zeroshot_nas.families.plot import axis_of_costs
 from zeroshot_nas.families.trained import TrainedFamily, TrainedMember
@@ -44,7 +44,7 @@ def family_page(folder: Path) -> Page:
         FileFormatError: A file of it is damaged.
     """
     settings, call, journal, last = _read(folder)
-    file, names = folder / finding.RESULT_FILE, list(settings["members"])
+    file, names = folder / family.RESULT_FILE, list(settings["members"])
     at_end = last in ("done", "interrupted") and file.is_file()
     found = read_as(file, Family.from_json) if at_end else _so_far(folder, settings)
     state = state_of(folder, last)
@@ -74,13 +74,13 @@ def family_training_page(folder: Path) -> Page:
         FileFormatError: A file of it is damaged.
     """
     settings, call, journal, last = _read(folder)
-    family = Family.from_json(call["family"])
-    file = folder / training.RESULT_FILE
+    whole_family = Family.from_json(call["family"])
+    file = folder / trained.RESULT_FILE
     at_end = last in ("done", "interrupted") and file.is_file()
-    found = read_as(file, TrainedFamily.from_json) if at_end else _trained_so_far(family, settings, journal)
-    state, whole = state_of(folder, last), len(family.members)
+    found = read_as(file, TrainedFamily.from_json) if at_end else _trained_so_far(whole_family, settings, journal)
+    state, whole = state_of(folder, last), len(whole_family.members)
     own = {name: value for name, value in settings.items() if name not in ("members", "recipe")}
-    first = family.members[0]
+    first = whole_family.members[0]
     return Page(
         title=f"A family of {counted(whole, 'network')}, trained on {found.data}",
         kind="family training",
@@ -114,8 +114,8 @@ def _so_far(folder: Path, settings: Mapping[str, Any]) -> Family:
     nested, members = bool(settings["nested"]), []
     names = list(settings["members"])
     for place, name in enumerate(names):
-        free = folder / finding.FREE / name / SEARCH_FILE
-        own = folder / finding.NESTED / name / SEARCH_FILE if nested and place else free
+        free = folder / family.FREE / name / SEARCH_FILE
+        own = folder / family.NESTED / name / SEARCH_FILE if nested and place else free
         if own.is_file():
             result, alone = (read_as(file, SearchResult.from_json) for file in (own, free))
             score = next(iter(alone.best.scores.values())).value if nested else None
