@@ -117,6 +117,7 @@ RESNETS = {
 
 ROWS: dict[str, Row] = {
     "default": searched(DEFAULT_SEARCH_PROXY, DEFAULT_SPACE),
+    "default, with trials": searched(DEFAULT_SEARCH_PROXY, DEFAULT_SPACE, trials=8),
     "ceres": searched("ceres"),
     "ceres, vanilla, with trials": searched("ceres", "vanilla", trials=8),
     "ceres, vanilla, length of training given": searched(f"ceres:{LENGTH}", "vanilla"),
