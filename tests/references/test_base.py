@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import replace
+from types import NoneType
 from typing import get_args
 
 import pytest
@@ -16,10 +17,16 @@ from zeroshot_nas.references.base import REFERENCES, read_reference, reference_t
 SIZES = [(3, 32, 32), (1, 28, 28), (1, 8, 8), (3, 13, 20), (3, 96, 96)]
 
 
+def choices(annotation):
+    """The values of a Literal, or of the Literals of a union."""
+    flat = (choices(each) if get_args(each) else [each] for each in get_args(annotation))
+    return [value for values in flat for value in values if value is not NoneType]
+
+
 def settings_of(name):
     """One set of options for each value that a family's options can take, the others at their defaults."""
     for option, annotation in REFERENCES[name].options.items():
-        values = [True, False] if annotation is bool else get_args(annotation)
+        values = [True, False] if annotation is bool else choices(annotation)
         yield from ({option: value} for value in values or {"strides": ("112", "222")}.get(option, ()))
 
 

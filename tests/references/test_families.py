@@ -74,3 +74,14 @@ def test_a_bottleneck_has_half_the_width_inside():
     assert [(block.type_name, block.bottleneck_channels, block.sub_layers) for block in network.blocks[1:]] == [
         ("SuperResK1K5K1", inner, 2) for inner in (8, 16, 32)
     ]
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet14", "resnet18", "mobilenet_3stage"])
+@pytest.mark.parametrize(("size", "stride"), [((3, 63, 90), 1), ((3, 64, 64), 2), ((3, 128, 96), 2), ((3, 32, 32), 1)])
+def test_the_first_convolution_of_larger_images_halves_them(name, size, stride):
+    network = zs.reference(name, input_size=size)
+    assert network.blocks[0].stride == stride
+    for asked in (1, 2):
+        other = zs.reference(f"{name}:stem_stride={asked}", input_size=size)
+        assert other.blocks[0].stride == asked
+        assert (other == network) == (asked == stride)

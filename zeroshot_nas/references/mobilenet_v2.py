@@ -10,7 +10,7 @@ from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.errors import ArchitectureError
 from zeroshot_nas.references.base import Scaled, register_reference
-from zeroshot_nas.references.stages import WIDTHS, stage_strides
+from zeroshot_nas.references.stages import WIDTHS, stage_strides, stem_stride_of
 from zeroshot_nas.spaces.chain import stride_steps
 
 STAGES = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
@@ -48,14 +48,14 @@ def mobilenet_v2(scaled: Scaled, input_size: Shape, /, *, depth: float = 1.0) ->
 @register_reference("mobilenet_3stage", source="blocks of arXiv:1801.04381, stages of arXiv:1512.03385")
 def mobilenet_3stage(
     scaled: Scaled,
-    _input_size: Shape,
+    input_size: Shape,
     /,
     *,
     strides: str = "122",
     expansion: Literal[1, 2, 4, 6] = 4,
     repeats: str = "111",
     kernel: Literal[3, 5, 7] = 3,
-    stem_stride: Literal[1, 2] = 1,
+    stem_stride: Literal[1, 2] | None = None,
 ) -> Sequence[BlockSpec]:
     """Inverted residuals in three stages of widths 16-32-64, and a last 1x1 convolution four times as wide.
 
@@ -65,11 +65,11 @@ def mobilenet_3stage(
         expansion: Width inside over the width of the stage.
         repeats: Pairs of inverted residuals in each stage, three digits.
         kernel: Side of the depthwise convolutions.
-        stem_stride: Of the first convolution; 2 suits images of 64 pixels and more.
+        stem_stride: Of the first convolution; None is 2 for images of 64 pixels and more, else 1.
     """
     if not re.fullmatch("[1-9]{3}", repeats):
         raise ArchitectureError(f"repeats must be three digits 1 to 9, one a stage, such as 122; got {repeats!r}")
-    blocks = [BLOCKS["SuperConvK3BNRELU"](out_channels=scaled(WIDTHS[0]), stride=stem_stride)]
+    blocks = [BLOCKS["SuperConvK3BNRELU"](out_channels=scaled(WIDTHS[0]), stride=stem_stride_of(stem_stride, input_size))]
     for width, stride, times in zip(map(scaled, WIDTHS), stage_strides(strides), map(int, repeats), strict=True):
         blocks.append(
             BLOCKS[f"SuperResIDWE{expansion}K{kernel}"](

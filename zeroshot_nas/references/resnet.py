@@ -8,7 +8,7 @@ from typing import Literal
 from zeroshot_nas.architecture.blockspec import BLOCKS, BlockSpec
 from zeroshot_nas.architecture.ops import Shape
 from zeroshot_nas.references.base import Scaled, register_reference, whole_width
-from zeroshot_nas.references.stages import WIDTHS, stage_strides
+from zeroshot_nas.references.stages import WIDTHS, stage_strides, stem_stride_of
 
 
 def _resnet(depth: int) -> Callable[..., Sequence[BlockSpec]]:
@@ -16,14 +16,14 @@ def _resnet(depth: int) -> Callable[..., Sequence[BlockSpec]]:
 
     def resnet(
         scaled: Scaled,
-        _input_size: Shape,
+        input_size: Shape,
         /,
         *,
         strides: str = "122",
         block: Literal["basic", "bottleneck"] = "basic",
         kernel: Literal[3, 5, 7] = 3,
         last: bool = False,
-        stem_stride: Literal[1, 2] = 1,
+        stem_stride: Literal[1, 2] | None = None,
     ) -> Sequence[BlockSpec]:
         """ResNet for small images (He et al., arXiv:1512.03385); ``resnet8`` is that of MLPerf Tiny.
 
@@ -36,10 +36,10 @@ def _resnet(depth: int) -> Callable[..., Sequence[BlockSpec]]:
             block: ``"bottleneck"`` has half the width inside, and two units in the place of a basic block's one.
             kernel: Side of the spatial convolutions in the stages.
             last: Whether a 1x1 convolution, twice as wide, stands behind the stages.
-            stem_stride: Of the first convolution; 2 suits images of 64 pixels and more.
+            stem_stride: Of the first convolution; None is 2 for images of 64 pixels and more, else 1.
         """
         name = f"SuperResK{kernel}K{kernel}" if block == "basic" else f"SuperResK1K{kernel}K1"
-        blocks = [BLOCKS["SuperConvK3BNRELU"](out_channels=scaled(WIDTHS[0]), stride=stem_stride)]
+        blocks = [BLOCKS["SuperConvK3BNRELU"](out_channels=scaled(WIDTHS[0]), stride=stem_stride_of(stem_stride, input_size))]
         for width, stride in zip(map(scaled, WIDTHS), stage_strides(strides), strict=True):
             inner = width if block == "basic" else whole_width(width / 2)
             blocks.append(
@@ -60,14 +60,14 @@ register_reference("resnet56", source="arXiv:1512.03385", tried=False)(_resnet(5
 
 
 @register_reference("resnet18", source="arXiv:1512.03385, its usual form for small images", tried=False)
-def resnet18(scaled: Scaled, _input_size: Shape, /, *, stem_stride: Literal[1, 2] = 1) -> Sequence[BlockSpec]:
+def resnet18(scaled: Scaled, input_size: Shape, /, *, stem_stride: Literal[1, 2] | None = None) -> Sequence[BlockSpec]:
     """ResNet-18: four stages of two basic blocks, 64 to 512 wide, behind a 3x3 convolution without pooling.
 
     Args:
         scaled: Published widths to those of this network.
-        stem_stride: Of the first convolution; 2 suits images of 64 pixels and more.
+        stem_stride: Of the first convolution; None is 2 for images of 64 pixels and more, else 1.
     """
-    blocks = [BLOCKS["SuperConvK3BNRELU"](out_channels=scaled(64), stride=stem_stride)]
+    blocks = [BLOCKS["SuperConvK3BNRELU"](out_channels=scaled(64), stride=stem_stride_of(stem_stride, input_size))]
     for width, stride in zip(map(scaled, (64, 128, 256, 512)), (1, 2, 2, 2), strict=True):
         blocks.append(
             BLOCKS["SuperResK3K3"](out_channels=width, stride=stride, bottleneck_channels=width, sub_layers=2)
