@@ -126,11 +126,13 @@ def cpu_seconds_of(function: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def problems_parser(doc: str | None, name: str, problems: Mapping[str, Any]) -> argparse.ArgumentParser:
+def problems_parser(
+    doc: str | None, name: str, problems: Mapping[str, Any], data: str = "folder of CIFAR-10 in its official layout"
+) -> argparse.ArgumentParser:
     """The command line of a benchmark that trains on several problems, one line of a file of runs a training."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few images and proposals: shows that it runs")
-    parser.add_argument("--data", help="folder of CIFAR-10 in its official layout")
+    parser.add_argument("--data", help=data)
     parser.add_argument("--only", nargs="+", choices=problems, default=list(problems), metavar="PROBLEM")
     parser.add_argument("--runs", type=Path, default=RESULTS / f"{name}.jsonl", help="file of runs")
     parser.add_argument("--out", type=Path, help=f"summary, default benchmarks/results/{name}.json")

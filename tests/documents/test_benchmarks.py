@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TABLES = BENCHMARKS.parent / "../shared/data/nasbench"
@@ -92,6 +93,31 @@ def test_found_vs_hand_on_cifar10_takes_the_trainings_of_vcn_bench(tmp_path):
     assert accuracy["ceres"] == pytest.approx(71.5)
     assert 70 < accuracy["resnet8-222"] < 80, "trained by VCN-Bench, whose file of runs is shipped"
     assert "ceres - resnet8-222: " in printed
+
+
+def test_found_vs_hand_on_photos(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, classes, size in (("signdigits", 10, (64, 64, 3)), ("trashnet", 6, (128, 96, 3))):
+        for number in range(classes):
+            folder = tmp_path / name / str(number)
+            folder.mkdir(parents=True)
+            for place in range(5):
+                Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(folder / f"{place}.png")
+    runs, out = tmp_path / "runs.jsonl", tmp_path / "results.json"
+    how = ["--quick", "--data", tmp_path, "--runs", runs, "--out", out, "--rows", "default", "resnet8-222"]
+    run("found_vs_hand_photos.py", *how)
+    before = runs.read_text()
+    run("found_vs_hand_photos.py", *how)
+    assert runs.read_text() == before, "nothing is done twice"
+    results = json.loads(out.read_text())
+    for name in ("signdigits", "trashnet"):
+        rows = results[name]["details"]["rows"]
+        assert set(rows) == {"default", "resnet8-222"}
+        for row in rows.values():
+            (network,) = row["networks"]
+            assert network["params"] <= 100e3
+            assert network["flops"] <= 8e6
+        assert list(results[name]["details"]["comparisons (Welch's test)"]) == ["default - resnet8-222"]
 
 
 def test_startup(tmp_path):
