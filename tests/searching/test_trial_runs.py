@@ -254,3 +254,19 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert "'count': 2" in run("search", "--out", tmp_path / "run", "--resume", "--trials", "2", "--quiet")[2]
     assert "trials need data" in run("search", *asked, "--trials", "3")[2]
     assert f"training, unfinished, {trials.rounds[-1].until} epochs" in run("runs", "list", tmp_path / "run")[1]
+    resumed = ("search", "--out", tmp_path / "run", "--resume", "--quiet")
+    code, _, error = run(*resumed, "--epochs", "9")
+    assert (code, "'epochs': 9" in error, error.count("\n")) == (2, True, 1)
+    changed = ("--epochs", "3", "--set", "batch_size=64", "--set", "shift=0")
+    code, _, error = run("search", *asked, *tried, *changed, "--out", tmp_path / "changed")
+    assert code == 0
+    assert "one full training has 3" in error
+    recipes = [json.loads(file.read_text())["recipe"] for file in tmp_path.glob("changed/trials/*/train.json")]
+    assert recipes
+    quick = zs.get_recipe("quick", epochs=3, batch_size=64, shift=0).to_dict()
+    assert all(recipe == quick for recipe in recipes)
+    for option, value in (("--epochs", "3"), ("--set", "batch_size=64")):
+        code, _, error = run("search", *asked, option, value)
+        assert (code, f"{option} is what trials train by, and there are none" in error) == (2, True)
+    code, _, error = run("search", *asked, *tried, "--set", "batchsize=64")
+    assert (code, "Did you mean 'batch_size'" in error, error.count("\n")) == (2, True, 1)

@@ -282,7 +282,7 @@ def test_wrong_precisions_are_refused_in_one_line(run):
         assert (code, out, error.count("\n")) == (2, "", 1)
         assert "'float32', 'bfloat16', 'auto'" in error
     code, _, error = run("search", "--max-params", "10k", "--precision", "float32")
-    assert (code, "--precision is what trials train in" in error) == (2, True)
+    assert (code, "--precision is what trials train by" in error) == (2, True)
 
 
 def test_trials_train_in_the_precision_that_is_asked_for(run, tmp_path):

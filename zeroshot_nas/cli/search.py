@@ -19,8 +19,10 @@ from zeroshot_nas.cli.base import (
     Backend,
     BatchSize,
     Cache,
+    Changes,
     Classes,
     Device,
+    Epochs,
     Executor,
     Force,
     Input,
@@ -45,6 +47,7 @@ from zeroshot_nas.cli.base import (
     plan_sayers,
     print_json,
     print_rows,
+    recipe_changes,
     shows_progress,
     space_of,
     stored_call,
@@ -172,7 +175,9 @@ def search_command(
             autocompletion=completes_public("list_recipes"),
         ),
     ] = None,
+    epochs: Epochs = None,
     precision: Precision = None,
+    changes: Changes = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run: run.db, result.json and best.json.")] = None,
     resume: Resume = False,
     cache: Cache = None,
@@ -361,12 +366,16 @@ def _trials(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, A
     from zeroshot_nas.training.recipe import get_recipe
 
     trials = {name: options[name] for name in ("trials", "data", "recipe") if name in options}
-    if options.get("precision") is None:
+    changes = recipe_changes(options.get("epochs"), None, options.get("changes"), options.get("precision"))
+    if not changes:
         return trials
     asked = {**known, **trials}
     if not asked.get("trials"):
-        raise typer.BadParameter("--precision is what trials train in, and there are none; give --trials, such as 8")
-    return {**trials, "recipe": get_recipe(asked.get("recipe") or DEFAULT_RECIPE, precision=options["precision"])}
+        options_given = [f"--{name}" for name in ("epochs", "precision") if name in changes] or ["--set"]
+        raise typer.BadParameter(
+            f"{options_given[0]} is what trials train by, and there are none; give --trials, such as 8"
+        )
+    return {**trials, "recipe": get_recipe(asked.get("recipe") or DEFAULT_RECIPE, **changes)}
 
 
 def _device_table(text: str | None, dataset: str | None) -> str | DeviceCosts | None:

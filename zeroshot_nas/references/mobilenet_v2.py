@@ -61,6 +61,7 @@ def mobilenet_3stage(
 
     Args:
         scaled: Published widths to those of this network.
+        input_size: Shape of one image.
         strides: Of the three stages.
         expansion: Width inside over the width of the stage.
         repeats: Pairs of inverted residuals in each stage, three digits.
@@ -69,7 +70,9 @@ def mobilenet_3stage(
     """
     if not re.fullmatch("[1-9]{3}", repeats):
         raise ArchitectureError(f"repeats must be three digits 1 to 9, one a stage, such as 122; got {repeats!r}")
-    blocks = [BLOCKS["SuperConvK3BNRELU"](out_channels=scaled(WIDTHS[0]), stride=stem_stride_of(stem_stride, input_size))]
+    blocks = [
+        BLOCKS["SuperConvK3BNRELU"](out_channels=scaled(WIDTHS[0]), stride=stem_stride_of(stem_stride, input_size))
+    ]
     for width, stride, times in zip(map(scaled, WIDTHS), stage_strides(strides), map(int, repeats), strict=True):
         blocks.append(
             BLOCKS[f"SuperResIDWE{expansion}K{kernel}"](

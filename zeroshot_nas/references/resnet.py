@@ -32,6 +32,7 @@ def _resnet(depth: int) -> Callable[..., Sequence[BlockSpec]]:
 
         Args:
             scaled: Published widths to those of this network.
+            input_size: Shape of one image.
             strides: Of the three stages.
             block: ``"bottleneck"`` has half the width inside, and two units in the place of a basic block's one.
             kernel: Side of the spatial convolutions in the stages.
@@ -39,7 +40,9 @@ def _resnet(depth: int) -> Callable[..., Sequence[BlockSpec]]:
             stem_stride: Of the first convolution; None is 2 for images of 64 pixels and more, else 1.
         """
         name = f"SuperResK{kernel}K{kernel}" if block == "basic" else f"SuperResK1K{kernel}K1"
-        blocks = [BLOCKS["SuperConvK3BNRELU"](out_channels=scaled(WIDTHS[0]), stride=stem_stride_of(stem_stride, input_size))]
+        blocks = [
+            BLOCKS["SuperConvK3BNRELU"](out_channels=scaled(WIDTHS[0]), stride=stem_stride_of(stem_stride, input_size))
+        ]
         for width, stride in zip(map(scaled, WIDTHS), stage_strides(strides), strict=True):
             inner = width if block == "basic" else whole_width(width / 2)
             blocks.append(
@@ -65,6 +68,7 @@ def resnet18(scaled: Scaled, input_size: Shape, /, *, stem_stride: Literal[1, 2]
 
     Args:
         scaled: Published widths to those of this network.
+        input_size: Shape of one image.
         stem_stride: Of the first convolution; None is 2 for images of 64 pixels and more, else 1.
     """
     blocks = [BLOCKS["SuperConvK3BNRELU"](out_channels=scaled(64), stride=stem_stride_of(stem_stride, input_size))]
