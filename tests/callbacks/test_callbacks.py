@@ -205,6 +205,8 @@ def test_files_of_a_resumed_run_are_those_of_one_that_was_never_stopped(tmp_path
     whole, run = (rows_of(tmp_path / each / "log" / "epoch.csv") for each in ("whole", "run"))
     assert [[row[name] for name in columns] for row in run] == [[row[name] for name in columns] for row in whole]
     assert len(run) == 3
+    (end,) = rows_of(tmp_path / "run" / "log" / "end.csv")
+    assert (end["epochs"], int(end["params"]) > 0) == ("3", True), "a whole number stays one"
     trained(out=tmp_path / "run", callbacks=["csv:folder=" + str(tmp_path / "else")], resume=True)
     assert (tmp_path / "else" / "epoch.csv").exists()
 

@@ -167,7 +167,8 @@ class Hooks:
         """Calls the callbacks with an event; numbers that are not known or not finite are left out."""
         if not self._callbacks:
             return
-        numbers = {name: float(value) for name, value in (values or {}).items() if value is not None}
+        given = {name: value for name, value in (values or {}).items() if value is not None}
+        numbers = {name: value if type(value) is int else float(value) for name, value in given.items()}
         finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
         event = Event(self.run, kind, step, finite, dict(about or {}), self.folder, known)
         stopped: KeyboardInterrupt | None = None
