@@ -30,11 +30,13 @@ def settings_of(name):
         yield from ({option: value} for value in values or {"strides": ("112", "222")}.get(option, ()))
 
 
-CASES = [(name, options) for name in zs.list_references() for options in ({}, *settings_of(name))]
+CASES = [
+    *((name, {}, size) for name in zs.list_references() for size in SIZES),
+    *((name, options, SIZES[0]) for name in zs.list_references() for options in settings_of(name)),
+]
 
 
-@pytest.mark.parametrize(("name", "options"), CASES)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("name", "options", "size"), CASES)
 def test_a_budget_is_kept_and_filled(name, options, size):
     published = zs.reference(name, None, size, 7, **options)
     assert (published.input_size, published.num_classes) == (size, 7)
