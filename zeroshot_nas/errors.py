@@ -233,6 +233,10 @@ class PrecisionWarning(UserWarning):
     """Training in a precision that the processor is slow in."""
 
 
+class TrialsWarning(UserWarning):
+    """Trials are dropped before their warm-up ends, when accuracies tell little."""
+
+
 class UnfinishedRunWarning(UserWarning):
     """A run is exported whose training was not at its end."""
 

@@ -129,7 +129,9 @@ KINDS = {
     "exact": lambda folder: search(folder, proxy="params", searcher="exact", budget=zs.Budget(params=4e3, layers=4)),
     "latency": latency_search,
     "aggregate": lambda folder: search(folder, proxy="az_nas", proposals=4, screen=False),
-    "trials": lambda folder: search(folder, trials=3, data=_digits(), recipe=zs.Recipe(epochs=4, batch_size=60)),
+    "trials": lambda folder: search(
+        folder, trials=3, data=_digits(), recipe=zs.Recipe(epochs=4, batch_size=60, warmup_epochs=1)
+    ),
     "study": study,
     "correlation": correlation,
     "training": training,

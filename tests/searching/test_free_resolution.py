@@ -117,7 +117,7 @@ def test_a_trial_of_optuna_has_a_parameter_for_it():
 
 def test_trials_and_comparisons_train_each_at_its_own_resolution(tmp_path):
     space = space_named(resolutions=(4, 8, 12), input_size=(1, 8, 8))
-    recipe = zs.Recipe(epochs=4, batch_size=512)
+    recipe = zs.Recipe(epochs=4, batch_size=512, warmup_epochs=1)
     result = find(space=space, trials=2, data="digits", recipe=recipe, proposals=100)
     played = [each for each in result.trials.trials if each.accuracies]
     assert {each.architecture.input_size for each in played} <= {*space.input_sizes}

@@ -18,7 +18,7 @@ from zeroshot_nas.training import learner, trainer
 from zeroshot_nas.training.base import load_data
 
 BUDGET = zs.Budget(params=5_000, flops=4e5, layers=10)
-RECIPE = zs.Recipe(epochs=9, batch_size=256)
+RECIPE = zs.Recipe(epochs=9, batch_size=256, warmup_epochs=1)
 TIGHT = {"nasbench_macro": 400_000}
 """Parameters, of a space whose smallest network has more than others are held to: hand-made ones fill any budget."""
 
@@ -97,7 +97,7 @@ def test_score_and_place_are_those_of_the_search_without_trials(unbroken):
 
 
 def test_beside_the_finalists_those_stay_that_are_the_best_of_their_kind_of_all_that_were_screened():
-    how = {"trials": 2, "recipe": replace(RECIPE, epochs=2), "space": "vanilla", "proposals": 1_000}
+    how = {"trials": 2, "recipe": replace(RECIPE, epochs=2, warmup_epochs=1), "space": "vanilla", "proposals": 1_000}
     few, everything = (search(finalists=count, **how) for count in (3, 1_000))
     best_of = {}
     for each in everything.history:  # fittest first
@@ -200,7 +200,7 @@ def test_other_trials_are_another_run(finished):
 
 
 def test_a_replaced_run_leaves_no_trials_behind(tmp_path):
-    search(out=tmp_path, trials=2, recipe=zs.Recipe(epochs=2, batch_size=512))
+    search(out=tmp_path, trials=2, recipe=zs.Recipe(epochs=2, batch_size=512, warmup_epochs=1))
     assert (tmp_path / trial_runs.FOLDER).is_dir()
     zs.search("resnet", "cet", BUDGET, proposals=50, input_size=(1, 8, 8), out=tmp_path, force=True, progress=False)
     assert not (tmp_path / trial_runs.FOLDER).exists()
@@ -211,15 +211,15 @@ def test_every_space_has_trials(tmp_path, name):
     space = zs.get_space(name, input_size=(1, 8, 8), **SMALL.get(name, {}))
     budget = zs.Budget(layers=30, params=TIGHT.get(name, 30_000))
     result = zs.search(space, "params", budget, proposals=6, trials=2, data="digits", out=tmp_path,
-                       recipe=zs.Recipe(epochs=2, batch_size=1024), progress=False)  # fmt: skip
+                       recipe=zs.Recipe(epochs=2, batch_size=1024, warmup_epochs=1), progress=False)  # fmt: skip
     assert len(result.trials.trials) == 2
     assert result.trials.winner.architecture == result.best.architecture
     assert zs.SearchResult.from_json((tmp_path / "result.json").read_text()) == result
 
 
 def test_an_aggregate_ranks_hand_made_networks_among_all(tmp_path):
-    result = search(proxy="az_nas", space=zs.get_space("resnet", input_size=(1, 8, 8), max_width=16), trials=2,
-                    recipe=zs.Recipe(epochs=2, batch_size=512), repeats=1, input_size=None)  # fmt: skip
+    space, recipe = zs.get_space("resnet", input_size=(1, 8, 8), max_width=16), zs.Recipe(2, 512, warmup_epochs=1)
+    result = search(proxy="az_nas", space=space, trials=2, recipe=recipe, repeats=1, input_size=None)
     plain = {each.architecture: each for each in result.history}
     assert result.best.architecture not in plain or result.best == plain[result.best.architecture]
     assert all(trial.score is not None for trial in result.trials.trials)
@@ -257,13 +257,13 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     resumed = ("search", "--out", tmp_path / "run", "--resume", "--quiet")
     code, _, error = run(*resumed, "--epochs", "9")
     assert (code, "'epochs': 9" in error, error.count("\n")) == (2, True, 1)
-    changed = ("--epochs", "3", "--set", "batch_size=64", "--set", "shift=0")
+    changed = ("--epochs", "3", "--set", "batch_size=64", "--set", "warmup_epochs=1")
     code, _, error = run("search", *asked, *tried, *changed, "--out", tmp_path / "changed")
     assert code == 0
     assert "one full training has 3" in error
     recipes = [json.loads(file.read_text())["recipe"] for file in tmp_path.glob("changed/trials/*/train.json")]
     assert recipes
-    quick = zs.get_recipe("quick", epochs=3, batch_size=64, shift=0).to_dict()
+    quick = zs.get_recipe("quick", epochs=3, batch_size=64, warmup_epochs=1).to_dict()
     assert all(recipe == quick for recipe in recipes)
     for option, value in (("--epochs", "3"), ("--set", "batch_size=64")):
         code, _, error = run("search", *asked, option, value)

@@ -1,5 +1,6 @@
 """Trials before any is trained: what is refused, which networks are chosen, and what their rounds cost."""
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 import zeroshot_nas as zs
 from zeroshot_nas.costs.complexity import complexity
-from zeroshot_nas.errors import DataError, RecipeError, UnknownNameError
+from zeroshot_nas.errors import DataError, RecipeError, TrialsWarning, UnknownNameError
 from zeroshot_nas.references.base import REFERENCES
 from zeroshot_nas.searchers.base import Candidate
 from zeroshot_nas.searchers.trial import Round, Trial, Trials, planned_epochs
@@ -157,8 +158,31 @@ def test_what_can_not_be_tried_is_refused_before_anything_is_written(tmp_path, a
 
 def test_the_recipe_is_the_standard_one_unless_another_is_asked_for():
     assert trial_settings(4, "digits", None).recipe == zs.get_recipe("standard")
-    assert trial_settings(4, "digits", "quick").recipe == zs.get_recipe("quick")
+    assert trial_settings(3, "digits", "quick").recipe == zs.get_recipe("quick")
     assert trial_settings(0, None, None) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "epochs", "warmup", "told"),
+    [
+        (8, 12, 2, "half of 8 trials are dropped after epoch 1 of 12, within the 2 of warm-up.*give 4 trials, or more"),
+        (4, 8, 2, "give 3 trials, or more epochs"),
+        (2, 3, 3, "little; give more epochs"),
+        (8, 30, 3, None),
+        (8, 8, 1, None),
+        (8, 8, 0, None),
+        (2, 4, 0.5, None),
+    ],
+)
+def test_trials_that_are_dropped_within_the_warm_up_are_warned_of(count, epochs, warmup, told):
+    recipe = zs.Recipe(epochs=epochs, warmup_epochs=warmup)
+    with pytest.warns(TrialsWarning, match=told) if told else contextlib.nullcontext():
+        assert trial_settings(count, "digits", recipe).count == count
+    if told and "trials" in told.partition("give ")[2]:
+        fewer = int(told.partition("give ")[2].split()[0])
+        trial_settings(fewer, "digits", recipe)
+        with pytest.warns(TrialsWarning):
+            trial_settings(fewer + 1, "digits", recipe)
 
 
 def test_a_table_of_trials_is_read_back_and_shows_what_became_of_each():

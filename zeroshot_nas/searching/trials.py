@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zeroshot_nas.errors import RecipeError
+from zeroshot_nas.errors import RecipeError, TrialsWarning
 from zeroshot_nas.searchers.base import Candidate
 from zeroshot_nas.searchers.trial import Round
 from zeroshot_nas.searching.signature import Signature, signature
@@ -54,6 +55,9 @@ def trial_settings(count: int, data: str | ImageData | None, recipe: Recipe | st
         ValueError: ``count`` is neither 0 nor 2 or more, or trials lack data, or there are data or a recipe without
             trials.
         RecipeError: The recipe holds no validation images out, or is too short for so many networks.
+
+    Warns:
+        TrialsWarning: Networks are dropped before the recipe's warm-up ends.
     """
     if type(count) is not int or count < 0 or count == 1:
         raise ValueError(f"trials must be 0 for none, or a whole number of 2 or more, got {count!r}")
@@ -67,8 +71,23 @@ def trial_settings(count: int, data: str | ImageData | None, recipe: Recipe | st
     chosen = get_recipe(DEFAULT_RECIPE if recipe is None else recipe).for_new_weights()
     if not chosen.validation_fraction:
         raise RecipeError("trials are decided by validation images; give a recipe with a validation_fraction above 0")
-    halving(count, chosen.epochs, chosen.warmup_epochs)
+    _warn_if_rash(count, halving(count, chosen.epochs, chosen.warmup_epochs), chosen)
     return TrialSettings(count, data, chosen)
+
+
+def _warn_if_rash(count: int, rounds: Sequence[Round], recipe: Recipe) -> None:
+    """Warns of a first round that ends within the warm-up."""
+    dropped_after, warmup = rounds[0].until, recipe.warmup_epochs
+    if dropped_after >= warmup:
+        return
+    fits = (each for each in range(count, 1, -1) if halving(each, recipe.epochs, warmup)[0].until >= warmup)
+    fewer = next(fits, None)
+    warnings.warn(
+        f"half of {count} trials are dropped after epoch {dropped_after} of {recipe.epochs}, within the {warmup:g} of "
+        f"warm-up, where accuracies tell little; give {f'{fewer} trials, or ' if fewer else ''}more epochs",
+        TrialsWarning,
+        stacklevel=4,
+    )
 
 
 def halving(networks: int, epochs: int, warmup: float = 0.0) -> tuple[Round, ...]:
