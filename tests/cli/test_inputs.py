@@ -5,9 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import zeroshot_nas as zs
 from zeroshot_nas.references.base import read_reference
+from zeroshot_nas.training.weights import weights_bytes
 
 NET = "SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,16,2,8,1)"
 PROXY = """
@@ -174,3 +176,27 @@ def test_options_of_a_table_reach_its_reader(run, tmp_path):
     code, out, err = run("correlate", "--benchmark", "vcn", "--table-option", "budgt=A", *how)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "Did you mean 'budget'" in err
+
+
+def test_a_runs_weights_are_its_network(run, tmp_path):
+    network = zs.Architecture.from_string(NET, (1, 8, 8))
+    zs.train(network, "digits", zs.get_recipe("quick", epochs=1), out=tmp_path / "run", progress=False)
+    file = tmp_path / "run" / "best.safetensors"
+    wanted = run("cost", tmp_path / "run")
+    assert wanted[0] == 0
+    assert run("cost", file) == wanted
+    assert (
+        json.loads(run("score", file, "--proxy", "params", "--json")[1])["params"]["value"] == zs.cost(network).params
+    )
+    whole, damaged = file.read_bytes(), tmp_path / "damaged.safetensors"
+    cuts = [whole[:length] for length in (0, 2, 8, 300, len(whole) - 1)]
+    flips = [whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in (0, 7, 9, 500, len(whole) - 1)]
+    for content in (*cuts, *flips):
+        damaged.write_bytes(content)
+        code, out, err = run("cost", damaged)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "is damaged" in err
+    damaged.write_bytes(weights_bytes({"a": torch.ones(2)}))
+    code, out, err = run("cost", damaged)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "does not say of which architecture its weights are" in err

@@ -38,8 +38,8 @@ Input = Annotated[str, typer.Option("--input", help="Shape of one image, CxHxW; 
 Classes = Annotated[int, typer.Option(help="Outputs of the classifier; an architecture file has its own.")]
 SqueezeExcite = Annotated[bool, typer.Option("--squeeze-excite", help="Give residual blocks squeeze-and-excitation.")]
 MODEL_HELP = (
-    "A run's folder, a best.json or architecture file, or a string: PlainNet, --space's, or a hand-made network's "
-    "such as reference:resnet8 or reference:resnet8:strides=222:params=100k."
+    "A run's folder, a best.json, architecture or .safetensors file, or a string: PlainNet, --space's, or a "
+    "hand-made network's such as reference:resnet8 or reference:resnet8:strides=222:params=100k."
 )
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 InSpace = Annotated[
@@ -169,7 +169,7 @@ def stored_call(folder: Path, kind: str) -> dict[str, Any] | None:
 def read_architecture(
     model: str, image: str, classes: int, squeeze_excite: bool, space: str | None = None
 ) -> Architecture:
-    """An architecture from a run's folder, a file of ours, a text file with a string, or the string itself.
+    """An architecture from a run's folder, a file of ours, also one of weights, a text file, or a string.
 
     A string is PlainNet's, a structure list of TinyNAS, one in a notation of the space, or ``reference:`` and the name
     of a hand-made network (see `zeroshot_nas.references.base.read_reference`).
@@ -238,6 +238,8 @@ def _network_file(path: Path) -> Path:
 
 
 def _text(path: Path) -> str:
+    if path.suffix.lower() == ".safetensors":
+        return _architecture_of_weights(path)
     try:
         if path.suffix.lower() in (".py", ".cc", ".h"):  # a network's export is text too, but no architecture
             raise UnicodeError
@@ -247,6 +249,23 @@ def _text(path: Path) -> str:
             f"{path} is not a text file with an architecture; expected that, a run's folder, or its best.json "
             "(`predict` and `latency measure` take exported .onnx files too)"
         ) from None
+
+
+def _architecture_of_weights(path: Path) -> str:
+    """The architecture's JSON that stands in a run's file of weights."""
+    from zeroshot_nas.training.weights import read_about
+
+    try:
+        about = read_about(path.read_bytes())
+    except ValueError as error:
+        raise FileFormatError(f"{path} is damaged: {error}") from error
+    architecture = about.get("architecture") if isinstance(about, dict) else None
+    if not isinstance(architecture, str):
+        raise FileFormatError(
+            f"{path} does not say of which architecture its weights are; expected the weights of a training run, or "
+            "its folder"
+        )
+    return architecture
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:

@@ -61,11 +61,36 @@ def read_weights(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any] | No
         header, data = _parts(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"no safetensors file, or cut short: {error}") from error
+    return tensors, _about(header, data)
+
+
+def read_about(content: bytes) -> dict[str, Any] | None:
+    """What the weights of a safetensors file are of, without reading them; None in a file of another origin.
+
+    Raises:
+        ValueError: It is none, is cut short, or is not as it was written.
+
+    Example:
+        >>> import torch
+        >>> read_about(weights_bytes({"a": torch.ones(2)}, {"classes": 3}))
+        {'classes': 3}
+    """
+    try:
+        header, data = _parts(content)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"no safetensors file, or cut short: {error}") from error
+    if not isinstance(header, dict):
+        raise ValueError("no safetensors file: its header is no JSON object")
+    return _about(header, data)
+
+
+def _about(header: Mapping[str, Any], data: bytes) -> dict[str, Any] | None:
+    """What a header says of its weights, which are as they were written."""
     metadata = dict(header.get("__metadata__") or {})
     digest = metadata.pop(_DIGEST, None)
     if (digest is not None or _ABOUT in metadata) and digest != _digest({**header, "__metadata__": metadata}, data):
         raise ValueError("not as it was written: the digest in it is another")
-    return tensors, read_json(metadata[_ABOUT]) if _ABOUT in metadata else None
+    return read_json(metadata[_ABOUT]) if _ABOUT in metadata else None
 
 
 def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
