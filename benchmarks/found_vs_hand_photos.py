@@ -68,10 +68,11 @@ class Problem:
 
 RECIPE = zs.get_recipe("photos", epochs=40, batch_size=64, validation_fraction=0.0)
 PROBLEMS = {
-    "signdigits": Problem((3, 64, 64), 10, zs.Budget(params=100e3, flops=8e6), replace(RECIPE, flip=False)),
+    "signdigits": Problem((3, 64, 64), 10, zs.Budget(params=2_500, flops=500e3), replace(RECIPE, flip=False)),
     "trashnet": Problem((3, 128, 96), 6, zs.Budget(params=100e3, flops=8e6), RECIPE),
 }
-"""A mirrored hand is another hand, a mirrored bottle is a bottle."""
+"""A mirrored hand is another hand, a mirrored bottle is a bottle. The first budget is so small since ResNet-8s of 5,000
+and 10,000 parameters have 99 % of the test images right, and two winners within 100,000 all of them."""
 
 
 @dataclass(frozen=True)
