@@ -191,7 +191,8 @@ def test_a_runs_weights_are_its_network(run, tmp_path):
     whole, damaged = file.read_bytes(), tmp_path / "damaged.safetensors"
     cuts = [whole[:length] for length in (0, 2, 8, 300, len(whole) - 1)]
     flips = [whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in (0, 7, 9, 500, len(whole) - 1)]
-    for content in (*cuts, *flips):
+    odd = [len(text).to_bytes(8, "little") + text for text in (b"[]", b"3", b'{"__metadata__": [1]}')]
+    for content in (*cuts, *flips, *odd):
         damaged.write_bytes(content)
         code, out, err = run("cost", damaged)
         assert (code, out, err.count("\n")) == (2, "", 1)

@@ -79,8 +79,8 @@ def read_about(content: bytes) -> dict[str, Any] | None:
         header, data = _parts(content)
     except (ValueError, TypeError) as error:
         raise ValueError(f"no safetensors file, or cut short: {error}") from error
-    if not isinstance(header, dict):
-        raise ValueError("no safetensors file: its header is no JSON object")
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+        raise ValueError("no safetensors file: its header, or the metadata in it, is no JSON object")
     return _about(header, data)
 
 
