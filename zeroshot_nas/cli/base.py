@@ -238,7 +238,9 @@ def _network_file(path: Path) -> Path:
 
 
 def _text(path: Path) -> str:
-    if path.suffix.lower() == ".safetensors":
+    from zeroshot_nas.training.weights import SUFFIX
+
+    if path.suffix.lower() == SUFFIX:
         return _architecture_of_weights(path)
     try:
         if path.suffix.lower() in (".py", ".cc", ".h"):  # a network's export is text too, but no architecture

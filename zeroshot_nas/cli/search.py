@@ -371,10 +371,8 @@ def _trials(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, A
         return trials
     asked = {**known, **trials}
     if not asked.get("trials"):
-        options_given = [f"--{name}" for name in ("epochs", "precision") if name in changes] or ["--set"]
-        raise typer.BadParameter(
-            f"{options_given[0]} is what trials train by, and there are none; give --trials, such as 8"
-        )
+        given = next((f"--{name}" for name in ("epochs", "precision") if name in changes), "--set")
+        raise typer.BadParameter(f"{given} is what trials train by, and there are none; give --trials, such as 8")
     return {**trials, "recipe": get_recipe(asked.get("recipe") or DEFAULT_RECIPE, **changes)}
 
 
