@@ -142,3 +142,23 @@ def test_a_searcher_with_a_source_of_its_own_is_caught():
 
     with pytest.raises(AssertionError, match="two histories"):
         check_searcher(Counting, get_space("resnet", input_size=(1, 8, 8)), steps=5)
+
+
+def test_a_searcher_that_forgets_members_is_caught():
+    class Forgetful(Searcher):
+        def __init__(self, space, rng, start):
+            super().__init__(space, rng, start)
+            self._best = []
+
+        @property
+        def members(self):
+            return tuple(self._best)
+
+        def ask(self, n):
+            return [self.space.sample(self.rng) for _ in range(n)]
+
+        def tell(self, candidates):
+            self._best = [*self._best, *candidates][-3:] if self._best else [*candidates][:1]
+
+    with pytest.raises(AssertionError, match="has others"):
+        check_searcher(Forgetful, get_space("resnet", input_size=(1, 8, 8)), steps=5)

@@ -171,11 +171,19 @@ def check_searcher(searcher: Callable[..., Searcher], space: SearchSpace, *, ste
     """A searcher proposes as many networks of the space as asked, and its history is a function of the seed.
 
     It is told of a problem that is easy to plan for: the most params within limits on layers and FLOPs. Where it has no
-    more to propose it may give fewer, and after that none.
+    more to propose it may give fewer, and after that none. `Searcher.members`, where it has any, are candidates that it
+    was told of, and a new strategy that is told of them has the same.
     """
-    histories = [_drive(searcher, space, steps, seed) for _ in range(2)]
-    assert histories[0] == histories[1], "the same seed gave two histories"
-    assert all(architecture in space for architecture in histories[0]), "a proposal is not in the space"
+    (strategy, history), (_, again) = (_drive(searcher, space, steps, seed) for _ in range(2))
+    assert history == again, "the same seed gave two histories"
+    assert all(architecture in space for architecture in history), "a proposal is not in the space"
+    if strategy.has_members():
+        population = {member.architecture for member in strategy.members}
+        assert population <= set(history), "a member is no network that the strategy was told of"
+        other = _begun(searcher, space, seed)
+        other.tell(strategy.members)
+        passed_on = {member.architecture for member in other.members}
+        assert passed_on == population, "a strategy that is told of another's members has others"
 
 
 def check_block(type_name: str) -> None:
@@ -204,8 +212,8 @@ def _check_forward(architecture: Architecture) -> nn.Module:
     return network
 
 
-def _drive(searcher: Callable[..., Searcher], space: SearchSpace, steps: int, seed: int) -> list[Architecture]:
-    """Proposals of a searcher that is told a made-up fitness."""
+def _begun(searcher: Callable[..., Searcher], space: SearchSpace, seed: int) -> Searcher:
+    """A searcher that knows its problem and has proposed nothing."""
     strategy = searcher(space, python_rng(seed), space.initial())
     params = get_proxy("params")
     strategy.begin(
@@ -217,6 +225,14 @@ def _drive(searcher: Callable[..., Searcher], space: SearchSpace, steps: int, se
             block_sum=params.bound_block_sum(),
         )
     )
+    return strategy
+
+
+def _drive(
+    searcher: Callable[..., Searcher], space: SearchSpace, steps: int, seed: int
+) -> tuple[Searcher, list[Architecture]]:
+    """A searcher that was told a made-up fitness, and its proposals."""
+    strategy = _begun(searcher, space, seed)
     history: list[Architecture] = []
     has_more = True
     for step in range(steps):
@@ -226,7 +242,7 @@ def _drive(searcher: Callable[..., Searcher], space: SearchSpace, steps: int, se
         has_more = len(proposals) == wanted
         history += proposals
         strategy.tell([_with_made_up_score(architecture) for architecture in proposals])
-    return history
+    return strategy, history
 
 
 def _with_made_up_score(architecture: Architecture) -> Candidate:
