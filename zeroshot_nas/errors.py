@@ -198,7 +198,7 @@ class FamilyWarning(UserWarning):
 
 
 class ProposalsWarning(UserWarning):
-    """A strategy has more to propose than a search may."""
+    """Proposals are wasted: a strategy has more than a search may make, or what comes first is over the budget."""
 
 
 class LatencyWarning(UserWarning):

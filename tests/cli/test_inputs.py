@@ -9,6 +9,7 @@ import torch
 
 import zeroshot_nas as zs
 from zeroshot_nas.references.base import read_reference
+from zeroshot_nas.searchers.base import SearchResult
 from zeroshot_nas.training.weights import weights_bytes
 
 NET = "SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,16,2,8,1)"
@@ -201,3 +202,27 @@ def test_a_runs_weights_are_its_network(run, tmp_path):
     code, out, err = run("cost", damaged)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "does not say of which architecture its weights are" in err
+
+
+@pytest.mark.parametrize("space", ["nasbench201", "vanilla"])
+def test_a_search_proposes_first_what_it_is_given(run, tmp_path, space):
+    """Strings in the space's notation, files and runs; the run goes on with them."""
+    where = zs.get_space(space, input_size=(3, 16, 16), num_classes=5)
+    network, file = where.smallest("params"), tmp_path / "net.json"
+    file.write_text(where.initial().to_json())
+    of_space = ("--space", space, "--input", "3x16x16", "--classes", 5)
+    how = ("search", *of_space, "--proxy", "params", "--proposals", 4, "--json")
+    first = ("--first", where.to_string(network), "--first", file)
+    code, out, err = run(*how, *first, "--out", tmp_path / "a")
+    assert (code, err) == (0, "")
+    proposed = {each.architecture for each in SearchResult.from_json((tmp_path / "a/result.json").read_text()).history}
+    assert {network, where.initial()} <= proposed
+    assert run(*how, "--first", tmp_path / "a", "--out", tmp_path / "b")[0] == 0
+    assert zs.Architecture.from_dict(json.loads(out)["best"]["architecture"]) in {
+        each.architecture for each in SearchResult.from_json((tmp_path / "b/result.json").read_text()).history
+    }
+    assert run(*how, "--out", tmp_path / "a", "--resume")[0] == 0
+    assert run(*how, *first, "--out", tmp_path / "a", "--resume")[0] == 0
+    code, out, err = run(*how, "--first", tmp_path / "nowhere")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"nor is there a file or folder '{tmp_path / 'nowhere'}'" in err

@@ -16,7 +16,7 @@ import typer
 from zeroshot_nas.cli.help import Application, completes, completes_public
 from zeroshot_nas.core.text import printable, read_json
 from zeroshot_nas.costs.base import COSTS, list_costs, parse_number
-from zeroshot_nas.errors import FileFormatError
+from zeroshot_nas.errors import ArchitectureError, FileFormatError
 from zeroshot_nas.training.recipe import PRECISIONS
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def stored_call(folder: Path, kind: str) -> dict[str, Any] | None:
 
 
 def read_architecture(
-    model: str, image: str, classes: int, squeeze_excite: bool, space: str | None = None
+    model: str, image: str, classes: int, squeeze_excite: bool, space: str | SearchSpace | None = None
 ) -> Architecture:
     """An architecture from a run's folder, a file of ours, also one of weights, a text file, or a string.
 
@@ -206,9 +206,15 @@ def read_architecture(
     if space is not None:
         from zeroshot_nas import get_space
 
-        extra = {"squeeze_excite": True} if squeeze_excite else {}
-        where = get_space(space, input_size=parse_shape(image), num_classes=classes, **extra)
-        return where.from_string(text.strip())
+        if isinstance(space, str):
+            extra = {"squeeze_excite": True} if squeeze_excite else {}
+            space = get_space(space, input_size=parse_shape(image), num_classes=classes, **extra)
+        try:
+            return space.from_string(text.strip())
+        except ArchitectureError as error:
+            if file is not None or "(" in text:
+                raise
+            raise ArchitectureError(f"{error}; nor is there a file or folder {model!r}") from None
     if "(" not in text:
         raise FileFormatError(
             f"{model!r} is neither a file nor a PlainNet string such as 'SuperConvK3BNRELU(3,8,1,1)'; a benchmark's "

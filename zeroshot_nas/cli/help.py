@@ -17,7 +17,7 @@ PANELS = {
     ),
     "Search": (
         *("proxy", "proxies", "objectives", "searcher", "proposals", "finalists", "no_screen", "islands", "exchanges"),
-        "sample",
+        *("first", "sample"),
     ),
     "Scores": ("repeats", "batch_size", "seed", "device", "explain", "plot"),
     "Training": (

@@ -47,6 +47,7 @@ from zeroshot_nas.cli.base import (
     plan_sayers,
     print_json,
     print_rows,
+    read_architecture,
     recipe_changes,
     shows_progress,
     space_of,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from zeroshot_nas.searchers.base import SearchResult
     from zeroshot_nas.searchers.trial import Trials
     from zeroshot_nas.searching.settings import SearchSettings
+    from zeroshot_nas.spaces.base import SearchSpace
 
 
 @app.command("search")
@@ -142,6 +144,14 @@ def search_command(
     searcher_option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Option of the strategy, e.g. widths=0.5,1,2 for grid."),
+    ] = None,
+    first: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Network that is proposed before the strategy's own, e.g. an earlier run's folder or a hand-made one; "
+            "can be given again.",
+        ),
     ] = None,
     proposals: Annotated[
         int | None, typer.Option(help="Networks to propose; 100,000 with a screen, 2,000 without.")
@@ -262,7 +272,13 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     elif options["bits"] is None:
         starting_point(space, budget, None)
     asked = {"space": space, "proxy": proxy, "budget": budget, "settings": settings}
-    return {**asked, **latency, **_trials(options, {}), **_bits(options)}
+    return {**asked, **latency, **_trials(options, {}), **_bits(options), **_first(options, space)}
+
+
+def _first(options: Mapping[str, Any], space: SearchSpace) -> dict[str, Any]:
+    """``first`` as `search` takes it, where it is given."""
+    asked = (options["image"], options["classes"], options["squeeze_excite"], space)
+    return {"first": [read_architecture(model, *asked) for model in options["first"]]} if options.get("first") else {}
 
 
 def _bits(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,6 +315,8 @@ def _arguments_again(
         changes |= {name: getattr(asked, name) for option, name in _OF_SPACE.items() if option in given and name}
         arguments["space"] = replace(made, **changes).make()
     arguments |= {**_trials(given, arguments), **_bits(given)}
+    if "first" in given:
+        arguments |= _first(options, arguments["space"])
     if "device_table" in given:
         arguments["device_table"] = _device_table(given["device_table"], options["dataset"])
     return arguments

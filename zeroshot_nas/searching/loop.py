@@ -125,6 +125,7 @@ def search(
 
     Warns:
         DepthWarning: The proxy grows with depth, and the budget limits neither layers nor structure.
+        ProposalsWarning: A grid has more networks than there are proposals, or one of ``first`` is over the budget.
         LatencyWarning: The device table is of another device, space or input size, or its networks were all faster.
 
     Example:

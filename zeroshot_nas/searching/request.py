@@ -30,7 +30,7 @@ from zeroshot_nas.searching.latency_budget import LatencyBudget, caveats, latenc
 from zeroshot_nas.searching.objectives import check_reward, ranking, reads_latency
 from zeroshot_nas.searching.rounds import RoundPlan
 from zeroshot_nas.searching.settings import SearchSettings
-from zeroshot_nas.searching.start import starting_point
+from zeroshot_nas.searching.start import costs_of, starting_point
 from zeroshot_nas.searching.trials import KINDS, TrialSettings
 from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
 
@@ -159,6 +159,7 @@ def request(
     if stored is not None:
         call["bits"] = list(stored.bits)
     before = _of_space(first, space)
+    _warn_of_over_budget(before, budget, table, stored)
     if before:
         call["first"] = [each.to_dict() for each in before]
     asked = Request(
@@ -240,6 +241,25 @@ def _warn_of_depth(proxy: Proxy, budget: Budget, space: SearchSpace) -> None:
             f"{proxy.key} grows without limit in depth, and the budget bounds neither layers nor structure: "
             "the winner will be as deep and thin as the other limits allow",
             DepthWarning,
+            stacklevel=4,
+        )
+
+
+def _warn_of_over_budget(
+    first: Sequence[Architecture], budget: Budget, table: LatencyTable | None, stored: BitAllocation | None
+) -> None:
+    """Says which networks that are to be proposed first can't win, and why."""
+    over = {
+        network: violations
+        for network, kept in ((each, stored(each) if stored else each) for each in first)
+        if (violations := budget.violations(costs_of(kept, table), kept))
+    }
+    for network, violations in list(over.items())[:1]:
+        limits = "; ".join(f"{each.cost} {each.value:,.10g}, the limit is {each.limit:,.10g}" for each in violations)
+        warnings.warn(
+            f"{len(over)} of {len(first)} networks that are proposed first are over the budget and can't win: "
+            f"{network} has {limits}",
+            ProposalsWarning,
             stacklevel=4,
         )
 
