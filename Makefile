@@ -1,5 +1,6 @@
-# make demo: from a budget to a trained network. make test: the package's tests. make check: everything that CI runs, so
-# also what pages, notebooks, examples and benchmark scripts show. make coverage: which lines tests run, in twice the time.
+# make demo: from a budget to a trained network. make test: the package's tests but the slow ones. make check: everything
+# that CI runs, so also these, and what pages, notebooks, examples and benchmark scripts show. make coverage: which lines
+# tests run, in twice the time.
 # make docs: the documentation, into site/. make notebooks: runs the notebooks anew, in place.
 PYTHON ?= python3
 VENV := .venv
@@ -14,9 +15,10 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/search_and_train.py --out runs/demo
 
 test: lint
-	$(TEST) --ignore tests/documents
+	$(TEST) --ignore tests/documents -m "not slow"
 
-check: test
+check: lint
+	$(TEST) --ignore tests/documents
 	$(TEST) tests/documents
 
 coverage: $(VENV)/.installed-dev

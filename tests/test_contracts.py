@@ -15,6 +15,7 @@ AGGREGATES = list(PARTS)
 NEED_A_RUN = ("supernet",)  # tests/training/test_supernet.py checks it with one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in list_proxies() if name not in (*AGGREGATES[:-1], *NEED_A_RUN)])
 def test_proxies_keep_the_contract(name):
     """Of the aggregates the last: its check is that of its parts."""
@@ -37,6 +38,7 @@ def test_spaces_with_squeeze_and_excitation_keep_the_contract(name):
     check_space(get_space(name, input_size=(3, 16, 16), squeeze_excite=True), samples=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_searchers())
 def test_searchers_keep_the_contract(name):
     check_searcher(SEARCHERS[name], get_space("resnet", input_size=(1, 8, 8), max_width=64))
@@ -98,6 +100,7 @@ def registered(name, function, **facts):
     return Proxy(ProxyInfo(name, function, source="this test", **facts))
 
 
+@pytest.mark.slow
 def test_a_proxy_that_forgets_a_fact_is_told_which():
     def loss(network, batch, /):
         return torch.nn.functional.cross_entropy(network(batch.inputs), batch.targets).item()

@@ -21,6 +21,7 @@ def test_imports_go_down_only(name):
     assert violations(MODULES[name], MODULES) == []
 
 
+@pytest.mark.slow
 def test_no_imports_go_round_in_a_circle():
     assert cycle(arrows(MODULES)) == []
 

@@ -124,6 +124,7 @@ def modules_without_torch():
     return {name.removeprefix("zeroshot_nas.") for name in json.loads(result.stdout)}
 
 
+@pytest.mark.slow
 def test_the_modules_that_load_torch_when_imported_are_those_that_may(modules_without_torch):
     assert modules_without_torch == LOADS_TORCH
 
@@ -166,11 +167,13 @@ def test_what_needs_no_torch_loads_none(what):
     assert loaded_by(WITHOUT_TORCH[what]) <= (set() if what in WITHOUT_NUMPY else {"numpy"})
 
 
+@pytest.mark.slow
 def test_what_needs_torch_is_seen_to_load_it():
     program = f"print(zs.score(zs.Architecture.from_string({NET!r}, (3, 8, 8)), 'zen', repeats=1))"
     assert "torch" in loaded_by(program)
 
 
+@pytest.mark.slow
 def test_the_first_score_leaves_torchs_state_as_found_though_it_loads_torch():
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     # not always 2: MKL counts the machine's cores

@@ -27,6 +27,7 @@ VALID = Architecture.from_string(CHAIN)
 # Laws
 
 
+@pytest.mark.slow
 @given(architectures())
 def test_json_round_trip(architecture):
     text = architecture.to_json()
@@ -507,6 +508,7 @@ def mutated(draw, text):
     return text
 
 
+@pytest.mark.slow
 @given(st.text(max_size=60) | mutated(CHAIN) | st.text("SuperResK13()|,; 0", max_size=60))
 @example("SuperConvK3BNRELU(3,8,1,1)\ud800")
 def test_any_string_parses_or_is_refused(text):

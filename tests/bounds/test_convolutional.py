@@ -47,6 +47,7 @@ def test_no_random_network_exceeds_the_bound_of_its_own_costs(space, names):
             assert score(network) <= bound(chains, budget)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", CHAINS)
 def test_no_term_exceeds_what_bounds_it(space):
     rng = random.Random(1)

@@ -62,6 +62,7 @@ def run(space, score, budget, nodes=10**6, closed_form=None):
     return optimum, best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "proxy"),
     [

@@ -26,6 +26,8 @@ from zeroshot_nas.errors import (
 
 from ..runs.test_resume import CELLS
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"input_size": (1, 8, 8), "progress": False}
 NET = zs.Architecture.from_string("SuperConvK3BNRELU(1,8,2,1)", (1, 8, 8))
 

@@ -23,6 +23,7 @@ from zeroshot_nas.costs.complexity import complexity
 SIZES = [(3, 32, 32), (1, 28, 28), (3, 15, 15), (1, 8, 8), (3, 30, 23), (3, 224, 224)]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(["resnet", "mobilenet", "vanilla", "nasbench_macro"]),
@@ -101,6 +102,7 @@ def test_a_cost_that_is_no_whole_number_stays_what_it_is():
         summed_costs.cache_clear()
 
 
+@pytest.mark.slow
 def test_threads_do_not_disturb_each_other():
     """What is known of kinds and passes is shared by threads; each finds what it finds alone."""
     spaces = [
@@ -118,6 +120,7 @@ def test_threads_do_not_disturb_each_other():
         assert scores == [ceres(network) for network in networks]
 
 
+@pytest.mark.slow
 def test_a_process_that_meets_no_kind_at_all():
     code = """
 import zeroshot_nas as zs

@@ -25,6 +25,7 @@ def facts(blocks):
     return np.stack([np.asarray(column, float) for column in columns], axis=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["resnet", "vanilla", "mobilenet"]), st.integers(0, 5)), max_size=8))
 def test_the_same_whatever_was_before(asked):

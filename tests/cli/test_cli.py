@@ -57,6 +57,7 @@ def test_score_of_a_string_equals_the_api(run):
     }
 
 
+@pytest.mark.slow
 def test_search_then_score_cost_and_train_what_it_wrote(run, tmp_path):
     out = tmp_path / "run"
     code, text, err = run(*SMALL_SEARCH, "--proposals", 12, "--seed", 3, "--out", out)
@@ -229,6 +230,7 @@ def test_debug_shows_the_traceback(run):
     assert err.splitlines()[-1].startswith("error: ")
 
 
+@pytest.mark.slow
 def test_cost_needs_no_torch():
     script = (
         f"import sys; sys.argv = ['zeroshot-nas', 'cost', {NET!r}, '--input', '1x8x8']\n"
@@ -240,6 +242,7 @@ def test_cost_needs_no_torch():
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_leaves_a_valid_result(tmp_path):
     out = tmp_path / "run"
@@ -276,6 +279,7 @@ def _read_until_scoring(terminal):
     return seen
 
 
+@pytest.mark.slow
 def test_without_a_terminal_no_bar_fills_a_log(tmp_path):
     command = [sys.executable, "-m", "zeroshot_nas", *SMALL_SEARCH, "--proposals", "30", "--out", str(tmp_path / "run")]
     command.remove("--quiet")
@@ -283,6 +287,7 @@ def test_without_a_terminal_no_bar_fills_a_log(tmp_path):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_cet_is_explained(run, tmp_path):
     score = zs.score(zs.Architecture.from_string(NET, (1, 8, 8)), "cet")
     code, out, _ = run("score", NET, "--input", "1x8x8", "--proxy", "cet")
@@ -330,6 +335,7 @@ def test_a_latency_without_a_number_or_unit_is_one_line(run, text):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default::zeroshot_nas.errors.LatencyWarning")
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime_int8"])
 def test_calibrate_search_and_measure(run, tmp_path, monkeypatch, backend):
@@ -375,6 +381,7 @@ def exported(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_export_formats())
 def test_an_exported_file_is_used_and_timed_or_refused_in_a_line(run, tmp_path, exported, name):
     Image.new("L", (12, 9), 90).save(tmp_path / "a.png")
@@ -467,6 +474,7 @@ def test_a_key_twice_in_an_architecture_is_told(run, tmp_path, key):
     assert (code, f"the key '{key}' occurs twice" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_names_of_files_can_not_reach_the_terminal(run, tmp_path):
     name = "\x1b]0;owned\x07\nclean $ \u202e"
     (tmp_path / "table.csv").write_text(
@@ -498,6 +506,7 @@ def test_names_of_files_can_not_reach_the_terminal(run, tmp_path):
     assert (code, r"\x1b[31m" in err, err.strip().isprintable()) == (2, True, True)
 
 
+@pytest.mark.slow
 def test_a_training_without_a_folder_keeps_its_weights_in_one_of_its_own(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["train", NET, "--input", "1x8x8", "--recipe", "quick", "--epochs", 1, "--batch-size", 256, "--quiet"]
@@ -515,6 +524,7 @@ def test_a_training_without_a_folder_keeps_its_weights_in_one_of_its_own(run, tm
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_predictions_of_a_folder_and_class_names_that_a_terminal_would_obey(run, tmp_path):
     images = torch.rand(8, 1, 8, 8)
     labels = torch.arange(8) % 2
@@ -544,6 +554,7 @@ def test_predictions_of_a_folder_and_class_names_that_a_terminal_would_obey(run,
     assert (code, "[Errno" in err) == (2, False)
 
 
+@pytest.mark.slow
 def test_search_prints_what_is_proved(run):
     small = (
         "--space",

@@ -97,6 +97,7 @@ def test_every_command_has_its_call():
     assert set(CALLS) == set(COMMANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default::zeroshot_nas.errors.LatencyWarning")  # where the machine is busy
 @pytest.mark.parametrize("command", COMMANDS)
 def test_with_json_a_command_prints_one_document_and_nothing_else(run, places, command, monkeypatch, tmp_path):
@@ -112,6 +113,7 @@ def test_with_json_a_command_prints_one_document_and_nothing_else(run, places, c
     assert not [line for line in err.splitlines() if not line.startswith(("warning: ", "2 networks"))]
 
 
+@pytest.mark.slow
 def test_a_failure_prints_nothing_on_the_standard_output(run, tmp_path):
     for command in COMMANDS:
         code, out, err = run(*command.split(), "--nonsense", "--json")
@@ -183,6 +185,7 @@ ASKED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ASKED)
 @pytest.mark.parametrize("shell", SHELLS)
 def test_shells_complete_names(shell, words, tmp_path):

@@ -78,6 +78,7 @@ def program(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["serial", "process"])
 def test_a_plug_in_from_a_file_meets_every_executor(run, tmp_path, executor):
     file = tmp_path / "my_proxy.py"
@@ -125,6 +126,7 @@ def test_a_plug_in_that_is_none_is_said_in_one_line(tmp_path, name, text, reason
     assert reason in done.stderr
 
 
+@pytest.mark.slow
 def test_one_kind_of_name_is_listed_with_what_it_is(run):
     kinds = json.loads(run("list", "--json")[1])
     for kind, names in kinds.items():
@@ -143,6 +145,7 @@ def test_one_kind_of_name_is_listed_with_what_it_is(run):
     assert "Did you mean 'recipes'" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["reference:resnet8:params=3k", "reference:mobilenet_v2:depth=0.5:params=20k"])
 def test_a_hand_made_network_is_taken_by_name(run, tmp_path, text):
     network = read_reference(text, (1, 8, 8), 10)
@@ -179,6 +182,7 @@ def test_options_of_a_table_reach_its_reader(run, tmp_path):
     assert "Did you mean 'budget'" in err
 
 
+@pytest.mark.slow
 def test_a_runs_weights_are_its_network(run, tmp_path):
     network = zs.Architecture.from_string(NET, (1, 8, 8))
     zs.train(network, "digits", zs.get_recipe("quick", epochs=1), out=tmp_path / "run", progress=False)

@@ -2,11 +2,14 @@
 
 import re
 
+import pytest
+
 import zeroshot_nas as zs
 
 SEARCH = ("search", "--proposals", 100, "--quiet")
 
 
+@pytest.mark.slow
 def test_a_board_sets_both_budgets_and_a_limit_takes_its_place(run):
     code, printed, _ = run(*SEARCH, "--board", "max78000", "--max-weights", "100 kB")
     assert code == 0
@@ -36,6 +39,7 @@ def test_boards_are_listed_with_what_they_have(run):
     assert re.search(r"stm32f746 +320 KiB +1024 KiB +Cortex-M7, 216 MHz +ST STM32F746", printed)
 
 
+@pytest.mark.slow
 def test_bits_are_searched_and_shown(run, tmp_path):
     limits = ("--max-weights", "20kB", "--max-flops", "1M", "--input", "1x8x8", "--out", tmp_path / "run")
     code, printed, _ = run(*SEARCH, *limits, "--bits", "4,8")

@@ -9,6 +9,7 @@ import zeroshot_nas as zs
 SEARCH = ("search", "--input", "1x8x8", "--max-params", "40k", "--max-layers", 10, "--proposals", 200, "--quiet")
 
 
+@pytest.mark.slow
 def test_a_front_is_searched_for_shown_drawn_and_gone_on_with(run, tmp_path):
     pytest.importorskip("matplotlib")
     out = tmp_path / "run"

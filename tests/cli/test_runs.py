@@ -51,6 +51,7 @@ def die_at_the_fourth(monkeypatch):
     monkeypatch.setattr(evaluating, "compute", dying)
 
 
+@pytest.mark.slow
 def test_a_run_that_died_is_resumed_by_its_folder_alone(run, tmp_path, monkeypatch):
     run(*SEARCH, "--proxy", "zen", "--out", tmp_path / "whole")
     die_at_the_fourth(monkeypatch)
@@ -91,6 +92,7 @@ def test_a_search_that_cannot_begin_touches_no_folder(run, tmp_path, wrong):
     assert (out / "result.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_runs_show_best_and_export(run, tmp_path):
     run(*SEARCH, "--out", tmp_path / "run")
     shown = json.loads(run("runs", "show", tmp_path / "run", "--json")[1])
@@ -107,6 +109,7 @@ def test_runs_show_best_and_export(run, tmp_path):
     assert run("runs", "export", tmp_path / "run", "--format", "xml")[0] == 2
 
 
+@pytest.mark.slow
 def test_a_finished_search_is_drawn(run, tmp_path):
     folder, drawing = tmp_path / "run", tmp_path / "drawing.svg"
     run(*SEARCH, "--proxy", "zen_closed_form", "--out", folder)
@@ -131,6 +134,7 @@ def test_a_damaged_run_is_named_and_recovered(run, tmp_path):
     assert run("runs", "show", tmp_path / "nowhere")[0] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_plots")
 def test_correlate_with_a_table_of_ones_own(run, table, tmp_path):
     arguments = [
@@ -269,6 +273,7 @@ def test_both_files_of_scores_name_cells_by_the_benchmarks_string(run, tmp_path)
     assert "failed" in {row["state"] for row in exported}, "the closed form has no rule for cells"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_plots")
 def test_a_correlation_goes_on_as_the_run_has_it(run, tmp_path, table):
     columns = ("--space", "nasbench201", "--dataset", "cifar10", "--arch-column", "cell", "--accuracy-column", "top1")
@@ -285,6 +290,7 @@ def test_a_correlation_goes_on_as_the_run_has_it(run, tmp_path, table):
     assert "seed: 0 in the run, 4 asked for" in err
 
 
+@pytest.mark.slow
 def test_the_best_of_an_unfinished_run_is_written_as_people_write_it(run, tmp_path, monkeypatch):
     die_at_the_fourth(monkeypatch)
     how = ("--space", "nasbench201", "--proxy", "naswot", "--proposals", "9", "--input", "3x8x8", "--repeats", "1")
@@ -312,6 +318,7 @@ def test_events_of_a_run_are_logged_by_name(run, tmp_path):
     assert "--out" in err
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_named(run, tmp_path):
     """Of a folder with many files the message says which one."""
     zs.search(

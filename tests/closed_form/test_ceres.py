@@ -48,6 +48,7 @@ TRAINED = [
 training each. Among them are winners of CET and what they become with wide bodies and without their last layers."""
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["resnet", "vanilla", "nasbench_macro"]), st.sampled_from(SIZES))
 def test_a_chains_score_is_that_of_the_general_propagation(seed, name, size):
@@ -59,6 +60,7 @@ def test_a_chains_score_is_that_of_the_general_propagation(seed, name, size):
     assert value.details == pytest.approx(expected.details, rel=1e-9)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(architectures(), max_size=5))
 def test_a_pool_is_as_one_by_one(networks):
@@ -114,6 +116,7 @@ def test_it_orders_networks_that_were_trained_at_one_budget():
     assert kendalltau(scores, accuracy).statistic > 0.3 > kendalltau(cet, accuracy).statistic
 
 
+@pytest.mark.slow
 def test_measured_on_modules_it_ranks_as_in_closed_form():
     space, rng = zs.get_space("nasbench201", num_cells=1, channels=8, input_size=(3, 16, 16)), random.Random(0)
     closed, measured = [], []

@@ -117,6 +117,7 @@ def test_it_is_the_mean_of_the_forward_pass(text, variant):
     assert zen_closed_form(net, variant=variant) == pytest.approx(forward.value, abs=0.1 + 3 * forward.standard_error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", ["resnet", "mobilenet"])
 def test_it_ranks_as_the_forward_pass_does(space):
     """40 random networks; the benchmark does 200 and finds the forward pass no closer to itself."""

@@ -26,6 +26,8 @@ from zeroshot_nas.errors import (
 from zeroshot_nas.training import learner
 from zeroshot_nas.training.result import wilson_interval
 
+pytestmark = pytest.mark.slow
+
 NET = zs.Architecture.from_string("SuperConvK3BNRELU(1,16,2,1)SuperResK3K3(16,32,2,16,1)", (1, 8, 8))
 RECIPE = zs.Recipe(epochs=2, batch_size=512, warmup_epochs=0)
 TEXT = str(NET)

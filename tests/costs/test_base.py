@@ -127,6 +127,7 @@ def test_a_space_knows_the_smallest(toys):
     check_space(zs.get_space("resnet", input_size=(1, 8, 8)), samples=4)
 
 
+@pytest.mark.slow
 def test_a_search_keeps_to_it_and_can_be_resumed(toys, tmp_path):
     search = {"space": "resnet", "input_size": (1, 8, 8), "proposals": 300, "finalists": 3, "progress": False}
     budget = Budget(params=2e4, convolutions=10, peak_width=24)
@@ -148,6 +149,7 @@ def test_the_cheapest_cell_of_a_finite_space_is_looked_for(toys):
     assert found.best.costs.convolutions <= 20
 
 
+@pytest.mark.slow
 def test_the_command_line_knows_it(tmp_path):
     def run(*arguments):
         code = "import sys, tests.costs.toys; from zeroshot_nas.cli import main; main()"

@@ -51,6 +51,7 @@ def test_the_published_networks_exactly(entry):
     assert costs.layers == entry["layers"]
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(architectures(max_blocks=3))
 def test_equals_the_built_networks_count(architecture):
@@ -68,6 +69,7 @@ def test_equals_the_built_networks_count_for_every_type(name):
     assert (costs.params, costs.flops, costs.activations) == counted(architecture)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", published.CIFAR, ids=[entry["name"] for entry in published.CIFAR])
 def test_the_cifar_networks_as_built(entry):
     architecture = published.architecture_of(entry)

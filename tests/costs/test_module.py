@@ -81,6 +81,7 @@ def test_a_convolution_and_a_linear_layer_by_hand():
     assert costs.layers is None
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(architectures(max_blocks=2))
 def test_our_network_as_a_module_costs_what_its_architecture_does(architecture):
@@ -304,6 +305,7 @@ def test_the_random_state_is_left_as_found():
     assert changed(before, snapshot(module)) == []
 
 
+@pytest.mark.slow
 def test_the_counter_loads_without_a_warning():
     """A user whose tests make errors of warnings can still import it."""
     program = "import torch, warnings; warnings.simplefilter('error'); import zeroshot_nas.costs.module"

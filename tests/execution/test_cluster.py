@@ -19,6 +19,8 @@ from zeroshot_nas.errors import ClusterError, ClusterWarning, MissingExtraError,
 from zeroshot_nas.execution import SerialExecutor, get_executor, run_all
 from zeroshot_nas.execution.cluster import DaskExecutor, _settle
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cluster():

@@ -85,6 +85,7 @@ def test_a_worker_that_dies_idle_costs_nothing():
         assert outcome.value != process
 
 
+@pytest.mark.slow
 def test_a_task_past_its_limit_is_killed_with_what_it_started_and_the_next_one_runs(tmp_path):
     with WorkerPool(1, time_limit=1.0) as pool:
         with pytest.raises(TaskTimeoutError, match="limit of 1 s"):
@@ -95,6 +96,7 @@ def test_a_task_past_its_limit_is_killed_with_what_it_started_and_the_next_one_r
         assert shown(outcomes) == [("one", "None", 2), ("two", "None", 2)]
 
 
+@pytest.mark.slow
 def test_imports_do_not_count_towards_the_limit_and_torch_has_one_thread(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     with WorkerPool(1, time_limit=1.0) as pool:
@@ -202,6 +204,7 @@ def test_an_exception_in_the_with_block_does_not_wait_for_tasks(tmp_path):
     assert isinstance(hanging.exception(0), WorkerDiedError)
 
 
+@pytest.mark.slow
 def test_a_pool_that_is_forgotten_leaves_no_process():
     pool = WorkerPool(1)
     process = pool.submit(tasks.process_id).result(PATIENCE)

@@ -33,6 +33,8 @@ from zeroshot_nas.training.checkpoint import TrainedNetwork, load
 from zeroshot_nas.training.recipe import Recipe
 from zeroshot_nas.training.trainer import train
 
+pytestmark = pytest.mark.slow
+
 NET = Architecture.from_string(
     "SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,16,2,8,2)SuperConvK1BNRELU(16,24,1,1)", (1, 8, 8)
 )

@@ -18,6 +18,8 @@ from zeroshot_nas.export.exporting import export_network
 from zeroshot_nas.training.base import ImageData
 from zeroshot_nas.training.checkpoint import classify, load, pack, predict, torch_bytes
 
+pytestmark = pytest.mark.slow
+
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 

@@ -25,6 +25,8 @@ from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import ExportError, FileFormatError, MissingExtraError
 from zeroshot_nas.training.checkpoint import load
 
+pytestmark = pytest.mark.slow
+
 IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 FILES = ["README.md", "config.json", "model.py", "model.safetensors"]
 

@@ -67,6 +67,7 @@ def test_every_space_has_families_within_their_budgets(name):
     assert found.members[0].score >= found.members[1].score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nests", [False, True])
 def test_the_order_of_the_budgets_changes_nothing_and_is_said(nests):
     straight = family(nested=nests)
@@ -79,6 +80,7 @@ def test_the_order_of_the_budgets_changes_nothing_and_is_said(nests):
             assert outcome(family(budgets, nested=nests)) == outcome(straight)
 
 
+@pytest.mark.slow
 def test_each_member_contains_the_next_and_fits_and_the_price_is_told(nested):
     found, _ = nested
     assert [member.name for member in found.members] == ["16k-params", "8k-params", "4k-params"]
@@ -108,6 +110,7 @@ class _StoppedError(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("after", [0, 4])
 def test_a_resumed_family_is_as_one_that_never_stopped(after, nested, tmp_path, monkeypatch):
@@ -161,6 +164,7 @@ def test_a_folder_holds_a_file_for_each_member_that_other_commands_take(nested, 
     assert (code, "holds a family" in err) == (2, True)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::zeroshot_nas.errors.LatencyWarning")  # the devices are not here
 def test_members_for_devices_keep_their_latency_by_the_devices_tables(tmp_path):
     tables, limits = {}, {"raspi": 0.8, "phone": 0.4}  # the larger budget first
@@ -272,6 +276,7 @@ def test_searches_that_begin_with_a_network_are_no_worse_than_it():
         zs.search("resnet", "ceres", first=[known], input_size=(1, 8, 8), **how)
 
 
+@pytest.mark.slow
 def test_the_command_takes_lists_of_limits(run, tmp_path):
     small = ["--space", "vanilla", "--input", "1x8x8", "--proposals", "60"]
     out = tmp_path / "run"

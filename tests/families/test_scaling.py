@@ -28,6 +28,7 @@ def unscaled(block):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", zs.list_spaces())
 @settings(max_examples=12)
 @given(seed=st.integers(0, 99), phi=st.floats(-1, 3), preset=st.sampled_from(sorted(PRESETS)))
@@ -73,6 +74,7 @@ def test_resnet20_is_scaled_as_is_published(preset):
             assert new == pytest.approx(old * factors.width**phi, rel=0.12)  # fitted to what rounding leaves
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 99), phi=st.floats(0, 3), preset=st.sampled_from(sorted(PRESETS)))
 def test_no_doubling_changes_nothing_and_more_never_shrinks(seed, phi, preset):
     before = network("resnet", seed)
@@ -99,6 +101,7 @@ def test_shares_of_a_doubling_double(depth, width):
     assert read_factors(",".join(map(str, factors))) == factors
 
 
+@pytest.mark.slow
 def test_found_factors_are_the_best_of_the_grid():
     resnet = zs.reference("resnet8")
     found = zs.find_factors(resnet, DEFAULT_SEARCH_PROXY)
@@ -154,6 +157,7 @@ def test_a_foreign_module_is_refused():
         zs.scale(nn.Linear(2, 2), 1)
 
 
+@pytest.mark.slow
 def test_a_new_block_says_itself_what_makes_it_deeper():
     darts = zs.get_space("nasbench301", input_size=(3, 32, 32)).initial()
     cells = darts.blocks[-1].cells

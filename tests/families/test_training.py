@@ -11,6 +11,8 @@ from zeroshot_nas.errors import ArchitectureError, DataError, FileFormatError, R
 from zeroshot_nas.families import training
 from zeroshot_nas.families.training import begun_with, tuning_recipe
 
+pytestmark = pytest.mark.slow
+
 RECIPE = zs.Recipe(epochs=2, batch_size=512, validation_fraction=0.0)
 
 

@@ -25,6 +25,8 @@ from zeroshot_nas.latency.device_table import DeviceTable, Fingerprint
 from zeroshot_nas.latency.fit import fit_table
 from zeroshot_nas.spaces.base import get_space
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sklearn")
 
 

@@ -33,6 +33,7 @@ def network(seed):
     return architecture
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6))
 def test_a_networks_latency_is_the_sum_of_its_kernels_and_the_overhead(seed):
@@ -67,6 +68,7 @@ def test_memos_change_nothing():
         assert table().latency_ms(architecture) == table().latency_ms(architecture) == fresh.latency_ms(architecture)
 
 
+@pytest.mark.slow
 def test_a_unit_that_another_block_had_is_not_mixed_up():
     """Equal units are one object, which is what the memo knows them by; unequal ones are not, whatever is freed."""
     one, same, other = (network(seed).blocks[2] for seed in (5, 5, 6))
@@ -194,6 +196,7 @@ def places(data, path=()):
         yield path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_none_is_told_wherever_it_stands(number, tmp_path):
     every = list(places(table().to_dict()))

@@ -14,6 +14,8 @@ from zeroshot_nas.network.module import build
 from zeroshot_nas.network.to_onnx import onnx_model
 from zeroshot_nas.spaces.base import get_space
 
+pytestmark = pytest.mark.slow
+
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 

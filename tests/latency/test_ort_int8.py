@@ -13,6 +13,8 @@ from zeroshot_nas.latency.base import BACKENDS
 from zeroshot_nas.latency.ort_model import _owners, _seconds_by_kernel
 from zeroshot_nas.spaces.base import get_space
 
+pytestmark = pytest.mark.slow
+
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 

@@ -103,6 +103,7 @@ def stopping(monkeypatch, error, after):
     return calls
 
 
+@pytest.mark.slow
 def test_figures_follow_from_the_scores():
     found = run(["naswot", "ntk_cond"])
     lines = list(csv.DictReader(found.scores_csv().splitlines()))
@@ -127,6 +128,7 @@ def test_figures_follow_from_the_scores():
     assert found["layers"].top1_accuracy == pytest.approx(np.mean(accuracy))  # as good as chance
 
 
+@pytest.mark.slow
 def test_figures_at_equal_budget_follow_from_the_scores_too():
     latency = {"c10_latency_s": np.arange(10.0), "c100_latency_s": np.ones(10), "latent": np.ones(10)}
     found = run(["naswot", "ntk_cond"], data=replace(table(), columns=latency))
@@ -161,6 +163,7 @@ def test_what_the_report_says_of_itself():
         found["zen"]
 
 
+@pytest.mark.slow
 def test_own_batch_sizes_stand_where_none_is_given():
     found = run(["zen", "te_nas"], data=table().take(range(4)))
     assert (found["zen"].batch_size, found["zen"].init) == (2, "gaussian")
@@ -173,6 +176,7 @@ def test_no_runs_no_ceiling():
     assert [entry.proxy for entry in found.proxies] == ["params", "flops", "layers"]
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_score_and_score_pool(unbroken):
     _, text = unbroken
     networks = [SPACE.from_string(cell, notation="op_code") for cell in CELLS]
@@ -192,12 +196,14 @@ def test_data_sets_decide_images_and_classes():
     assert found.scores["params"][0] == zs.cost(full.from_string("333333", notation="op_code")).params
 
 
+@pytest.mark.slow
 def test_a_space_by_object_or_name(unbroken):
     how = {"progress": False, "seed": 5}
     assert outcome(correlate(PROXIES, table(space=""), space=SPACE, **how)) == unbroken
     assert outcome(run(data=table(space=""), space="nasbench201")) == unbroken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["arch", "naslib_code", "naslib_tuple"])
 def test_other_notations(unbroken, code):
     own = {"naslib_tuple": "naslib"}.get(code, code)
@@ -236,6 +242,7 @@ def test_isomorphic_cells_are_scored_once_and_counted_each(monkeypatch):
     assert len({found.scores["params"][index] for index in same[keys[0]]}) > 1
 
 
+@pytest.mark.slow
 def test_one_call_a_network_but_for_the_timed(monkeypatch):
     calls = stopping(monkeypatch, None, after=0)
     monkeypatch.setattr(scoring, "TIMED", 2)
@@ -257,6 +264,7 @@ def test_a_sample_is_the_tables():
     assert run(["params"], sample=4, seed=6).rows != found.rows
 
 
+@pytest.mark.slow
 def test_all_proxies_that_have_a_score_here():
     found = correlate("all", table().take([0, 2, 5]), **SMALL)
     assert {"az_nas", "te_nas", "zen", "params", "ntk_cond"} <= {entry.proxy for entry in found.proxies}
@@ -300,6 +308,7 @@ def test_failures_are_counted_with_their_reasons_and_rank_last():
     assert ",," in found.scores_csv()
 
 
+@pytest.mark.slow
 def test_a_proxy_that_always_fails_has_no_figures():
     entry = run([hopeless, "params"])["hopeless"]
     figures = (entry.kendall, entry.kendall_interval, entry.ndcg, entry.top1_accuracy, entry.regret)
@@ -333,6 +342,7 @@ class Deadly(SerialExecutor):
         return super().submit(fn, *args, **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timed", [1, 8])
 def test_a_worker_that_is_killed_costs_one_score_and_not_the_network(tmp_path, monkeypatch, timed):
     monkeypatch.setattr(scoring, "TIMED", timed)
@@ -358,6 +368,7 @@ def unwilling(network, batch):
     raise ProxyError("not with this module")
 
 
+@pytest.mark.slow
 def test_a_proxy_that_raises_costs_the_others_of_its_call_nothing(monkeypatch):
     monkeypatch.setattr(scoring, "TIMED", 1)
     found = run(["naswot", unwilling])
@@ -369,6 +380,7 @@ def test_a_proxy_that_raises_costs_the_others_of_its_call_nothing(monkeypatch):
 # resuming
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 5, 20])
 def test_stopped_anywhere_and_resumed(tmp_path, monkeypatch, unbroken, stop):
     with monkeypatch.context() as patch:
@@ -382,6 +394,7 @@ def test_stopped_anywhere_and_resumed(tmp_path, monkeypatch, unbroken, stop):
     assert Correlation.from_json((tmp_path / "report.json").read_text()) == resumed
 
 
+@pytest.mark.slow
 def test_a_finished_run_resumed_computes_nothing(tmp_path, monkeypatch, unbroken):
     first = run(out=tmp_path)
     stopping(monkeypatch, AssertionError("computed again"), 1)
@@ -390,12 +403,14 @@ def test_a_finished_run_resumed_computes_nothing(tmp_path, monkeypatch, unbroken
     assert again["synflow"].milliseconds == first["synflow"].milliseconds
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_executor(tmp_path, unbroken, plots, processes):
     assert outcome(run(executor=processes, out=tmp_path)) == unbroken
     files = {"run.db", "report.json", "report.md", "scores.csv", "scatter.png", "scatter.svg", "equal_budget.png"}
     assert files <= {file.name for file in tmp_path.iterdir()}
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_report_of_what_there_is(tmp_path, monkeypatch, unbroken):
     monkeypatch.setattr(scoring, "TIMED", 2)
     with monkeypatch.context() as patch:
@@ -416,6 +431,7 @@ def test_ctrl_c_before_there_is_anything_to_say(tmp_path, monkeypatch):
     assert not (tmp_path / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_a_shared_cache_spares_the_second_run_all_scores(tmp_path, monkeypatch, unbroken):
     run(cache=tmp_path / "scores.db")
     stopping(monkeypatch, AssertionError("computed again"), 1)
@@ -548,6 +564,7 @@ def _seeds_with(cells, row):
 # files
 
 
+@pytest.mark.slow
 def test_json_and_folder_give_everything_back(tmp_path):
     found = run([picky, "az_nas"], out=tmp_path)
     assert Correlation.from_json(found.to_json()) == found
@@ -592,6 +609,7 @@ def test_a_table_by_its_file(tmp_path):
         run(["params"], data="nasbench2001")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not RESULTS.exists(), reason="the real results are not here")
 def test_real_results():
     options = {"accuracy_column": "c10_test_200", "space": "nasbench201", "dataset": "cifar10"}

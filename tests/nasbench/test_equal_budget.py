@@ -339,6 +339,7 @@ def test_bad_input_is_refused(call, message):
         call()
 
 
+@pytest.mark.slow
 def test_a_whole_benchmark_takes_seconds():
     rng = np.random.default_rng(0)
     cells = rng.integers(5, size=(15_625, 6))

@@ -90,6 +90,7 @@ def table(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_costs_by_device(table):
     costs = device_costs(table, "edgegpu")
     network = SPACE.from_string("8", "index")
@@ -136,6 +137,7 @@ def test_a_search_keeps_to_a_device_that_is_not_here(table):
     assert result.counts.over_budget > 0
 
 
+@pytest.mark.slow
 def test_such_a_search_goes_on_from_its_folder_alone(table, tmp_path):
     arguments = {"proposals": 300, "finalists": 20, "progress": False, "out": tmp_path}
     space = get_space("nasbench201", num_cells=1)

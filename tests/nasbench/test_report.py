@@ -184,6 +184,7 @@ def test_without_matplotlib_one_line_says_so(tmp_path, monkeypatch):
         plot_tau_against_cost(correlation(SEVERAL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plot", [plot_scatter, plot_tau_against_cost])
 def test_the_same_result_gives_the_same_files(tmp_path, plot):
     for name in ("a", "b"):
@@ -238,6 +239,7 @@ def test_no_label_covers_another(number):
     assert_apart(texts(figure), figure)
 
 
+@pytest.mark.slow
 def test_no_label_of_the_scatter_covers_another():
     figure = plot_scatter(correlation([entry(f"a_longer_name_{index}") for index in range(5)]))
     assert_apart(texts(figure), figure)
@@ -269,6 +271,7 @@ def test_unusual_results_are_drawn(entries):
     assert len(plot_scatter(correlation(entries)).axes) == (1 + sum(each.kendall is not None for each in entries)) ** 2
 
 
+@pytest.mark.slow
 def test_the_scatter_shows_what_is_most_telling():
     entries = [entry(f"proxy_{index}", (-1) ** index * index / 30) for index in range(20)]
     figure = plot_scatter(correlation(entries))
@@ -343,6 +346,7 @@ def test_small_units_and_undefined_figures_are_shown():
     assert next(line for line in rows(page) if line[0] == "`b`") == ["`b`", "-", "-", "-"]
 
 
+@pytest.mark.slow
 def test_the_picture_at_equal_budget_is_written_where_there_are_figures(tmp_path):
     write_report(with_sweeps(correlation(SEVERAL)), tmp_path)
     assert {"equal_budget.png", "equal_budget.svg"} <= {file.name for file in tmp_path.iterdir()}
@@ -351,6 +355,7 @@ def test_the_picture_at_equal_budget_is_written_where_there_are_figures(tmp_path
         plot_equal_budget(correlation(SEVERAL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 12, 30])
 def test_no_label_of_the_picture_at_equal_budget_covers_another(number):
     entries = [entry(f"proxy_{index}:variant=long") for index in range(number)]

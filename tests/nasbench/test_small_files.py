@@ -15,6 +15,8 @@ import pytest
 from zeroshot_nas.nasbench.formats import json_text
 from zeroshot_nas.nasbench.formats.reading import MAX_RATIO, open_stream
 
+pytestmark = pytest.mark.slow
+
 MEGABYTES = 900
 SECONDS = 25
 

@@ -99,6 +99,7 @@ def test_every_kind_of_block_gives_maps(name):
     check_maps(zs.Architecture((block, following), (3, 16, 16)), (16, 24))
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(architectures(max_blocks=4), st.integers(9, 40), st.integers(9, 40))
 def test_maps_of_any_network_and_any_size_of_images_are_as_stated(architecture, height, width):
@@ -114,6 +115,7 @@ def test_a_network_that_is_one_graph_gives_its_last_cell_of_each_resolution():
         assert graph.nodes[fact["node"] - 1][0] == "concatenation"
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_out_indices_choose_maps_in_their_order(data):
     network = zs.build(NET).eval()
@@ -155,6 +157,7 @@ def test_a_trained_network_normalises_its_images_here_too_and_blocks_without_use
     assert next(backbone.parameters()) is next(network.parameters())
 
 
+@pytest.mark.slow
 def test_maps_survive_copies_pickles_export_and_training():
     backbone, images = zs.features(trained(), out_indices=(0, 2)), torch.rand(2, 3, 16, 16)
     expected = backbone(images)

@@ -70,6 +70,7 @@ def growths(draw):
     return Architecture(tuple(blocks), SIZE, 3), Architecture(tuple(grown), SIZE, 3)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(pair=growths(), seed=st.integers(0, 3))
 def test_a_grown_network_computes_the_same(pair, seed):
@@ -79,6 +80,7 @@ def test_a_grown_network_computes_the_same(pair, seed):
         assert "IDW" in str(pair) and "projection in the network" in str(error)  # noqa: PT017, PT018
 
 
+@pytest.mark.slow
 def test_moves_of_a_search_space_can_be_undone_by_inheritance():
     """A network of the space grows to one with every width times 1.5 and a sub-layer more."""
     from dataclasses import replace

@@ -11,6 +11,8 @@ from torch import nn
 from zeroshot_nas.core.seeding import torch_threads
 from zeroshot_nas.network.layout import has_unsafe_gradient, is_unsafe_in_channels_last
 
+pytestmark = pytest.mark.slow
+
 CHECKER = Path("/lib/x86_64-linux-gnu/libc_malloc_debug.so.0")
 """glibc's allocator that ends the process at the first buffer that was written past; without it most are not seen."""
 

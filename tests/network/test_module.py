@@ -26,6 +26,7 @@ def weights(network: nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(architectures(max_blocks=3), st.integers(2, 3))
 def test_shapes(architecture, batch):

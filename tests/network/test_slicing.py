@@ -58,6 +58,7 @@ def _sliced(large, small, weights=None):
     return slices(large, small, weights).of(build(large).state_dict() if weights is None else weights)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(architectures=nested())
 def test_a_slice_of_a_slice_is_a_slice(architectures):
@@ -80,6 +81,7 @@ def test_a_slice_of_a_slice_is_a_slice(architectures):
             assert torch.equal(value, reached[name]), name
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(architectures=nested(), seed=st.integers(0, 3))
 def test_what_matters_not_is_what_goes(architectures, seed):

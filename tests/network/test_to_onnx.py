@@ -46,6 +46,7 @@ def exported():
     return network, before, states, (random.getstate(), torch.get_rng_state()), model
 
 
+@pytest.mark.slow
 def test_the_model_computes_what_the_network_does_for_any_batch(exported):
     network, _, _, _, model = exported
     network = copy.deepcopy(network).eval()

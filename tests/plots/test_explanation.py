@@ -38,6 +38,7 @@ def test_bars_are_as_long_as_the_numbers():
     assert figure.get_suptitle() == "a title"
 
 
+@pytest.mark.slow
 def test_files_are_the_same_each_time(tmp_path):
     for name in ("a.png", "a.svg"):
         write_explanation(ROWS, "net", tmp_path / name)

@@ -93,6 +93,7 @@ def plain_values(module, batch):
     return values
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(st.integers(0, 1000), st.integers(2, 6))
 def test_against_a_plain_implementation(seed, images):

@@ -163,6 +163,7 @@ def log_chain(module, position=0.0):
     return log + math.log(x.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain", [30.0, 200.0, 1e-3])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 def test_two_hundred_layers(gain, dtype):
@@ -174,6 +175,7 @@ def test_two_hundred_layers(gain, dtype):
     assert value(module, dtype=dtype) == pytest.approx(expected, abs=1e-9 if dtype == torch.float64 else 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain", [1.0, 30.0, 100.0])
 def test_two_hundred_layers_with_biases(gain):
     """Against long double: forward and backward by hand."""
@@ -260,6 +262,7 @@ def gated_flow(ops):
     return float(np.log(flow)) if flow > 0 else -math.inf
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(np.finfo(np.longdouble).maxexp < 16000, reason="long double is double here")
 @settings(max_examples=60)
 @given(
@@ -285,6 +288,7 @@ def test_the_score_is_right_or_there_is_none(segments):
         assert result.ok
 
 
+@pytest.mark.slow
 def test_gates_past_double_precision_are_refused():
     """A gate that is half open for small values and open for large ones: scaled down, another network."""
 
@@ -300,6 +304,7 @@ def test_gates_past_double_precision_are_refused():
     assert "the flow underflows" in failure(nn.Sequential(nn.Hardswish(), *chain(200, 1e-3)))
 
 
+@pytest.mark.slow
 def test_what_is_out_of_reach():
     assert failure(chain(200, 1e5)) == "the flow overflows double precision, scaled or not"
     assert failure(chain(200, 1e5), "logsynflow") == "the flow overflows double precision, scaled or not"

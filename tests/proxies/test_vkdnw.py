@@ -223,6 +223,7 @@ def test_one_pass_for_each_feature():
     assert (len(seen), all(seen)) == (4, True)
 
 
+@pytest.mark.slow
 def test_nothing_stays():
     """The graph is freed as the score is returned."""
     zs.score(build(Everything()), "vkdnw", batch=Batch(draw(2, 3, 16, 16)), init="keep")
@@ -248,6 +249,7 @@ def test_images_do_not_mix():
     assert zs.score(module, "vkdnw", batch=Batch(torch.cat([x, x])), init="keep").value == pytest.approx(half, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_only_so_many_tensors():
     """The first 128; where the function itself is called on a module with frozen ones, those are passed by."""
 

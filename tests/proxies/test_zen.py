@@ -177,6 +177,7 @@ def test_a_dead_network_is_still_called_so():
     assert (result.state, result.reason) == ("failed", "the feature map's change is zero: the network is dead")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

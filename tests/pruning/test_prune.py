@@ -230,6 +230,7 @@ def test_a_budget_below_the_narrowest_network_names_both_numbers(trained):
         pruned(trained, zs.Budget(layers=2))
 
 
+@pytest.mark.slow
 def test_it_is_tuned_from_the_weights_that_are_left_and_can_be_exported(trained, tmp_path):
     before = json.loads((trained / "train.json").read_text())
     result = pruned(trained, out=tmp_path / "p")
@@ -255,6 +256,7 @@ def test_the_recipe_is_the_runs_own():
         tuning_recipe(told, "qat")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("importance", ["taylor", "random"])
 def test_the_same_seed_gives_the_same_network(trained, importance):
     once = dataclasses.replace(TUNED, epochs=1)
@@ -270,6 +272,7 @@ def test_the_same_seed_gives_the_same_network(trained, importance):
     assert not _equal(_weights(first), _weights(other))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_as_one_that_never_was(trained, monkeypatch, tmp_path):
     whole = pruned(trained)
     with monkeypatch.context() as patch:
@@ -354,6 +357,7 @@ def test_a_run_that_is_not_at_its_end_is_said(trained, monkeypatch, tmp_path):
         pruned(tmp_path, recipe=dataclasses.replace(TUNED, epochs=1))
 
 
+@pytest.mark.slow
 def test_the_command(run, trained, tmp_path):
     call = ("prune", trained, "--max-params", "3k", "--epochs", 1, "--out", tmp_path / "p")
     code, out, err = run(*call, "--importance", "taylor")

@@ -121,6 +121,7 @@ def test_the_next_power_of_two_is_the_least_that_is_not_below(value):
     assert is_power_of_two(power)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(architectures(), st.booleans())
 def test_the_file_holds_the_weights_and_scales_that_training_computes_with(architecture, power_of_two):
@@ -224,6 +225,7 @@ def test_what_is_not_finite_has_no_range():
         quantize(network, bytes_for(NET))
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(architectures())
 def test_a_file_of_powers_of_two_computes_exactly_what_training_does(architecture):
@@ -238,6 +240,7 @@ def test_a_file_of_powers_of_two_computes_exactly_what_training_does(architectur
         assert torch.equal(interpreter(tflite_bytes(whole, "", {})).logits(images), network(images))
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(architectures(), st.booleans())
 def test_every_operator_of_a_file_computes_what_training_does_within_a_step(architecture, power_of_two):

@@ -11,7 +11,7 @@ from tests.reporting.runs import KINDS, search
 
 pytest.importorskip("jinja2")
 pytest.importorskip("vl_convert")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 CONTRAST = """() => {
   const part = (text) => text.match(/[\\d.]+/g).map(Number);

@@ -343,6 +343,7 @@ def test_a_failed_search_says_why(tmp_path):
     assert "no such <number>" in text_of(page)
 
 
+@pytest.mark.slow
 def test_a_correlation_without_its_report_shows_how_far_each_proxy_is(tmp_path):
     path = tmp_path / "run"
     correlation(path, ["cet"])
@@ -353,6 +354,7 @@ def test_a_correlation_without_its_report_shows_how_far_each_proxy_is(tmp_path):
     assert all(0 < row[1].share <= 1 for row in table.rows)
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_shows_the_trainings_that_are_done(tmp_path):
     """As a kill during the last training leaves it: the journal has the others."""
     path = tmp_path / "run"
@@ -371,6 +373,7 @@ def test_a_killed_comparison_shows_the_trainings_that_are_done(tmp_path):
     assert "resnet8" in text_of(page)
 
 
+@pytest.mark.slow
 def test_a_killed_family_shows_the_members_that_are_done(tmp_path):
     path = tmp_path / "run"
     found = family(path)
@@ -387,6 +390,7 @@ def test_a_killed_family_shows_the_members_that_are_done(tmp_path):
     assert render(page)
 
 
+@pytest.mark.slow
 def test_a_killed_training_of_a_family_shows_the_members_that_are_trained(tmp_path):
     path = tmp_path / "run"
     family_training(path)
@@ -493,6 +497,7 @@ def test_a_page_that_exists_is_kept_unless_told(tmp_path):
         zs.report(path, tmp_path / "a file" / "page.html")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "package"), [("jinja2", "jinja2"), ("vl_convert", "vl-convert-python")])
 def test_without_the_extra_it_is_named(tmp_path, monkeypatch, module, package):
     from zeroshot_nas.reporting import render as rendering
@@ -505,6 +510,7 @@ def test_without_the_extra_it_is_named(tmp_path, monkeypatch, module, package):
         zs.report(path)
 
 
+@pytest.mark.slow
 def test_the_example_of_a_kind_of_ones_own_works(tmp_path, monkeypatch):
     list(PAGES)
     monkeypatch.setattr(PAGES, "_entries", dict(PAGES._entries))

@@ -15,6 +15,8 @@ from zeroshot_nas.runs.inspect import stored_kind
 from zeroshot_nas.runs.store import lock_folder
 from zeroshot_nas.training.learner import Learner
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("jinja2")
 pytest.importorskip("vl_convert")
 

@@ -18,6 +18,8 @@ from zeroshot_nas.runs import evaluate as evaluating
 from zeroshot_nas.runs.evaluate import Job, evaluate
 from zeroshot_nas.runs.store import Store
 
+pytestmark = pytest.mark.slow
+
 SPACE = zs.get_space("nasbench201", num_cells=1, channels=4, input_size=(3, 8, 8))
 NETS = list({net.key: net for net in (SPACE.sample(random.Random(seed)) for seed in range(40))}.values())[:30]
 SETTINGS = {"batch_size": 2, "repeats": 1, "standard_error": None, "max_repeats": 64, "device": None}

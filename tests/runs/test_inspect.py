@@ -25,6 +25,7 @@ def search(proxy, folder, options):
     return zs.search("resnet", proxy, budget, input_size=(3, 8, 8), progress=False, out=folder, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_a_finished_run_it_is_the_winner(tmp_path, kind):
     proxy, options = KINDS[kind]

@@ -13,6 +13,8 @@ from zeroshot_nas.runs.resume import kind_of
 from zeroshot_nas.runs.session import RunSession
 from zeroshot_nas.runs.store import Store
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import os, resource, signal, sqlite3, sys
 from contextlib import ExitStack

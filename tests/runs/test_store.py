@@ -229,6 +229,7 @@ for number in range(20):
 """
 
 
+@pytest.mark.slow
 def test_processes_may_begin_a_store_at_once(tmp_path):
     crowd = [
         subprocess.Popen([sys.executable, "-c", CROWD, tmp_path, str(number)], stderr=subprocess.PIPE, text=True)
@@ -241,6 +242,7 @@ def test_processes_may_begin_a_store_at_once(tmp_path):
             assert sorted(entry.body for entry in store.journal()) == ["0", "1", "2", "3"]
 
 
+@pytest.mark.slow
 def test_a_turned_bit_is_found_or_changes_nothing(tmp_path):
     path, rng = tmp_path / "run.db", random.Random(0)
     data = filled(path, scores=60)

@@ -32,6 +32,7 @@ def assert_alike(ours, torchs, arguments):
     assert gradgradcheck(ours, arguments)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     st.integers(1, 3), st.integers(1, 3), st.integers(0, 2), st.integers(1, 2), st.sampled_from([1, 2]), st.booleans()

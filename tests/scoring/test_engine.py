@@ -242,6 +242,7 @@ def test_each_repeat_draws_its_own_weights_and_images():
     assert len(set(drawn.tolist())) > 0.99 * drawn.numel(), "no image is another one's perturbation"
 
 
+@pytest.mark.slow
 def test_an_architecture_scores_as_its_network():
     """Whatever the network's weights: they are drawn anew."""
     expected = zs.score(SMALL, ["zen", "phi"])
@@ -301,6 +302,7 @@ def test_the_batch_that_was_given_is_used():
 # Anchors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "mean"), [("paper", 191.9), ("zennas", 122.3)])
 def test_the_published_network_scores_what_it_should(variant, mean):
     """ZenNet CIFAR-1M, batch 16, the mean of seeds 0 to 3; within 1.5."""
@@ -636,6 +638,7 @@ def test_the_default_dtype_does_not_reach_scores():
     assert given.value == zs.score(foreign(), "snip", input_size=SIZE, repeats=1).value
 
 
+@pytest.mark.slow
 def test_scoring_in_a_thread_rewinds_no_stream_of_the_caller():
     """A stream that is put back while another thread draws from it repeats itself."""
     done = threading.Event()

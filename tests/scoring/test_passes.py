@@ -190,6 +190,7 @@ def test_what_can_not_be_read_is_said():
         _ = Passes(InPlace(), X, None, False, READS).forward.layers
 
 
+@pytest.mark.slow
 def test_a_proxy_scores_alike_alone_and_with_others():
     network = Mixed()
     names = [name for name in zs.list_proxies() if not zs.get_proxy(name).info.parts]

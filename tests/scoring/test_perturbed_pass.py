@@ -35,6 +35,7 @@ def network_with(architecture, weights):
     return network
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(architectures(), st.sampled_from(VARIANTS))
 def test_it_equals_the_general_path_in_double_precision(architecture, variant):

@@ -34,6 +34,7 @@ def test_an_aggregate_of_one_network_is_refused():
         zs.score(NETS[0], "az_nas")
 
 
+@pytest.mark.slow
 def test_a_search_by_an_aggregate_ranks_among_all_that_it_scored():
     result = zs.search("resnet", "az_nas", zs.Budget(params=30_000, layers=6), input_size=(3, 8, 8), proposals=30,
                        repeats=1, progress=False)  # fmt: skip
@@ -89,6 +90,7 @@ def untimed(pool):
     return [{key: replace(value, seconds=0.0) for key, value in scores.items()} for scores in pool]
 
 
+@pytest.mark.slow
 def test_closed_forms_are_computed_side_by_side_and_are_what_score_gives(monkeypatch):
     space = zs.get_space("nasbench201", num_cells=1, channels=4, input_size=(3, 8, 8))
     nets = [space.sample(random.Random(seed)) for seed in range(16)]

@@ -14,6 +14,7 @@ def find(searcher="exact", proxy="zen_closed_form", budget=BUDGET, space=SPACE, 
     return zs.search(space, proxy, budget, searcher=searcher, progress=False, **options)
 
 
+@pytest.mark.slow
 def test_the_result_carries_a_proof_that_no_other_strategy_beats(tmp_path, processes):
     found = find(out=tmp_path / "run")
     proof = found.certificate
@@ -29,6 +30,7 @@ def test_the_result_carries_a_proof_that_no_other_strategy_beats(tmp_path, proce
     assert find(executor=processes).certificate == proof
 
 
+@pytest.mark.slow
 def test_fewer_nodes_leave_a_gap_and_a_true_bound():
     optimum, cut = find(), find(nodes=1)
     assert cut.certificate["bound"] >= optimum.best.fitness - 1e-9
@@ -55,6 +57,7 @@ def test_stopped_at_any_moment_the_bound_is_true(stop_after, monkeypatch):
     assert found.certificate["best"] <= optimum + 1e-9
 
 
+@pytest.mark.slow
 def test_limits_on_whole_networks_are_kept_and_named():
     structure = zs.StructureBounds(depth_to_width=0.12)
     budget = zs.Budget(params=2e4, layers=4, structure=structure)
@@ -86,6 +89,7 @@ def test_a_proxy_without_a_closed_form_is_refused():
         find(proxy="naswot")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("screen", [True, False])
 def test_a_score_of_the_forward_pass_is_searched_by_its_closed_form(screen):
     found = find(proxy="zen", screen=screen, repeats=1)

@@ -14,6 +14,8 @@ from zeroshot_nas.searchers import gradient
 from zeroshot_nas.searchers.base import Problem
 from zeroshot_nas.spaces.chain import ChainSpace
 
+pytestmark = pytest.mark.slow
+
 SIZE = (3, 16, 16)
 CHAINS = [name for name in zs.list_spaces() if isinstance(zs.get_space(name, input_size=SIZE), ChainSpace)]
 

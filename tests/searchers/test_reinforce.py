@@ -48,6 +48,7 @@ def test_a_score_far_out_moves_the_policy_no_further_than_the_limit():
     assert with_outlier(1e6) == with_outlier(2.0**70 * 1e6)
 
 
+@pytest.mark.slow
 def test_it_learns_what_pays():
     def mean(networks):
         return sum(map(params, networks)) / len(networks)
@@ -94,6 +95,7 @@ def test_a_budget_that_nothing_keeps_to_ends_the_search():
     assert searcher.ask(3) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proxy", ["cet", "zen_closed_form"])
 def test_it_keeps_up_with_evolution(proxy):
     best = {}

@@ -78,6 +78,7 @@ def test_what_is_written_is_in_the_space_and_within_the_budget(name, kind):
         assert len(set(written)) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["transnas_micro"])
 def test_all_genotypes_within_a_limit_can_be_written(name):
     """Each limit's own smallest network is a guide, and there costs are sums: nothing is masked that would fit."""

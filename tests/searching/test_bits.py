@@ -27,6 +27,7 @@ def check(result, budget=BUDGET, bits=(4, 8)):
         assert not budget.violations(zs.cost(architecture), architecture)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("searcher", [each for each in zs.list_searchers() if each != "exact"])
 def test_every_strategy_searches_them(searcher):
     proposals = 8 if searcher in ("gradient", "reinforce") else 300  # which cost many networks for each proposal
@@ -71,6 +72,7 @@ def test_a_run_keeps_and_resumes_them(tmp_path):
     assert "bits" in str(first._repr_html_())
 
 
+@pytest.mark.slow
 def test_workers_find_the_same():
     alone = zs.search(budget=BUDGET, bits=(4, 8), islands=2, **HOW)
     with zs.get_executor("process", workers=2) as executor:

@@ -128,6 +128,7 @@ def test_a_search_that_was_killed_goes_on_in_other_processes_as_if_it_never_was(
     assert outcome(search(strategy, space, kind, out=tmp_path, resume=True, executor=processes)) == unbroken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_several_islands_are_the_same_in_other_processes_and_what_another_seed_makes_of_them(strategy, processes):
     space, how = space_named("resnet"), {"islands": 2, "finalists": 60}

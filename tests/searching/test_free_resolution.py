@@ -57,6 +57,7 @@ def test_every_strategy_looks_at_every_resolution(name, searcher):
     assert found(find(searcher, space)) == found(result)
 
 
+@pytest.mark.slow
 def test_the_optimum_is_the_best_of_all_resolutions():
     how = {"budget": zs.Budget(params=2e4, flops=8e5, layers=6), "searcher_options": {}}
     sides = (8, 16)
@@ -115,6 +116,7 @@ def test_a_trial_of_optuna_has_a_parameter_for_it():
         assert zs.cost(network).flops == trial.value <= BUDGET.flops
 
 
+@pytest.mark.slow
 def test_trials_and_comparisons_train_each_at_its_own_resolution(tmp_path):
     space = space_named(resolutions=(4, 8, 12), input_size=(1, 8, 8))
     recipe = zs.Recipe(epochs=4, batch_size=512, warmup_epochs=1)
@@ -138,6 +140,7 @@ def test_trials_and_comparisons_train_each_at_its_own_resolution(tmp_path):
     assert not replace(beside, networks=beside.networks[:1]).differ_in_input
 
 
+@pytest.mark.slow
 def test_a_trained_winner_keeps_its_resolution(tmp_path):
     network = space_named(resolutions=(12,), input_size=(1, 8, 8)).initial()
     result = zs.train(network, "digits", RECIPE, out=tmp_path / "run", progress=False)
@@ -172,6 +175,7 @@ def test_a_device_table_of_one_resolution_says_so():
     assert result.best.costs.latency_ms == table.latency_ms(result.best.architecture) <= 0.8
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_it(run, tmp_path):
     limits = ("--max-params", "20k", "--max-flops", "600k", "--max-layers", "8", "--proposals", "200", "--quiet")
     asked = ("search", "--input", "1x16x16", "--proxy", "zen_closed_form", *limits)

@@ -60,6 +60,7 @@ def test_global_random_state_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("searcher", ["evolution", "regularized_evolution", "random"])
 def test_every_proposal_is_accounted_for_and_within_the_budget(searcher):
     budget = zs.Budget(params=30_000, flops=1e6, layers=8)
@@ -178,6 +179,7 @@ def test_garbage_collection_is_as_it_was():
     assert gc.isenabled()
 
 
+@pytest.mark.slow
 def test_the_front_is_not_dominated():
     result = search(proposals=150)
     for member in result.front:

@@ -162,6 +162,7 @@ def test_the_screen_keeps_the_front_of_all_that_it_saw(searcher, islands):
     assert few.hypervolume(reference) > 0.85 * everything.hypervolume(reference)
 
 
+@pytest.mark.slow
 def test_nsga2_finds_more_of_the_front_than_chance():
     volumes = {
         searcher: sum(
@@ -183,6 +184,7 @@ def test_same_seed_same_front_with_any_executor(processes):
     assert outcome(search(seed=1, **how)) != outcome(first)
 
 
+@pytest.mark.slow
 def test_a_registered_cost_is_an_objective():
     script = """
 import tests.costs.toys
@@ -294,6 +296,7 @@ def test_a_reward_is_what_every_strategy_maximises(searcher, proxy, reward):
     assert zs.SearchResult.from_json(result.to_json()) == result
 
 
+@pytest.mark.slow
 def test_a_stronger_reward_gives_a_cheaper_network():
     flops = [
         search("cet", reward=zs.Reward("flops", 1e6, exponent=exponent, form="sum"), proposals=700).best.costs.flops

@@ -18,6 +18,8 @@ from zeroshot_nas.searchers.base import SEARCHERS, Problem
 from zeroshot_nas.searching import rounds
 from zeroshot_nas.searching.screening import IslandTask, screen_islands
 
+pytestmark = pytest.mark.slow
+
 BUDGET = zs.Budget(params=50_000, layers=8)
 SCREENED = {"proposals": 600, "islands": 3, "finalists": 12}
 RANKED = {"proposals": 40, "screen": None}

@@ -15,6 +15,8 @@ from zeroshot_nas.searchers.pool import Pool
 from zeroshot_nas.searching import screening
 from zeroshot_nas.searching.signature import signature
 
+pytestmark = pytest.mark.slow
+
 SPACE = zs.get_space("nasbench_macro", input_size=(3, 8, 8))
 SIZE = 6_561
 

@@ -26,6 +26,8 @@ from zeroshot_nas.searching.study import PATIENCE
 
 from .test_every_space import SMALL
 
+pytestmark = pytest.mark.slow
+
 CHAIN = "SuperConvK3BNRELU(1,8,1,1)SuperResK3K3(8,8,1,8,1)SuperResK3K3(8,8,2,8,1)SuperConvK1BNRELU(8,8,1,1)"
 BUDGET = zs.Budget(params=30_000, layers=12)
 SPACE = {"input_size": (1, 8, 8), "num_classes": 3}

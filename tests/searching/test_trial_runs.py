@@ -17,6 +17,8 @@ from zeroshot_nas.searching.signature import signature
 from zeroshot_nas.training import learner, trainer
 from zeroshot_nas.training.base import load_data
 
+pytestmark = pytest.mark.slow
+
 BUDGET = zs.Budget(params=5_000, flops=4e5, layers=10)
 RECIPE = zs.Recipe(epochs=9, batch_size=256, warmup_epochs=1)
 TIGHT = {"nasbench_macro": 400_000}

@@ -91,6 +91,7 @@ def test_no_two_entrants_are_alike(name, seed, count):
     assert all(each.architecture.layers % 2 == 0 for each in refused)
 
 
+@pytest.mark.slow
 def test_hand_made_networks_have_half_of_the_places_however_low_they_score():
     space = zs.get_space("resnet", input_size=(3, 32, 32))
     found = [dataclasses.replace(each, fitness=10.0) for each in candidates(space, 0, 200)]

@@ -79,6 +79,7 @@ def test_block_types_are_drawn_evenly():
     assert all(abs(count - expected) < 5 * math.sqrt(expected) for count in drawn.values())
 
 
+@pytest.mark.slow
 def test_a_mutation_changes_one_thing_of_a_block():
     space = get_space("mobilenet", input_size=(1, 8, 8))
     rng = python_rng(0)

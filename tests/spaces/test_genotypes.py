@@ -5,6 +5,7 @@ import pytest
 import zeroshot_nas as zs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", zs.list_spaces())
 def test_a_space_lists_all_its_architectures_or_none(name):
     space = zs.get_space(name, input_size=(3, 32, 32))

@@ -141,6 +141,7 @@ def test_notations_are_the_tables():
         assert SPACE.from_string(naslib) == network  # tells itself apart
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not TABLE.exists(), reason="the whole table is not beside the checkout")
 def test_the_whole_table():
     """All 15,625 cells: index, notations, and the parameters of the three networks, whatever the resolution."""

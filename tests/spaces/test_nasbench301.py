@@ -164,6 +164,7 @@ def test_moves_and_notations(seed, mutations):
     assert any(nodes[2] == nodes[0][:cut] + nodes[1][cut:] for cut in range(1, 8))
 
 
+@pytest.mark.slow
 @given(seed=SEEDS)
 def test_keys_do_not_depend_on_the_order_of_nodes(seed):
     """Nodes renamed in an order that keeps sources first; the network computes the same, its channels permuted."""

@@ -87,6 +87,7 @@ def test_networks_of_one_key_cost_the_same(digits):
     assert blocks[0] == blocks[1]
 
 
+@pytest.mark.slow
 def test_3969_networks_are_unique():
     texts = map("".join, itertools.product("012", repeat=8))
     assert len({SPACE.canonical(SPACE.from_string(text)) for text in texts}) == 9 * 21 * 21 == 3969

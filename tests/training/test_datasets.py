@@ -444,6 +444,7 @@ def encoded():
     return contents
 
 
+@pytest.mark.slow
 @given(which=st.integers(0, 6), changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 def test_a_changed_image_is_read_or_refused_by_name(tmp_path, encoded, which, changes):

@@ -88,6 +88,7 @@ def _die_after(patch, epochs):
     patch.setattr(learner.Learner, "_train_epoch", train_epoch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taught", [False, True])
 def test_a_run_stopped_after_any_epoch_goes_on_to_the_same_weights(tmp_path, monkeypatch, taught):
     teacher = build(dataclasses.replace(NET), seed=9) if taught else None
@@ -107,6 +108,7 @@ def test_a_run_stopped_after_any_epoch_goes_on_to_the_same_weights(tmp_path, mon
         assert _equal(_weights(again), _weights(whole))
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on(tmp_path):
     program = f"""
 import sys; sys.path.insert(0, {str(__file__.rpartition("/")[0])!r})
@@ -353,6 +355,7 @@ class _Foreign(nn.Module):
         return torch.stack([20 * row, -20 * row], 1) + 0 * self.head(self.body(images).mean((2, 3)))[:, :1]
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_a_teacher_alone():
     """The labels say nothing; the teacher tells the classes."""
     nothing = dataclasses.replace(BARS, train_labels=torch.arange(30) // 2 % 2)

@@ -285,6 +285,7 @@ def test_wrong_precisions_are_refused_in_one_line(run):
     assert (code, "--precision is what trials train by" in error) == (2, True)
 
 
+@pytest.mark.slow
 def test_trials_train_in_the_precision_that_is_asked_for(run, tmp_path):
     how = ("--max-params", "4k", "--max-layers", "6", "--input", "1x8x8", "--proposals", "50", "--seed", "0")
     trials = ("--trials", "2", "--data", "digits", "--recipe", "quick", "--precision", "float32", "--out", tmp_path)

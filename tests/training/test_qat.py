@@ -56,6 +56,7 @@ def qat(weights, **options):
     return quantize_aware(weights, **options)
 
 
+@pytest.mark.slow
 @POWERS
 def test_it_starts_from_the_trained_weights_and_keeps_their_accuracy(trained, power_of_two):
     first = json.loads((trained / "train.json").read_text())
@@ -82,6 +83,7 @@ def test_the_recipe_takes_from_the_run_what_belongs_to_the_data(trained):
         rounding_recipe(trained, power_of_two=True, quantization="int8")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_ranges(trained):
     torch.manual_seed(1)
     first = qat(trained, seed=1)
@@ -92,6 +94,7 @@ def test_the_same_seed_gives_the_same_weights_and_ranges(trained):
     assert not _equal(_weights(first), _weights(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_a_run_that_was_stopped_ends_as_one_that_never_was(trained, monkeypatch, tmp_path, ema_decay):
     recipe = dataclasses.replace(SHORT, epochs=3, ema_decay=ema_decay)
@@ -107,6 +110,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_never_was(trained, monkeypatch,
     assert _equal(_weights(again), _weights(whole))
 
 
+@pytest.mark.slow
 def test_ranges_are_fixed_in_the_second_half(trained):
     one, two = (qat(trained, recipe=dataclasses.replace(SHORT, epochs=4, validation_fraction=0)) for _ in range(2))
     assert _equal(_weights(one), _weights(two))
@@ -173,6 +177,7 @@ def test_colour_grey_and_squeeze_and_excitation(tmp_path, text, size, classes, o
     assert result.state == "done"
 
 
+@pytest.mark.slow
 @POWERS
 def test_the_file_needs_no_calibration_and_computes_what_the_run_does(trained, tmp_path, power_of_two):
     pytest.importorskip("ai_edge_litert")
@@ -288,6 +293,7 @@ def test_runs_of_earlier_releases_are_told_from_nothing_new():
     assert Recipe(**get_recipe("qat").to_dict()) == get_recipe("qat")
 
 
+@pytest.mark.slow
 def test_the_command_line(run, trained, tmp_path):
     out = tmp_path / "q"
     code, printed, _ = run("qat", trained, "--epochs", 1, "--power-of-two", "--out", out, "--quiet", "--json")

@@ -83,6 +83,7 @@ def test_a_budget_leaves_the_dear_ones_out():
         zs.train_supernet(LARGEST, _data(), RECIPE, budget=zs.Budget(flops=10), **QUIET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sandwich", [0, 1])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, monkeypatch, sandwich):
     def asked(**how):
@@ -128,6 +129,7 @@ def test_one_path_a_step_trains_that_path_and_nothing_else(monkeypatch):
     assert not any(each.any() for each in changed.values())
 
 
+@pytest.mark.slow
 def test_a_supernet_knows_what_it_was_trained_on(run):
     supernet = zs.Supernet.load(run)
     assert len(supernet.images) == len(supernet.labels) == 24

@@ -326,6 +326,7 @@ def test_a_training_that_stops_at_an_epoch_of_its_recipe_goes_on_as_one_that_nev
     assert _equal(_weights(whole), _weights(unbroken))
 
 
+@pytest.mark.slow
 def test_a_training_up_to_an_epoch_stops_where_it_is_told_to(tmp_path):
     run = RunOptions(out=tmp_path, resume=True)
     how = {"seed": 0, "device": None, "threads": 1}
@@ -347,6 +348,7 @@ def test_ctrl_c_before_the_first_epoch_is_passed_on(monkeypatch, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [".lock"]
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_valid_files(tmp_path):
     program = f"""
 import torch

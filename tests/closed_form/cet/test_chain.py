@@ -32,6 +32,7 @@ def by_chain(network: zs.Architecture) -> CetTerms:
     return NetworkTerms(*propagate_chains(Chains.of([network]))).row(0)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 10**6), st.sampled_from(["resnet", "mobilenet", "vanilla", "nasbench_macro"]), st.sampled_from(SIZES)
@@ -44,6 +45,7 @@ def test_a_chain_is_as_the_general_propagation(seed, name, size):
     assert cet_terms_pool([network]) == [terms]
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["resnet", "mobilenet", "vanilla"]), st.integers(1, 7))
 def test_company_changes_nothing(seed, name, count):

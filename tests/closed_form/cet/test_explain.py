@@ -24,6 +24,7 @@ def states(rows, block):
     return [row.state for row in rows if row.block == block]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["resnet", "mobilenet", "nasbench201"]))
 def test_the_rows_add_up_to_the_pieces(seed, name):

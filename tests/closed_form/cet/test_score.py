@@ -139,6 +139,7 @@ def alone(network: zs.Architecture, variant: str = "u") -> tuple[float, dict[str
         return outcome(error)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(networks(), min_size=1, max_size=6), st.sampled_from(VARIANTS), st.integers(1, 4), st.randoms())
 def test_side_by_side_is_as_alone_to_the_last_bit(nets, variant, chunk, rng):

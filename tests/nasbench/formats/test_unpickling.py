@@ -196,6 +196,7 @@ def test_many_copies_of_something_large_are_refused(copy, monkeypatch):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_deep_nesting_is_no_recursion():
     depth = 200_000
     found = read(b"\x80\x04" + b"]" * depth + b"a" * (depth - 1) + b".")
@@ -263,6 +264,7 @@ def test_what_is_summarised_takes_the_place_of_the_original_and_frees_it():
     assert seen == [curve, curve, {1: 2.0}]  # both of the first architecture whole, though they share the curve
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_architectures():
     curves = lambda: {f"x-valid@{epoch}": epoch * 0.5 + 1e-9 for epoch in range(500)}  # noqa: E731
 
