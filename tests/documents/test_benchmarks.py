@@ -195,6 +195,21 @@ def test_training(tmp_path):
     assert figure["what"] in printed
 
 
+def test_vcn_proxies(tmp_path):
+    out = tmp_path / "results.json"
+    printed = run("vcn_proxies.py", "--quick", "--only", "A held out", "B", "--out", out)
+    results = json.loads(out.read_text())
+    assert tuple(results) == ("A held out", "B")
+    for part in results.values():
+        scores = part["details"]["scores"]
+        assert scores["fewest layers"]["tau"] == -scores["layers"]["tau"]
+        for row in scores.values():
+            low, high = row["interval"]
+            assert low <= row["tau"] <= high
+            assert row["failed"] == 0
+        assert all(figure["what"] in printed for figure in part["figures"])
+
+
 @pytest.mark.skipif(not TABLES.exists(), reason="the real tables are not here")
 def test_equal_budget(tmp_path):
     out = tmp_path / "results.json"
