@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 import zeroshot_nas as zs
 from zeroshot_nas.nasbench.agreement import kendall
+from zeroshot_nas.nasbench.equal_budget import regret_under
 from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY, get_proxy
 
 OURS = ("ceres", DEFAULT_SEARCH_PROXY, "cet")
@@ -114,12 +115,14 @@ def part(budget: str, choose: Callable[[Population], Population], quick: bool) -
         for key, values in chosen.scores.items()
     }
     ours = f"ceres:{LENGTH}"
-    rows = {
+    rows: dict[str, dict[str, Any]] = {
         key: {
             "tau": taus[key],
             "interval": interval(resampled[key]),
             "behind ceres": taus[ours] - taus[key],
             "interval of that": interval(resampled[ours] - resampled[key]),
+            "regret": regret(chosen.scores[key], chosen.accuracy, 1),
+            "regret of five": regret(chosen.scores[key], chosen.accuracy, 5),
             "failed": int(np.isnan(chosen.scores[key]).sum()),
         }
         for key in sorted(taus, key=lambda key: -taus[key])
@@ -129,6 +132,7 @@ def part(budget: str, choose: Callable[[Population], Population], quick: bool) -
         Figure(f"{ours}: tau", [taus[ours]], at_least=0.45),
         Figure(f"{ours} over {best}, the best of the field's and of sizes", [taus[ours] - taus[best]], at_least=0.15),
         Figure(f"{ours} over {FEWEST}", [taus[ours] - taus[FEWEST]]),
+        Figure(f"{ours}: regret of the first choice", [rows[ours]["regret"]], "points"),
         *(Figure(f"{key}: tau", [value]) for key, value in taus.items() if key != ours),
     ]
     return Part(figures, {"networks": len(chosen.names), "scores": rows})
@@ -138,6 +142,11 @@ def tau(scores: NDArray[np.float64], accuracy: NDArray[np.float64]) -> float:
     """Kendall's tau-b; that of scores which are all the same is 0."""
     found = kendall(scores, accuracy)
     return 0.0 if np.isnan(found) else found
+
+
+def regret(scores: NDArray[np.float64], accuracy: NDArray[np.float64], k: int) -> float:
+    """Points that the best of a score's first k choices lacks to the best network; ties are broken in every way."""
+    return float(regret_under(scores, accuracy, np.ones(len(scores)), [1], k)[0])
 
 
 def interval(values: NDArray[np.float64]) -> list[float]:
