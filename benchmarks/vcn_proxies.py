@@ -1,6 +1,6 @@
 """Which score orders networks of one budget? The field's proxies and ours on VCN-Bench, whose networks are trained.
 
-    python benchmarks/vcn_proxies.py            # some ten minutes of one core
+    python benchmarks/vcn_proxies.py            # some twenty minutes of one core, less where it ran before
     python benchmarks/vcn_proxies.py --quick    # 16 networks, few proxies: shows that it runs
 
 Populations are VCN-Bench's networks of a budget that were trained by its short protocol. On 48 of budget A the form of
@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,9 @@ BASELINES = ("params", "flops", "layers")
 FEWEST = "fewest layers"
 LENGTH = "images=20000:steps=3750"
 """Of the training that VCN-Bench's networks had."""
+
+CACHE = Path(".cache/vcn_proxies.db")
+"""Scores of networks that were there the last time."""
 
 QUICK, RESAMPLES, LEVEL = 16, 1_000, 0.95
 
@@ -76,7 +80,7 @@ def population(budget: str, quick: bool) -> Population:
         name="VCN-Bench", space="vanilla", dataset="cifar10", rows=list(accuracy), accuracy=list(accuracy.values())
     )
     proxies = [f"ceres:{LENGTH}", *OURS, *(FIELD[:2] if quick else FIELD), *BASELINES]
-    found = zs.correlate(proxies, table, repeats=1 if quick else 4, progress=False)
+    found = zs.correlate(proxies, table, repeats=1 if quick else 4, progress=False, cache=None if quick else CACHE)
     assert list(found.rows) == [texts[name] for name in names], "a table keeps its order"
     scores = {key: ranked(key, values) for key, values in found.scores.items()}
     return Population(names, np.array(found.accuracy), scores | {FEWEST: -scores["layers"]})
