@@ -137,12 +137,13 @@ EQUAL_BUDGET_PARTS = {
     "transnas_macro": ("TransNAS-Bench-101, macro", "As above."),
 }
 
-ABOUT_VCN = """Networks of our own spaces that fill one budget, 100,000 parameters and 4 million FLOPs, trained on
-CIFAR-10 by one recipe ([VCN-Bench](vcn.md)): hand-made, found and random ones. The form of `ceres` was chosen on others of
-them, 48 in all, so it is judged by those that are *held out*; all other scores were chosen elsewhere. `ceres` of
-20,000 images and 3,750 steps knows the recipe, of 10,000 and 1,250 it is what searches rank by. That few layers train
-best at these budgets nobody says beforehand; it is a baseline all the same. Four draws a score, printed by
-`benchmarks/vcn_proxies.py`; here the field's proxies are computed by this package. A regret of 0 is the best network."""
+ABOUT_VCN = """Networks of our own spaces that fill one budget, 100,000 parameters and 4 million FLOPs, trained
+on CIFAR-10 by one recipe ([VCN-Bench](vcn.md)): hand-made, found and random ones. The form of `ceres` was
+chosen on others of them, 48 in all, so it is judged by those that are *held out*; all other scores were chosen
+elsewhere. `ceres` of 20,000 images and 3,750 steps knows the recipe, of 10,000 and 1,250 it is what searches
+rank by. That few layers train best at these budgets nobody says beforehand; it is a baseline all the same. Four
+draws a score, printed by `benchmarks/vcn_proxies.py`; here the field's proxies are computed by this package. A
+regret of 0 is the best network."""
 
 VCN_PARTS = {
     "A held out": "held out",

@@ -237,6 +237,10 @@ class TrialsWarning(UserWarning):
     """Trials are dropped before their warm-up ends, when accuracies tell little."""
 
 
+class WeightBitsWarning(UserWarning):
+    """A network that is made of another one does not take its bits of weights over."""
+
+
 class UnfinishedRunWarning(UserWarning):
     """A run is exported whose training was not at its end."""
 

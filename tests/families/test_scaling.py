@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zeroshot_nas as zs
-from zeroshot_nas.errors import ArchitectureError, ProxyError, UnknownNameError
+from zeroshot_nas.errors import ArchitectureError, ProxyError, UnknownNameError, WeightBitsWarning
 from zeroshot_nas.families import scaling
 from zeroshot_nas.families.scaling import PRESETS, Factors, read_factors
 from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY
@@ -175,3 +175,13 @@ def test_narrow_networks_reach_their_flops_by_single_widths():
     architecture = zs.Architecture.from_string(blocks, (3, 32, 32))
     scaled = zs.scale(architecture, 1, "efficientnet")
     assert abs(scaled.costs.flops / (2 * zs.cost(architecture).flops) - 1) <= scaling.TOLERANCE
+
+
+def test_bits_of_other_layers_are_not_taken_over_without_a_word():
+    network = zs.reference("resnet8")
+    few = zs.allocate_bits(network, "50kB")
+    with pytest.warns(WeightBitsWarning, match="allocate_bits"):
+        twice = zs.scale(few, 1, "width")
+    assert twice.architecture == zs.scale(network, 1, "width").architecture
+    assert zs.scale(few, 0, "width").architecture == few
+    assert zs.scale(zs.allocate_bits(network, "1MB"), 1, "width").architecture == twice.architecture, "all of 8 bits"

@@ -487,6 +487,7 @@ def test_vcn_gives_each_budget_and_protocol(files, tmp_path):
         ({"budget": "a"}, UnknownNameError, "unknown budget 'a'"),
         ({"protocol": "quick"}, UnknownNameError, "unknown protocol 'quick'"),
         ({"budget": "C"}, DataError, "no network of budget C is trained yet; held: A, B"),
+        ({"budget": "B", "protocol": "long"}, DataError, "no network is trained by the long protocol yet"),
         ({"dataset": "cifar100"}, FileFormatError, "no data set 'cifar100'"),
         ({"split": "valid"}, DataError, "test accuracies only"),
         ({"budgets": "A"}, DataError, "Did you mean 'budget'"),

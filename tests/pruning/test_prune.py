@@ -378,3 +378,15 @@ def test_the_command(run, trained, tmp_path):
         assert (code, out) == (2, ""), err
         assert said in err
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("limits", [{"params": 2_000}, {"weights": "1.5kB"}])
+def test_layers_keep_their_bits(limits):
+    """Channels go, not layers: what is left of a layer is stored as it was."""
+    whole = zs.allocate_bits(NET, "3kB", (2, 4, 8))
+    left = prune_channels(zs.build(whole), zs.Budget(**limits), importance="norm")
+    assert left.network.architecture.weight_bits == whole.weight_bits
+    assert left.before == zs.cost(whole)
+    assert left.costs == zs.cost(left.network.architecture)
+    assert left.costs["weights"] < left.before["weights"]
+    assert not zs.Budget(**limits).violations(left.costs, left.network.architecture)

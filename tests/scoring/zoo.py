@@ -180,6 +180,15 @@ def _increased(x: Tensor) -> Tensor:
     return x
 
 
+def _writing_into_images(self: nn.Module, x: Tensor) -> Tensor:
+    x.mul_(1.7).add_(1)
+    return self.fc(torch.relu(self.norm(self.first(x))).mean((2, 3)))
+
+
+def _of_other_images(self: nn.Module, x: Tensor) -> Tensor:
+    return self.fc(torch.relu(self.norm(self.first(x * 1.7 + 1))).mean((2, 3)))
+
+
 def by_function(function: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
     """A function behind a convolution, its result unused: whoever reads the tensor sees it changed."""
 
@@ -736,6 +745,12 @@ def _exhibits() -> Iterable[tuple[str, Exhibit]]:
     for name, make in OUT_OF_PLACE.items():
         scored = tuple(proxy for proxy in MOST if (name, proxy) != ("logsigmoid", "synflow"))  # which leaves it dead
         yield name, Exhibit(lambda m=make: conv_net(m()), scored=scored)
+
+    members = {"first": wide_conv, "norm": partial(nn.BatchNorm2d, 8), "fc": classifier}
+    yield (
+        "writes into its images",
+        Exhibit(calls(_writing_into_images, **members), calls(_of_other_images, **members)),
+    )
 
     yield "sync batch norm", Exhibit(lambda: conv_net(nn.SyncBatchNorm(8)), lambda: conv_net(nn.BatchNorm2d(8)))
     yield "group norm", Exhibit(lambda: conv_net(nn.GroupNorm(2, 8)), scored=MOST)

@@ -107,6 +107,12 @@ def test_what_is_no_network_of_the_space_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("space", [None, 3, zs.Budget()])
+def test_what_is_no_space_is_refused(space):
+    with pytest.raises(TypeError, match="space must be a name, such as 'vanilla', or a SearchSpace, got"):
+        zs.search(space, **HOW)
+
+
 def test_a_run_goes_on_with_those_that_it_began_with(tmp_path):
     first = drawn(zs.get_space("vanilla", input_size=(1, 8, 8)))
     done = zs.search(first=first, out=tmp_path, **HOW)

@@ -26,6 +26,7 @@ from zeroshot_nas.cli.base import (
     read_architecture,
 )
 from zeroshot_nas.cli.help import completes_public
+from zeroshot_nas.searchers.words import bits_rows
 
 if TYPE_CHECKING:
     from zeroshot_nas.architecture.architecture import Architecture
@@ -115,8 +116,9 @@ def cost_command(
     """Parameters, FLOPs (multiply-adds), layers, activations and other costs of a network."""
     from zeroshot_nas import cost
 
-    costs = cost(read_architecture(model, image, classes, squeeze_excite, space))
+    architecture = read_architecture(model, image, classes, squeeze_excite, space)
+    costs = cost(architecture)
     if as_json:
         print_json(costs.to_dict())
     else:
-        print_rows(cost_rows(costs))
+        print_rows([*bits_rows(architecture), *cost_rows(costs)])

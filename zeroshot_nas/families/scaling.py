@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -14,7 +15,13 @@ from zeroshot_nas.architecture.blockspec import BlockSpec
 from zeroshot_nas.architecture.ops import Graph, Residual
 from zeroshot_nas.core.checks import check_counts
 from zeroshot_nas.costs.complexity import Costs, complexity
-from zeroshot_nas.errors import ArchitectureError, ProxyError, UndefinedScoreError, did_you_mean
+from zeroshot_nas.errors import (
+    ArchitectureError,
+    ProxyError,
+    UndefinedScoreError,
+    WeightBitsWarning,
+    did_you_mean,
+)
 from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY, Proxy, ProxyFunction, get_proxy
 
 TOLERANCE = 0.03
@@ -107,6 +114,9 @@ def scale(
         ValueError: The factors are none that double the FLOPs, or ``width_step`` is no whole number of 1 or more.
         UnknownNameError: No proxy has that name.
 
+    Warns:
+        WeightBitsWarning: The network has weights of fewer than 8 bits, and the scaled one, of other layers, has not.
+
     Source: Tan and Le, arXiv:1905.11946. Departure: FLOPs are fitted by the width, so that rounded depths and
     resolutions leave them what was asked for.
 
@@ -123,7 +133,15 @@ def scale(
     if isinstance(phi, bool) or not isinstance(phi, int | float) or not abs(phi) <= _LARGEST_PHI:
         raise ArchitectureError(f"phi must be a number from -{_LARGEST_PHI} to {_LARGEST_PHI}, got {phi!r}")
     chosen = find_factors(architecture, proxy) if factors == "found" else read_factors(factors)
-    return _scaled(architecture, phi, chosen, width_step)
+    scaled = _scaled(architecture, phi, chosen, width_step)
+    if set(architecture.weight_bits or ()) - {8} and scaled.architecture.weight_bits is None:
+        warnings.warn(
+            "the network's bits are those of its own layers, so the scaled one has weights of 8 bits; choose bits anew "
+            "by zs.allocate_bits",
+            WeightBitsWarning,
+            stacklevel=2,
+        )
+    return scaled
 
 
 def find_factors(network: Architecture | HasArchitecture, proxy: str | Proxy | ProxyFunction | None = None) -> Factors:

@@ -89,7 +89,7 @@ def vkdnw(network: nn.Module, batch: Batch, /, *, variant: Variant = "authors") 
 
 def _rows(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], variant: Variant) -> Tensor:
     """Rows whose products sum to the Fisher information of all images: each Jacobian times a factor of the middle."""
-    run = _run(network, inputs.detach(), _FirstElements(tensors, len(inputs)))
+    run = _run(network, inputs.detach().clone(), _FirstElements(tensors, len(inputs)))
     factor = _factor(run.logits.detach(), variant)
     passes = factor.shape[1]
     if run.classifier is not None:
@@ -100,7 +100,7 @@ def _rows(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], variant
         jacobian = _by_tensor(network, inputs, tensors)
         if jacobian is not None:
             return (factor.double() @ jacobian).transpose(0, 1).flatten(0, 1)
-        run = _run(network, inputs.detach(), _FirstElements(tensors, len(inputs)))
+        run = _run(network, inputs.detach().clone(), _FirstElements(tensors, len(inputs)))
     rows = _by_class(run, factor, passes)
     others = run.others
     if others:
@@ -182,7 +182,7 @@ def _by_tensor(
 
     inputs = inputs.detach().requires_grad_(inputs.is_floating_point())
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative
-        run = _run(network, inputs, _FirstElements(tensors, len(inputs), twice=True))
+        run = _run(network, inputs.clone(), _FirstElements(tensors, len(inputs), twice=True))
         draw = torch.randn(run.logits.shape, generator=torch_generator(0), dtype=torch.float64)
         cotangent = draw.to(run.logits).requires_grad_()
         firsts = run.derivatives.columns
@@ -234,7 +234,7 @@ def _by_image(network: nn.Module, inputs: Tensor, tensors: Sequence[Tensor], fac
     for index, cotangents in enumerate(factor):
         image = inputs[index : index + 1].detach().requires_grad_(inputs.is_floating_point())
         with torch.enable_grad():
-            logits = network(image)
+            logits = network(image.clone())
         for row, cotangent in enumerate(cotangents):
             # the image's is asked for too: without it torch's group norm, channels last, crashes
             asked = [*tensors, image] if image.requires_grad else [*tensors]

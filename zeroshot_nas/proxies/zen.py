@@ -118,10 +118,11 @@ def zen(network: nn.Module, batch: Batch, /, *, variant: Variant = "paper", alph
     """
     if batch.perturbation is None:
         raise ProxyError("zen needs Batch(inputs, perturbation=noise of the same shape)")
+    near = batch.inputs + alpha * batch.perturbation  # before a pass, which may write into its images
     with BatchNormVariances(network, unbiased=variant == "zennas") as clean:
         features = feature_map(network, batch.inputs)
     with BatchNormVariances(network, unbiased=variant == "zennas") as perturbed:
-        moved = feature_map(network, batch.inputs + alpha * batch.perturbation)
+        moved = feature_map(network, near)
     variances = list(zip(clean.means, perturbed.means, strict=True))
     if variant != "zennas":
         variances = [each for each in variances if each[0] != 0] or variances

@@ -62,7 +62,7 @@ def separated(architecture: Architecture) -> Architecture:
         for part in apart:
             ops, channels = ops + part.lower(channels), part.out_channels
         blocks += apart if ops == _unrolled(block.lower(in_channels)) else [block]
-    return replace(architecture, blocks=tuple(blocks), weight_bits=None)
+    return replace(architecture, blocks=tuple(blocks))
 
 
 def outline(architecture: Architecture) -> Outline:
@@ -106,7 +106,7 @@ def narrowed(architecture: Architecture, widths: Sequence[tuple[Width, int]]) ->
     blocks = list(architecture.blocks)
     for place, fields in changes.items():
         blocks[place] = replace(blocks[place], **fields)
-    return replace(architecture, blocks=tuple(blocks), weight_bits=None)
+    return replace(architecture, blocks=tuple(blocks))
 
 
 def free_widths(architecture: Architecture) -> list[Width]:

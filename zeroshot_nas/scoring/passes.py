@@ -98,7 +98,8 @@ class Passes:
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
         with torch.set_grad_enabled(self.differentiable), sdpa_kernel(SDPBackend.MATH):
-            return RecordedPass(self.network, self.inputs, self.reads, twice=self._twice)
+            images = self.inputs.clone()  # a module may write into what it is given
+            return RecordedPass(self.network, images, self.reads, twice=self._twice)
 
     @cached_property
     def differentiable_twice(self) -> Passes:

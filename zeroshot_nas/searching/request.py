@@ -197,7 +197,10 @@ def _of_space(first: Sequence[Architecture | HasArchitecture], space: SearchSpac
         architecture = architecture_of(network)
         if architecture is None:
             raise ArchitectureError(f"first takes architectures, and what has one; got {type(network).__name__}")
-        space.genotype(architecture)  # says why one is not of the space
+        try:
+            space.genotype(architecture)
+        except ArchitectureError as error:
+            raise ArchitectureError(f"{architecture} can't be proposed first: {error}") from None
         found.append(architecture)
     return tuple(dict.fromkeys(found))
 
@@ -278,9 +281,12 @@ def made_space(space: str | SearchSpace, input_size: Sequence[int] | None, num_c
     """A space as `zeroshot_nas.search` is given it.
 
     Raises:
+        TypeError: It is neither a name nor a space.
         UnknownNameError: No space has that name.
         ValueError: The space has another size of images, or another number of classes.
     """
+    if not isinstance(space, str | SearchSpace):
+        raise TypeError(f"space must be a name, such as 'vanilla', or a SearchSpace, got {type(space).__name__}")
     if isinstance(space, str):
         return get_space(space, input_size=input_size or (3, 32, 32), num_classes=num_classes or 10)
     for name, given, has in (

@@ -66,7 +66,7 @@ def read_vcn(
         if missing := [name for name in wanted if name not in header]:
             raise FileFormatError(f"{path}: no column {missing[0]!r}")
         builder = TableBuilder(path, f"test accuracy by the {protocol} protocol", skip_missing=protocol == "long")
-        held = set()
+        held, accuracies = set(), []
         for line, row in rows:
             if len(row) != len(header):
                 raise FileFormatError(f"{path}: line {line} has {len(row)} fields, the header has {len(header)}")
@@ -84,9 +84,12 @@ def read_vcn(
             if numbers["accuracy_long"] is not None:
                 figures["long_accuracy"] = numbers["accuracy_long"]
             accuracy = numbers["accuracy"] if protocol == "short" else numbers["accuracy_long"]
+            accuracies.append(accuracy)
             builder.add(cells["architecture"], accuracy, runs if protocol == "short" else (), figures, f"line {line}")
     if budget is not None and budget not in held:
         raise DataError(f"no network of budget {budget} is trained yet; held: {', '.join(sorted(held)) or 'none'}")
+    if all(accuracy is None for accuracy in accuracies):
+        raise DataError(f"no network is trained by the {protocol} protocol yet; try the other, or a later release")
     return builder.table(
         name="VCN-Bench" if budget is None else f"VCN-Bench {budget}",
         space="vanilla",
