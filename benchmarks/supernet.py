@@ -5,8 +5,9 @@
     python benchmarks/supernet.py --data cifar10-20k --quick --supernet /tmp/supernet --runs /tmp/runs.jsonl
 
 One supernet of basic residual blocks, whose largest network holds as many of VCN-Bench's trained networks of budget A
-as one supernet can: six of the 65 that were trained then, since these differ in kinds of block and in strides. Its networks are drawn evenly from
-those within the budget. It orders two populations, of which it saw no accuracy and no test image:
+as one supernet can: six of the 65 that were trained then, since these differ in kinds of block and in strides. Its
+networks are drawn evenly from those within the budget. It orders two populations, of which it saw no accuracy and no
+test image:
 
     band      its own networks of 1.8 to 2.2 million FLOPs, drawn evenly, trained from scratch by a short protocol
     vcn       VCN-Bench's networks that it holds, trained by the benchmark's protocol
