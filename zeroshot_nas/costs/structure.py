@@ -27,6 +27,9 @@ class Violation(NamedTuple):
     value: float
     limit: float
 
+    def __str__(self) -> str:
+        return f"{self.cost} {self.value:,.10g}, the limit is {self.limit:,.10g}"
+
 
 class DepthAndWidth(NamedTuple):
     """A block's main chain.

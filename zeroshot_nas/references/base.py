@@ -151,10 +151,7 @@ def reference(
     network = widest(make, budget, costs)
     if network is None:
         narrow = make(NARROWEST)
-        over = "; ".join(
-            f"{each.cost} {each.value:,.10g}, the limit is {each.limit:,.10g}"
-            for each in budget.violations(costs(narrow), narrow)
-        )
+        over = "; ".join(map(str, budget.violations(costs(narrow), narrow)))
         raise InfeasibleBudgetError(f"no {name} fits the budget: the narrowest has {over or 'a misfit shape'}")
     return network
 

@@ -258,7 +258,7 @@ def _warn_of_over_budget(
         if (violations := budget.violations(costs_of(kept, table), kept))
     }
     for network, violations in list(over.items())[:1]:
-        limits = "; ".join(f"{each.cost} {each.value:,.10g}, the limit is {each.limit:,.10g}" for each in violations)
+        limits = "; ".join(map(str, violations))
         warnings.warn(
             f"{len(over)} of {len(first)} networks that are proposed first are over the budget and can't win: "
             f"{network} has {limits}",
