@@ -35,7 +35,7 @@ from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import UnknownNameError
 from zeroshot_nas.latency.base import measure
 from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY
-from zeroshot_nas.spaces.base import DEFAULT_SPACE
+from zeroshot_nas.spaces.base import default_space
 from zeroshot_nas.spaces.chain import stride_steps
 from zeroshot_nas.training.recipe import RECIPES
 
@@ -83,12 +83,15 @@ QUICK = replace(
 
 
 def searched(
-    proxy: str, structure: zs.StructureBounds | None = None, space: str = "resnet", **options: Any
+    proxy: str, structure: zs.StructureBounds | None = None, space: str | None = "resnet", **options: Any
 ) -> Callable[[Shape, Setting, int], Architecture]:
-    """The winner of a search by a proxy, with bounds on its shape or none; one architecture a search seed."""
+    """The winner of a search by a proxy, with bounds on its shape or none; None is the default space."""
 
     def find(size: Shape, setting: Setting, seed: int) -> Architecture:
-        budget, where = replace(setting.budget, structure=structure), zs.get_space(space, input_size=size, **options)
+        budget, where = (
+            replace(setting.budget, structure=structure),
+            zs.get_space(space or default_space(size), input_size=size, **options),
+        )
         return zs.search(where, proxy, budget, proposals=setting.proposals, seed=seed, progress=False).best.architecture
 
     return find
@@ -200,7 +203,8 @@ class Row:
 
 ROWS: dict[str, Row] = {
     "zen": Row(searched("zen"), "searched", "zen"),
-    "default": Row(searched(DEFAULT_SEARCH_PROXY, space=DEFAULT_SPACE), "searched", "ceres"),
+    "default": Row(searched(DEFAULT_SEARCH_PROXY, space=None), "searched", "ceres"),
+    "vanilla": Row(searched(DEFAULT_SEARCH_PROXY, space="vanilla"), "searched", "ceres"),
     "ceres": Row(searched("ceres", space="vanilla"), "searched", "ceres"),
     "ceres_resnet": Row(searched("ceres"), "searched", "ceres"),
     "cet": Row(searched("cet"), "searched", "cet"),

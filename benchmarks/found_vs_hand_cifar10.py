@@ -33,7 +33,7 @@ from vcn_bench import BUDGETS, CLASSES, INPUT, MAX_LAYERS, PROTOCOLS, Images, ar
 import zeroshot_nas as zs
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY
-from zeroshot_nas.spaces.base import DEFAULT_SPACE
+from zeroshot_nas.spaces.base import default_space
 from zeroshot_nas.training.base import ImageData
 
 SEARCHES, TRAININGS = 5, 3
@@ -116,8 +116,10 @@ RESNETS = {
 }
 
 ROWS: dict[str, Row] = {
-    "default": searched(DEFAULT_SEARCH_PROXY, DEFAULT_SPACE),
-    "default, with trials": searched(DEFAULT_SEARCH_PROXY, DEFAULT_SPACE, trials=8),
+    "default": searched(DEFAULT_SEARCH_PROXY, default_space(INPUT)),
+    "default, with trials": searched(DEFAULT_SEARCH_PROXY, default_space(INPUT), trials=8),
+    "vanilla": searched(DEFAULT_SEARCH_PROXY, "vanilla"),
+    "vanilla, with trials": searched(DEFAULT_SEARCH_PROXY, "vanilla", trials=8),
     "ceres": searched("ceres"),
     "ceres, vanilla, with trials": searched("ceres", "vanilla", trials=8),
     "ceres, vanilla, length of training given": searched(f"ceres:{LENGTH}", "vanilla"),

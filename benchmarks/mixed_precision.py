@@ -181,7 +181,8 @@ def work(wanted: Sequence[Task], runs: Runs, data: str | None, quick: bool) -> N
                 assert problem.reference is not None, "the problem has that arm"
                 best = problem.reference
             else:
-                best = zs.search(budget=problem.budget, bits=ARMS[task.arm], **size, **how).best.architecture
+                found = zs.search("vanilla", budget=problem.budget, bits=ARMS[task.arm], **size, **how)
+                best = found.best.architecture
             costs = zs.cost(best)
             line = {
                 **vars(task),

@@ -29,7 +29,6 @@ from vcn_bench import CLASSES, INPUT, MAX_LAYERS, PROTOCOLS, Images, Protocol, t
 
 import zeroshot_nas as zs
 from zeroshot_nas.scoring.proxy import DEFAULT_SEARCH_PROXY
-from zeroshot_nas.spaces.base import DEFAULT_SPACE
 from zeroshot_nas.training.base import fit_to
 
 BUDGET = zs.Budget(params=50e3, flops=1e6, layers=MAX_LAYERS)
@@ -67,7 +66,7 @@ class Row:
 
 def rows(quick: bool) -> list[Row]:
     """The network, those that it is scaled to, and those that a search finds; a function of the code alone."""
-    space = zs.get_space(DEFAULT_SPACE, input_size=INPUT, num_classes=CLASSES)
+    space = zs.get_space("vanilla", input_size=INPUT, num_classes=CLASSES)
     proposals = 500 if quick else None
 
     def winner(budget: zs.Budget) -> zs.Architecture:

@@ -18,7 +18,7 @@ from zeroshot_nas.costs.structure import StructureBounds
 from zeroshot_nas.spaces.chain import ChainSpace
 
 BOUNDS = {"cet": (cet_bound, cet), "ceres": (ceres_bound, ceres)}
-CHAINS = ("resnet", "mobilenet", "vanilla")
+CHAINS = ("resnet", "mobilenet", "vanilla", "inverted")
 BUDGETS = (
     zs.Budget(params=1e5, flops=5e6, layers=10),
     zs.Budget(flops=1e6),

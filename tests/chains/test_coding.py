@@ -13,7 +13,7 @@ from zeroshot_nas.architecture.blockspec import BLOCKS
 from zeroshot_nas.chains.coding import Chains, decoded, encoded, field_of, has_code, with_field
 from zeroshot_nas.chains.editing import inserted, removed
 
-CHAINS = ["resnet", "mobilenet", "vanilla", "nasbench_macro"]
+CHAINS = ["resnet", "mobilenet", "vanilla", "inverted", "nasbench_macro"]
 ROWS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=6), min_size=1, max_size=5)
 
 

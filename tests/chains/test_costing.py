@@ -26,7 +26,7 @@ SIZES = [(3, 32, 32), (1, 28, 28), (3, 15, 15), (1, 8, 8), (3, 30, 23), (3, 224,
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from(["resnet", "mobilenet", "vanilla", "nasbench_macro"]),
+    st.sampled_from(["resnet", "mobilenet", "vanilla", "inverted", "nasbench_macro"]),
     st.sampled_from(SIZES),
     st.booleans(),
     st.sampled_from([1, 3, 8]),

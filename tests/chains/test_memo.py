@@ -27,7 +27,9 @@ def facts(blocks):
 
 @pytest.mark.slow
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["resnet", "vanilla", "mobilenet"]), st.integers(0, 5)), max_size=8))
+@given(
+    st.lists(st.tuples(st.sampled_from(["resnet", "vanilla", "inverted", "mobilenet"]), st.integers(0, 5)), max_size=8)
+)
 def test_the_same_whatever_was_before(asked):
     remembered = BlockMemo(facts)
     for name, seed in asked:

@@ -26,7 +26,7 @@ def test_what_is_a_sum_says_so():
         *("zen", "zen_closed_form", "entropy_maedet", "nn_mass", "nn_degree"),
         *("params", "flops", "layers", "az_complexity"),
     }
-    assert {"resnet", "mobilenet", "vanilla"} <= set(CHAINS)
+    assert {"resnet", "mobilenet", "vanilla", "inverted"} <= set(CHAINS)
 
 
 @pytest.mark.parametrize("proxy", [*SUMS, *WITH_OPTIONS], ids=lambda proxy: getattr(proxy, "key", proxy))

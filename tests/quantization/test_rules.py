@@ -262,7 +262,9 @@ def test_every_operator_of_a_file_computes_what_training_does_within_a_step(arch
     assert (steps > 0.5).float().mean() < 0.1
 
 
-@pytest.mark.parametrize("space", ["mobilenet", "nasbench101", "nasbench201", "nats_sss", "resnet", "vanilla"])
+@pytest.mark.parametrize(
+    "space", ["inverted", "mobilenet", "nasbench101", "nasbench201", "nats_sss", "resnet", "vanilla"]
+)
 def test_networks_of_spaces_compute_what_their_files_do(space):
     """Of all that fit a test; cells have sums and pools that ties are common in."""
     pytest.importorskip("ai_edge_litert")

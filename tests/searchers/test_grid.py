@@ -13,7 +13,7 @@ from zeroshot_nas.searchers.grid import Grid
 from zeroshot_nas.spaces.chain import ChainSpace
 
 SPACE = get_space("resnet", input_size=(1, 8, 8), width_step=1)
-CHAINS = ("resnet", "mobilenet", "vanilla")
+CHAINS = ("resnet", "mobilenet", "vanilla", "inverted")
 LISTED = ("nasbench_macro", "transnas_macro", "transnas_micro")
 
 

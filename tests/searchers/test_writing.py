@@ -12,7 +12,7 @@ from zeroshot_nas.searchers.base import Problem
 from zeroshot_nas.searchers.reinforce import Reinforce
 from zeroshot_nas.searchers.writing import writer_of
 
-CHAINS = ("resnet", "mobilenet", "vanilla")
+CHAINS = ("resnet", "mobilenet", "vanilla", "inverted")
 DIGITS = ("nasbench201", "nasbench_macro", "nats_sss", "transnas_micro")
 SIZES = {"nasbench201": {"num_cells": 1, "channels": 4}, "transnas_micro": {"channels": 4}}
 

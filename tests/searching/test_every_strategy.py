@@ -17,7 +17,7 @@ from zeroshot_nas.searching import rounds
 
 pytestmark = pytest.mark.filterwarnings("ignore::zeroshot_nas.errors.ProposalsWarning")
 
-SMALL = {**SMALL_CELLS, **{name: {"max_width": 32} for name in ("resnet", "mobilenet", "vanilla")}}
+SMALL = {**SMALL_CELLS, **{name: {"max_width": 32} for name in ("resnet", "mobilenet", "vanilla", "inverted")}}
 """Options that make a space's networks quick to build, and to enumerate."""
 
 STRATEGIES = zs.list_searchers()

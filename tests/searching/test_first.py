@@ -89,13 +89,13 @@ def test_bits_of_what_comes_first_are_chosen_anew_where_the_search_chooses_them(
 def test_those_over_the_budget_are_said_and_win_nothing():
     wide, narrow = (zs.reference("resnet8", zs.Budget(params=params), input_size=(1, 8, 8)) for params in (9e3, 3e3))
     with pytest.warns(ProposalsWarning, match=r"^1 of 2 .* can't win: \S+ has params 8,\d+, the limit is 4,000$"):
-        result = zs.search(budget=zs.Budget(params=4e3), first=[wide, narrow], finalists=1000, **HOW)
+        result = zs.search("vanilla", budget=zs.Budget(params=4e3), first=[wide, narrow], finalists=1000, **HOW)
     networks = {each.architecture for each in result.history}
     assert narrow in networks
     assert wide not in networks
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        zs.search(budget=zs.Budget(params=4e3), first=[narrow], **HOW)
+        zs.search("vanilla", budget=zs.Budget(params=4e3), first=[narrow], **HOW)
 
 
 def test_what_is_no_network_of_the_space_is_refused(tmp_path):
@@ -103,11 +103,11 @@ def test_what_is_no_network_of_the_space_is_refused(tmp_path):
     cell = zs.get_space("nasbench201").initial()
     for first, said in (("resnet8", "got str"), (cell, "'vanilla'"), (elsewhere, r"\(1, 8, 8\)")):
         with pytest.raises(ArchitectureError, match=said):
-            zs.search(first=[first], out=tmp_path / "run", **HOW)
+            zs.search("vanilla", first=[first], out=tmp_path / "run", **HOW)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("space", [None, 3, zs.Budget()])
+@pytest.mark.parametrize("space", [3, (), zs.Budget()])
 def test_what_is_no_space_is_refused(space):
     with pytest.raises(TypeError, match="space must be a name, such as 'vanilla', or a SearchSpace, got"):
         zs.search(space, **HOW)
@@ -115,8 +115,8 @@ def test_what_is_no_space_is_refused(space):
 
 def test_a_run_goes_on_with_those_that_it_began_with(tmp_path):
     first = drawn(zs.get_space("vanilla", input_size=(1, 8, 8)))
-    done = zs.search(first=first, out=tmp_path, **HOW)
-    assert outcome(zs.search(first=first, out=tmp_path, resume=True, **HOW)) == outcome(done)
+    done = zs.search("vanilla", first=first, out=tmp_path, **HOW)
+    assert outcome(zs.search("vanilla", first=first, out=tmp_path, resume=True, **HOW)) == outcome(done)
     with pytest.raises(SettingsChangedError, match="first"):
-        zs.search(first=first[:1], out=tmp_path, resume=True, **HOW)
+        zs.search("vanilla", first=first[:1], out=tmp_path, resume=True, **HOW)
     assert len(json.loads((tmp_path / "result.json").read_text())["history"]) == len(done.history)

@@ -51,7 +51,7 @@ def test_a_network_of_every_space_is_suggested_and_found_again(space):
             assert trial.user_attrs["params"] > budget.params
 
 
-@pytest.mark.parametrize("space", ["resnet", "mobilenet", "vanilla", "nasbench201", "nats_sss"])
+@pytest.mark.parametrize("space", ["resnet", "mobilenet", "vanilla", "inverted", "nasbench201", "nats_sss"])
 def test_most_trials_of_a_tight_budget_are_worth_a_score(space):
     smallest = zs.get_space(space, input_size=(3, 16, 16)).smallest("params")
     goal = zs.objective(

@@ -22,7 +22,7 @@ from zeroshot_nas.searchers.pool import digests
 from zeroshot_nas.searching.signature import signature
 from zeroshot_nas.spaces.base import options_of
 
-NAMES = ("resnet", "mobilenet", "vanilla")
+NAMES = ("resnet", "mobilenet", "vanilla", "inverted")
 SIDES = (16, 20, 24, 32)
 FREE = {name: zs.get_space(name, resolutions=SIDES) for name in NAMES}
 FIXED = {name: zs.get_space(name) for name in NAMES}

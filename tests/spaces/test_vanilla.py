@@ -23,6 +23,8 @@ OPTIONS = [
     {"width_step": 8},
     {"width_step": 4, "max_width": 40, "blocks": "basic"},
     {"blocks": "bottleneck+inverted", "squeeze_excite": True},
+    {"stem_strides": [2]},
+    {"stem_strides": 1, "width_step": 2},
 ]
 SPACES = [zs.get_space("vanilla", input_size=size, **each) for size in ((1, 7, 7), (3, 32, 32)) for each in OPTIONS]
 
@@ -40,6 +42,7 @@ def test_moves_stay_in_the_space(seed, space, mutations):
         assert architecture in space
         assert space.from_string(space.to_string(architecture)) == architecture
         assert halvings(architecture) <= stride_steps(space.input_size) + 1
+        assert architecture.blocks[0].stride in space.stem_strides
     assert set(child.blocks) <= set(a.blocks) | set(b.blocks)
 
 
@@ -59,8 +62,9 @@ def test_every_option_keeps_the_contract(options):
 
 
 @pytest.mark.slow
-def test_mutations_reach_every_freedom():
-    space, rng = zs.get_space("vanilla"), python_rng(0)
+@pytest.mark.parametrize(("name", "stem_strides"), [("vanilla", (1, 2)), ("vanilla", 2), ("inverted", 1)])
+def test_mutations_reach_every_freedom(name, stem_strides):
+    space, rng = zs.get_space(name, stem_strides=stem_strides), python_rng(0)
     network, seen = space.initial(), Counter()
     for _ in range(6_000):
         network = space.mutate(network, rng) if len(network.blocks) < 12 else space.initial()
@@ -69,10 +73,10 @@ def test_mutations_reach_every_freedom():
         seen["last" if rest[-1].type_name == space.last_type else "no last"] += 1
         seen.update(("type", block.type_name) for block in rest)
         seen.update(("strides", *(block.stride for block in rest[:3])) for _ in range(1))
-    assert {key[1:] for key in seen if key[0] == "stem"} == set(itertools.product(STEMS, (1, 2)))
-    assert {key[1] for key in seen if key[0] == "halvings"} == set(range(5))
+    assert {key[1:] for key in seen if key[0] == "stem"} == set(itertools.product(STEMS, space.stem_strides))
+    assert {key[1] for key in seen if key[0] == "halvings"} == set(range(min(space.stem_strides) - 1, 5))
     assert {key[1] for key in seen if key[0] == "blocks"} >= set(range(1, 8))
-    assert {key[1] for key in seen if key[0] == "type"} == {*itertools.chain(*KINDS.values()), space.last_type}
+    assert {key[1] for key in seen if key[0] == "type"} == {*space.body_types, space.last_type}
     assert {key[1:] for key in seen if key[0] == "strides"} >= set(itertools.product((1, 2), repeat=3))
     assert min(seen["last"], seen["no last"]) > 600
 
@@ -117,8 +121,10 @@ def test_what_other_spaces_and_hand_have_made_is_in_it():
             assert space.to_string(space.from_string(row["architecture"])) == row["architecture"]
 
 
-def test_size_equals_a_count_by_enumeration():
-    space = zs.get_space("vanilla", input_size=(1, 8, 8), width_step=8, max_width=16, blocks="basic")
+@pytest.mark.parametrize("stem_strides", [(1,), (2,), (1, 2)])
+def test_size_equals_a_count_by_enumeration(stem_strides):
+    options = {"width_step": 8, "max_width": 16, "blocks": "basic", "stem_strides": stem_strides}
+    space = zs.get_space("vanilla", input_size=(1, 8, 8), **options)
     blocks, count = Counter(), 0
     limit = 4
     for layers in range(2, limit + 1):
@@ -127,7 +133,7 @@ def test_size_equals_a_count_by_enumeration():
                 if 1 + has_last + sum(depths) != layers:
                     continue
                 for strides in itertools.product((1, 2), repeat=body + 1):
-                    if strides.count(2) <= 2:
+                    if strides.count(2) <= 2 and strides[0] in stem_strides:
                         count += 3 * 2 * (3 * 2 * 2) ** body * (2 if has_last else 1)
                         blocks[body] += 1
     assert len(blocks) == 3
@@ -187,6 +193,27 @@ def test_bad_options_are_refused():
             zs.get_space("vanilla", blocks=blocks)
     with pytest.raises(ArchitectureError, match="max_width must be a whole number of 8 or more, got 7"):
         VanillaSpace("mine", ("SuperResK3K3",), max_width=7)
+
+
+@pytest.mark.parametrize("stem_strides", [0, 3, (), (1, 1), "1", None, True, (1, 2, 2)])
+def test_strides_that_no_stem_has_are_refused(stem_strides):
+    with pytest.raises(ArchitectureError, match="stem_strides must be 1, 2 or both"):
+        zs.get_space("vanilla", stem_strides=stem_strides)
+
+
+def test_a_stem_of_one_stride_keeps_it():
+    space = zs.get_space("vanilla", stem_strides=1)
+    with pytest.raises(ArchitectureError, match="its stem has stride 2; expected 1"):
+        space.from_string("SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,16,2,8,1)")
+
+
+@pytest.mark.parametrize(("side", "strides"), [(8, (1,)), (32, (1,)), (63, (1,)), (64, (1, 2)), (224, (1, 2))])
+def test_small_images_keep_their_resolution_in_the_stem(side, strides):
+    space = zs.get_space("inverted", input_size=(3, side, side))
+    assert space.stem_strides == strides
+    assert set(space.body_types) == set(KINDS["inverted"])
+    assert space.initial() in zs.get_space("vanilla", input_size=(3, side, side))
+    assert zs.get_space("inverted", input_size=(3, side, side), stem_strides=(1, 2)).stem_strides == (1, 2)
 
 
 def test_a_search_keeps_a_small_budget():

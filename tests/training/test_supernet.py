@@ -53,7 +53,7 @@ def _same(first, second):
     return all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize("name", ["resnet", "mobilenet", "vanilla"])
+@pytest.mark.parametrize("name", ["resnet", "mobilenet", "vanilla", "inverted"])
 def test_every_drawn_network_of_a_chain_space_is_held_and_in_the_space(name):
     space = zs.get_space(name, input_size=SIZE, num_classes=3, max_width=64)
     for seed in range(4):

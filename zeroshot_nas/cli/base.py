@@ -360,6 +360,7 @@ def space_of(options: Mapping[str, Any]) -> SearchSpace:
     """The space to search, for the images of the data set where one is named."""
     from zeroshot_nas import get_space
     from zeroshot_nas.nasbench.table import DATASET_IMAGES
+    from zeroshot_nas.spaces.base import default_space
 
     image, classes = parse_shape(options["image"]), options["classes"]
     if options["dataset"] in DATASET_IMAGES:
@@ -367,7 +368,8 @@ def space_of(options: Mapping[str, Any]) -> SearchSpace:
     extra = space_options(options)
     if options["squeeze_excite"]:
         extra["squeeze_excite"] = True
-    return get_space(options["space"], input_size=image, num_classes=classes, **extra)
+    name = options["space"] or default_space(image)
+    return get_space(name, input_size=image, num_classes=classes, **extra)
 
 
 def recipe_of(

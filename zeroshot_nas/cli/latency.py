@@ -33,7 +33,6 @@ from zeroshot_nas.cli.base import (
     space_of,
 )
 from zeroshot_nas.cli.help import Application, completes_public
-from zeroshot_nas.spaces.base import DEFAULT_SPACE
 
 if TYPE_CHECKING:
     from zeroshot_nas.architecture.architecture import Architecture
@@ -45,11 +44,12 @@ app.add_typer(latency_app, name="latency")
 @latency_app.command("calibrate")
 def latency_calibrate_command(
     space: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Search space whose networks are to be predicted.", autocompletion=completes_public("list_spaces")
+            help="Search space whose networks are to be predicted; default: as `search`.",
+            autocompletion=completes_public("list_spaces"),
         ),
-    ] = DEFAULT_SPACE,
+    ] = None,
     image: Input = "3x32x32",
     classes: Classes = 10,
     squeeze_excite: SqueezeExcite = False,

@@ -58,7 +58,6 @@ from zeroshot_nas.cli.help import completes, completes_public
 from zeroshot_nas.core.options import parsed_option
 from zeroshot_nas.costs.reward import as_reward
 from zeroshot_nas.searchers.words import bits_rows, certificate_rows, latency_rows
-from zeroshot_nas.spaces.base import DEFAULT_SPACE
 
 if TYPE_CHECKING:
     from zeroshot_nas.nasbench.hardware import DeviceCosts
@@ -73,8 +72,12 @@ if TYPE_CHECKING:
 def search_command(
     ctx: typer.Context,
     space: Annotated[
-        str, typer.Option(help="Search space; see `list`.", autocompletion=completes_public("list_spaces"))
-    ] = DEFAULT_SPACE,
+        str | None,
+        typer.Option(
+            help="Search space; see `list`. Default: inverted for images below 64 pixels, else vanilla.",
+            autocompletion=completes_public("list_spaces"),
+        ),
+    ] = None,
     proxy: Annotated[
         str | None,
         typer.Option(

@@ -23,13 +23,13 @@ from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import restart
 from zeroshot_nas.searching.trial_runs import check_data, remove_replaced_trials, with_trials
 from zeroshot_nas.searching.trials import trial_settings
-from zeroshot_nas.spaces.base import DEFAULT_SPACE, SearchSpace
+from zeroshot_nas.spaces.base import SearchSpace
 from zeroshot_nas.training.base import ImageData
 from zeroshot_nas.training.recipe import Recipe
 
 
 def search(
-    space: str | SearchSpace = DEFAULT_SPACE,
+    space: str | SearchSpace | None = None,
     proxy: str | Proxy | ProxyFunction | None = None,
     budget: Budget | None = None,
     settings: SearchSettings | None = None,
@@ -78,7 +78,8 @@ def search(
     once where the executor has several workers.
 
     Args:
-        space: A registered space's name, or a `SearchSpace`; default ``"vanilla"``.
+        space: A registered space's name, or a `SearchSpace`; default:
+            `zeroshot_nas.spaces.base.default_space`, by the size of images.
         proxy: What to rank by: a name, a name with options (``"zen:variant=zennas"``) or a function. Default: the one
             that the objectives name, or else ``"ceres:images=10000:steps=1250"``, which is made for networks of one
             budget and needs no limit on depth. What it finds for so short a training is also what trains best for

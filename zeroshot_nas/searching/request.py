@@ -32,7 +32,7 @@ from zeroshot_nas.searching.rounds import RoundPlan
 from zeroshot_nas.searching.settings import SearchSettings
 from zeroshot_nas.searching.start import costs_of, starting_point
 from zeroshot_nas.searching.trials import KINDS, TrialSettings
-from zeroshot_nas.spaces.base import SearchSpace, get_space, options_of
+from zeroshot_nas.spaces.base import SearchSpace, default_space, get_space, options_of
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Request:
 
 
 def request(
-    space: str | SearchSpace,
+    space: str | SearchSpace | None,
     proxy: str | Proxy | ProxyFunction | None,
     budget: Budget | None,
     settings: SearchSettings | None,
@@ -277,14 +277,18 @@ def _warn_of_size(grid_size: int | None, settings: SearchSettings) -> None:
         )
 
 
-def made_space(space: str | SearchSpace, input_size: Sequence[int] | None, num_classes: int | None) -> SearchSpace:
-    """A space as `zeroshot_nas.search` is given it.
+def made_space(
+    space: str | SearchSpace | None, input_size: Sequence[int] | None, num_classes: int | None
+) -> SearchSpace:
+    """A space as `zeroshot_nas.search` is given it; None is `default_space`.
 
     Raises:
         TypeError: It is neither a name nor a space.
         UnknownNameError: No space has that name.
         ValueError: The space has another size of images, or another number of classes.
     """
+    if space is None:
+        space = default_space(input_size or (3, 32, 32))
     if not isinstance(space, str | SearchSpace):
         raise TypeError(f"space must be a name, such as 'vanilla', or a SearchSpace, got {type(space).__name__}")
     if isinstance(space, str):

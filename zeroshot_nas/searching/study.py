@@ -25,7 +25,7 @@ from zeroshot_nas.searchers.base import Candidate, Counts, SearchResult
 from zeroshot_nas.searching.request import request
 from zeroshot_nas.searching.rounds import FILES, Search, SearchSession
 from zeroshot_nas.searching.settings import SearchSettings
-from zeroshot_nas.spaces.base import DEFAULT_SPACE, SearchSpace
+from zeroshot_nas.spaces.base import SearchSpace
 
 PATIENCE = 10_000
 """Proposals in a row that bring nothing new before `Study.ask` gives what it has."""
@@ -45,7 +45,8 @@ class Study:
     begun again with ``resume=True``, asks for the same networks, and gets known scores from the store.
 
     Args:
-        space: A registered space's name, or a `SearchSpace`; default ``"vanilla"``.
+        space: A registered space's name, or a `SearchSpace`; default:
+            `zeroshot_nas.spaces.base.default_space`, by the size of images.
         proxy: What `evaluate` ranks by; None for a fitness that only the caller knows, and tells.
         budget: Upper limits on costs and structure; a limit on latency is kept by a device table's prediction.
         settings: Strategy, seed, and how exactly to score; see `SearchSettings`. Those of a screen and the number of
@@ -88,7 +89,7 @@ class Study:
 
     def __init__(
         self,
-        space: str | SearchSpace = DEFAULT_SPACE,
+        space: str | SearchSpace | None = None,
         proxy: str | Proxy | ProxyFunction | None = DEFAULT_SEARCH_PROXY,
         budget: Budget | None = None,
         settings: SearchSettings | None = None,

@@ -19,9 +19,6 @@ from zeroshot_nas.core.text import quoted
 from zeroshot_nas.errors import ArchitectureError, did_you_mean
 from zeroshot_nas.spaces.notations import Notation, choose, notations_of
 
-DEFAULT_SPACE = "vanilla"
-"""Where a search looks unless it is told: of the spaces of chains the one whose winners train best."""
-
 
 @dataclass(frozen=True)
 class SpaceCall:
@@ -287,6 +284,26 @@ def register_space(name: str) -> Callable[[_Factory], _Factory]:
         return factory
 
     return register
+
+
+def default_space(input_size: Sequence[int] = (3, 32, 32)) -> str:
+    """Name of the space that a search looks in unless it is told: the one whose winners train best on such images.
+
+    Measured at 8 to 32 pixels and at 64 to 128 (``docs/measured.md``); the line between is that of `stride_steps`, from
+    which on a network's stem may halve its map.
+
+    Args:
+        input_size: Shape ``(C, H, W)`` of one image.
+
+    Raises:
+        ArchitectureError: It is no shape.
+
+    Example:
+        >>> default_space(), default_space((3, 64, 96))
+        ('inverted', 'vanilla')
+    """
+    _, *sides = as_shape(input_size, ArchitectureError)
+    return "inverted" if min(sides) < 64 else "vanilla"
 
 
 def get_space(

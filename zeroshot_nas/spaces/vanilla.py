@@ -1,4 +1,4 @@
-"""Chains of residual blocks in which strides, stem and last convolution are free too."""
+"""Chains of residual blocks in which strides, stem and last convolution are free too, and the part of inverted ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zeroshot_nas.architecture.architecture import Architecture
 from zeroshot_nas.architecture.blockspec import BlockSpec
@@ -41,6 +41,7 @@ def vanilla(
     max_width: int = 2048,
     width_step: int = 1,
     blocks: str = "all",
+    stem_strides: Sequence[int] = (1, 2),
     resolutions: Sequence[int] | None = None,
 ) -> VanillaSpace:
     """Vanilla convolutional networks: what of ``resnet`` and ``mobilenet`` is fixed is free here.
@@ -51,6 +52,7 @@ def vanilla(
     ``resolutions`` as for `ChainSpace`.
 
     ``blocks`` keeps to some kinds, as in ``"basic"`` or ``"basic+inverted"``; they are drawn equally often.
+    ``stem_strides`` keeps to one stride of the stem.
 
     Raises:
         ArchitectureError: An option is not usable.
@@ -66,6 +68,40 @@ def vanilla(
     return VanillaSpace(
         *("vanilla", tuple(types), input_size, num_classes, squeeze_excite, max_width),
         width_step=width_step,
+        stem_strides=stem_strides,
+        resolutions=resolutions,
+    )
+
+
+@register_space("inverted")
+def inverted(
+    *,
+    input_size: Shape,
+    num_classes: int,
+    squeeze_excite: bool = False,
+    max_width: int = 2048,
+    width_step: int = 1,
+    stem_strides: Sequence[int] | None = None,
+    resolutions: Sequence[int] | None = None,
+) -> VanillaSpace:
+    """The part of ``vanilla`` whose blocks are inverted residuals, of kernels 3, 5 and 7 and expansions 1, 2, 4 and 6.
+
+    ``stem_strides`` are those that the stem may have; None is 1 for images of fewer than 64 pixels, 1 or 2 from there
+    on. ``resolutions`` as for `ChainSpace`.
+
+    Raises:
+        ArchitectureError: An option is not usable.
+
+    Example:
+        >>> inverted(input_size=(3, 16, 16), num_classes=10).initial().to_string()
+        'SuperConvK3BNRELU(3,8,1,1)SuperResIDWE1K3(8,8,2,8,1)SuperResIDWE1K3(8,16,2,16,1)'
+    """
+    if stem_strides is None:
+        stem_strides = (1, 2) if stride_steps(input_size) > 3 else (1,)
+    return VanillaSpace(
+        *("inverted", tuple(KINDS["inverted"]), input_size, num_classes, squeeze_excite, max_width),
+        width_step=width_step,
+        stem_strides=stem_strides,
         resolutions=resolutions,
     )
 
@@ -74,8 +110,19 @@ def vanilla(
 class VanillaSpace(ChainSpace):
     """A stem, a body of at least one block, and a last 1x1 convolution or none; strides stand anywhere.
 
-    The arguments are those of `ChainSpace`. A mutation draws a kind of block, then a type of that kind.
+    The arguments are those of `ChainSpace`, and ``stem_strides``. A mutation draws a kind of block, then a type of that
+    kind.
     """
+
+    stem_strides: Sequence[int] = (1, 2)
+
+    def __post_init__(self) -> None:
+        given: Any = self.stem_strides
+        strides = given if isinstance(given, list | tuple) else (given,)
+        if any(type(each) is not int for each in strides) or sorted(strides) not in ([1], [2], [1, 2]):
+            raise ArchitectureError(f"stem_strides must be 1, 2 or both, (1, 2); got {given!r:.40}")
+        object.__setattr__(self, "stem_strides", tuple(sorted(strides)))
+        super().__post_init__()
 
     @cached_property
     def kinds(self) -> tuple[tuple[str, ...], ...]:
@@ -93,7 +140,18 @@ class VanillaSpace(ChainSpace):
 
     @property
     def stems(self) -> tuple[tuple[str, int], ...]:
-        return tuple((name, stride) for name in STEMS for stride in (1, 2))
+        return tuple((name, stride) for name in STEMS for stride in self.stem_strides)
+
+    @cached_property
+    def stem_stride(self) -> int:
+        """The initial network's."""
+        usual = 2 if stride_steps(self.input_size) > 3 else 1
+        return usual if usual in self.stem_strides else self.stem_strides[0]
+
+    @property
+    def _first_movable(self) -> int:
+        """The first block that mutations may give another stride."""
+        return int(len(self.stem_strides) == 1)
 
     def next_strides(self, stem_stride: int, strides: Sequence[int]) -> tuple[int, ...]:
         halvings = (stem_stride, *strides).count(2)
@@ -111,7 +169,7 @@ class VanillaSpace(ChainSpace):
         chains = [
             self._smallest([end_block(STEMS[0], step, stem_stride), self.body_block(name, step, stride, step)])
             for name in self.body_types
-            for stem_stride in (1, 2)
+            for stem_stride in self.stem_strides
             for stride in (1, 2)
             if stem_stride * stride <= 2**self.max_halvings
         ]
@@ -131,7 +189,7 @@ class VanillaSpace(ChainSpace):
         chain = blocks - has_last
         places = (draws[:, 0] * (chain[rows] + 1)).astype(np.intp)
         last = places == chain[rows]
-        move = ~last & (draws[:, 1] < 1 / 6)
+        move = ~last & (draws[:, 1] < 1 / 6) & (places >= self._first_movable)
         stem = ~last & ~move & (places == 0)
         body = ~last & ~move & ~stem
         copy = body & (draws[:, 2] < 0.2)
@@ -175,15 +233,18 @@ class VanillaSpace(ChainSpace):
         Either half of the time, where it can be.
         """
         column = np.arange(codes.shape[1])
+        movable = column >= self._first_movable
         strided = coding.field_of(codes[rows], "stride") == 2
         half = draws[:, 0] < 0.5
         has = strided[np.arange(len(rows)), places]
-        neighbours = (abs(column - places[:, None]) == 1) & (column < chain[rows, None]) & ~strided
+        neighbours = (abs(column - places[:, None]) == 1) & (column < chain[rows, None]) & movable & ~strided
         given = has & half & neighbours.any(1)
-        taken = ~has & strided.any(1) & (half | (np.count_nonzero(strided, axis=1) == self.max_halvings))
-        for chosen, options, stride in ((given, neighbours, 2), (taken, strided, 1)):
+        others = strided & movable
+        full = np.count_nonzero(strided, axis=1) == self.max_halvings
+        taken = ~has & others.any(1) & (half | full)
+        for chosen, options, stride in ((given, neighbours, 2), (taken, others, 1)):
             self._set_strides(codes, rows[chosen], editing.drawn_place(options[chosen], draws[chosen, 1]), stride)
-        self._set_strides(codes, rows, places, np.where(has, 1, 2))
+        self._set_strides(codes, rows, places, np.where(has | (full & ~taken), 1, 2))
 
     @staticmethod
     def _set_strides(codes: Codes, rows: Index, places: Index, stride: Codes | int) -> None:
@@ -246,7 +307,8 @@ class VanillaSpace(ChainSpace):
                 shorter = range(max(0, d - SPLIT_AT + 1), d)
                 bodies[s][d] = per_block * sum(bodies[s][r] + (bodies[s - 1][r] if s else 0) for r in shorter)
         chains = 0
-        for stem_halvings in (0, 1):
+        for stem_stride in self.stem_strides:
+            stem_halvings = int(stem_stride == 2)
             for s in range(most + 1 - stem_halvings):
                 chains += sum(bodies[s][1:]) + widths * sum(bodies[s][1:depth])  # without a last convolution, and with
         return len(STEMS) * widths * chains * len(self.input_sizes)
@@ -258,6 +320,9 @@ class VanillaSpace(ChainSpace):
         stem, *body = chain or last
         if stem.type_name not in STEMS or stem != end_block(stem.type_name, stem.out_channels, stem.stride):
             return f"its stem is {stem}; expected one of {', '.join(STEMS)} with one sub-layer"
+        if stem.stride not in self.stem_strides:
+            wanted = " or ".join(map(str, self.stem_strides))
+            return f"its stem has stride {stem.stride}; expected {wanted} (stem_strides)"
         if not body:
             return "it has no body block"
         for index, block in enumerate(body, start=1):

@@ -35,7 +35,9 @@ def by_chain(network: zs.Architecture) -> CetTerms:
 @pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
-    st.integers(0, 10**6), st.sampled_from(["resnet", "mobilenet", "vanilla", "nasbench_macro"]), st.sampled_from(SIZES)
+    st.integers(0, 10**6),
+    st.sampled_from(["resnet", "mobilenet", "vanilla", "inverted", "nasbench_macro"]),
+    st.sampled_from(SIZES),
 )
 def test_a_chain_is_as_the_general_propagation(seed, name, size):
     network = zs.get_space(name, input_size=size).sample(random.Random(seed))
@@ -47,7 +49,7 @@ def test_a_chain_is_as_the_general_propagation(seed, name, size):
 
 @pytest.mark.slow
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from(["resnet", "mobilenet", "vanilla"]), st.integers(1, 7))
+@given(st.integers(0, 10**6), st.sampled_from(["resnet", "mobilenet", "vanilla", "inverted"]), st.integers(1, 7))
 def test_company_changes_nothing(seed, name, count):
     rng = random.Random(seed)
     networks = [
