@@ -204,6 +204,7 @@ class Row:
 ROWS: dict[str, Row] = {
     "zen": Row(searched("zen"), "searched", "zen"),
     "default": Row(searched(DEFAULT_SEARCH_PROXY, space=None), "searched", "ceres"),
+    "inverted_k3": Row(searched(DEFAULT_SEARCH_PROXY, space="inverted", kernels=(3, 5, 7)), "searched", "ceres"),
     "vanilla": Row(searched(DEFAULT_SEARCH_PROXY, space="vanilla"), "searched", "ceres"),
     "ceres": Row(searched("ceres", space="vanilla"), "searched", "ceres"),
     "ceres_resnet": Row(searched("ceres"), "searched", "ceres"),

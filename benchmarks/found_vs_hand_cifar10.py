@@ -118,6 +118,7 @@ RESNETS = {
 ROWS: dict[str, Row] = {
     "default": searched(DEFAULT_SEARCH_PROXY, default_space(INPUT)),
     "default, with trials": searched(DEFAULT_SEARCH_PROXY, default_space(INPUT), trials=8),
+    "inverted, kernels of 3 too": searched(DEFAULT_SEARCH_PROXY, "inverted", kernels=(3, 5, 7)),
     "vanilla": searched(DEFAULT_SEARCH_PROXY, "vanilla"),
     "vanilla, with trials": searched(DEFAULT_SEARCH_PROXY, "vanilla", trials=8),
     "ceres": searched("ceres"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import zeroshot_nas as zs
 from zeroshot_nas.core.seeding import python_rng
 from zeroshot_nas.errors import ArchitectureError
+from zeroshot_nas.spaces.base import default_space
 from zeroshot_nas.spaces.chain import SPLIT_AT, stride_steps
 from zeroshot_nas.spaces.vanilla import KINDS, STEMS, VanillaSpace
 from zeroshot_nas.testing import check_space
@@ -211,9 +212,34 @@ def test_a_stem_of_one_stride_keeps_it():
 def test_small_images_keep_their_resolution_in_the_stem(side, strides):
     space = zs.get_space("inverted", input_size=(3, side, side))
     assert space.stem_strides == strides
-    assert set(space.body_types) == set(KINDS["inverted"])
+    assert set(space.body_types) == {name for name in KINDS["inverted"] if not name.endswith("K3")}
     assert space.initial() in zs.get_space("vanilla", input_size=(3, side, side))
     assert zs.get_space("inverted", input_size=(3, side, side), stem_strides=(1, 2)).stem_strides == (1, 2)
+
+
+@pytest.mark.parametrize("kernels", [(3,), 5, [7, 3], (3, 5, 7)])
+def test_kernels_are_those_that_are_asked_for(kernels):
+    space = zs.get_space("inverted", kernels=kernels)
+    wanted = {kernels} if isinstance(kernels, int) else {*kernels}
+    assert {int(name[-1]) for name in space.body_types} == wanted
+    assert len(space.body_types) == 4 * len(wanted)
+    check_space(space, samples=4)
+
+
+@pytest.mark.parametrize("kernels", [(), 4, (3, 9), "5", None])
+def test_kernels_that_no_block_has_are_refused(kernels):
+    with pytest.raises(ArchitectureError, match="kernels must be some of 3, 5 and 7"):
+        zs.get_space("inverted", kernels=kernels)
+
+
+@pytest.mark.parametrize(("side", "name"), [(8, "inverted"), (32, "inverted"), (63, "inverted"), (64, "vanilla")])
+def test_where_a_search_looks_depends_on_the_images(side, name):
+    assert default_space((3, side, 2 * side)) == name
+    size = {"input_size": (1, side, 70)}
+    result = zs.search(None, "params", zs.Budget(params=3e3), proposals=20, progress=False, **size)
+    assert result.best.architecture in zs.get_space(name, **size)
+    with pytest.raises(ArchitectureError, match="shape"):
+        default_space((3, side))
 
 
 def test_a_search_keeps_a_small_budget():

@@ -334,10 +334,16 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise typer.BadParameter(f"an option is name=value, got {text!r}")
-        options[name] = int(value) if value.isdecimal() else {"true": True, "false": False}.get(value.lower(), value)
-        if name == "resolutions":
-            options[name] = parse_resolutions(value)
+        options[name] = parse_resolutions(value) if name == "resolutions" else _value(value)
     return options
+
+
+def _value(text: str) -> Any:
+    """A whole number, several, e.g. ``5,7``, a truth value, or text."""
+    parts = text.split(",")
+    if all(part.isdecimal() for part in parts):
+        return int(text) if len(parts) == 1 else tuple(map(int, parts))
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def parse_resolutions(text: str) -> tuple[int, ...]:

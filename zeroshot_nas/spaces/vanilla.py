@@ -81,25 +81,31 @@ def inverted(
     squeeze_excite: bool = False,
     max_width: int = 2048,
     width_step: int = 1,
+    kernels: Sequence[int] = (5, 7),
     stem_strides: Sequence[int] | None = None,
     resolutions: Sequence[int] | None = None,
 ) -> VanillaSpace:
-    """The part of ``vanilla`` whose blocks are inverted residuals, of kernels 3, 5 and 7 and expansions 1, 2, 4 and 6.
+    """The part of ``vanilla`` whose blocks are inverted residuals of large kernels; expansions are 1, 2, 4 and 6.
 
-    ``stem_strides`` are those that the stem may have; None is 1 for images of fewer than 64 pixels, 1 or 2 from there
-    on. ``resolutions`` as for `ChainSpace`.
+    ``kernels`` are those of the depthwise convolutions: by default 5 and 7, with which a few blocks see the whole image
+    (``docs/ceres.md`` has what kernels of 3 are worth). ``stem_strides`` are those that the stem may have; None is 1
+    for images of fewer than 64 pixels, 1 or 2 from there on. ``resolutions`` as for `ChainSpace`.
 
     Raises:
         ArchitectureError: An option is not usable.
 
     Example:
         >>> inverted(input_size=(3, 16, 16), num_classes=10).initial().to_string()
-        'SuperConvK3BNRELU(3,8,1,1)SuperResIDWE1K3(8,8,2,8,1)SuperResIDWE1K3(8,16,2,16,1)'
+        'SuperConvK3BNRELU(3,8,1,1)SuperResIDWE1K5(8,8,2,8,1)SuperResIDWE1K5(8,16,2,16,1)'
     """
+    given: Any = kernels if isinstance(kernels, list | tuple) else (kernels,)
+    if not given or not set(given) <= {3, 5, 7}:
+        raise ArchitectureError(f"kernels must be some of 3, 5 and 7, e.g. (5, 7); got {kernels!r:.40}")
     if stem_strides is None:
         stem_strides = (1, 2) if stride_steps(input_size) > 3 else (1,)
+    types = [name for name in KINDS["inverted"] if int(name[-1]) in given]
     return VanillaSpace(
-        *("inverted", tuple(KINDS["inverted"]), input_size, num_classes, squeeze_excite, max_width),
+        *("inverted", tuple(types), input_size, num_classes, squeeze_excite, max_width),
         width_step=width_step,
         stem_strides=stem_strides,
         resolutions=resolutions,
