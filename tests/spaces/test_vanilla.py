@@ -238,7 +238,7 @@ def test_where_a_search_looks_depends_on_the_images(side, name):
     size = {"input_size": (1, side, 70)}
     result = zs.search(None, "params", zs.Budget(params=3e3), proposals=20, progress=False, **size)
     assert result.best.architecture in zs.get_space(name, **size)
-    with pytest.raises(ArchitectureError, match="shape"):
+    with pytest.raises(ArchitectureError, match=r"expected input_size \(C, H, W\)"):
         default_space((3, side))
 
 
