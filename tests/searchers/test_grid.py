@@ -40,7 +40,11 @@ def test_a_grid_of_chains_is_in_the_space_and_as_large_as_it_says(name, size):
     space = get_space(name, input_size=size)
     searcher = grid(space)
     networks = everything(searcher)
-    assert searcher.grid_size == len(networks) == 3 * 3 * 2 * {"resnet": 2, "mobilenet": 4, "vanilla": 6}[name]
+    assert (
+        searcher.grid_size
+        == len(networks)
+        == 3 * 3 * 2 * {"resnet": 2, "mobilenet": 4, "vanilla": 6, "inverted": 4}[name]
+    )
     assert all(network in space for network in networks)
 
 
@@ -122,8 +126,8 @@ def test_what_is_too_deep_is_refused_before_it_is_made():
 def test_a_space_of_other_blocks_says_which_kernels_it_has():
     space = ChainSpace("own", ("SuperResK5K5", "SuperResK7K7"), (1, 8, 8))
     with pytest.raises(SearcherError, match="kernels must be of those of 'own', 5, 7; got 3"):
-        grid(space)
-    assert grid(space, kernels=(5, 7)).grid_size == 18
+        grid(space, kernels=(3, 5))
+    assert grid(space, kernels=(5, 7)).grid_size == grid(space).grid_size == 18
 
 
 def test_a_finite_space_has_no_axes():
@@ -166,7 +170,7 @@ def of_grid(*options):
 
 
 def test_axes_reach_the_command_line_and_a_run_that_goes_on(monkeypatch, capsys, tmp_path):
-    asked = of_grid("widths=0.5,1", "depths=2", "kernels=3", "kinds=basic,bottleneck")
+    asked = ["--space", "vanilla", *of_grid("widths=0.5,1", "depths=2", "kernels=3", "kinds=basic,bottleneck")]
     code, said = command(monkeypatch, capsys, *asked, "--out", tmp_path)
     assert (code, said.err) == (0, "")
     assert "4: 0 over budget" in said.out

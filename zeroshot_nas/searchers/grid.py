@@ -44,7 +44,7 @@ class Grid(Searcher):
         start: Not used.
         widths: Factors of all widths; default: `WIDTHS`.
         depths: Factors of all depths; default: `DEPTHS`.
-        kernels: Kernel sizes; default: `KERNELS`.
+        kernels: Kernel sizes; default: `KERNELS`, or the two smallest of a space that has not these.
         kinds: Kinds of block: ``"basic"``, ``"bottleneck"``, ``"inverted"`` (with each of its expansions), or one
             block type for all kernels, ``"SuperResIDWE6Kk"``; default: all of the space.
 
@@ -78,7 +78,7 @@ class Grid(Searcher):
         axes = {"widths": widths, "depths": depths, "kernels": kernels, "kinds": kinds}
         if isinstance(space, ChainSpace):
             scales = _axis("widths", widths, WIDTHS, _is_factor), _axis("depths", depths, DEPTHS, _is_count)
-            types = _body_types(space, _axis("kernels", kernels, KERNELS, _is_count), kinds)
+            types = _body_types(space, _axis("kernels", kernels, _usual_kernels(space), _is_count), kinds)
             space.scaled(scales[0][0], scales[1][-1], types[0][1])  # refuses what is too deep
             self.grid_size = math.prod(map(len, (space.input_sizes, *scales, types)))
             self._networks = _scaled(space, _levels(scales[0]), _levels(scales[1]), types)
@@ -154,6 +154,21 @@ def _is_count(value: object) -> bool:
     return _is_factor(value) and value % 1 == 0  # type: ignore[operator]
 
 
+def _kernel_of(space: ChainSpace) -> dict[str, int | None]:
+    """The kernel that a body type's name fixes, or None."""
+    return {name: BLOCKS[name].fixed.get("kernel_size") for name in space.body_types}
+
+
+def _kernel_sizes(space: ChainSpace) -> list[int]:
+    return sorted({kernel for kernel in _kernel_of(space).values() if kernel})
+
+
+def _usual_kernels(space: ChainSpace) -> Sequence[int]:
+    """`KERNELS`, or as many of the smallest of a space that has others."""
+    sizes = _kernel_sizes(space)
+    return sizes[: len(KERNELS)] if sizes and not {*KERNELS} <= {*sizes} else KERNELS
+
+
 def _body_types(space: ChainSpace, kernels: Sequence[int], kinds: Any) -> list[tuple[int, str]]:
     """The block types of the chosen kernels and kinds by kernel, each with the kernel's level.
 
@@ -162,8 +177,7 @@ def _body_types(space: ChainSpace, kernels: Sequence[int], kinds: Any) -> list[t
     Raises:
         SearcherError: The space has no such kernel or kind.
     """
-    kernel_of = {name: BLOCKS[name].fixed.get("kernel_size") for name in space.body_types}
-    sizes = sorted({kernel for kernel in kernel_of.values() if kernel})
+    kernel_of, sizes = _kernel_of(space), _kernel_sizes(space)
     for kernel in kernels if sizes else ():
         if kernel not in sizes:
             raise SearcherError(f"kernels must be of those of {space.name!r}, {_listed(sizes)}; got {kernel}")

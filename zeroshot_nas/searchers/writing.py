@@ -173,7 +173,7 @@ class ChainWriter:
         if not self._is_sum or len(self._limits) > 1:
             self._guides.append(None)
         self._defaults: dict[Hashable, Any] = {}
-        self._tails: dict[Hashable, _Tail | None] = {}
+        self._tails: dict[Hashable, list[_Tail]] = {}
         self._middle = self._half_way()
         self._middle_stages = _stages(self._middle, space)
 
@@ -241,7 +241,9 @@ class ChainWriter:
             if options[option]:
                 return self._body_fits(prefix, options[option])
             where = prefix.stem_stride, prefix.strides, prefix.channels, prefix.resolution
-            return any(self._is_within(prefix, self._tail(guide, *where)) for guide in self._guides)
+            return any(
+                self._is_within(prefix, tail) for guide in self._guides for tail in self._tails_of(guide, *where)
+            )
 
         # a further block of the same stage is rarer at first, so that the first networks are about as deep as any
         logits = [-1.0 if stride == 1 else 0.0 for stride in options]
@@ -349,17 +351,18 @@ class ChainWriter:
     ) -> bool:
         """Whether a prefix and a block, finished as a guide, keep to the budget."""
         row, resolution = self._summed.block_sums(block, prefix.channels, prefix.resolution)
-        tail = self._tail(guide, stem_stride, strides, block.out_channels, resolution)
-        if tail is None or prefix.layers + block.sub_layers + tail.layers > self._max_layers:
-            return False
-        for place, limit in self._limits:
-            if prefix.sums[place] + row[place] + tail.sums[place] > limit:
-                return False
-        return self._is_sum or self.problem.fits(self._whole(prefix, (block, *tail.blocks)))
+        for tail in self._tails_of(guide, stem_stride, strides, block.out_channels, resolution):
+            if prefix.layers + block.sub_layers + tail.layers > self._max_layers:
+                continue
+            if any(prefix.sums[place] + row[place] + tail.sums[place] > limit for place, limit in self._limits):
+                continue
+            if self._is_sum or self.problem.fits(self._whole(prefix, (block, *tail.blocks))):
+                return True
+        return False
 
-    def _is_within(self, prefix: _Prefix, tail: _Tail | None) -> bool:
+    def _is_within(self, prefix: _Prefix, tail: _Tail) -> bool:
         """Whether a prefix keeps to the budget with what follows."""
-        if tail is None or prefix.layers + tail.layers > self._max_layers:
+        if prefix.layers + tail.layers > self._max_layers:
             return False
         if any(prefix.sums[place] + tail.sums[place] > limit for place, limit in self._limits):
             return False
@@ -376,19 +379,20 @@ class ChainWriter:
         blocks = *prefix.blocks, block
         return _Prefix(prefix.input_size, blocks, sums, layers, block.out_channels, resolution, stem_stride, strides)
 
-    def _tail(
+    def _tails_of(
         self, guide: int | None, stem_stride: int, strides: tuple[int, ...], channels: int, resolution: Resolution
-    ) -> _Tail | None:
-        """The rest of a network as a guide has it; None where the start's rest can't follow."""
+    ) -> list[_Tail]:
+        """The rests of a network as a guide has them, the cheapest first; none where the start's rest can't follow."""
         begun = _begun(strides) if guide is None else bool(strides)
         key = guide, stem_stride, strides.count(2), begun, channels, resolution
         if key not in self._tails:
-            blocks: Sequence[BlockSpec] | None
             if guide is None:
-                blocks = self._rest_of_start(stem_stride, strides)
+                rest = self._rest_of_start(stem_stride, strides)
+                rests = [] if rest is None else [rest]
             else:
-                blocks = self._cheapest_rest(guide, stem_stride, strides, channels, resolution)
-            self._tails[key] = None if blocks is None else self._closed(tuple(blocks), channels, resolution)
+                rests = self._cheapest_rests(guide, stem_stride, strides, channels, resolution)
+            tails = [self._closed(tuple(blocks), channels, resolution) for blocks in rests]
+            self._tails[key] = sorted(tails, key=lambda tail: tail.sums[guide or 0])
         return self._tails[key]
 
     def _rest_of_start(self, stem_stride: int, strides: tuple[int, ...]) -> list[BlockSpec] | None:
@@ -402,10 +406,10 @@ class ChainWriter:
             return None
         return rest + [block for block in self._start.blocks[-1:] if block.type_name == self.space.last_type]
 
-    def _cheapest_rest(
+    def _cheapest_rests(
         self, place: int, stem_stride: int, strides: tuple[int, ...], channels: int, resolution: Resolution
-    ) -> list[BlockSpec]:
-        """One block a stage that is left, as cheap as can be, and the narrowest last convolution or none."""
+    ) -> list[list[BlockSpec]]:
+        """One block a stage that is left, as cheap as can be, and the narrowest last convolution, or without it."""
         space, blocks = self.space, list[BlockSpec]()
         inside, sides = channels, resolution
         while 0 not in (options := space.next_strides(stem_stride, strides)):
@@ -413,10 +417,9 @@ class ChainWriter:
             block = self._default(place, inside, sides, strides)
             blocks.append(block)
             inside, (_, sides) = block.out_channels, self._summed.block_sums(block, inside, sides)
-        # a narrow last convolution may spare more of the classifier than it costs
+        # a narrow last convolution may spare more of the classifier than it costs, but is a layer more
         closed = [*blocks, end_block(space.last_type, space.last_width or space.width_step, 1)]
-        ways = [closed, blocks] if space.last_is_optional else [closed]
-        return min(ways, key=lambda way: self._closed(tuple(way), channels, resolution).sums[place])
+        return [closed, blocks] if space.last_is_optional else [closed]
 
     def _default(self, guide: int | None, channels: int, resolution: Resolution, strides: tuple[int, ...]) -> Any:
         """A guide's block for the last of some strides: the start's in that place, or the cheapest there is."""
